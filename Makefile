@@ -1,0 +1,60 @@
+# `make help` lists what there is. Each target does only what is still to do.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+LAB_ARGS ?=
+BIN := $(VENV)/bin
+# The bindings come without a library of their own: they load the one that the tools use.
+PIP_INSTALL := CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
+	--disable-pip-version-check -c constraints.txt
+# The kernel of this environment, whatever kernels the user has installed elsewhere.
+export JUPYTER_PREFER_ENV_PATH := 1
+export JUPYTER_CONFIG_PATH := $(CURDIR)/jupyter
+
+.PHONY: help setup lab reproduce test check clean
+.NOTPARALLEL:
+
+help:
+	@echo "make lab        set up what is missing and open JupyterLab (LAB_ARGS=... goes to it)"
+	@echo "make reproduce  set up, then run the experiment and write its report (ARGS=--quick)"
+	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
+	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
+	@echo "make setup      set up only: packages 2 min, llama.cpp 5 min, model 10 s, once"
+	@echo "make clean      remove what the set-up made; models and runs stay in build/"
+	@echo "PYTHON=python3.12 names another Python; VENV=... uses another environment."
+
+setup: $(VENV)/.qwqlab
+	@$(BIN)/python -m qwqlab.toolchain
+	@$(BIN)/qwqlab fetch smollm2-135m
+
+lab: setup
+	@echo "Starting JupyterLab (5 s; Ctrl-C ends it) ..."
+	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(LAB_ARGS)
+
+reproduce: setup
+	@$(BIN)/qwqlab reproduce $(ARGS)
+
+test: check setup
+	@$(BIN)/python -m pytest --nbmake qwqlab tests notebooks $(ARGS)
+
+check: $(VENV)/.qwqlab-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python tests/check_notebooks.py
+
+clean:
+	rm -rf .venv .ruff_cache .mypy_cache .pytest_cache build/llama.cpp* build/llama_cpp_python*
+
+$(VENV)/.qwqlab: pyproject.toml constraints.txt
+	@$(PYTHON) qwqlab/preflight.py
+	@echo "Installing Python packages into $(VENV) (2 min, 1 GB) ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "pip>=24"
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.qwqlab-dev: $(VENV)/.qwqlab
+	@echo "Installing the tools for tests and checks into $(VENV) (30 s) ..."
+	@$(PIP_INSTALL) -e ".[dev]"
+	@touch $@

@@ -1,0 +1,31 @@
+"""The few ways in which the lab says no: one sentence, which names the value and the remedy."""
+
+from __future__ import annotations
+
+
+class QwqlabError(Exception):
+    """Base of every error that the lab raises on purpose."""
+
+
+class SettingError(QwqlabError, ValueError):
+    """A sampling number, a sampler name or a flag that llama.cpp could not use as it stands."""
+
+
+class ModelFileError(QwqlabError, ValueError):
+    """A file that is not a GGUF, is cut short or malformed, or is not one that llama.cpp knows."""
+
+
+class FetchError(QwqlabError, OSError):
+    """A file that could not be brought here: network, access, disk or a hash that differs."""
+
+
+class ToolchainError(QwqlabError, RuntimeError):
+    """llama.cpp could not be found, built or run."""
+
+
+class ContextError(QwqlabError, ValueError):
+    """A prompt and its continuation that do not fit the context."""
+
+
+class StoreError(QwqlabError, RuntimeError):
+    """A store of runs that cannot be opened or read."""

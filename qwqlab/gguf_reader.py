@@ -1,0 +1,273 @@
+"""Read the header of a GGUF file that nobody vouches for, and check all that it states.
+
+The rules are those of llama.cpp's ggml/src/gguf.cpp, which has had holes here (CVE-2025-53630,
+CVE-2026-27940), with tighter limits on counts so that no header takes minutes to read in Python.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .ggml_types import REMOVED_TYPES, TENSOR_TYPES
+from .gguf_cursor import I32, I64, U32, U64, Cursor, show
+
+MAX_KEYS = 1 << 16
+MAX_TENSORS = 1 << 17
+MAX_LISTED_STRINGS = 1 << 23
+MAX_NAME = 64
+MAX_DIMS = 4
+KEPT_STRING = 1 << 20
+KEPT_TEXT = 64 << 20
+KEPT_VALUES = 8
+
+SCALARS: dict[int, tuple[str, struct.Struct]] = {
+    0: ("uint8", struct.Struct("<B")),
+    1: ("int8", struct.Struct("<b")),
+    2: ("uint16", struct.Struct("<H")),
+    3: ("int16", struct.Struct("<h")),
+    4: ("uint32", struct.Struct("<I")),
+    5: ("int32", struct.Struct("<i")),
+    6: ("float32", struct.Struct("<f")),
+    7: ("bool", struct.Struct("<B")),
+    10: ("uint64", struct.Struct("<Q")),
+    11: ("int64", struct.Struct("<q")),
+    12: ("float64", struct.Struct("<d")),
+}
+STRING, ARRAY = 8, 9
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A value too long to keep: an array, or a string of more than a million bytes.
+
+    type is the elements' type, length their number (bytes for a string), head the first few.
+    """
+
+    type: str
+    length: int
+    head: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor: its shape as ggml writes it (the contiguous dimension first), type and place.
+
+    offset counts from the start of the file, n_bytes without the padding after it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+    n_bytes: int
+
+    @property
+    def n_elements(self) -> int:
+        product = 1
+        for size in self.shape:
+            product *= size
+        return product
+
+
+@dataclass
+class Header:
+    """What was read: filled by `read_header`."""
+
+    version: int = 0
+    n_tensors: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)
+    n_bytes: int = 0
+
+
+def read_header(file: BinaryIO, path: Path) -> Header:
+    """Everything before the tensor data, checked. ModelFileError names what is wrong."""
+    cursor = Cursor(file, path, os.fstat(file.fileno()).st_size)
+    header = Header()
+    n_keys = _read_start(cursor, header)
+    _read_metadata(cursor, header, n_keys)
+    _read_tensors(cursor, header)
+    return header
+
+
+def _read_start(cursor: Cursor, header: Header) -> int:
+    if cursor.size == 0:
+        cursor.fail("is empty", "fetch it again")
+    magic = cursor.take(min(4, cursor.size))
+    if magic != b"GGUF":
+        cursor.fail(
+            f"is not a GGUF file: it starts with {show(magic.decode('latin-1'))!r}",
+            "give the path of a .gguf file",
+        )
+    header.version = cursor.number(U32)
+    if header.version & 0xFFFF == 0 and header.version:
+        cursor.fail(
+            "is a big-endian GGUF file, which llama.cpp does not read on this machine",
+            "take the little-endian one",
+        )
+    if header.version not in (2, 3):
+        cursor.fail(
+            f"is of GGUF version {header.version}, but llama.cpp reads versions 2 and 3",
+            "convert it anew or take another file",
+        )
+    header.n_tensors = cursor.number(U64)
+    n_keys = cursor.number(U64)
+    # A key takes at least a length, a letter, a type and a byte.
+    # A tensor takes at least the length of its name, a count of dimensions, a type and an offset.
+    for name, count, least, most in (
+        ("keys", n_keys, 14, MAX_KEYS),
+        ("tensors", header.n_tensors, 24, MAX_TENSORS),
+    ):
+        if count * least > cursor.left:
+            cursor.fail(f"says that it has {count} {name}, which do not fit in {cursor.size} bytes")
+        if count > most:
+            cursor.fail(f"says that it has {count} {name}, more than the {most} allowed")
+    return n_keys
+
+
+def _read_metadata(cursor: Cursor, header: Header, n_keys: int) -> None:
+    budget = MAX_LISTED_STRINGS
+    for index in range(n_keys):
+        cursor.where = f"the name of key {index}"
+        key = cursor.string(limit=(1 << 16) - 1)
+        if not key:
+            cursor.fail(f"has an empty name for key {index}")
+        if key in header.metadata:
+            cursor.fail(f"has the key {show(key)} twice")
+        cursor.where = f"key {show(key)}"
+        kind = cursor.number(I32)
+        if key == "general.alignment" and kind != 4:
+            cursor.fail("stores general.alignment as something else than a uint32")
+        if kind == ARRAY:
+            value, n_strings = _read_array(cursor, key, budget)
+            budget -= n_strings
+        else:
+            value = _read_value(cursor, key, kind)
+        header.metadata[key] = value
+
+
+def _read_value(cursor: Cursor, key: str, kind: int) -> Any:
+    if kind == STRING:
+        n = cursor.length()
+        if n <= KEPT_STRING and cursor.kept + n <= KEPT_TEXT:
+            cursor.kept += n
+            return cursor.take(n).decode("utf-8", errors="replace")
+        head = cursor.take(min(n, 256)).decode("utf-8", errors="replace")
+        cursor.skip(n - min(n, 256))
+        return Summary("string", n, (head,))
+    if kind not in SCALARS:
+        cursor.fail(f"gives the key {show(key)} the type {kind}, which GGUF does not have")
+    name, scalar = SCALARS[kind]
+    value = scalar.unpack(cursor.take(scalar.size))[0]
+    return bool(value) if name == "bool" else value
+
+
+def _read_array(cursor: Cursor, key: str, budget: int) -> tuple[Summary, int]:
+    kind, n = cursor.number(I32), cursor.number(U64)
+    if kind == ARRAY:
+        cursor.fail(f"nests an array in the array {show(key)}, which llama.cpp does not read")
+    if kind != STRING and kind not in SCALARS:
+        cursor.fail(f"gives the array {show(key)} the type {kind}, which GGUF does not have")
+    least = 8 if kind == STRING else SCALARS[kind][1].size
+    if n * least > cursor.left:
+        cursor.fail(
+            f"says that the array {show(key)} has {n} elements at byte {cursor.position} but the "
+            f"file has {cursor.size} bytes"
+        )
+    kept = min(n, KEPT_VALUES)
+    if kind != STRING:
+        head = tuple(_read_value(cursor, key, kind) for _ in range(kept))
+        cursor.skip((n - kept) * least)
+        return Summary(SCALARS[kind][0], n, head), 0
+    if n > budget:
+        cursor.fail(f"lists more than {MAX_LISTED_STRINGS} strings in its arrays")
+    cursor.where = f"an element of {show(key)}"
+    strings: list[str] = []
+    for _ in range(kept):
+        length = cursor.length()
+        strings.append(cursor.take(min(length, 256)).decode("utf-8", errors="replace"))
+        cursor.skip(length - min(length, 256))
+    cursor.skip_strings(n - kept)
+    return Summary("string", n, tuple(strings)), n
+
+
+def _read_tensors(cursor: Cursor, header: Header) -> None:
+    alignment = header.metadata.get("general.alignment", 32)
+    if alignment == 0 or alignment & (alignment - 1):
+        cursor.fail(f"has the alignment {alignment}, which is not a power of two")
+    infos: list[tuple[str, tuple[int, ...], int, int]] = []
+    names: set[str] = set()
+    for index in range(header.n_tensors):
+        cursor.where = f"the name of tensor {index}"
+        name = cursor.string(limit=MAX_NAME - 1)
+        if name in names:
+            cursor.fail(f"has the tensor {show(name)} twice")
+        names.add(name)
+        cursor.where = f"tensor {show(name)}"
+        infos.append((name, _read_shape(cursor, name), cursor.number(I32), cursor.number(U64)))
+    start = cursor.position
+    if infos:
+        start += -start % alignment
+    header.n_bytes = start
+    expected = 0
+    for name, shape, kind, offset in infos:
+        n_bytes = _tensor_bytes(cursor, name, shape, kind)
+        if offset != expected:
+            cursor.fail(
+                f"puts tensor {show(name)} at offset {offset}, where {expected} follows from the "
+                f"tensors before it and the alignment {alignment}"
+            )
+        end = start + offset + n_bytes
+        if end > cursor.size:
+            cursor.fail(
+                f"is cut short: {show(name)} ends at byte {end} "
+                f"but the file has {cursor.size} bytes",
+                "fetch it again",
+            )
+        header.tensors.append(Tensor(name, shape, TENSOR_TYPES[kind].name, start + offset, n_bytes))
+        expected += n_bytes + -n_bytes % alignment
+
+
+def _read_shape(cursor: Cursor, name: str) -> tuple[int, ...]:
+    n_dims = cursor.number(U32)
+    if n_dims > MAX_DIMS:
+        cursor.fail(
+            f"gives tensor {show(name)} {n_dims} dimensions, but ggml has at most {MAX_DIMS}"
+        )
+    shape = tuple(cursor.number(I64) for _ in range(n_dims))
+    product = 1
+    for size in shape:
+        if size < 1:
+            cursor.fail(f"gives tensor {show(name)} the shape {shape}, which holds nothing")
+        product *= size
+    if product > (1 << 63) - 1:
+        cursor.fail(f"gives tensor {show(name)} the shape {shape}, which is too large to count")
+    return shape
+
+
+def _tensor_bytes(cursor: Cursor, name: str, shape: tuple[int, ...], kind: int) -> int:
+    if kind in REMOVED_TYPES:
+        cursor.fail(
+            f"stores tensor {show(name)} as {REMOVED_TYPES[kind]}, which llama.cpp no longer reads",
+            "take a file in another quant",
+        )
+    if kind not in TENSOR_TYPES:
+        cursor.fail(
+            f"stores tensor {show(name)} in type {kind}, which the lab does not know",
+            "take a file in another quant, or update qwqlab",
+        )
+    stored = TENSOR_TYPES[kind]
+    row = shape[0] if shape else 1
+    if row % stored.block:
+        cursor.fail(
+            f"gives tensor {show(name)} rows of {row} elements, "
+            f"which {stored.name} cannot store in blocks of {stored.block}"
+        )
+    product = 1
+    for size in shape:
+        product *= size
+    return product // stored.block * stored.n_bytes

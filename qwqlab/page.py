@@ -1,0 +1,84 @@
+"""What the panels share: pieces of a page. Whatever a model wrote is escaped here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+
+from .drawing import VERMILLION
+from .stage_grid import StageGrid
+
+WARNING = (
+    f"border:1px solid {VERMILLION};border-left:8px solid {VERMILLION};padding:.3em .6em;"
+    "margin:.2em 0;line-height:1.4"
+)
+
+
+class Panel:
+    """What a notebook shows as `box`. Not a widget itself: ipywidgets has names of its own."""
+
+    box: Any
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self.box._repr_mimebundle_(**options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: shown in Jupyter>"
+
+
+def status_box() -> Any:
+    """The line in which a panel says what went wrong."""
+    box = widgets.HTML()
+    box.add_class("qwqlab-status")
+    return box
+
+
+def show_warnings(sentences: Iterable[str], title: str = "") -> str:
+    """Sentences in a ruled box, or nothing where there are none."""
+    lines = [html.escape(sentence) for sentence in sentences]
+    if not lines:
+        return ""
+    head = f"<b>⚠ {html.escape(title)}</b><br>" if title else "<b>⚠</b> "
+    return f'<div role="status" style="{WARNING}">{head}{"<br>".join(lines)}</div>'
+
+
+def show_command() -> Any:
+    """A field for a command line, to be copied: a click in it and Ctrl-A select it all."""
+    field = widgets.Textarea(
+        description="reproduce with",
+        rows=4,
+        layout={"width": "99%"},
+        style={"description_width": "100px"},
+    )
+    field.add_class("qwqlab-command")
+    return field
+
+
+def make_button(label: str, action: Callable[[], None], tooltip: str = "") -> Any:
+    """A button that calls a plain function."""
+    button = widgets.Button(description=label, tooltip=tooltip or label, layout={"width": "auto"})
+    button.on_click(lambda _: action())
+    return button
+
+
+def show_table(grid: StageGrid) -> str:
+    """The numbers of a step's chart, folded: built by hand, since it is built for each move."""
+    cells = ["token", *grid.rows, "removed by"]
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
+    rows = []
+    for column, text in enumerate(grid.texts):
+        values = "".join(
+            f"<td>{'' if np.isnan(p) else format(p, '.4f')}</td>" for p in grid.probs[:, column]
+        )
+        by = ", ".join(
+            name for name, gone in zip(grid.rows, grid.removed[:, column], strict=True) if gone
+        )
+        rows.append(f'<tr><th scope="row">{html.escape(text)}</th>{values}<td>{by}</td></tr>')
+    return (
+        "<details><summary>The numbers as a table</summary><div style='overflow-x:auto'>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
+    )

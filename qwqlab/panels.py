@@ -1,0 +1,9 @@
+"""The lab's panels, from one door. Each shows plain functions that work without it."""
+
+from __future__ import annotations
+
+from .microscope import Microscope
+from .order_editor import OrderEditor
+from .side_by_side import SideBySide
+
+__all__ = ["Microscope", "OrderEditor", "SideBySide"]

@@ -1,0 +1,37 @@
+"""Where things live: the one place that names a folder or a file of the lab.
+
+Everything that the lab writes lies under `home()`, so that a checkout can be deleted and nothing
+stays behind. What comes from a hub goes into the hub's own cache instead (see `fetch`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """The folder that holds data/ and build/: `QWQLAB_HOME`, or else the checkout."""
+    return Path(os.environ.get("QWQLAB_HOME", CHECKOUT)).expanduser().resolve()
+
+
+def build_dir() -> Path:
+    """What the set-up makes: llama.cpp's source and its build."""
+    return home() / "build"
+
+
+def models_dir() -> Path:
+    """Model files that the lab fetched, imported or requantised."""
+    return home() / "build" / "models"
+
+
+def runs_dir() -> Path:
+    """Stores of runs and reports."""
+    return home() / "build" / "runs"
+
+
+def data_dir() -> Path:
+    """The data that ships with the lab: prompts and texts."""
+    return CHECKOUT / "data"

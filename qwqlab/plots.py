@@ -1,0 +1,24 @@
+"""Every figure of the lab, from one door. Each is a `Drawing`: it brings its words and numbers.
+
+A run's text is drawn by `show_run`, a step of a run by `draw_stages`, the experiment by
+`draw_trade_off`, and quants by `draw_ladder`.
+"""
+
+from __future__ import annotations
+
+from .drawing import Drawing
+from .ladder_chart import Rung, draw_ladder
+from .run_text import RunText, show_run
+from .stages import draw_stages
+from .trade_off import Arm, draw_trade_off
+
+__all__ = [
+    "Arm",
+    "Drawing",
+    "RunText",
+    "Rung",
+    "draw_ladder",
+    "draw_stages",
+    "draw_trade_off",
+    "show_run",
+]

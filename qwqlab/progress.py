@@ -1,0 +1,56 @@
+"""Progress in the terminal or in a log: a bar that redraws itself, or a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+def say(line: str) -> None:
+    """Tell the person one thing, on stderr, so that stdout stays free for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class PrintedProgress:
+    """A progress callback that prints: at most five times a second, or lines if not a terminal.
+
+    Away from a terminal a line comes with every twentieth of the file, at most one a second.
+    """
+
+    def __init__(self, name: str, out: TextIO | None = None) -> None:
+        self._name = name
+        self._out = out or sys.stderr
+        self._bar = self._out.isatty()
+        self._told_at = float("-inf")
+        self._told_done = -1.0
+
+    def __call__(self, done: int, total: int, bytes_per_second: float) -> None:
+        now = time.monotonic()
+        share = done / total if total else 1.0
+        ended = done >= total
+        if self._bar:
+            if ended or now - self._told_at >= 0.2:
+                self._told_at = now
+                line = describe(self._name, done, total, bytes_per_second)
+                print(f"\r\x1b[K{line}", end="\n" if ended else "", file=self._out, flush=True)
+        elif ended or (now - self._told_at >= 1.0 and share - self._told_done >= 0.05):
+            self._told_at, self._told_done = now, share
+            print(describe(self._name, done, total, bytes_per_second), file=self._out, flush=True)
+
+
+def describe(name: str, done: int, total: int, bytes_per_second: float) -> str:
+    """One line on how far a transfer is.
+
+    >>> describe("model.gguf", 5_000_000_000, 20_000_000_000, 50_000_000)
+    'model.gguf: 25 %, 5.00 of 20.00 GB, 50.0 MB/s, 5 min left'
+    """
+    unit, name_of_unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    share = done / total if total else 1.0
+    text = f"{name}: {share:.0%}".replace("%", " %")
+    text += f", {done / unit:.2f} of {total / unit:.2f} {name_of_unit}"
+    if 0 < done < total and bytes_per_second > 0:
+        left = (total - done) / bytes_per_second
+        clock = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
+        text += f", {bytes_per_second / 1e6:.1f} MB/s, {clock} left"
+    return text

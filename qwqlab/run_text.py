@@ -1,0 +1,122 @@
+"""A run's text with its tokens marked: escapes from the raw nucleus, and where a loop begins."""
+
+from __future__ import annotations
+
+import codecs
+import html
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .drawing import VERMILLION
+from .engine import Engine
+from .metrics import loop_start as find_loop_start
+from .records import Run
+
+STOPS = {
+    "end": "the model ended it",
+    "length": "cut off at its limit, with no end token",
+    "context": "cut off at the end of the context",
+    "stopped": "stopped on request",
+}
+# Two cues beside the colour: a line under an escape, a ruled label where a loop begins.
+ESCAPE = f"background:{VERMILLION}33;border-bottom:2px solid {VERMILLION}"
+BREAK = f"background:{VERMILLION};color:white;font-weight:bold;border-bottom:2px solid black"
+LOOP = "border:1px solid;border-radius:3px;padding:0 .3em;font-size:85%;font-family:sans-serif"
+BODY = (
+    "white-space:pre-wrap;overflow-wrap:anywhere;font-family:var(--jp-code-font-family,monospace);"
+    "font-size:13px;line-height:1.45;max-height:{height}px;overflow-y:auto;border:1px solid #999;"
+    "padding:.5em;margin:.3em 0"
+)
+
+
+@dataclass(frozen=True)
+class RunText:
+    """A marked text: `html` for a page, with all that the model wrote escaped; str() for a shell,
+    where an escape stands in «guillemets»."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
+def show_run(
+    run: Run,
+    engine: Engine,
+    *,
+    breaking: int | None = None,
+    title: str = "",
+    height: int = 420,
+) -> RunText:
+    """A run's text, its escapes marked, and a line that says what was marked and how it ended.
+
+    A loop in which the run ends is marked where `metrics.find_run_loop` sees it begin. breaking: a
+    step to single out, such as the token that broke the code. height: of the text in pixels, beyond
+    which it scrolls.
+    """
+    loop_start = find_loop_start(run)
+    head = _describe(run, title, loop_start)
+    escapes = set(run.escapes)
+    marked, plain = [], []
+    for step, piece in _merge(run, engine, {*escapes, loop_start, breaking} - {None}):
+        if step is not None and step == loop_start:
+            marked.append(f'<span style="{LOOP}">a loop begins</span>')
+            plain.append("[a loop begins]")
+        text = html.escape(piece)
+        if step is not None and step in escapes | {breaking}:
+            hint = f"token {step}, rank {run.ranks[step]} of the raw distribution"
+            kind = BREAK if step == breaking else ESCAPE
+            control = html.escape(engine.model.show(run.tokens[step]))
+            shown = text.replace("\n", "⏎\n") or control
+            marked.append(f'<span style="{kind}" title="{hint}">{shown}</span>')
+            plain.append(f"«{piece}»")
+        else:
+            marked.append(text)
+            plain.append(piece)
+    style = BODY.format(height=height)
+    return RunText(
+        f'<div><div>{html.escape(head)}</div><div tabindex="0" role="region" '
+        f'aria-label="text of the run" style="{style}">{"".join(marked)}</div></div>',
+        f"{head}\n{''.join(plain)}",
+    )
+
+
+def decode_steps(run: Run, engine: Engine) -> Iterator[str]:
+    """The text that each token completes: none for a part of a character, or a control token."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in run.tokens:
+        yield decoder.decode(engine.model.piece(token))
+
+
+def _merge(run: Run, engine: Engine, alone: Iterable[object]) -> Iterator[tuple[int | None, str]]:
+    """Steps that are marked one by one, and the text between them in one piece."""
+    single, plain = set(alone), ""
+    for step, piece in enumerate(decode_steps(run, engine)):
+        if step not in single:
+            plain += piece
+            continue
+        if plain:
+            yield None, plain
+            plain = ""
+        yield step, piece
+    if plain:
+        yield None, plain
+
+
+def _describe(run: Run, title: str, loop_start: int | None) -> str:
+    n = len(run.tokens)
+    share = f"{100 * len(run.escapes) / n:.1f} %" if n else "none"
+    parts = [
+        f"{n} tokens in {run.seconds:.1f} s",
+        STOPS.get(run.stop, run.stop),
+        f"{len(run.escapes)} escapes ({share}), underlined",
+    ]
+    if loop_start is not None:
+        parts.append(f"a loop begins at token {loop_start}")
+    return f"{title}: {'; '.join(parts)}." if title else f"{'; '.join(parts)}."

@@ -1,0 +1,201 @@
+"""The experiment's central figure: what a setting gains in loops against what it costs in code."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from .drawing import BLUE, VERMILLION, WIDTH, Drawing, escape_text, percent, style
+from .errors import SettingError
+from .labels import Box, Frame, annotate
+from .sampling import ARTICLE_ORDER, DEFAULT_ORDER
+
+Interval = tuple[float, float]
+Row = dict[str, Any]
+
+
+class Arm(Protocol):
+    """What a figure reads of an arm of the experiment: counts, and intervals as fractions."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def order(self) -> Sequence[str]: ...
+    @property
+    def repeat_penalty(self) -> float: ...
+    @property
+    def runs(self) -> int: ...
+    @property
+    def valid_code(self) -> int: ...
+    @property
+    def valid_code_interval(self) -> Interval: ...
+    @property
+    def long_runs(self) -> int: ...
+    @property
+    def loops(self) -> int: ...
+    @property
+    def loops_interval(self) -> Interval: ...
+    @property
+    def runaways(self) -> int: ...
+    @property
+    def runaways_interval(self) -> Interval: ...
+
+
+HEIGHT = 680
+# Shape says the order, filling and colour say whether a penalty is at work.
+SHAPES = {
+    "llama.cpp's order": "circle",
+    "the article's order": "square",
+    "another order": "diamond",
+}
+
+
+def draw_trade_off(results: Sequence[Arm], against: str = "loops") -> Drawing:
+    """The rate of loops against the rate of valid code, an arm a point with 95 % intervals.
+
+    against: "loops" or "runaways", what the vertical axis counts. Best is the lower right.
+    """
+    if against not in ("loops", "runaways"):
+        raise SettingError(f"against={against!r} is neither 'loops' nor 'runaways'")
+    rows = [_describe(arm) for arm in results if arm.runs and arm.long_runs]
+    if not rows:
+        raise SettingError("no arm has both runs on code and long runs; there is nothing to draw")
+    figure = go.Figure()
+    for kind in itertools.product(SHAPES, (True, False)):
+        if alike := [row for row in rows if row["kind"] == kind]:
+            figure.add_trace(_points(alike, against, *kind))
+    style(figure, _title(rows, against), HEIGHT)
+    what = "runs that loop" if against == "loops" else "runs that never end"
+    top = min(1.0, max([0.3, *(row[f"{against}_interval"][1] for row in rows)]))
+    frame = Frame((-0.03, 1.03), (-0.05, top + 0.03), (WIDTH - 110.0, HEIGHT - 190.0))
+    scale: dict[str, Any] = {"tickformat": ".0%", "dtick": 0.1}
+    figure.update_xaxes(title="runs with valid code (right is better)", range=frame.x, **scale)
+    figure.update_yaxes(title=f"{what} (lower is better)", range=frame.y, **scale)
+    names: dict[tuple[float, float], list[str]] = {}
+    for row in rows:
+        names.setdefault((row["valid_code"], row[against]), []).append(row["label"])
+    bars = [box for row in rows for box in _bars(row, against, frame)]
+    annotate(figure, {point: ", ".join(text) for point, text in names.items()}, frame, bars)
+    table = pd.DataFrame(rows).drop(columns=["kind", "label"])
+    return Drawing(figure, _tell(rows, against), table)
+
+
+def name_order(order: Sequence[str]) -> str:
+    """Whose order it is, wherever `penalties` stands in it.
+
+    >>> name_order(("top_k", "top_p", "min_p", "temperature", "penalties", "dry", "typ_p", "xtc"))
+    "the article's order"
+    """
+    rest = [stage for stage in order if stage != "penalties"]
+    if rest == [stage for stage in DEFAULT_ORDER if stage != "penalties"]:
+        return "llama.cpp's order"
+    return "the article's order" if rest == list(ARTICLE_ORDER) else "another order"
+
+
+def _describe(arm: Arm) -> Row:
+    return {
+        "arm": arm.name,
+        "order": ";".join(arm.order),
+        "repeat_penalty": arm.repeat_penalty,
+        "runs": arm.runs,
+        "valid_code": arm.valid_code / arm.runs,
+        "valid_code_interval": tuple(arm.valid_code_interval),
+        "long_runs": arm.long_runs,
+        "loops": arm.loops / arm.long_runs,
+        "loops_interval": tuple(arm.loops_interval),
+        "runaways": arm.runaways / arm.long_runs,
+        "runaways_interval": tuple(arm.runaways_interval),
+        "kind": (name_order(arm.order), "penalties" in arm.order and arm.repeat_penalty != 1),
+        "label": _name(arm),
+    }
+
+
+def _name(arm: Arm) -> str:
+    """An arm's name with its repeat penalty, unless the name says it or it is off."""
+    penalty = f"{arm.repeat_penalty:g}"
+    return arm.name if penalty in arm.name or penalty == "1" else f"{arm.name} ({penalty})"
+
+
+def _points(rows: Sequence[Row], against: str, shape: str, penalised: bool) -> Any:
+    symbol = SHAPES[shape] if penalised else f"{SHAPES[shape]}-open"
+    colour = VERMILLION if penalised else BLUE
+    errors = {}
+    for axis, name in (("x", "valid_code"), ("y", against)):
+        errors[f"error_{axis}"] = {
+            "array": [max(0.0, row[f"{name}_interval"][1] - row[name]) for row in rows],
+            "arrayminus": [max(0.0, row[name] - row[f"{name}_interval"][0]) for row in rows],
+            "thickness": 1,
+            "width": 3,
+            "color": f"{colour}99",
+        }
+    return go.Scatter(
+        x=[row["valid_code"] for row in rows],
+        y=[row[against] for row in rows],
+        mode="markers",
+        name=f"{shape}, {'penalties in' if penalised else 'penalties out or at 1'}",
+        marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2}},
+        hovertext=[_hover(row) for row in rows],
+        hoverinfo="text",
+        **errors,
+    )
+
+
+def _hover(row: Row) -> str:
+    lines = [escape_text(row["label"]), escape_text(row["order"])]
+    for name, total in (("valid_code", "runs"), ("loops", "long_runs"), ("runaways", "long_runs")):
+        lines.append(f"{name}: {_with_interval(row, name)} of {row[total]}")
+    return "<br>".join(lines)
+
+
+def _bars(row: Row, against: str, frame: Frame) -> list[Box]:
+    """The boxes of an arm's two error bars, in pixels."""
+    x, y = frame.place(row["valid_code"], row[against])
+    left, right = (frame.place(value, 0)[0] for value in row["valid_code_interval"])
+    bottom, top = (frame.place(0, value)[1] for value in row[f"{against}_interval"])
+    return [(left, y - 2, right, y + 2), (x - 2, top, x + 2, bottom)]
+
+
+def _ends(rows: Sequence[Row]) -> tuple[Row, Row]:
+    """The arms with the most and the least valid code."""
+    by_code = sorted(rows, key=lambda row: -row["valid_code"])
+    return by_code[0], by_code[-1]
+
+
+def _title(rows: Sequence[Row], against: str) -> str:
+    best, worst = _ends(rows)
+    rates = [row[against] for row in rows]
+    return (
+        f"Valid code from {percent(worst['valid_code'])} ({worst['arm']}) "
+        f"to {percent(best['valid_code'])} ({best['arm']}); "
+        f"{against} from {percent(min(rates))} to {percent(max(rates))}"
+    )
+
+
+def _tell(rows: Sequence[Row], against: str) -> str:
+    best, worst = _ends(rows)
+    apart = best["valid_code_interval"][0] > worst["valid_code_interval"][1]
+    return (
+        f"Most valid code: {best['arm']} with {_with_interval(best, 'valid_code')}; least: "
+        f"{worst['arm']} with {_with_interval(worst, 'valid_code')}; their 95 % intervals "
+        f"{'are apart' if apart else 'overlap'}. Beaten by no other arm in both valid code and "
+        f"{against}: {', '.join(find_unbeaten(rows, against))}."
+    )
+
+
+def find_unbeaten(rows: Sequence[Row], against: str) -> list[str]:
+    """Arms such that no other is at least as good in both rates and better in one."""
+    rates = [(row["arm"], row["valid_code"], row[against]) for row in rows]
+    return [
+        name
+        for name, valid, bad in rates
+        if not any(v >= valid and b <= bad and (v, b) != (valid, bad) for _, v, b in rates)
+    ]
+
+
+def _with_interval(row: Row, name: str) -> str:
+    low, high = row[f"{name}_interval"]
+    return f"{percent(row[name])} ({percent(low)} to {percent(high)})"

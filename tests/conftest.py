@@ -1,0 +1,140 @@
+"""What many tests share: the real embedded model, and llama.cpp's own programs as the oracle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from qwqlab import catalog, paths, toolchain
+from qwqlab.engine import Engine
+from qwqlab.loading import Loading
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+# llama-completion's last word on stderr, after the whole text went to stdout.
+LAST_WORD = "graphs reused"
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The embedded model's file."""
+    path = paths.models_dir() / catalog.EMBEDDED.filename
+    if not path.is_file():
+        pytest.fail(f"{path} is missing: run `make setup`")
+    return path
+
+
+@pytest.fixture(scope="session")
+def llama_completion() -> Callable[[Sequence[str]], str]:
+    """A function that runs llama-completion with these arguments and gives its stdout as text."""
+
+    def run(args: Sequence[str]) -> str:
+        for _ in range(3):
+            done = toolchain.run_tool("llama-completion", args)
+            # Its printing thread is not waited for at the end (llama.cpp #22142), so a text may
+            # lack its tail; it is whole when what is printed after it arrived.
+            if LAST_WORD in done.stderr:
+                return done.stdout
+        return pytest.fail(f"llama-completion lost the end of its output: {done.stderr[-200:]}")
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser that drives JupyterLab; a test that needs it is skipped where there is none.
+
+    In continuous integration (CI=true) its absence is a failure.
+    """
+    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    if found is None:
+        reason = f"none of {', '.join(BROWSERS)} is on PATH: run `sudo apt-get install chromium`"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Path(found)
+
+
+CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.fixture(scope="session")
+def code_prompts() -> list[str]:
+    """Prompts that ask for a short Python program, in ChatML."""
+    return [
+        CHATML.format(f"Write a Python function that {task}.")
+        for task in ("reverses a string", "adds the digits of a number", "sorts words by length")
+    ]
+
+
+@pytest.fixture(scope="session")
+def code_prompt(code_prompts: list[str]) -> str:
+    """One of them."""
+    return code_prompts[0]
+
+
+@pytest.fixture(scope="session")
+def engine(model_path: Path) -> Iterator[Engine]:
+    """The embedded model with llama.cpp's own defaults."""
+    with Engine(model_path) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session", params=["Q4_0", "Q4_1", "Q8_0"])
+def batch_engine(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """A model of an integer type with flash attention off: what sweeps run on."""
+    from qwqlab import ladder
+
+    with Engine(ladder.requantize(model_path, request.param), Loading(flash_attn="off")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def float_engine(model_path: Path) -> Iterator[Engine]:
+    """A 16-bit copy, whose arithmetic depends on the width of the batch."""
+    from qwqlab import ladder
+
+    with Engine(ladder.requantize(model_path, "F16"), Loading(flash_attn="off")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def llama_completion_help() -> dict[str, str]:
+    """llama-completion's help, by flag: the text that stands beside it."""
+    text = toolchain.run_tool("llama-completion", ["--help"]).stdout
+    entries: dict[str, str] = {}
+    flags: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("-"):
+            head = re.match(r"(-\S+,?\s+(?:\S+,\s*)*)+", line)
+            flags = re.findall(r"(?<!\S)(--?[a-z][\w-]*)", head[0] if head else line)
+            entries.update(dict.fromkeys(flags, ""))
+        for flag in flags:
+            entries[flag] += line.strip() + " "
+    return entries
+
+
+@pytest.fixture(scope="session")
+def llama_completion_log(model_path: Path) -> str:
+    """What llama-completion logs of a run with its own choices."""
+    args = ["-m", str(model_path), "-p", "Hello", "-n", "1", "-no-cnv"]
+    return toolchain.run_tool("llama-completion", args).stderr
+
+
+@pytest.fixture(scope="session")
+def llama_tokenize(model_path: Path) -> Callable[[str], list[int]]:
+    """A function that gives the token ids which llama-tokenize makes of a text with escapes."""
+
+    def run(text: str) -> list[int]:
+        args = ["-m", str(model_path), "-p", text, "--ids", "--log-disable"]
+        return [
+            int(number) for number in json.loads(toolchain.run_tool("llama-tokenize", args).stdout)
+        ]
+
+    return run

@@ -1,0 +1,84 @@
+"""The catalog's data, against what is known of the models from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qwqlab import catalog
+from qwqlab.catalog import EMBEDDED, ENTRIES, QWQ, SMOL, Repository, lookup, memory
+from qwqlab.errors import FetchError, SettingError
+from qwqlab.gguf_file import inspect
+
+
+def test_every_name_finds_its_entry_whatever_its_capitals() -> None:
+    assert len(set(catalog.names())) == len(ENTRIES)
+    for entry in ENTRIES:
+        assert lookup(entry.name) is entry
+        assert lookup(f" {entry.model.upper()}:{entry.quant.lower()} ") is entry
+
+
+def test_the_articles_quants_are_there_with_rising_sizes() -> None:
+    quants = ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16"]
+    sizes = [lookup(f"QwQ-32B:{quant}").n_bytes for quant in quants]
+    assert sizes == sorted(sizes)
+    assert lookup("QwQ-32B:dynamic-4bit").format == "safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("QwQ-32B:Q4_K_S", "QwQ-32B:Q4_K_M"),
+        ("smollm2-135", "smollm2-135m"),
+        ("qwq", "it has smollm2-135m, QwQ-32B:Q2_K"),
+        ("QwQ-32B", "comes in several quants: say which of QwQ-32B:Q2_K"),
+        ("", "it has smollm2-135m"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_near_ones(name: str, says: str) -> None:
+    with pytest.raises(FetchError) as caught:
+        lookup(name)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_qwqs_cache_takes_a_quarter_of_a_megabyte_a_token() -> None:
+    assert QWQ.kv_bytes_per_token == 262_144
+    needed = memory(lookup("QwQ-32B:Q4_K_M"), n_ctx=16_384)
+    assert needed.kv_cache == 16_384 * 262_144
+    assert needed.total == needed.weights + needed.kv_cache + needed.overhead
+    assert memory(lookup("QwQ-32B:Q4_K_M")).kv_cache == 131_072 * 262_144
+
+
+def test_the_sizes_agree_with_the_number_of_parameters() -> None:
+    bf16 = lookup("QwQ-32B:BF16")
+    assert bf16.n_bytes == pytest.approx(32.764e9 * 2, rel=0.002)
+    for entry in ENTRIES:
+        assert entry.exact == (entry.sha256 is not None)
+        assert entry.gigabytes.startswith("about") != entry.exact
+        assert entry.licence == "Apache-2.0"
+
+
+def test_a_context_of_no_tokens_is_refused() -> None:
+    with pytest.raises(SettingError, match="n_ctx is 0"):
+        memory(EMBEDDED, n_ctx=0)
+
+
+def test_only_the_embedded_model_has_a_hash_of_its_own() -> None:
+    assert catalog.fixed_hashes() == {EMBEDDED.sha256}
+    for entry in ENTRIES:
+        assert isinstance(entry.source, Repository) == (entry.sha256 is None)
+
+
+def test_the_embedded_models_numbers_are_those_in_its_file(model_path: Path) -> None:
+    info = inspect(model_path)
+    assert info.n_bytes == EMBEDDED.n_bytes
+    assert info.file_type == EMBEDDED.quant
+    assert info.n_ctx_train == SMOL.n_ctx_train
+    assert info.tokenizer.n_tokens == SMOL.n_vocab
+    said = {key.removeprefix("llama."): value for key, value in info.metadata.items()}
+    assert said["block_count"] == SMOL.n_layers
+    assert said["embedding_length"] == SMOL.n_embd
+    assert said["attention.head_count_kv"] == SMOL.n_kv_heads
+    assert said["rope.dimension_count"] == SMOL.head_dim

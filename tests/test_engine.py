@@ -1,0 +1,275 @@
+"""The engine against llama-completion, the oracle: the same flags and seed, the same tokens."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from qwqlab.command import Command
+from qwqlab.engine import Engine
+from qwqlab.errors import ContextError, ModelFileError, SettingError
+from qwqlab.loading import Loading
+from qwqlab.records import Request, Run
+from qwqlab.sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
+
+REVERSED = tuple(reversed(Sampling().samplers))
+GRID: dict[str, Sampling] = {
+    **PRESETS,
+    "greedy": Sampling(temp=0),
+    "greedy with a penalty": Sampling(temp=0, repeat_penalty=1.3),
+    "no stage at all": Sampling(samplers=()),
+    "temperature alone": Sampling(samplers=("temperature",), temp=0.5),
+    "hot": Sampling(temp=1.8),
+    "repeat 1.5": Sampling(repeat_penalty=1.5),
+    "repeat below 1": Sampling(repeat_penalty=0.9),
+    "repeat over a long window": Sampling(repeat_penalty=1.2, repeat_last_n=500),
+    "repeat over a short window": Sampling(repeat_penalty=1.4, repeat_last_n=3),
+    "frequency": Sampling(frequency_penalty=0.7),
+    "presence": Sampling(presence_penalty=0.9),
+    "all penalties": Sampling(repeat_penalty=1.1, frequency_penalty=0.2, presence_penalty=-0.3),
+    "article order, penalties 1.5": Sampling(
+        samplers=ARTICLE_ORDER_WITH_PENALTIES, repeat_penalty=1.5, dry_multiplier=0.5
+    ),
+    "penalties last": Sampling(samplers=("top_k", "temperature", "penalties"), repeat_penalty=1.3),
+    "reversed order": Sampling(samplers=REVERSED, repeat_penalty=1.1, dry_multiplier=0.6),
+    "dry": Sampling(dry_multiplier=0.8),
+    "dry strong": Sampling(dry_multiplier=3, dry_base=2.5, dry_allowed_length=1),
+    "dry without breakers": Sampling(dry_multiplier=1, dry_sequence_breakers=()),
+    "dry with its own breakers": Sampling(dry_multiplier=1, dry_sequence_breakers=("\n", " the")),
+    "dry over a long window": Sampling(dry_multiplier=1, dry_penalty_last_n=400),
+    "typical": Sampling(typ_p=0.6),
+    "typical first": Sampling(samplers=("typ_p", "temperature"), typ_p=0.8),
+    "xtc": Sampling(xtc_probability=0.5, xtc_threshold=0.1),
+    "xtc always": Sampling(xtc_probability=1, xtc_threshold=0.05),
+    "top_n_sigma": Sampling(top_n_sigma=1.0),
+    "top_n_sigma alone": Sampling(samplers=("top_n_sigma", "temperature"), top_n_sigma=2, temp=1.5),
+    "min_p": Sampling(min_p=0.2, top_k=0, top_p=1),
+    "min_p last": Sampling(samplers=("temperature", "min_p"), min_p=0.1, temp=1.5),
+    "top_p": Sampling(top_p=0.5, min_p=0, top_k=0),
+    "top_p tiny": Sampling(top_p=0.01),
+    "top_p zero": Sampling(top_p=0),
+    "top_k 1": Sampling(top_k=1),
+    "top_k off": Sampling(top_k=0),
+    "top_k negative": Sampling(top_k=-1, min_p=0),
+    "dynamic temperature": Sampling(dynatemp_range=0.5),
+    "dynamic temperature from 0": Sampling(temp=0, dynatemp_range=1, dynatemp_exp=2),
+    "mirostat 1": Sampling(mirostat=1),
+    "mirostat 1 cool": Sampling(mirostat=1, mirostat_ent=2, mirostat_lr=0.3, temp=0.7),
+    "mirostat 2": Sampling(mirostat=2),
+    "mirostat 2 warm": Sampling(mirostat=2, mirostat_ent=7, mirostat_lr=0.05, temp=1.2),
+    "adaptive_p": Sampling(samplers=("min_p", "adaptive_p"), adaptive_target=0.4),
+    "adaptive_p in the middle": Sampling(
+        samplers=("top_k", "adaptive_p", "temperature"), adaptive_target=0.7, adaptive_decay=0.5
+    ),
+    "infill": Sampling(samplers=("top_k", "infill", "temperature")),
+    "everything": Sampling(
+        repeat_penalty=1.05, dry_multiplier=0.4, top_n_sigma=2.5, typ_p=0.95, min_p=0.02,
+        xtc_probability=0.3, dynatemp_range=0.2, frequency_penalty=0.1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRID)
+def test_one_sequence_is_token_for_token_that_of_llama_completion(
+    engine, llama_completion, code_prompt, name
+):
+    seed = 3407 + list(GRID).index(name)
+    run = engine.generate(code_prompt, GRID[name], seed, n_predict=48)
+    command = Command(GRID[name], engine.loading, engine.path, code_prompt, seed, 48)
+    printed = llama_completion(command.argv())
+    assert strip_end(printed, run) == run.text
+
+
+def test_a_long_run_crosses_the_point_where_flash_attention_splits(
+    engine, llama_completion, code_prompt
+):
+    sampling = Sampling(temp=1.2, top_k=0, top_p=1, min_p=0.05, repeat_penalty=1.05)
+    run = engine.generate(code_prompt, sampling, 11, n_predict=700)
+    assert run.n_prompt + len(run.tokens) > 512
+    command = Command(sampling, engine.loading, engine.path, code_prompt, 11, 700)
+    assert strip_end(llama_completion(command.argv()), run) == run.text
+
+
+def strip_end(printed: str, run: Run) -> str:
+    """What llama-completion prints, less what it adds to the text."""
+    printed = printed.removesuffix("\n\n")
+    if run.stop == "end":
+        assert printed.endswith(" [end of text]\n")
+        printed = printed.removesuffix(" [end of text]\n")
+    return printed
+
+
+def test_a_prompt_longer_than_a_physical_batch_gives_the_same_tokens(
+    engine, llama_completion, code_prompt
+):
+    prompt = code_prompt * 40
+    run = engine.generate(prompt, Sampling(), 3, n_predict=16)
+    assert run.n_prompt > engine.loading.n_ubatch
+    command = Command(Sampling(), engine.loading, engine.path, prompt, 3, 16)
+    assert strip_end(llama_completion(command.argv()), run) == run.text
+
+
+def test_a_full_context_ends_the_run_where_llama_completion_ends_it(
+    model_path, llama_completion, code_prompt
+):
+    loading = Loading(n_ctx=64)
+    with Engine(model_path, loading) as engine:
+        run = engine.generate(code_prompt, Sampling(temp=0), 1, n_predict=-1)
+    assert run.stop == "context"
+    assert run.runaway
+    command = Command(Sampling(temp=0), loading, str(model_path), code_prompt, 1, -1)
+    assert strip_end(llama_completion(command.argv()), run) == run.text
+
+
+@pytest.fixture(scope="module")
+def requests(code_prompts):
+    samplings = [PRESETS["official"], Sampling(repeat_penalty=1.3, temp=1.0),
+                 Sampling(samplers=ARTICLE_ORDER, dry_multiplier=0.5, temp=0.9)]  # fmt: skip
+    return [
+        Request(prompt, sampling, seed, n_predict=20 + 37 * (seed + i) % 90)
+        for i, prompt in enumerate(code_prompts[:3])
+        for sampling in samplings
+        for seed in (1, 2)
+    ]
+
+
+def test_a_run_is_the_same_alone_and_in_a_batch_of_any_width(batch_engine, requests):
+    assert batch_engine.width_independent
+    alone = [next(batch_engine.run([request], width=1))[1] for request in requests]
+    for width in (2, 5, 32):
+        runs = dict(batch_engine.run(requests, width=width))
+        assert sorted(runs) == list(range(len(requests)))
+        for index, run in runs.items():
+            assert run.tokens == alone[index].tokens, (width, index)
+            assert (run.text, run.stop) == (alone[index].text, alone[index].stop)
+            assert run.escapes == alone[index].escapes
+
+
+def test_every_run_of_a_batch_is_reproduced_by_its_command(
+    batch_engine, llama_completion, requests
+):
+    runs = dict(batch_engine.run(requests, width=8))
+    for index in range(0, len(requests), 4):
+        run, request = runs[index], requests[index]
+        command = Command(
+            request.sampling, batch_engine.loading, batch_engine.path, request.prompt,
+            request.seed, request.n_predict,
+        )  # fmt: skip
+        assert strip_end(llama_completion(command.argv()), run) == run.text
+
+
+def test_long_runs_in_a_batch_are_reproduced_too(batch_engine, llama_completion, code_prompt):
+    sampling = Sampling(temp=1.2, top_k=0, top_p=1, min_p=0.05, repeat_penalty=1.05)
+    requests = [Request(code_prompt, sampling, seed, 600) for seed in (11, 12, 13)]
+    runs = dict(batch_engine.run(requests, width=3))
+    longest = max(runs, key=lambda index: len(runs[index].tokens))
+    assert len(runs[longest].tokens) > 512
+    request = requests[longest]
+    command = Command(
+        sampling, batch_engine.loading, batch_engine.path, code_prompt, request.seed, 600
+    )
+    assert strip_end(llama_completion(command.argv()), runs[longest]) == runs[longest].text
+
+
+def test_the_lab_knows_where_a_batch_may_differ(engine, batch_engine):
+    assert batch_engine.width_independent
+    assert not engine.width_independent
+
+
+def test_the_same_grid_gives_the_same_result_again_on_floats(float_engine, requests):
+    assert not float_engine.width_independent
+    first, again = (dict(float_engine.run(requests[:8], width=4)) for _ in range(2))
+    assert {i: r.tokens for i, r in first.items()} == {i: r.tokens for i, r in again.items()}
+
+
+def test_no_token_escapes_where_nothing_penalises(batch_engine, requests):
+    official = [r for r in requests if r.sampling == PRESETS["official"]]
+    assert all(run.escapes == () for _, run in batch_engine.run(official))
+
+
+def test_tokens_stream_as_they_are_drawn(engine, code_prompt):
+    seen = []
+    run = engine.generate(
+        code_prompt, Sampling(temp=0), 1, 24, on_token=lambda *event: seen.append(event)
+    )
+    assert tuple(token for _, token, _ in seen) == run.tokens
+    assert "".join(text for _, _, text in seen) == run.text
+
+
+def test_stop_ends_all_runs_at_once_and_keeps_what_they_had(engine, code_prompt):
+    requests = [Request(code_prompt, Sampling(temp=1.5, top_k=0), seed, 4000) for seed in range(6)]
+    first = threading.Event()
+    watch = threading.Thread(target=lambda: (first.wait(60), engine.stop()))
+    watch.start()
+    runs = dict(engine.run(requests, width=4, on_token=lambda *_: first.set()))
+    watch.join()
+    assert len(runs) == 6
+    assert {run.stop for run in runs.values()} <= {"stopped", "end"}
+    assert any(run.tokens for run in runs.values())
+    after = engine.generate(code_prompt, Sampling(temp=0), 1, 5)
+    assert len(after.tokens) == 5
+
+
+def test_an_error_in_a_callback_reaches_the_caller_and_the_engine_goes_on(engine, code_prompt):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        engine.generate(code_prompt, Sampling(), 1, 5, on_token=fail)
+    assert len(engine.generate(code_prompt, Sampling(temp=0), 1, 5).tokens) == 5
+
+
+def test_an_abandoned_batch_leaves_the_engine_usable(engine, code_prompt):
+    runs = engine.run([Request(code_prompt, Sampling(), seed, 9) for seed in range(4)], width=2)
+    next(runs)
+    runs.close()
+    assert len(engine.generate(code_prompt, Sampling(temp=0), 1, 5).tokens) == 5
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(model_path, code_prompt):
+    with (
+        Engine(model_path, Loading(n_ctx=256)) as engine,
+        pytest.raises(ContextError, match=r"the prompt has \d+ tokens, and a context of 256"),
+    ):
+        engine.generate(code_prompt * 20, n_predict=5)
+
+
+def test_an_empty_prompt_is_refused(engine):
+    with pytest.raises(SettingError, match="empty"):
+        engine.generate("", n_predict=5)
+
+
+@pytest.mark.parametrize("prompt", ["\udcff\udcfe broken", "a\0b", "\U0010ffff", "x" * 3000, "<|"])
+def test_odd_prompts_do_not_end_the_process(engine, prompt):
+    assert engine.generate(prompt, Sampling(temp=0), 1, 3).n_prompt >= 1
+
+
+def test_an_override_reaches_the_model(model_path, code_prompt):
+    key = "llama.attention.layer_norm_rms_epsilon"
+    runs = []
+    for epsilon in ("1e-5", "1e-1"):
+        with Engine(model_path, Loading(override_kv=(f"{key}=float:{epsilon}",))) as engine:
+            runs.append(engine.generate(code_prompt, Sampling(temp=0), 1, 12))
+    assert runs[0].tokens != runs[1].tokens
+
+
+@pytest.mark.parametrize(
+    "loading",
+    [Loading(rope_scaling="yarn", rope_scale=4), Loading(rope_freq_base=5e4),
+     Loading(flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0"), Loading(n_threads=1)],
+)  # fmt: skip
+def test_a_loading_means_the_same_to_llama_completion(
+    model_path, llama_completion, code_prompt, loading
+):
+    with Engine(model_path, loading) as engine:
+        run = engine.generate(code_prompt, Sampling(), 21, 32)
+    command = Command(Sampling(), loading, str(model_path), code_prompt, 21, 32)
+    assert strip_end(llama_completion(command.argv()), run) == run.text
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path):
+    path = tmp_path / "notes.gguf"
+    path.write_text("not a model")
+    with pytest.raises(ModelFileError, match=r"notes\.gguf"):
+        Engine(path)

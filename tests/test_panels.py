@@ -1,0 +1,306 @@
+"""The panels in plain Python: setting a widget does what moving it does, and errors are told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import pytest
+import traitlets
+
+from qwqlab.command import Command, parse_command
+from qwqlab.controls import MAIN, MORE, SamplingControls
+from qwqlab.engine import Engine
+from qwqlab.errors import QwqlabError
+from qwqlab.loading import Loading
+from qwqlab.panels import Microscope, OrderEditor, SideBySide
+from qwqlab.records import Request, Run
+from qwqlab.sampling import BY_NAME, PRESETS, Sampling
+from qwqlab.side_by_side import compare, describe
+from qwqlab.workers import BusyError, Latest, Throttle, Worker, borrow
+
+ARTICLE = PRESETS["article"]
+STRONG = PRESETS["official"].with_(repeat_penalty=1.5)
+
+
+@pytest.fixture(scope="module")
+def exact_engine(model_path):
+    """One whose runs are the same alone and in a batch."""
+    with Engine(model_path, Loading(flash_attn="off")) as engine:
+        assert engine.width_independent
+        yield engine
+
+
+@pytest.fixture
+def microscope(engine, code_prompt):
+    made = Microscope(engine, Request(code_prompt, ARTICLE, 1, 60))
+    assert made.wait()
+    return made
+
+
+def finished(panel: SideBySide) -> list[Run]:
+    """The runs of a panel, which must both have begun."""
+    assert all(panel.runs)
+    return [run for run in panel.runs if run is not None]
+
+
+def test_the_microscope_shows_what_the_probe_says(microscope):
+    for step in (0, 7, 30):
+        microscope.step.value = step
+        view = microscope.probe.step(step)
+        assert microscope.grid.view.token == view.token == microscope.probe.run.tokens[step]
+        assert microscope.figure.layout.yaxis.ticktext == ("raw", *ARTICLE.samplers, "dist")
+        assert microscope.figure.layout.title.text.startswith(f"Step {step}: ")
+
+
+def test_a_slider_changes_the_chart_in_place(microscope):
+    traces = [id(trace) for trace in microscope.figure.data]
+    before = [list(trace.y) for trace in microscope.figure.data]
+    microscope.controls.numbers["top_k"].value = 2
+    assert microscope.grid.left[1] == 2
+    assert [list(trace.y) for trace in microscope.figure.data] != before
+    assert [id(trace) for trace in microscope.figure.data] == traces
+
+
+def test_a_page_that_is_opened_later_starts_from_the_chart_as_it_is_now(microscope):
+    microscope.step.value = 9
+    microscope.controls.preset.value = "llama.cpp"
+    state = microscope.figure.get_state()
+    assert state["_widget_layout"]["title"]["text"] == microscope.figure.layout.title.text
+    others = state["_widget_data"][2]
+    assert len(others["x"]) == len(others["base"]) == len(microscope.grid.rows)
+    assert list(others["text"]) == list(microscope.figure.data[2].text)
+
+
+def test_the_microscope_warns_of_the_penalty_that_does_nothing(microscope):
+    assert "repeat_penalty=1.1 has no effect" in microscope.warning.value
+    microscope.controls.order.samplers = ("penalties", *ARTICLE.samplers)
+    assert microscope.warning.value == ""
+
+
+def test_the_articles_list_draws_the_same_run_at_any_penalty(microscope):
+    microscope.controls.numbers["repeat_penalty"].value = 2.0
+    assert microscope.wait()
+    assert "draw the same 60 tokens" in microscope.divergence.value
+
+
+def test_the_microscope_finds_where_a_setting_parts_from_the_run_and_goes_there(microscope):
+    microscope.controls.set(STRONG)
+    microscope._look()
+    assert microscope.wait()
+    found = microscope.probe.first_divergence(STRONG)
+    assert f"at step {found.step}: " in microscope.divergence.value
+    microscope._go.click()
+    assert microscope.step.value == found.step
+    assert microscope.grid.view.token == found.other
+    assert "another token" in microscope.outcome.value
+
+
+def test_the_command_says_the_setting_in_force(microscope):
+    microscope.controls.numbers["temp"].value = 1.3
+    read = parse_command(microscope.command.value)
+    assert read.sampling == microscope.sampling == ARTICLE.with_(temp=1.3)
+    assert read.prompt == microscope.probe.run.request.prompt
+
+
+def test_escapes_are_found_in_both_directions(engine, code_prompt):
+    microscope = Microscope(engine, Request(code_prompt, STRONG, 1, 60))
+    escapes = microscope.probe.run.escapes
+    assert microscope.step.value == escapes[0]
+    microscope.buttons["next escape"].click()
+    assert microscope.step.value == escapes[1]
+    microscope.buttons["previous escape"].click()
+    assert microscope.step.value == escapes[0]
+    microscope.buttons["previous escape"].click()
+    assert "no earlier escape" in microscope.status.value
+
+
+def test_run_again_makes_a_run_under_the_new_settings(microscope):
+    microscope.controls.preset.value = "official"
+    microscope.buttons["run"].click()
+    assert microscope.wait()
+    assert microscope.probe.run.request.sampling == PRESETS["official"]
+    assert "the same token" in microscope.outcome.value
+
+
+def test_what_the_model_wrote_is_escaped_on_the_page(engine):
+    microscope = Microscope(engine, Request("<img src=x onerror=alert(1)>" * 4, STRONG, 1, 30))
+    page = microscope.text.value + microscope.table.value + microscope.outcome.value
+    assert "<img" not in page
+
+
+def test_a_slider_move_takes_less_than_a_tenth_of_a_second_at_the_median(microscope):
+    slider, taken = microscope.controls.numbers["temp"], []
+    for i in range(21):
+        started = time.perf_counter()
+        slider.value = 0.5 + 0.05 * i
+        taken.append(time.perf_counter() - started)
+    assert sorted(taken)[10] < 0.1
+
+
+def test_every_preset_can_be_shown_and_read_back():
+    calls: list[int] = []
+    controls = SamplingControls(Sampling(), lambda: calls.append(1))
+    for count, (name, preset) in enumerate(PRESETS.items(), start=1):
+        controls.preset.value = name
+        assert controls.sampling == preset
+        assert controls.preset.value == name
+        assert len(calls) == count
+    controls.numbers["temp"].value = 0.33
+    assert controls.preset.value == "(changed)"
+
+
+def test_a_value_beyond_a_slider_widens_it():
+    odd = Sampling(temp=3.5, top_k=500, repeat_last_n=4096, dry_sequence_breakers=("x",))
+    assert SamplingControls(odd, lambda: None).sampling == odd
+
+
+def test_every_slider_holds_what_llama_cpp_can_use():
+    for name, low, high, step in (*MAIN, *MORE):
+        setting = BY_NAME[name]
+        assert setting.low <= low < high <= setting.high
+        assert setting.kind is float or isinstance(step, int)
+        Sampling().with_(**{name: low})
+        Sampling().with_(**{name: high})
+
+
+def test_the_order_editor_gives_the_stages_that_are_on_in_their_order():
+    editor = OrderEditor(ARTICLE.samplers)
+    assert editor.samplers == ARTICLE.samplers
+    assert set(editor.order) > set(editor.enabled)
+    editor.order = list(reversed(editor.order))
+    assert editor.samplers == tuple(reversed(ARTICLE.samplers))
+    editor.enabled = ["top_k"]
+    assert editor.samplers == ("top_k",)
+
+
+def test_the_order_editor_refuses_what_is_not_a_sampler():
+    editor = OrderEditor()
+    with pytest.raises(traitlets.TraitError, match="not a sampler"):
+        editor.order = ["top_k", "<script>"]
+    with pytest.raises(traitlets.TraitError, match="twice"):
+        editor.enabled = ["top_k", "top_k"]
+    assert editor.samplers == Sampling().samplers
+
+
+def test_side_by_side_gives_the_runs_that_the_engine_gives_alone(exact_engine, code_prompt):
+    panel = SideBySide(exact_engine, code_prompt, STRONG, ARTICLE, seed=3, n_predict=50)
+    panel.run_button.click()
+    assert panel.wait()
+    assert panel.status.value == ""
+    for run, sampling in zip(finished(panel), (STRONG, ARTICLE), strict=True):
+        assert run.tokens == exact_engine.generate(code_prompt, sampling, 3, 50).tokens
+    for field, run in zip(panel.commands, finished(panel), strict=True):
+        request = run.request
+        assert (
+            field.value
+            == Command(
+                request.sampling, exact_engine.loading, exact_engine.path, code_prompt, 3, 50
+            ).line()
+        )
+    assert "escapes" in panel.texts[0].value and not panel.run_button.disabled
+
+
+def test_stop_ends_both_runs_and_the_next_run_is_whole(engine, code_prompt):
+    hot = Sampling(temp=1.8, min_p=0, top_k=0, top_p=1)
+    panel = SideBySide(engine, code_prompt, hot, hot.with_(temp=1.7), n_predict=2000)
+    written = threading.Event()
+    panel.texts[0].observe(lambda _: written.set(), "value")
+    panel.run_button.click()
+    assert written.wait(30)
+    panel.stop_button.click()
+    assert panel.wait(10)
+    assert {run.stop for run in finished(panel)} == {"stopped"}
+    assert all(0 < len(run.tokens) < 2000 for run in finished(panel))
+    panel.n_predict = 8
+    panel.run_button.click()
+    assert panel.wait()
+    assert [len(run.tokens) for run in finished(panel)] == [8, 8]
+
+
+def test_two_panels_on_one_engine_do_not_run_at_once(engine, code_prompt):
+    panel = SideBySide(engine, code_prompt, STRONG, ARTICLE, n_predict=4)
+    with borrow(engine):
+        panel.run_button.click()
+        assert panel.wait()
+        assert "Another panel runs on this engine" in panel.status.value
+        with pytest.raises(BusyError):
+            Microscope(engine, Request(code_prompt))
+    panel.run_button.click()
+    assert panel.wait()
+    assert panel.status.value == ""
+
+
+def test_a_prompt_that_does_not_fit_is_told_in_the_status_line(engine):
+    panel = SideBySide(engine, "word " * 9000, STRONG, ARTICLE, n_predict=4)
+    panel.run_button.click()
+    assert panel.wait()
+    assert "shorten it or raise n_ctx" in panel.status.value
+
+
+def test_compare_streams_the_whole_text_of_each_run(engine, code_prompt):
+    texts = ["", ""]
+    requests = [Request(code_prompt, sampling, 1, 30) for sampling in (STRONG, ARTICLE)]
+
+    def add(index: int, text: str) -> None:
+        texts[index] += text
+
+    runs = compare(engine, requests, add)
+    assert texts == [run.text for run in runs if run]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("No program here.", "not valid, no fenced block"),
+        ("```python\nx = 1\n```", "valid"),
+        ("```python\nprint(x)\n```", "not valid, line 1: x is bound nowhere"),
+    ],
+)
+def test_describe_judges_the_first_code_block(text, said):
+    run = Run(Request("p"), 1, (1, 2), text, "length", (0, 0), (1,), 0.5)
+    assert describe(run)["code"] == said
+    assert describe(run)["escapes"] == "1 of 2 tokens"
+    assert describe(run)["end"].endswith("(a runaway)")
+
+
+def test_a_worker_tells_an_error_and_takes_the_next_job():
+    said: list[str] = []
+    worker = Worker(said.append)
+
+    def fail() -> None:
+        raise QwqlabError("the sentence")
+
+    assert worker.start(fail) and worker.wait(5)
+    assert worker.start(lambda: said.append("done")) and worker.wait(5)
+    assert said == ["the sentence", "done"]
+
+
+def test_a_worker_does_one_job_at_a_time():
+    said: list[str] = []
+    worker, go = Worker(said.append), threading.Event()
+
+    def wait() -> None:
+        assert go.wait(5)
+
+    assert worker.start(wait)
+    assert not worker.start(lambda: said.append("second"))
+    go.set()
+    assert worker.wait(5)
+    assert said == ["This panel is at work already; press Stop first."]
+
+
+def test_only_the_last_job_of_a_burst_is_shown():
+    shown: list[int] = []
+    latest = Latest(lambda sentence: None, delay=0.05)
+    for i in range(20):
+        latest.submit(partial(partial, shown.append, i))
+    assert latest.wait(5)
+    assert shown == [19]
+
+
+def test_a_throttle_lets_the_first_call_through_and_not_the_next():
+    throttle = Throttle(60)
+    assert throttle.ready()
+    assert not throttle.ready()

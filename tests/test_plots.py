@@ -1,0 +1,280 @@
+"""The figures: what they hold is what the numbers say, and what a model wrote stays text."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from qwqlab.drawing import escape_text, name_token, percent
+from qwqlab.errors import SettingError
+from qwqlab.labels import place_labels
+from qwqlab.plots import draw_ladder, draw_stages, draw_trade_off, show_run
+from qwqlab.probe import Probe
+from qwqlab.records import Request, Run
+from qwqlab.run_text import decode_steps
+from qwqlab.sampling import ARTICLE_ORDER, DEFAULT_ORDER, PRESETS, Sampling
+from qwqlab.stage_grid import lay_out
+from qwqlab.trade_off import name_order
+
+
+@dataclass(frozen=True)
+class FakeArm:
+    """An arm with round numbers."""
+
+    name: str
+    order: tuple[str, ...] = DEFAULT_ORDER
+    repeat_penalty: float = 1.0
+    runs: int = 20
+    valid_code: int = 10
+    valid_code_interval: tuple[float, float] = (0.3, 0.7)
+    long_runs: int = 10
+    loops: int = 2
+    loops_interval: tuple[float, float] = (0.06, 0.51)
+    runaways: int = 5
+    runaways_interval: tuple[float, float] = (0.24, 0.76)
+
+
+@dataclass(frozen=True)
+class FakeRung:
+    """A quant with round numbers."""
+
+    name: str
+    bytes: int
+    perplexity: float
+    tokens_per_second_generate: float
+    bits_per_weight: float = 4.5
+    perplexity_error: float = 0.1
+    tokens_per_second_prompt: float = 500.0
+
+
+ARMS = (
+    FakeArm("no penalty", valid_code=14, valid_code_interval=(0.48, 0.85), loops=4),
+    FakeArm("strong", repeat_penalty=1.5, valid_code=0, valid_code_interval=(0.0, 0.16), loops=0),
+    FakeArm("article 1.1", ARTICLE_ORDER, 1.1, valid_code=16, valid_code_interval=(0.58, 0.92)),
+    FakeArm("article 1.5", ARTICLE_ORDER, 1.5, valid_code=16, valid_code_interval=(0.58, 0.92)),
+)
+RUNGS = (
+    FakeRung("Q8_0", 145_000_000, 20.5, 150.0),
+    FakeRung("Q4_0", 92_000_000, 22.0, 200.0),
+    FakeRung("F16", 271_000_000, 20.4, 110.0),
+)
+BROKEN = PRESETS["official"].with_(repeat_penalty=1.5)
+
+
+@pytest.fixture(scope="module")
+def probe(engine, code_prompt):
+    return Probe.of(engine, Request(code_prompt, BROKEN, 1, 40))
+
+
+@pytest.fixture(scope="module")
+def escaped(probe):
+    """A step whose token came from outside the raw nucleus."""
+    return probe.step(probe.run.escapes[0])
+
+
+def test_every_bar_is_the_probability_that_the_probe_gives(engine, escaped):
+    grid = lay_out(escaped, engine, top=12)
+    stages = (escaped.raw, *escaped.stages)
+    for row, stage in enumerate(stages):
+        for column, token in enumerate(grid.tokens):
+            found = stage.find(token)
+            assert np.isnan(grid.probs[row, column]) == (found is None)
+            if found is not None:
+                assert grid.probs[row, column] == pytest.approx(found[1])
+        shown = np.nansum(grid.probs[row])
+        assert shown + grid.others[row] == pytest.approx(1)
+    assert grid.left == tuple(len(stage.ids) for stage in stages)
+
+
+def test_a_cross_stands_at_the_stage_that_removed_a_token(engine, escaped):
+    grid = lay_out(escaped, engine, top=12)
+    for column, token in enumerate(grid.tokens):
+        rows = [grid.rows[row] for row in np.flatnonzero(grid.removed[:, column])]
+        by = escaped.removed_by(token)
+        assert rows == ([] if by is None else [by])
+
+
+def test_the_drawn_token_has_a_column_even_far_down_the_raw_distribution(engine, probe):
+    ranks = np.array(probe.run.ranks)
+    view = probe.step(int(ranks.argmax()))
+    for top in (1, 2, 5):
+        grid = lay_out(view, engine, top)
+        assert grid.tokens[grid.drawn] == view.token
+        assert len(set(grid.tokens)) == len(grid.tokens)
+
+
+def test_the_chart_holds_the_grid(engine, escaped):
+    drawing = draw_stages(escaped, engine, top=12)
+    grid = lay_out(escaped, engine, top=12)
+    assert drawing.figure.layout.yaxis.ticktext == grid.rows
+    kept, drawn, others = drawing.figure.data[:3]
+    assert len(kept.x) + len(drawn.x) == np.count_nonzero(~np.isnan(grid.probs))
+    assert len(others.x) == len(grid.rows)
+    assert set(drawn.x) == {grid.drawn}
+    assert list(drawing.table["token"]) == list(grid.tokens)
+
+
+def test_the_summary_names_the_stage_that_changed_most(engine, escaped):
+    assert "`penalties` changes the distribution most" in lay_out(escaped, engine).summary
+
+
+def test_a_greedy_chain_can_be_drawn_too(engine, probe):
+    drawing = draw_stages(probe.step(3, Sampling(temp=0)), engine)
+    assert "leaves 1 of" in drawing.summary
+
+
+def test_a_mirostat_chain_can_be_drawn_too(engine, probe):
+    drawing = draw_stages(probe.step(3, Sampling(mirostat=2)), engine)
+    assert drawing.figure.layout.yaxis.ticktext == ("raw", "temperature", "mirostat_v2")
+
+
+def test_the_trade_off_shows_each_arm_with_its_intervals():
+    figure = draw_trade_off(ARMS).figure
+    points = {
+        (x, y): (x - trace.error_x.arrayminus[i], x + trace.error_x.array[i])
+        for trace in figure.data
+        for i, (x, y) in enumerate(zip(trace.x, trace.y, strict=True))
+    }
+    for arm in ARMS:
+        interval = points[arm.valid_code / arm.runs, arm.loops / arm.long_runs]
+        assert interval == pytest.approx(arm.valid_code_interval)
+
+
+def test_arms_at_one_place_share_a_label():
+    labels = [note.text for note in draw_trade_off(ARMS).figure.layout.annotations]
+    assert "article 1.1, article 1.5" in labels
+    assert len(labels) == 3
+
+
+def test_shape_tells_the_order_and_filling_whether_a_penalty_is_at_work():
+    symbols = {trace.name: trace.marker.symbol for trace in draw_trade_off(ARMS).figure.data}
+    assert symbols == {
+        "llama.cpp's order, penalties in": "circle",
+        "llama.cpp's order, penalties out or at 1": "circle-open",
+        "the article's order, penalties out or at 1": "square-open",
+    }
+
+
+def test_the_trade_offs_sentence_is_computed():
+    drawing = draw_trade_off(ARMS)
+    assert "least: strong with 0 % (0 % to 16 %)" in drawing.summary
+    assert "are apart" in drawing.summary
+    assert drawing.summary.endswith("valid code and loops: strong, article 1.1, article 1.5.")
+    close = [replace(arm, valid_code_interval=(0.0, 1.0)) for arm in ARMS]
+    assert "overlap" in draw_trade_off(close).summary
+
+
+def test_the_trade_off_can_count_runaways_instead():
+    drawing = draw_trade_off(ARMS, against="runaways")
+    assert {y for trace in drawing.figure.data for y in trace.y} == {0.5}
+    with pytest.raises(SettingError, match="neither"):
+        draw_trade_off(ARMS, against="errors")
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(SettingError, match="nothing to draw"):
+        draw_trade_off([replace(ARMS[0], runs=0)])
+
+
+def test_name_order_sees_the_articles_list_with_and_without_penalties():
+    assert name_order(ARTICLE_ORDER) == "the article's order"
+    assert name_order(("penalties", *ARTICLE_ORDER)) == "the article's order"
+    assert name_order(tuple(reversed(DEFAULT_ORDER))) == "another order"
+
+
+def test_the_ladder_shows_size_against_perplexity_and_speed():
+    drawing = draw_ladder(RUNGS)
+    perplexity, generated, _read = drawing.figure.data
+    assert list(perplexity.x) == [92.0, 145.0, 271.0]
+    assert list(perplexity.y) == [22.0, 20.5, 20.4]
+    assert list(generated.y) == [200.0, 150.0, 110.0]
+    assert drawing.title == "Q4_0 takes 34 % of F16's bytes, with 7.8 % more perplexity"
+
+
+def test_a_ladder_of_one_rung_can_be_drawn():
+    assert len(draw_ladder(RUNGS[:1]).table) == 1
+
+
+def test_labels_cover_neither_points_nor_each_other_where_there_is_room():
+    points = [(100.0, 100.0), (104.0, 100.0), (100.0, 108.0), (300.0, 200.0)]
+    offsets = place_labels(points, ["first label", "second", "third", "far away"], (600, 400))
+    boxes = [
+        (x + dx - 7 * n / 2, y + dy - 8, x + dx + 7 * n / 2, y + dy + 8)
+        for (x, y), (dx, dy), n in zip(points, offsets, (11, 6, 5, 8), strict=True)
+    ]
+    for i, a in enumerate(boxes):
+        assert not any(a[0] < x < a[2] and a[1] < y < a[3] for x, y in points)
+        for b in boxes[i + 1 :]:
+            assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
+
+
+def test_a_run_is_shown_whole_with_its_escapes_marked(engine, probe):
+    run = probe.run
+    marked = show_run(run, engine)
+    assert marked.html.count("border-bottom:2px") == len(run.escapes)
+    assert "".join(decode_steps(run, engine)) == run.text
+    for letter in set(run.text) - set("«»\n"):
+        assert marked.text.count(letter) >= run.text.count(letter)
+    assert f"{len(run.escapes)} escapes" in marked.text
+
+
+def test_a_loop_and_a_breaking_token_are_marked_once(engine, probe):
+    cycle = engine.model.tokenize(" and so it went on and on, day after day.", special=False)
+    tokens = (*engine.model.tokenize("It began well!", special=False), *cycle * 12)
+    text = b"".join(engine.model.piece(token) for token in tokens).decode()
+    run = Run(Request("p"), 1, tokens, text, "length", (0,) * len(tokens), (), 0.1)
+    marked = show_run(run, engine, breaking=2)
+    assert marked.html.count("a loop begins</span>") == 1
+    assert marked.html.count("font-weight:bold") == 1
+    assert f"a loop begins at token {len(tokens) - 12 * len(cycle)}" in marked.text
+    assert "a loop begins" not in show_run(probe.run, engine).html
+
+
+def test_what_a_model_wrote_is_never_markup(engine):
+    evil = "<img src=x onerror=alert(1)><script>alert('x')</script>&amp;"
+    tokens = tuple(engine.model.tokenize(evil, special=False))
+    run = Run(Request("p"), 1, tokens, evil, "length", (9,) * len(tokens), (1, 3), 0.1)
+    shown = show_run(run, engine, title="<b>mine</b>").html
+    assert "<img" not in shown and "<script" not in shown and "<b>" not in shown
+    bare = shown.replace("</span>", "")
+    while "<span" in bare:
+        start = bare.index("<span")
+        bare = bare[:start] + bare[bare.index(">", start) + 1 :]
+    assert evil in html.unescape(bare)
+
+
+def test_a_character_of_several_tokens_is_shown_when_it_is_complete(engine):
+    text = "naïve 🙂 日本"
+    tokens = tuple(engine.model.tokenize(text, special=False))
+    run = Run(Request("p"), 1, tokens, text, "end", (0,) * len(tokens), (), 0.1)
+    assert "".join(decode_steps(run, engine)) == text
+    assert text in show_run(run, engine).html
+
+
+def test_a_run_without_tokens_can_be_shown(engine):
+    run = Run(Request("p"), 1, (), "", "stopped", (), (), 0.0)
+    assert "stopped on request" in show_run(run, engine).text
+
+
+def test_a_token_that_looks_like_markup_stays_a_label():
+    assert escape_text("<b>$x$</b>") == "&lt;b&gt;&#36;x&#36;&lt;/b&gt;"
+    assert name_token("\u202ea\x00") == "\\u202ea\\u0000"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0 %"), (1, "100 %"), (0.05, "5.0 %"), (0.0004, "0.04 %")]
+)
+def test_percent_keeps_two_figures(share, text):
+    assert percent(share) == text
+
+
+def test_a_drawing_is_text_outside_jupyter_and_a_page_that_needs_no_network(tmp_path):
+    drawing = draw_trade_off(ARMS)
+    text = str(drawing)
+    assert drawing.summary in text and "article 1.5" in text
+    page = drawing.write_html(tmp_path / "figure.html").read_text(encoding="utf-8")
+    assert drawing.summary in html.unescape(page)
+    assert '<script src="' not in page and "<details>" in page

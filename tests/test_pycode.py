@@ -1,0 +1,236 @@
+"""Programs judged by their text: the standard library must pass, the article's program must not."""
+
+from __future__ import annotations
+
+import sysconfig
+import threading
+from pathlib import Path
+
+import pytest
+
+from qwqlab.pycode import check_code, check_text, extract_code, find_block, is_valid
+
+# The article's failing program in short: `pipes` is declared global and never assigned.
+ARTICLE = """
+import random
+
+class Bird:
+    def __init__(self):
+        self.y = 300
+
+bird = None
+score = 0
+
+def reset_game():
+    global bird, pipes, score
+    bird = Bird()
+    pipes.clear()
+    score = 0
+
+def add_pipe():
+    global pipes
+    pipes.append(random.randint(100, 400))
+
+reset_game()
+"""
+
+
+def names(source: str) -> list[tuple[str, int]]:
+    check = check_code(source)
+    assert check.parses, check.problem
+    return [(each.name, each.line) for each in check.unbound]
+
+
+def test_the_articles_program_uses_pipes_that_nothing_binds():
+    check = check_code(ARTICLE)
+    assert not check.valid
+    assert check.reason == "line 14: pipes is bound nowhere"
+
+
+def test_the_articles_program_is_valid_once_pipes_is_bound_anywhere():
+    assert check_code(ARTICLE.replace("score = 0\n\ndef reset", "pipes = []\n\ndef reset")).valid
+    assert check_code(ARTICLE + "def start():\n    global pipes\n    pipes = []\n").valid
+
+
+# Names made at run time, names of another system, an error on purpose, and real bugs.
+UNBOUND_IN_THE_LIBRARY = {
+    "_compat_pickle.py": "WindowsError, under except NameError",
+    "calendar.py": "constants that enum.global_enum puts into the module",
+    "idlelib/config_key.py": "a bug of Python 3.10",
+    "idlelib/stackviewer.py": "intentional_name_error",
+    "re/__init__.py": "flags that enum.global_enum puts into the module",
+    "ssl.py": "constants that enum's _convert_ puts into the module",
+    "sysconfig/__init__.py": "a bug of Python 3.13.0",
+}
+
+
+def test_the_standard_library_binds_every_name_it_uses():
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    outside = ("site-packages", "test", "tests", "idle_test", "lib2to3", "encodings")
+    judged, wrong = 0, {}
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder)
+        if set(name.parts) & set(outside):
+            continue
+        check = check_code(path.read_text(encoding="utf-8"), max_chars=10**7)
+        judged += not check.notes
+        if (check.unbound or not check.parses) and name.as_posix() not in UNBOUND_IN_THE_LIBRARY:
+            wrong[name.as_posix()] = check.reason
+    assert judged > 300
+    assert wrong == {}
+
+
+GOOD = {
+    "comprehension": "rows = [[c for c in r if c] for r in ([1], [0])]\nprint({k: v for k, v in rows})",
+    "walrus": "if (n := len('abc')) > 2:\n    print(n)\nprint([m := 1, m])",
+    "except": "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    print(error)",
+    "import": "import os.path, sys as system\nfrom math import pi as p\nprint(os, system, p)",
+    "match": "match [1, 2]:\n    case [x, *rest] if x:\n        print(x, rest)\n"
+    "    case {'a': y, **more}:\n        print(y, more)\n    case str() as z:\n        print(z)",
+    "conditional": "import random\nif random.random() > 2:\n    x = 1\nprint(x)",
+    "module names": "print(__name__, __file__, __doc__)\nclass A:\n    b = __qualname__, __module__",
+    "class cell": "class A:\n    def f(self):\n        return __class__, super().__init__",
+    "private": "class A:\n    __x = 1\n    def f(self):\n        return self.__x",
+    "decorator": "def twice(f):\n    return f\n@twice\ndef g(*args, **rest):\n    return args, rest",
+    "late binding": "def f():\n    return g()\ndef g():\n    return 1",
+    "nonlocal": "def f():\n    n = 0\n    def g():\n        nonlocal n\n        n += 1\n    return g",
+    "del": "x = 1\ndel x",
+    "function named top": "def top(self, which):\n    return self, which",
+    "lazy annotation": "from __future__ import annotations\ndef f(x: Missing) -> Gone: return x",
+    "local annotation": "def f():\n    x: Missing = 1\n    return x",
+    "field": "class Point:\n    x: int\n    y: int = 0",
+    "for": "for i, (a, b) in enumerate([(1, 2)]):\n    pass\nprint(i, a, b)",
+    "with": "with open('f') as (a):\n    print(a)",
+    "lambda": "f = lambda x, *y, z=1, **k: (x, y, z, k)",
+    "warning": "x = '\\d'\nprint(x is 'a')",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_way_of_binding_a_name_counts(name, recwarn):
+    assert check_code(GOOD[name]).reason == ""
+    assert not recwarn.list
+
+
+@pytest.mark.skipif("sys.version_info < (3, 12)", reason="type parameters came with Python 3.12")
+def test_type_parameters_bind_names():
+    assert check_code("def f[T: int, *A, **P](x: T) -> T: return x\ntype L[T] = list[T]").valid
+
+
+BAD = [
+    ("print(undefined)", [("undefined", 1)]),
+    ("def f():\n    x = 1\n\ndef g():\n    return x", [("x", 5)]),
+    ("class A:\n    speed = 3\n    def f(self):\n        return speed", [("speed", 4)]),
+    ("print([i for i in range(3)])\nprint(i)", [("i", 2)]),
+    ("def tick():\n    global score\n    score += 1", [("score", 3)]),
+    ("def f():\n    total += 1\n    return total", [("total", 2)]),
+    ("x: int\nprint(x)", [("x", 2)]),
+    ("del nothing", [("nothing", 1)]),
+    ("@cached\ndef f(a: Missing): pass", [("Missing", 2), ("cached", 1)]),
+    ("import os.path as p\nprint(os)", [("os", 2)]),
+    ("print(display, get_ipython)", [("display", 1), ("get_ipython", 1)]),
+    ("def f(pipes): pass\ndef g():\n    global pipes\n    return pipes", [("pipes", 4)]),
+    ("print(f'{missing}')", [("missing", 1)]),
+]
+
+
+@pytest.mark.parametrize(("source", "expected"), BAD)
+def test_a_name_that_no_visible_scope_binds_is_reported_where_it_is_first_used(source, expected):
+    assert sorted(names(source)) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("for i in range(3)\n    print(i)", 1),
+        ("x = 1\nreturn x", 2),
+        ("def f(a, a): pass", 1),
+        ("if True:\nprint(1)", 2),
+        ("x = 'open", 1),
+    ],
+)
+def test_what_the_compiler_refuses_does_not_parse(source, line):
+    check = check_code(source)
+    assert (check.parses, check.valid, check.line) == (False, False, line)
+    assert check.reason.startswith(f"line {line}: ")
+
+
+@pytest.mark.parametrize(
+    "source", ["", "\n\n", "# only a comment\n", '"""A docstring."""', "42", "pass"]
+)
+def test_a_block_with_no_statement_is_not_valid(source):
+    assert check_code(source).reason == "the block holds no statement"
+
+
+@pytest.mark.parametrize(
+    "source", ["from math import *\nprint(floor(x))", "globals()['x'] = 1\nprint(x)", "exec('x = 1')\nprint(x)"]
+)  # fmt: skip
+def test_names_bound_at_run_time_leave_the_program_undecided_and_valid(source):
+    check = check_code(source)
+    assert check.valid
+    assert "no name was judged" in check.notes[0]
+
+
+HOSTILE = {
+    "null": "x = 1\0",
+    "surrogate": "x = '\ud800'",
+    "minus": "-" * 90_000 + "1",
+    "not": "not " * 20_000 + "1",
+    "plus": "1" + "+a" * 45_000,
+    "attribute": "a" + ".b" * 45_000,
+    "call": "a" + "()" * 45_000,
+    "parentheses": "(" * 90_000,
+    "lambda": "lambda:" * 12_000 + "1",
+    "elif": "if 1: pass\n" + "elif 1: pass\n" * 7_000,
+    "digits": "x = " + "9" * 90_000,
+    "power": "x = 10**10**10**10",
+    "long": "x = 1\n" * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_source_never_ends_the_process(name):
+    found = []
+    # The smallest stack that a thread of the lab might have, as on macOS.
+    before = threading.stack_size(512 * 1024)
+    try:
+        thread = threading.Thread(target=lambda: found.append(check_code(HOSTILE[name])))
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    assert len(found) == 1
+    assert found[0].valid or found[0].reason
+
+
+def test_the_first_of_several_blocks_is_taken():
+    assert extract_code("a\n```py\nx = 1\n```\nb\n```\ny = 2\n```") == "x = 1\n"
+    assert extract_code("~~~\na\n```\nb\n~~~\n") == "a\n```\nb\n"
+    assert extract_code("````\n```\ninner\n```\n````") == "```\ninner\n```\n"
+
+
+def test_an_indented_block_loses_the_indent_of_its_fence():
+    text = "1. Run:\n\n    ```python\n    if x:\n        y()\n    ```\n"
+    assert extract_code(text) == "if x:\n    y()\n"
+
+
+def test_text_without_a_fence_holds_no_code():
+    assert extract_code("print('hello')") is None
+    assert extract_code("Use ```print(1)``` inline.") is None
+    assert extract_code("```print(1)```") is None
+    assert check_text("print('hello')").reason == "no fenced block"
+    assert not is_valid("")
+
+
+def test_a_block_that_the_limit_cut_off_is_reported_as_cut_off():
+    cut = check_text("```python\nimport os\nprint(os.path.join('a',")
+    assert not cut.valid
+    assert cut.reason.endswith("(the block is cut off)")
+    block = find_block("```python\nx = 1")
+    assert block is not None
+    assert not block.closed
+    assert is_valid("```python\nx = 1")
+
+
+def test_windows_line_ends_are_read_like_others():
+    assert is_valid("```python\r\nx = 1\r\nprint(x)\r\n```\r\n")

@@ -1,0 +1,272 @@
+"""The store of runs: nothing that was added is lost, and every run comes back as it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qwqlab.errors import StoreError
+from qwqlab.records import Request, Run
+from qwqlab.runs import RunStore, run_key
+from qwqlab.sampling import Sampling
+
+MACHINE = {"model_sha256": "ab" * 32, "build": "b9999", "settings": {"n_ctx": 2048}}
+ABOUT = {**MACHINE, "model": "smol", "command": "llama-completion -s 1", "experiment": "e"}
+
+
+def make_run(seed: int = 1, text: str = "hello", label: str = "arm", **more) -> Run:
+    request = Request("prompt", Sampling(temp=0.6, top_k=40), seed, 64, label)
+    values = {"tokens": (5, 6, 49151), "ranks": (0, 3, 40000), "escapes": (2,), **more}
+    return Run(request, n_prompt=4, text=text, **{"stop": "end", "seconds": 0.25, **values})
+
+
+def test_a_run_comes_back_as_it_was(tmp_path):
+    run = make_run()
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        assert store.add(run, **ABOUT)
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        (stored,) = store.runs()
+    assert stored.run == run
+    assert stored.settings == MACHINE["settings"]
+    assert stored.command == "llama-completion -s 1"
+    assert stored.metrics.n_tokens == 3
+    assert stored.metrics.why_invalid == "no fenced block"
+    assert json.loads(json.dumps(stored.to_dict()))["run"]["tokens"] == [5, 6, 49151]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a\0b", "\ud800 half", "\U0001f600\r\n", "".join(map(chr, range(300))), "'; DROP"]
+)
+def test_any_text_survives(tmp_path, text):
+    run = make_run(text=text, label=text)
+    run = replace(run, request=replace(run.request, prompt=text))
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        store.add(run, **ABOUT)
+        (stored,) = store.runs(label=text)
+        assert stored.run == run
+        assert store.has(stored.key, experiment="e", label=text)
+        assert store.get(stored.key, experiment="e", label=text) == stored
+        store.export_csv(tmp_path / "runs.csv")
+        exported = json.loads(store.export_json(tmp_path / "runs.json").read_text())
+    assert exported[0]["run"]["text"] == text
+
+
+def test_adding_a_run_twice_keeps_one(tmp_path):
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        assert store.add(make_run(), **ABOUT)
+        assert not store.add(make_run(text="another"), **ABOUT)
+        assert [stored.run.text for stored in store.runs()] == ["hello"]
+        assert store.add(make_run(label="other arm"), **ABOUT)
+        assert store.add(make_run(), **{**ABOUT, "experiment": "f"})
+        assert len(list(store.runs(experiment="e"))) == 2
+
+
+def test_a_run_that_was_stopped_on_request_is_run_again(tmp_path):
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        store.add(make_run(stop="stopped"), **ABOUT)
+        assert store.done("e") == set()
+        assert store.add(make_run(text="whole"), **ABOUT)
+        assert len(store.done("e")) == 1
+        assert [stored.run.text for stored in store.runs()] == ["whole"]
+
+
+def test_done_tells_a_sweep_what_to_skip(tmp_path):
+    key = run_key(make_run().request, **MACHINE)
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        store.add(make_run(), **ABOUT)
+        assert store.done("e") == store.done("e", label="arm") == {key}
+        assert store.done("e", label="other arm") == store.done("f") == set()
+        assert store.get(key, experiment="e", label="other arm") is None
+
+
+def test_the_key_tells_apart_all_that_decides_a_run_and_nothing_else():
+    request = make_run().request
+    key = run_key(request, **MACHINE)
+    assert run_key(replace(request, label="renamed"), **MACHINE) == key
+    same = replace(request, sampling=replace(request.sampling, repeat_penalty=1))
+    assert run_key(same, **MACHINE) == key
+    others = [
+        run_key(replace(request, seed=2), **MACHINE),
+        run_key(replace(request, n_predict=65), **MACHINE),
+        run_key(replace(request, prompt="prompt "), **MACHINE),
+        run_key(replace(request, sampling=Sampling(temp=0.7, top_k=40)), **MACHINE),
+        run_key(request, **{**MACHINE, "build": "b1"}),
+        run_key(request, **{**MACHINE, "model_sha256": "cd" * 32}),
+        run_key(request, **{**MACHINE, "settings": {"n_ctx": 4096}}),
+    ]
+    assert len({key, *others}) == 8
+
+
+def test_the_key_is_the_same_in_every_process():
+    code = (
+        "from qwqlab.records import Request; from qwqlab.runs import run_key;"
+        "print(run_key(Request('p'), model_sha256='m', build='b', settings={'y': 1, 'x': [2.0]}))"
+    )
+    keys = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(keys) == 1
+
+
+WRITER = """
+import sys
+from tests.test_runs import ABOUT, make_run
+from qwqlab.runs import RunStore
+path, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+with RunStore(path) as store:
+    for seed in range(first, first + count):
+        store.add(make_run(seed, text="x" * 2000), **ABOUT)
+        print(seed, flush=True)
+"""
+
+
+def start_writer(path: Path, first: int, count: int) -> subprocess.Popen[str]:
+    folder = Path(__file__).resolve().parent.parent
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(first), str(count)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("after", [1, 7, 40])
+def test_a_killed_process_loses_nothing_that_it_had_added(tmp_path, after):
+    path = tmp_path / "runs.sqlite"
+    writer = start_writer(path, 0, 1_000_000)
+    assert writer.stdout is not None
+    acknowledged = [int(writer.stdout.readline()) for _ in range(after)]
+    writer.send_signal(signal.SIGKILL)
+    acknowledged.extend(int(line) for line in writer.stdout.read().split())
+    writer.wait()
+    with RunStore(path) as store:
+        seeds = [stored.run.request.seed for stored in store.runs()]
+        assert set(acknowledged) <= set(seeds)
+        assert len(seeds) <= len(acknowledged) + 1
+        assert store.add(make_run(-1), **ABOUT)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_several_processes_write_to_one_store(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    writers = [start_writer(path, 100 * n, 30) for n in range(4)]
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    with RunStore(path) as store:
+        assert len(list(store.runs())) == 120
+
+
+def test_a_thread_adds_while_another_reads(tmp_path):
+    failures: list[BaseException] = []
+    with RunStore(tmp_path / "runs.sqlite") as store:
+
+        def add(first: int) -> None:
+            try:
+                for seed in range(first, first + 60):
+                    store.add(make_run(seed), **ABOUT)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=add, args=(100 * n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        counts = [len(list(store.runs())) for _ in range(20)]
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert counts == sorted(counts)
+        assert len({stored.run.request.seed for stored in store.runs()}) == 180
+
+
+def test_a_file_that_is_not_a_store_is_refused_and_left_alone(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("These are my notes, and they are longer than a header.\n" * 40)
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    for path in (text, other):
+        before = path.read_bytes()
+        with pytest.raises(StoreError, match=rf"{path.name} is not a store of runs: move it"):
+            RunStore(path)
+        assert path.read_bytes() == before
+    with pytest.raises(StoreError, match="cannot be opened"):
+        RunStore(tmp_path)
+
+
+def test_a_store_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    RunStore(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(StoreError, match=r"version 7, and this qwqlab reads up to 1: upgrade"):
+        RunStore(path)
+
+
+def test_a_damaged_row_is_named_as_such(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    with RunStore(path) as store:
+        store.add(make_run(), **ABOUT)
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE runs SET tokens = x'00'")
+        connection.close()
+        with pytest.raises(StoreError, match=r"runs\.sqlite cannot be read"):
+            list(store.runs())
+
+
+def test_a_closed_store_says_so(tmp_path):
+    store = RunStore(tmp_path / "deep" / "runs.sqlite")
+    store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        store.done("e")
+
+
+def test_the_frame_has_a_row_for_each_run_and_a_column_for_each_number(tmp_path):
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        for seed in range(3):
+            store.add(make_run(seed), **ABOUT)
+        frame = store.to_frame()
+        assert store.to_frame(experiment="none").empty
+    assert list(frame["seed"]) == [0, 1, 2]
+    assert set(frame["temp"]) == {0.6}
+    assert frame["samplers"][0].startswith("penalties;dry;")
+    assert frame["valid_code"].dtype == bool
+    assert frame["escape_rate"].mean() == pytest.approx(1 / 3)
+
+
+def test_a_spreadsheet_runs_no_formula_that_a_model_wrote(tmp_path):
+    texts = ["=1+1", "@x", "-2", "+3", " =1", "plain", 'a,b\n"c"']
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        for seed, text in enumerate(texts):
+            store.add(make_run(seed, text=text), **ABOUT)
+        path = store.export_csv(tmp_path / "runs.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        cells = [row["text"] for row in csv.DictReader(file)]
+    assert cells == ["'=1+1", "'@x", "'-2", "'+3", "' =1", "plain", 'a,b\n"c"']
+    assert [each.name for each in tmp_path.iterdir() if each.name.endswith(".part")] == []
+
+
+def test_an_empty_store_exports_an_empty_list(tmp_path):
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        assert json.loads(store.export_json(tmp_path / "runs.json").read_text()) == []

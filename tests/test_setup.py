@@ -1,0 +1,329 @@
+"""The set-up itself: what is pinned agrees everywhere, and what is missing is said in one line."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from qwqlab import llama_source, preflight
+from qwqlab.hashes import sha256_of
+from qwqlab.paths import CHECKOUT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+SYSTEMS = (("linux", "Linux", "x86_64"), ("darwin", "Darwin", "arm64"))
+
+
+def read_project() -> dict[str, Any]:
+    with (CHECKOUT / "pyproject.toml").open("rb") as file:
+        project: dict[str, Any] = tomllib.load(file)["project"]
+    return project
+
+
+def list_requirements() -> list[Requirement]:
+    """Every requirement of pyproject.toml, those of the extras included."""
+    project = read_project()
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    every = [Requirement(line) for lines in lists for line in lines]
+    return [one for one in every if one.name != project["name"]]
+
+
+def read_pins(python: str, system: tuple[str, str, str]) -> dict[str, Version]:
+    """What constraints.txt pins on one Python and one system."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.5",
+        "sys_platform": system[0],
+        "platform_system": system[1],
+        "platform_machine": system[2],
+        "os_name": "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    pins: dict[str, Version] = {}
+    for line in (CHECKOUT / "constraints.txt").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pin = Requirement(line)
+        if pin.marker is None or pin.marker.evaluate(dict(environment)):
+            (one,) = pin.specifier
+            assert one.operator == "==", line
+            assert pin.name not in pins, f"{pin.name} is pinned twice on {python}, {system[0]}"
+            pins[pin.name] = Version(one.version)
+    return pins
+
+
+def normalise(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: str(system[0]))
+def test_every_dependency_is_pinned_inside_its_range(
+    python: str, system: tuple[str, str, str]
+) -> None:
+    pins = read_pins(python, system)
+    for needed in list_requirements():
+        if needed.marker and not needed.marker.evaluate({"sys_platform": system[0]}):
+            continue
+        pin = pins.get(normalise(needed.name))
+        assert pin is not None, f"{needed.name} is not in constraints.txt"
+        assert needed.specifier.contains(pin), f"{needed} is pinned to {pin}"
+
+
+def test_every_dependency_states_its_reason() -> None:
+    text = (CHECKOUT / "pyproject.toml").read_text()
+    lists = text[text.index("\ndependencies = [") : text.index("[project.scripts]")]
+    bare = [
+        line
+        for line in lists.splitlines()
+        if re.match(r'\s+"', line) and "#" not in line and "qwqlab[" not in line
+    ]
+    assert bare == []
+
+
+def test_conda_gets_the_versions_that_pip_gets() -> None:
+    environment = yaml.safe_load((CHECKOUT / "environment.yml").read_text())
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (python,) = [entry.split("=")[1] for entry in plain if entry.startswith("python=")]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert python in PYTHONS
+    assert "-c constraints.txt" in pip
+    assert "-e .[dev]" in pip
+    for system in SYSTEMS:
+        pins = read_pins(python, system)
+        named = [line.split()[0] for line in pip if not line.startswith("-")]
+        named += [entry.replace("=", "==") for entry in plain if "=" in entry]
+        for needed in map(Requirement, named):
+            if needed.name != "python":
+                assert needed.specifier == Requirement(f"x=={pins[needed.name]}").specifier
+
+
+def test_the_bindings_and_the_source_of_the_tools_are_one_version() -> None:
+    pins = read_pins("3.12", SYSTEMS[0])
+    sdist = llama_source.SDIST
+    assert str(pins[sdist.package]) == sdist.version
+    (needed,) = [one for one in list_requirements() if one.name == sdist.package]
+    assert str(needed.specifier) == f"=={sdist.version}"
+
+
+def test_the_downloaded_source_is_the_pinned_one() -> None:
+    archive = llama_source.archive_path()
+    if not archive.is_file():
+        pytest.skip(f"{archive} is not here: llama.cpp was not built from it")
+    assert sha256_of(archive) == llama_source.SDIST.sha256
+    assert archive.stat().st_size == llama_source.SDIST.size
+
+
+def run_preflight(path: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("CC", "CXX")}
+    return subprocess.run(
+        [sys.executable, str(CHECKOUT / "qwqlab" / "preflight.py")],
+        env={**environment, "PATH": path, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_preflight_is_silent_where_nothing_is_missing() -> None:
+    done = run_preflight(os.environ["PATH"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_preflight_names_each_missing_thing_and_its_remedy_in_one_line(tmp_path: Path) -> None:
+    done = run_preflight(str(tmp_path))
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["C compiler", "C++ compiler", "make"]
+    assert all("run `" in line for line in lines)
+
+
+def test_preflight_sees_a_compiler_that_compiles_nothing(tmp_path: Path) -> None:
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho 'fatal error: no headers here' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    done = run_preflight(os.environ["PATH"], CXX=str(broken))
+    assert done.returncode == 1
+    assert f"{broken} cannot compile a few lines (fatal error: no headers here)" in done.stderr
+
+
+def test_preflight_refuses_a_python_that_nothing_is_pinned_for() -> None:
+    assert not preflight.check_python((3, 9)).ok
+    assert not preflight.check_python((3, 14)).ok
+    supported = read_project()["requires-python"]
+    for minor in range(6, 16):
+        allowed = Requirement(f"x{supported}").specifier.contains(f"3.{minor}")
+        assert preflight.check_python((3, minor)).ok == allowed
+
+
+def test_preflight_asks_for_a_disk_with_room(tmp_path: Path) -> None:
+    check = preflight.check_disk(tmp_path / "not" / "yet", need_gb=1e9)
+    assert not check.ok
+    assert "1000000000.0 GB are needed" in check.sentence()
+
+
+def test_preflight_can_be_read_by_an_old_python() -> None:
+    source = (CHECKOUT / "qwqlab" / "preflight.py").read_text()
+    ast.parse(source, feature_version=(3, 6))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+        )
+    }
+    assert imported <= sys.stdlib_module_names
+    # It came with Python 3.7, and stops an older one before it can say anything.
+    assert "__future__" not in imported
+
+
+@pytest.mark.parametrize("target", ["help", "setup", "lab", "reproduce", "test", "check", "clean"])
+def test_make_knows_the_target(target: str) -> None:
+    done = subprocess.run(
+        ["make", "-n", target], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_stops_with_the_missing_thing_named(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("make", "sh"):
+        (folder / name).symlink_to(shutil.which(name) or name)
+    done = subprocess.run(
+        ["make", "setup", f"VENV={tmp_path / 'venv'}", f"PYTHON={sys.executable}"],
+        cwd=CHECKOUT,
+        env={"PATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "C++ compiler: no c++" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_script_for_continuous_integration_is_a_program() -> None:
+    script = CHECKOUT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_no_file_names_a_registry_or_a_place_on_one_machine() -> None:
+    hosts = ["py" + "pi.org", "python" + "hosted.org", "registry." + "npmjs", "deb." + "debian.org"]
+    places = ["/work" + "/", "/tmp" + "/w/", "/root" + "/", "/opt" + "/wheels", "/opt" + "/py"]
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("this is no git checkout")
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = CHECKOUT / name
+        content = path.read_bytes() if path.is_file() else b""
+        if b"\0" not in content:
+            text = content.decode("utf-8", "replace")
+            found += [f"{name}: {word}" for word in (*hosts, *places) if word in text]
+    assert found == []
+
+
+def load_notebook_checks() -> Any:
+    spec = importlib.util.spec_from_file_location(
+        "check_notebooks", CHECKOUT / "tests" / "check_notebooks.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_notebook(path: Path, *cells: dict[str, Any]) -> None:
+    numbered = [{"id": f"c{number}", "metadata": {}, **cell} for number, cell in enumerate(cells)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {
+        "cells": numbered,
+        "metadata": {"kernelspec": kernel},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    path.write_text(json.dumps(notebook))
+
+
+def write_code(source: str, **more: Any) -> dict[str, Any]:
+    bare: dict[str, Any] = {
+        "cell_type": "code",
+        "source": source,
+        "outputs": [],
+        "execution_count": None,
+    }
+    return {**bare, **more}
+
+
+def write_prose(source: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "source": source}
+
+
+@pytest.mark.parametrize(
+    ("cells", "fault"),
+    [
+        ([write_code("1 + 1", execution_count=3)], "cell 2 keeps what a run left behind"),
+        ([write_code("\n".join("a = 1" for _ in range(16)))], "cell 2 has 16 lines"),
+        ([write_prose("# Another title")], "it has 2 H1"),
+        ([write_prose("![](a.png)")], "cell 2 shows a.png with no text in its place"),
+        ([write_prose("[there](no_such_file.md)")], "cell 2 links to no_such_file.md"),
+        ([write_prose('<img src="a.png" alt="">')], "cell 2 shows an image with no text"),
+        ([write_code("plots.draw(run)"), write_prose("## Next")], "cell 2 shows a figure"),
+        ([write_code("panel.figure")], "cell 2 shows a figure"),
+        ([write_code("1", id="c0")], "a cell has no id, or the id of another"),
+        ([], "its last cell does not link to 01.ipynb"),
+    ],
+)
+def test_a_notebook_out_of_form_is_refused(
+    cells: list[dict[str, Any]], fault: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "00.ipynb"
+    write_notebook(path, write_prose("# Title"), *cells)
+    faults = list(load_notebook_checks().find_faults(path, ["00.ipynb", "01.ipynb"]))
+    assert any(one.startswith(fault) for one in faults), faults
+
+
+def test_a_notebook_in_form_passes_and_a_run_one_can_be_stripped(tmp_path: Path) -> None:
+    checks = load_notebook_checks()
+    path = tmp_path / "00.ipynb"
+    (tmp_path / "01.ipynb").write_text("{}")
+    cells = [
+        write_prose("# Title\n```\n# not a title\n![](x)\n```"),
+        write_code("plots.draw(run)", execution_count=1, outputs=[{"output_type": "stream"}]),
+        write_prose("The curve falls."),
+        write_code("%time\nshow_figure(run)"),
+        write_prose("[Next](01.ipynb)"),
+    ]
+    write_notebook(path, *cells)
+    assert checks.strip_run(path)
+    assert not checks.strip_run(path)
+    assert list(checks.find_faults(path, ["00.ipynb", "01.ipynb"])) == []

