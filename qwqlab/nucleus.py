@@ -20,7 +20,7 @@ WINDOW = 16.0
 def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, bool]:
     """Rank of a token in one row of logits (0: the most likely), and whether it is an escape.
 
-    >>> locate(np.log(np.array([0.6, 0.3, 0.1], dtype=np.float32)), 2, top_k=0, top_p=0.9)
+    >>> locate(np.log(np.array([0.6, 0.3, 0.1], dtype=np.float32)), 2, top_k=0, top_p=0.85)
     (2, True)
     """
     logit = logits[token]

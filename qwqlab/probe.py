@@ -211,13 +211,14 @@ class Probe:
 
     def _explain(self, mine: StepView, other: StepView) -> str:
         lost, won = (repr(self.engine.model.show(view.token)) for view in (mine, other))
+        cause = " and ".join(f"`{stage}`" for stage in _new_movers(mine, other))
         if stage := other.removed_by(mine.token):
-            return f"`{stage}` removes {lost}, and {won} is drawn"
+            first = f"{cause} moves the candidates, and " if cause else ""
+            return f"{first}`{stage}` removes {lost}, so that {won} is drawn"
         if stage := mine.removed_by(other.token):
             return f"`{stage}` had removed {won}; without that the same random draw falls on it"
         before, after = (view.stages[-1].find(mine.token) for view in (mine, other))
         assert before is not None and after is not None
-        cause = " and ".join(f"`{stage}`" for stage in _new_movers(mine, other))
         return (
             f"{cause or 'the new order'} takes {lost} from probability {before[1]:.3f} to "
             f"{after[1]:.3f}, and the same random draw falls on {won}"

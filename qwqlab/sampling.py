@@ -4,7 +4,7 @@ A `Sampling` is a value: it is checked when it is made and never changes. Its de
 of llama.cpp. What a setting belongs to, its flag and its range stand in `SETTINGS`, one row each,
 and everything else (flags, widgets, warnings) reads them from there.
 
->>> Sampling(samplers=("top_k", "temperature"), repeat_penalty=1.1).inert()[0]
+>>> Sampling(samplers=("top_p", "min_p", "top_k", "temperature"), repeat_penalty=1.1).inert()[0]
 'repeat_penalty=1.1 has no effect: `penalties` is not in the order'
 """
 

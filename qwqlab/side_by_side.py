@@ -50,7 +50,7 @@ class SideBySide(Panel):
         self.samplings = sampling_a, sampling_b
         self.runs: tuple[Run | None, Run | None] = (None, None)
         self.status = status_box()
-        self._worker = Worker(self._say)
+        self._worker, self._stopping = Worker(self._say), False
         self.seed = widgets.BoundedIntText(
             seed, min=0, max=2**31 - 1, description="seed", layout={"width": "180px"}
         )
@@ -79,12 +79,15 @@ class SideBySide(Panel):
     def start(self) -> None:
         """Run both, in the background."""
         self._say("")
+        if not self._worker.busy:
+            self._stopping = False
         if self._worker.start(self._run):
             self.run_button.disabled, self.stop_button.disabled = True, False
 
     def stop(self) -> None:
         """End both runs; what they have written stays."""
         if self._worker.busy:
+            self._stopping = True
             self.engine.stop()
 
     def wait(self, timeout: float = 60.0) -> bool:
@@ -103,6 +106,9 @@ class SideBySide(Panel):
 
         def show(index: int, text: str) -> None:
             texts[index] += text
+            # A stop that came before the engine had begun is said again.
+            if self._stopping:
+                self.engine.stop()
             if throttle.ready():
                 for box, written in zip(self.texts, texts, strict=True):
                     box.value = _show_stream(written)

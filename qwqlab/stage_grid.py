@@ -45,12 +45,17 @@ class StageGrid:
     @property
     def title(self) -> str:
         """The step's outcome."""
-        raw, last = self.probs[0, self.drawn], self.probs[-1, self.drawn]
+        last = self.probs[-1, self.drawn]
         outside = ", from outside the raw nucleus" if self.view.escape else ""
         return (
-            f"Step {self.view.step}: {self.texts[self.drawn]} is drawn at {percent(last)} "
-            f"(raw {percent(raw)}, rank {self.view.rank}){outside}"
+            f"Step {self.view.step}: {self.texts[self.drawn]} is drawn at {percent(last)}{outside}"
         )
+
+    @property
+    def subtitle(self) -> str:
+        """Where the drawn token stood before the chain."""
+        raw = percent(self.probs[0, self.drawn])
+        return f"raw probability {raw}, rank {self.view.rank} (0 is the most likely)"
 
     @property
     def summary(self) -> str:

@@ -64,7 +64,7 @@ def update(figure: Any, grid: StageGrid) -> None:
             figure.update_layout(
                 barmode="overlay",
                 autosize=True,
-                margin={"r": 10, "t": 50, "b": 170},
+                margin={"r": 10, "t": 70, "b": 170},
                 legend={"yref": "container", "y": 0.01, "yanchor": "bottom"},
                 hovermode="closest",
             )
@@ -73,10 +73,9 @@ def update(figure: Any, grid: StageGrid) -> None:
                 automargin=False, tickangle=-45, tickfont={"family": "monospace", "size": 12}
             )
             figure.update_yaxes(title="stage, in order, from top to bottom", showgrid=False)
-            figure.update_xaxes(
-                title="token; in % the probability, whose square root is the height of the bar"
-            )
+            figure.update_xaxes(title="token; its probability in %, drawn as the square root")
         figure.layout.title.text = escape_text(grid.title)
+        figure.layout.title.subtitle.text = grid.subtitle
         figure.layout.xaxis.update(
             tickvals=list(range(n_columns + 1)),
             ticktext=[*(escape_text(text) for text in grid.texts), "others"],

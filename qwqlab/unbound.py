@@ -140,6 +140,9 @@ def _find_uses(
             inside = True
             if table is not None:
                 own |= {s.get_name() for s in table.get_symbols() if s.is_local()}
+        elif isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+            targets = (each for part in node.generators for each in ast.walk(part.target))
+            hidden |= {each.id for each in targets if isinstance(each, ast.Name)}
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns"):
                 # Annotations of a function's variables are never evaluated.

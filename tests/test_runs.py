@@ -12,6 +12,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +21,23 @@ from qwqlab.records import Request, Run
 from qwqlab.runs import RunStore, run_key
 from qwqlab.sampling import Sampling
 
-MACHINE = {"model_sha256": "ab" * 32, "build": "b9999", "settings": {"n_ctx": 2048}}
-ABOUT = {**MACHINE, "model": "smol", "command": "llama-completion -s 1", "experiment": "e"}
+MACHINE: dict[str, Any] = {"model_sha256": "ab" * 32, "build": "b9999", "settings": {"n_ctx": 2048}}
+ABOUT: dict[str, Any] = {
+    **MACHINE,
+    "model": "smol",
+    "command": "llama-completion -s 1",
+    "experiment": "e",
+}
 
 
 def make_run(seed: int = 1, text: str = "hello", label: str = "arm", **more) -> Run:
     request = Request("prompt", Sampling(temp=0.6, top_k=40), seed, 64, label)
-    values = {"tokens": (5, 6, 49151), "ranks": (0, 3, 40000), "escapes": (2,), **more}
+    values: dict[str, Any] = {
+        "tokens": (5, 6, 49151),
+        "ranks": (0, 3, 40000),
+        "escapes": (2,),
+        **more,
+    }
     return Run(request, n_prompt=4, text=text, **{"stop": "end", "seconds": 0.25, **values})
 
 
@@ -177,14 +188,14 @@ def test_several_processes_write_to_one_store(tmp_path):
 
 
 def test_a_thread_adds_while_another_reads(tmp_path):
-    failures: list[BaseException] = []
+    failures: list[StoreError] = []
     with RunStore(tmp_path / "runs.sqlite") as store:
 
         def add(first: int) -> None:
             try:
                 for seed in range(first, first + 60):
                     store.add(make_run(seed), **ABOUT)
-            except BaseException as error:
+            except StoreError as error:
                 failures.append(error)
 
         threads = [threading.Thread(target=add, args=(100 * n,)) for n in range(3)]

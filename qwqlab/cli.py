@@ -1,0 +1,175 @@
+"""`qwqlab`: the lab's functions for a shell. What a program reads goes to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import paths
+from .errors import QwqlabError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 1 and a sentence on stderr when the lab says no."""
+    parser = _make_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "generate":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return int(args.run(args, rest) or 0)
+    except QwqlabError as error:
+        print(f"qwqlab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("qwqlab: stopped; what had finished is kept", file=sys.stderr)
+        return 130
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="qwqlab", allow_abbrev=False, description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        return command
+
+    generate = add("generate", _generate, "generate one text; takes llama.cpp's flags")
+    generate.add_argument("--model", "-m", default="smollm2-135m", help="a name or a .gguf file")
+    generate.add_argument("--prompt-file", help="taken byte for byte; or --prompt TEXT")
+    generate.add_argument("--preset", help="official, llama.cpp, article, ...")
+    generate.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    add("fetch", _fetch, "bring a model here").add_argument("name")
+    bring = add("import", _import, "bring a local GGUF into the lab")
+    bring.add_argument("file")
+    bring.add_argument("name", nargs="?")
+    add("path", _path, "print the file of a model or a tool").add_argument("name")
+    add("doctor", _doctor, "check all that the lab needs")
+    reproduce = add("reproduce", _reproduce, "run the experiment and write its report")
+    reproduce.add_argument("--quick", action="store_true", help="about a minute on two cores")
+    reproduce.add_argument("--model", default="smollm2-135m")
+    reproduce.add_argument("--json", type=Path, help="write the counts there")
+    reproduce.add_argument("--store", type=Path, help="the store of runs (SQLite)")
+    return parser
+
+
+def _generate(args: argparse.Namespace, flags: list[str]) -> None:
+    from .command import parse_command, read_prompt
+    from .engine import Engine
+    from .fetch import model_path
+    from .sampling import preset
+
+    command = parse_command(["generate", *flags])
+    sampling = preset(args.preset) if args.preset else command.sampling
+    prompt = read_prompt(args.prompt_file) if args.prompt_file else command.prompt
+    seed = 3407 if command.seed is None else command.seed
+    with Engine(model_path(args.model), command.loading) as engine:
+        show = None if args.json else lambda _i, _t, text: print(text, end="", flush=True)
+        started = time.perf_counter()
+        run = engine.generate(prompt, sampling, seed, command.n_predict, show)
+        rate = len(run.tokens) / max(1e-9, time.perf_counter() - started)
+    for sentence in (*command.notes, *sampling.inert()):
+        print(f"qwqlab: {sentence}", file=sys.stderr)
+    if args.json:
+        values = {
+            "text": run.text,
+            "tokens": run.tokens,
+            "stop": run.stop,
+            "chain": sampling.chain(),
+            "inert": sampling.inert(),
+            "tokens_per_second": rate,
+        }
+        print(json.dumps(values))
+    else:
+        print()
+
+
+def _fetch(args: argparse.Namespace, _: list[str]) -> None:
+    from .fetch import fetch
+
+    print(fetch(args.name))
+
+
+def _import(args: argparse.Namespace, _: list[str]) -> None:
+    from .fetch import import_local
+
+    print(import_local(args.file, args.name))
+
+
+def _path(args: argparse.Namespace, _: list[str]) -> None:
+    from . import toolchain
+    from .fetch import model_path
+
+    print(toolchain.tool(args.name) if args.name.startswith("llama-") else model_path(args.name))
+
+
+def _doctor(args: argparse.Namespace, _: list[str]) -> int:
+    from . import doctor
+
+    results = doctor.checks()
+    print(doctor.report(results))
+    return 0 if all(check.ok for check in results) else 1
+
+
+def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
+    from . import experiment, report, toolchain
+    from .run_text import decode_steps
+    from .runs import RunStore
+    from .sweep import sweep
+
+    started = time.perf_counter()
+    plan = experiment.QUICK if args.quick else experiment.FULL
+    requests = experiment.plan_requests(plan)
+    name = "quick" if args.quick else "full"
+    path = args.store or paths.runs_dir() / f"reproduce-{name}.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generated = 0
+
+    def tell(done: int, total: int, run: Any) -> None:
+        nonlocal generated
+        generated += len(run.tokens)
+        if done == total or done % 20 == 0:
+            seconds = time.perf_counter() - started
+            print(f"{done} of {total} runs, {seconds:.0f} s", file=sys.stderr, flush=True)
+
+    print(
+        f"Running {len(requests)} runs ({'1' if args.quick else '10'} min on two cores) ...",
+        file=sys.stderr,
+    )
+    with experiment.open_engine(args.model) as engine, RunStore(path) as store:
+        runs = sweep(engine, requests, store, "reproduce", on_run=tell)
+        seconds = time.perf_counter() - started
+        results = experiment.count(runs)
+        first = {run.request.label: run for run in reversed(runs)}
+        samples = [
+            (first[f"{arm.name} | code"], list(decode_steps(first[f"{arm.name} | code"], engine)))
+            for arm in results
+        ]
+        page = report.write_report(
+            paths.runs_dir() / f"reproduce-{name}.html",
+            results,
+            samples,
+            engine.info.path.name,
+            toolchain.describe_build(),
+        )
+    print(report.make_table(results).to_string(index=False))
+    print()
+    print(experiment.summarize(results))
+    print(f"\nReport: {page}\nRuns:   {path}")
+    if args.json:
+        values = {
+            "arms": [arm.to_dict() for arm in results],
+            "tokens_per_second": generated / seconds,
+            "seconds": seconds,
+            "runs_generated_tokens": generated,
+        }
+        args.json.write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The experiment: what the repeat penalty does, and what the order of samplers does, taken apart.
+
+The article compared its list of samplers with llama.cpp's default. The two differ in three things
+at once: whether `penalties` is in the list, the order, and min_p. Here one thing changes at a time:
+{penalties in, out} x {llama.cpp's order, the article's} at repeat_penalty 1.1 and 1.5, beside no
+penalty and greedy; min_p, DRY and all else are held. Short prompts ask for code, long ones invite
+loops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from . import ladder, paths
+from .engine import Engine
+from .fetch import model_path
+from .loading import Loading
+from .metrics import escape_rate, measure, wilson
+from .records import Request, Run
+from .runs import RunStore
+from .sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, DEFAULT_ORDER, PRESETS, Sampling
+from .sweep import OnRun, sweep
+
+CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+ORDER_WITHOUT_PENALTIES = tuple(name for name in DEFAULT_ORDER if name != "penalties")
+ORDERS = {
+    "llama.cpp order": DEFAULT_ORDER,
+    "llama.cpp order without penalties": ORDER_WITHOUT_PENALTIES,
+    "article's list": ARTICLE_ORDER,
+    "article's list with penalties": ARTICLE_ORDER_WITH_PENALTIES,
+}
+PENALTIES = (1.1, 1.5)
+DRY_MULTIPLIER = 0.5  # the article's, in all arms that have a penalty
+
+# Flash attention sums in parts whose size depends on the batch; without it a run in a batch is,
+# on integer types, token for token the run alone.
+LOADING = Loading(flash_attn="off")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run for each arm: prompts and seeds, and tokens a run."""
+
+    code_prompts: int
+    code_seeds: int
+    code_tokens: int
+    long_prompts: int
+    long_seeds: int
+    long_tokens: int
+
+
+QUICK = Plan(10, 1, 180, 3, 1, 250)
+FULL = Plan(12, 4, 260, 8, 1, 900)
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What one arm did. Intervals are Wilson's, 95 %, as fractions.
+
+    runs and valid_code count runs of code prompts; long_runs, loops and runaways runs of long
+    ones. escape_rate, seq_rep_4 and mean_tokens are over both; texts_sha256 is a hash of all texts.
+    """
+
+    name: str
+    order: tuple[str, ...]
+    repeat_penalty: float
+    dry_multiplier: float
+    temperature: float
+    runs: int
+    valid_code: int
+    valid_code_interval: tuple[float, float]
+    long_runs: int
+    loops: int
+    loops_interval: tuple[float, float]
+    runaways: int
+    runaways_interval: tuple[float, float]
+    escape_rate: float
+    seq_rep_4: float
+    mean_tokens: float
+    texts_sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return asdict(self)
+
+
+def list_arms() -> dict[str, Sampling]:
+    """The arms, by name."""
+    official = PRESETS["official"]
+    arms = {"no penalty": official, "greedy": official.with_(temp=0.0)}
+    for penalty in PENALTIES:
+        for name, order in ORDERS.items():
+            arms[f"{name}, {penalty}"] = official.with_(
+                samplers=order, repeat_penalty=penalty, dry_multiplier=DRY_MULTIPLIER
+            )
+    return arms
+
+
+def read_prompts(name: str) -> list[str]:
+    """The prompts of data/prompts/`name`.json, in ChatML with no system message."""
+    path = paths.data_dir() / "prompts" / f"{name}.json"
+    return [CHATML.format(p["text"]) for p in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def plan_requests(plan: Plan) -> list[Request]:
+    """Every run of the experiment: a label is "arm | code" or "arm | long".
+
+    Each prompt has seeds of its own: one seed draws the same numbers for every prompt, and runs
+    that share their luck would make the intervals too narrow. All arms share them.
+    """
+    kinds = (
+        ("code", read_prompts("code")[: plan.code_prompts], plan.code_seeds, plan.code_tokens),
+        ("long", read_prompts("long")[: plan.long_prompts], plan.long_seeds, plan.long_tokens),
+    )
+    return [
+        Request(prompt, sampling, 100 * place + repeat, n_predict, f"{arm} | {kind}")
+        for kind, prompts, seeds, n_predict in kinds
+        for arm, sampling in list_arms().items()
+        for place, prompt in enumerate(prompts)
+        for repeat in range(seeds)
+    ]
+
+
+def open_engine(model: str = "smollm2-135m") -> Engine:
+    """An engine for sweeps: the lab's own requantised copy of a model, flash attention off."""
+    return Engine(ladder.sweep_copy(model_path(model)), LOADING)
+
+
+def run_experiment(
+    engine: Engine,
+    quick: bool = False,
+    store: RunStore | None = None,
+    on_run: OnRun | None = None,
+) -> list[ArmResult]:
+    """Run the experiment, or what of it the store lacks, and count."""
+    requests = plan_requests(QUICK if quick else FULL)
+    return count(sweep(engine, requests, store, "reproduce", on_run=on_run))
+
+
+def count(runs: Sequence[Run]) -> list[ArmResult]:
+    """The result of each arm, from runs labelled as `plan_requests` labels them."""
+    return [
+        _count_arm(name, sampling, [r for r in runs if r.request.label.startswith(f"{name} | ")])
+        for name, sampling in list_arms().items()
+    ]
+
+
+def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
+    measured = [(run, measure(run)) for run in runs]
+    code = [m for run, m in measured if run.request.label.endswith("| code")]
+    long = [m for run, m in measured if run.request.label.endswith("| long")]
+    valid = sum(m.valid_code for m in code)
+    loops, runaways = sum(m.loop for m in long), sum(m.runaway for m in long)
+    texts = json.dumps([run.text for run in runs]).encode()
+    return ArmResult(
+        name=name,
+        order=sampling.samplers,
+        repeat_penalty=sampling.repeat_penalty,
+        dry_multiplier=sampling.dry_multiplier,
+        temperature=sampling.temp,
+        runs=len(code),
+        valid_code=valid,
+        valid_code_interval=wilson(valid, len(code)),
+        long_runs=len(long),
+        loops=loops,
+        loops_interval=wilson(loops, len(long)),
+        runaways=runaways,
+        runaways_interval=wilson(runaways, len(long)),
+        escape_rate=escape_rate(runs),
+        seq_rep_4=sum(m.seq_rep_4 for _, m in measured) / max(1, len(measured)),
+        mean_tokens=sum(len(run.tokens) for run in runs) / max(1, len(runs)),
+        texts_sha256=hashlib.sha256(texts).hexdigest(),
+    )
+
+
+def summarize(results: Sequence[ArmResult]) -> str:
+    """What the counts show, in sentences computed from them."""
+    arms = {arm.name: arm for arm in results}
+    plain = arms["no penalty"]
+    lines = [
+        f"Without a penalty {plain.valid_code} of {plain.runs} programs were valid, and "
+        f"{plain.loops} of {plain.long_runs} long runs looped."
+    ]
+    lines += [
+        _compare(arms["llama.cpp order, 1.5"], plain, "In llama.cpp's order"),
+        _compare(arms["article's list with penalties, 1.5"], plain, "In the article's order"),
+        _compare(arms["article's list, 1.5"], plain, "With the article's list"),
+    ]
+    for name in ("article's list", "llama.cpp order without penalties"):
+        mild, strong = (arms[f"{name}, {penalty}"] for penalty in PENALTIES)
+        same = "identical" if mild.texts_sha256 == strong.texts_sha256 else "different"
+        lines.append(f"{name[0].upper()}{name[1:]}: 1.1 and 1.5 gave {same} texts.")
+    return "\n".join(lines)
+
+
+def _compare(arm: ArmResult, plain: ArmResult, where: str) -> str:
+    low, high = difference(arm.valid_code, arm.runs, plain.valid_code, plain.runs)
+    verdict = (
+        "fewer" if high < 0 else "more" if low > 0 else "no difference that these runs can show"
+    )
+    return (
+        f"{where} repeat_penalty {arm.repeat_penalty} gave {arm.valid_code} of {arm.runs} valid "
+        f"programs: {verdict} (difference {low:+.0%} to {high:+.0%}, 95 %)."
+    )
+
+
+def difference(a: int, n_a: int, b: int, n_b: int) -> tuple[float, float]:
+    """A 95 % interval for the difference of two rates, a/n_a - b/n_b (Newcombe 1998, method 10).
+
+    >>> low, high = difference(56, 70, 48, 80)
+    >>> round(low, 4), round(high, 4)
+    (0.0524, 0.3339)
+    """
+    rate_a, rate_b = a / n_a, b / n_b
+    (low_a, high_a), (low_b, high_b) = wilson(a, n_a), wilson(b, n_b)
+    gap = rate_a - rate_b
+    low = gap - ((rate_a - low_a) ** 2 + (high_b - rate_b) ** 2) ** 0.5
+    high = gap + ((high_a - rate_a) ** 2 + (rate_b - low_b) ** 2) ** 0.5
+    return low, high
