@@ -29,7 +29,7 @@ class Candidates:
         self._template["id"] = np.arange(n_vocab)
         self._buffer = self._template.copy()
         self._logits = self._buffer["logit"]
-        self.native = C.llama_token_data_array()
+        self.native: Any = C.llama_token_data_array()
         self.pointer = ctypes.pointer(self.native)
         self._data = ctypes.cast(self._buffer.ctypes.data, C.llama_token_data_p)
 
@@ -47,8 +47,8 @@ class Candidates:
         if size == 0:
             return np.zeros(0, dtype=CANDIDATE)
         address = ctypes.addressof(self.native.data.contents)
-        raw = (ctypes.c_char * (size * CANDIDATE.itemsize)).from_address(address)
-        return np.frombuffer(raw, dtype=CANDIDATE).copy()
+        raw = (ctypes.c_uint8 * (size * CANDIDATE.itemsize)).from_address(address)
+        return np.ctypeslib.as_array(raw).view(CANDIDATE).copy()
 
     def selected(self) -> int:
         """The id of the token that the last stage drew, or -1."""

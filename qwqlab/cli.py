@@ -1,4 +1,4 @@
-"""`qwqlab`: the lab's functions for a shell. What a program reads goes to stdout, talk to stderr."""
+"""`qwqlab`: the lab for a shell. What a program reads goes to stdout, talk to stderr."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ class _Batch:
             self.context.copy(self.holder, seq)
         chain = Chain(self.engine.model, request.sampling, request.seed)
         chain.accept(tokens)
-        logits = [] if self.keep_logits is not None else None
+        logits: list[Matrix] | None = [] if self.keep_logits is not None else None
         return _Slot(index, request, chain, len(tokens), started, logits=logits)
 
     def _collect(self) -> Iterator[tuple[int, Run]]:

@@ -99,7 +99,7 @@ def _shadows(sampling: Sampling) -> dict[str, str]:
     what = "temp is 0" if stage == "temperature" else "top_k is 1"
     # adaptive_p draws from what is left by its own rule, so it is never shadowed.
     later = [s for s in sampling.samplers[single + 1 :] if s != "adaptive_p"]
-    shadows = {s: f"{what}, and `{stage}` before it leaves one candidate" for s in later}
+    shadows = dict.fromkeys(later, f"{what}, and `{stage}` before it leaves one candidate")
     for earlier in reversed(sampling.samplers[:single]):
         if earlier in MOVERS and _acts(sampling, earlier):
             break

@@ -8,7 +8,7 @@ same logits and the same random draw?
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,7 +48,9 @@ class StageView:
     def top(self, count: int) -> list[int]:
         """The `count` most likely tokens, the most likely first."""
         count = min(count, len(self.ids))
-        best = np.argpartition(-self.logits, count - 1)[:count] if count else []
+        best: Iterable[int] = (
+            np.argpartition(-self.logits, count - 1)[:count].tolist() if count else []
+        )
         return [int(self.ids[i]) for i in sorted(best, key=lambda i: -self.logits[i])]
 
     def find(self, token: int) -> tuple[float, float] | None:

@@ -224,9 +224,10 @@ def check_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(order)
 
 
-def _check_number(setting: Setting, value: Any) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise SettingError(f"{setting.name}={value!r} is not a number")
+def _check_number(setting: Setting, given: Any) -> float | int:
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
+        raise SettingError(f"{setting.name}={given!r} is not a number")
+    value: Any = given
     if not math.isfinite(value):
         raise SettingError(f"{setting.name}={value!r} is not finite; give a number")
     if setting.kind is int and value != int(value):
@@ -234,7 +235,8 @@ def _check_number(setting: Setting, value: Any) -> float | int:
     if not setting.low <= value <= setting.high:
         low, high = (_bound(bound) for bound in (setting.low, setting.high))
         raise SettingError(f"{setting.name}={value!r} is out of range; give {low} to {high}")
-    return setting.kind(value)
+    number: float | int = setting.kind(value)
+    return number
 
 
 def _bound(value: float) -> str:
@@ -242,7 +244,7 @@ def _bound(value: float) -> str:
 
 
 def _check_breakers(sampling: Sampling) -> tuple[str, ...]:
-    breakers = sampling.dry_sequence_breakers
+    breakers: Any = sampling.dry_sequence_breakers
     if isinstance(breakers, str) or not all(isinstance(b, str) and b for b in breakers):
         raise SettingError(
             f"dry_sequence_breakers={breakers!r} must be a list of strings that are not empty"
@@ -252,8 +254,14 @@ def _check_breakers(sampling: Sampling) -> tuple[str, ...]:
     return tuple(breakers)
 
 
-_ARTICLE = {"temp": 0.6, "top_k": 40, "top_p": 0.95, "min_p": 0.0, "repeat_penalty": 1.1,
-            "dry_multiplier": 0.5}  # fmt: skip
+_ARTICLE: dict[str, Any] = {
+    "temp": 0.6,
+    "top_k": 40,
+    "top_p": 0.95,
+    "min_p": 0.0,
+    "repeat_penalty": 1.1,
+    "dry_multiplier": 0.5,
+}
 
 PRESETS: dict[str, Sampling] = {
     # Qwen's model card for QwQ-32B: no penalty, min_p 0.

@@ -34,9 +34,7 @@ def sweep(
     model_sha256 = hashes.sha256_of(engine.info.path)
     build = toolchain.describe_build()
     settings = engine.loading.to_dict()
-    keys = [
-        run_key(r, model_sha256=model_sha256, build=build, settings=settings) for r in requests
-    ]
+    keys = [run_key(r, model_sha256=model_sha256, build=build, settings=settings) for r in requests]
     runs: dict[int, Run] = {}
     if store is not None:
         for index, (key, request) in enumerate(zip(keys, requests, strict=True)):

@@ -30,8 +30,11 @@ def test_overrides_are_typed():
     assert parse_override("a=str:x=y:z") == ("a", "x=y:z")
 
 
-@pytest.mark.parametrize("text", ["a", "a=int:x", "a=int:99999999999999999999", "a=bool:yes",
-                                  "=int:1", "a=str:" + "x" * 128, f"{'k' * 128}=int:1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["a", "a=int:x", "a=int:99999999999999999999", "a=bool:yes", "=int:1", "a=str:" + "x" * 128,
+     f"{'k' * 128}=int:1"],
+)  # fmt: skip
 def test_a_bad_override_is_refused(text):
     with pytest.raises(SettingError, match="KEY=TYPE:VALUE"):
         Loading(override_kv=(text,))

@@ -59,7 +59,7 @@ def test_names_are_read_as_llama_cpp_reads_them():
     ],
 )
 def test_a_bad_setting_is_named_in_one_sentence(changes, words):
-    with pytest.raises(SettingError, match=".") as caught:
+    with pytest.raises(SettingError) as caught:
         Sampling().with_(**changes)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
