@@ -1,0 +1,62 @@
+"""The command line: what a shell gets, and how it says no."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from qwqlab.cli import main
+
+FLAGS = ["--samplers", "top_k;top_p;temperature", "--temp", "0.7", "--repeat-penalty", "1.3"]
+
+
+@pytest.fixture
+def prompt_file(tmp_path, code_prompt):
+    path = tmp_path / "prompt.txt"
+    path.write_text(code_prompt)
+    return path
+
+
+def test_generate_prints_one_json_object_that_llama_completion_confirms(
+    prompt_file, code_prompt, model_path, llama_completion, capsys
+):
+    args = ["generate", "--model", "smollm2-135m", "--prompt-file", str(prompt_file)]
+    assert main([*args, "--seed", "7", "-n", "24", *FLAGS, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["chain"] == ["top_k", "top_p", "temperature", "dist"]
+    assert values["inert"][-1] == (
+        "repeat_penalty=1.3 has no effect: `penalties` is not in the order"
+    )
+    assert values["tokens_per_second"] > 0
+    same = ["-m", str(model_path), "-p", code_prompt, "--seed", "7", "-n", "24", *FLAGS]
+    printed = llama_completion([*same, "-no-cnv", "--no-display-prompt"])
+    assert printed.startswith(values["text"])
+    assert printed[len(values["text"]) :].strip() in ("", "[end of text]")
+
+
+def test_path_prints_files_that_are_there(model_path, capsys):
+    assert main(["path", "smollm2-135m"]) == 0
+    assert capsys.readouterr().out.strip() == str(model_path)
+    assert main(["path", "llama-completion"]) == 0
+    assert shutil.which(capsys.readouterr().out.strip())
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["generate", "--prompt", "x", "--temp", "nan"], "temp=nan"),
+        (["generate", "--prompt", "x", "--samplers", "top_q"], "'top_q'"),
+        (["generate", "--prompt", "x", "--model", "/no/such.gguf"], "/no/such.gguf"),
+        (["generate", "--prompt", "x", "--preset", "none"], "'none' is not a preset"),
+        (["path", "llama-nothing"], "llama-nothing is not built"),
+        (["fetch", "no-such-model"], "no-such-model"),
+    ],
+)
+def test_an_error_is_one_sentence_on_stderr(args, words, capsys):
+    assert main(args) == 1
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.out == ""
+    assert "Traceback" not in said.err
