@@ -7,50 +7,21 @@ the arithmetic does not depend on the width of the batch (see `Engine.width_inde
 
 from __future__ import annotations
 
-import codecs
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-
-import numpy as np
+from collections.abc import Iterator, Sequence
 
 from . import gguf_file
-from .chain import Candidates, Chain
+from .batch import Batch, Drawer, OnToken
 from .errors import ContextError, SettingError
 from .loading import Loading
-from .native import Aborted, Context, Handle, Matrix, Model
-from .nucleus import locate
+from .native import Context, Handle, Matrix, Model
 from .records import Request, Run
 from .sampling import Sampling
 
 WIDTH_MAX = 255  # llama.cpp allows 256 sequences; one holds the shared prompt
 CELLS = 256  # llama.cpp pads what it reads of a cache to a multiple of this
 INTEGER_TYPES = {"Q4_0", "Q4_1", "Q8_0", "F32"}  # F32: the norms, which are not multiplied
-
-OnToken = Callable[[int, int, str], None]
-"""Called with the request's index, the token and the text that it completes."""
-
-
-@dataclass
-class _Slot:
-    """One sequence on its way."""
-
-    index: int
-    request: Request
-    chain: Chain
-    n_prompt: int
-    started: float
-    tokens: list[int] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)
-    escapes: list[int] = field(default_factory=list)
-    pieces: list[bytes] = field(default_factory=list)
-    logits: list[Matrix] | None = None
-    text: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
-    )
 
 
 class Engine(Handle):
@@ -67,14 +38,13 @@ class Engine(Handle):
         gguf_file.check_loads(path)
         self.model = Model(path, self.loading)
         self._context: Context | None = None
-        self._pool = ThreadPoolExecutor(self.loading.threads())
-        self._candidates = threading.local()
+        self._drawer = Drawer(self.model, self.loading.threads())
         self._stop = threading.Event()
 
     def close(self) -> None:
         """Free the model and its context."""
-        if hasattr(self, "_pool"):
-            self._pool.shutdown()
+        if hasattr(self, "_drawer"):
+            self._drawer.close()
         self._drop_context()
         if hasattr(self, "model"):
             self.model.close()
@@ -133,8 +103,11 @@ class Engine(Handle):
         n_ctx = self._plan_context(requests, prompts)
         width = min(width, len(requests)) or 1
         context = self._open_context(width, n_ctx)
+        # A stop that came when nothing ran any more must not end this run.
         self._stop.clear()
-        return _Batch(self, context, width, requests, prompts, on_token, keep_logits).run()
+        context.resume()
+        batch = Batch(context, self._drawer, width, self.n_ctx, requests, prompts, self._stop)
+        return batch.run(on_token, keep_logits)
 
     def _tokenize(self, prompt: str) -> list[int]:
         tokens = self.model.tokenize(prompt)
@@ -176,34 +149,6 @@ class Engine(Handle):
             self._context.close()  # type: ignore[union-attr]
             self._context = None
 
-    def draw(self, slots: Sequence[_Slot], rows: Matrix) -> None:
-        """Draw the next token of each slot from its row of logits, on all threads."""
-        if len(slots) == 1:
-            self._draw_some(slots, rows)
-            return
-        parts = np.array_split(np.arange(len(slots)), self.loading.threads())
-        jobs = [
-            self._pool.submit(self._draw_some, slots[p[0] : p[-1] + 1], rows[p[0] : p[-1] + 1])
-            for p in parts
-            if len(p)
-        ]
-        for job in jobs:
-            job.result()
-
-    def _draw_some(self, slots: Sequence[_Slot], rows: Matrix) -> None:
-        if not hasattr(self._candidates, "own"):
-            self._candidates.own = Candidates(self.model.n_vocab)
-        for slot, row in zip(slots, rows, strict=True):
-            token = slot.chain.draw(self._candidates.own, row)
-            sampling = slot.request.sampling
-            rank, escape = locate(row, token, sampling.top_k, sampling.top_p)
-            if escape:
-                slot.escapes.append(len(slot.tokens))
-            if slot.logits is not None:
-                slot.logits.append(row.copy())
-            slot.tokens.append(token)
-            slot.ranks.append(rank)
-
 
 def _round_up(n_tokens: int) -> int:
     return -(-n_tokens // CELLS) * CELLS
@@ -214,138 +159,3 @@ def has_gpu() -> bool:
     from .native import C
 
     return bool(C.llama_supports_gpu_offload())
-
-
-class _Batch:
-    """The requests of one `Engine.run`, from the first prompt to the last token."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        context: Context,
-        width: int,
-        requests: Sequence[Request],
-        prompts: dict[str, list[int]],
-        on_token: OnToken | None,
-        keep_logits: dict[int, Matrix] | None,
-    ) -> None:
-        self.engine, self.context, self.width = engine, context, width
-        self.requests, self.prompts = requests, prompts
-        self.on_token, self.keep_logits = on_token, keep_logits
-        # Requests that share a prompt stand together, so that each prompt is decoded once.
-        order = {prompt: i for i, prompt in enumerate(prompts)}
-        self.waiting = sorted(range(len(requests)), key=lambda i: order[requests[i].prompt])
-        self.waiting.reverse()
-        self.slots: list[_Slot] = []
-        # A batch keeps the shared prompt in a sequence of its own; a single run has just one.
-        self.holder = width if width > 1 else 0
-        self.held: tuple[str, Matrix] | None = None
-
-    def run(self) -> Iterator[tuple[int, Run]]:
-        try:
-            while self.waiting or self.slots:
-                yield from self._fill()
-                if self.slots:
-                    rows = self.context.step(
-                        [slot.tokens[-1] for slot in self.slots],
-                        [slot.n_prompt + len(slot.tokens) - 1 for slot in self.slots],
-                    )
-                    self.engine.draw(self.slots, rows)
-                    yield from self._collect()
-                if self.engine._stop.is_set():
-                    raise Aborted
-        except Aborted:
-            for slot in self.slots:
-                yield slot.index, self._finish(slot, "stopped")
-            for index in reversed(self.waiting):
-                request = self.requests[index]
-                n_prompt = len(self.prompts[request.prompt])
-                yield index, Run(request, n_prompt, (), "", "stopped", (), (), 0.0)
-            self.slots, self.waiting = [], []
-        finally:
-            for slot in self.slots:
-                slot.chain.close()
-
-    def _fill(self) -> Iterator[tuple[int, Run]]:
-        """Start waiting requests while there is room; the first token comes from the prompt."""
-        while self.waiting and len(self.slots) < self.width:
-            index = self.waiting.pop()
-            request = self.requests[index]
-            slot = self._start(index, request)
-            self.slots.append(slot)
-            assert self.held is not None
-            if request.n_predict == 0:
-                self.slots.pop()
-                yield index, self._finish(slot, "length")
-                continue
-            self.engine.draw([slot], self.held[1])
-            if run := self._advance(slot):
-                self.slots.pop()
-                yield slot.index, run
-
-    def _start(self, index: int, request: Request) -> _Slot:
-        tokens = self.prompts[request.prompt]
-        seq = len(self.slots)
-        started = time.perf_counter()
-        if self.held is None or self.held[0] != request.prompt:
-            self.held = None
-            self.context.cut(self.holder, 0)
-            rows = self.context.prefill(tokens, self.holder)
-            self.held = request.prompt, rows.copy()
-        if seq == self.holder:
-            self.context.cut(seq, len(tokens))
-        else:
-            self.context.copy(self.holder, seq)
-        chain = Chain(self.engine.model, request.sampling, request.seed)
-        chain.accept(tokens)
-        logits: list[Matrix] | None = [] if self.keep_logits is not None else None
-        return _Slot(index, request, chain, len(tokens), started, logits=logits)
-
-    def _collect(self) -> Iterator[tuple[int, Run]]:
-        """Yield what has ended, and close the gaps: llama.cpp batches neighbours only."""
-        seq = 0
-        while seq < len(self.slots):
-            run = self._advance(self.slots[seq])
-            if run is None:
-                seq += 1
-                continue
-            index = self.slots[seq].index
-            last = self.slots.pop()
-            if seq < len(self.slots):
-                self.context.copy(len(self.slots), seq)
-                self.slots[seq] = last
-            yield index, run
-
-    def _advance(self, slot: _Slot) -> Run | None:
-        """Take note of a drawn token; the Run, if it was the last."""
-        model = self.engine.model
-        token = slot.tokens[-1]
-        piece = model.piece(token)
-        slot.pieces.append(piece)
-        if self.on_token is not None:
-            self.on_token(slot.index, token, slot.text.decode(piece))
-        if model.is_end(token):
-            return self._finish(slot, "end")
-        if len(slot.tokens) == slot.request.n_predict:
-            return self._finish(slot, "length")
-        if slot.n_prompt + len(slot.tokens) >= self.engine.n_ctx:
-            return self._finish(slot, "context")
-        return None
-
-    def _finish(self, slot: _Slot, stop: str) -> Run:
-        slot.chain.close()
-        if self.keep_logits is not None and slot.logits is not None:
-            n_vocab = self.engine.model.n_vocab
-            self.keep_logits[slot.index] = np.array(slot.logits, dtype=np.float32).reshape(
-                len(slot.tokens), n_vocab
-            )
-        return Run(
-            request=slot.request,
-            n_prompt=slot.n_prompt,
-            tokens=tuple(slot.tokens),
-            text=b"".join(slot.pieces).decode("utf-8", "replace"),
-            stop=stop,
-            ranks=tuple(slot.ranks),
-            escapes=tuple(slot.escapes),
-            seconds=time.perf_counter() - slot.started,
-        )

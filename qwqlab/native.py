@@ -163,6 +163,10 @@ class Context(Handle):
         """Stop a decode that runs in another thread, at its next graph node."""
         self._abort[0] = b"x"
 
+    def resume(self) -> None:
+        """Forget an `abort` that no decode has met."""
+        self._abort[0] = b"\0"
+
     def prefill(self, tokens: Sequence[int], seq: int) -> Matrix:
         """Decode a prompt into an empty sequence; the last token's logits, shape (1, n_vocab).
 

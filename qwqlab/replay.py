@@ -5,7 +5,7 @@ from __future__ import annotations
 from .command import Command
 from .engine import Engine
 from .errors import ToolchainError
-from .records import Run
+from .records import Request
 from .toolchain import run_tool
 
 ATTEMPTS = 3
@@ -14,13 +14,12 @@ _LAST_WORD = "graphs reused"
 _END = " [end of text]\n"
 
 
-def command_of(run: Run, engine: Engine) -> Command:
-    """The llama-completion command that reproduces a run, alone and from nothing.
+def command_of(request: Request, engine: Engine) -> Command:
+    """The llama-completion command that reproduces a request, alone and from nothing.
 
-    It does so token for token where `engine.width_independent`, whatever else was in the run's
+    It does so token for token where `engine.width_independent`, whatever else was in the
     batch; elsewhere a run from a batch and the command may part.
     """
-    request = run.request
     return Command(
         request.sampling,
         engine.loading,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from . import hashes, toolchain
-from .command import Command
 from .engine import Engine
 from .records import Request, Run
+from .replay import command_of
 from .runs import RunStore
 from .stored import run_key
 
@@ -52,20 +52,8 @@ def sweep(
                 model_sha256=model_sha256,
                 build=build,
                 settings=settings,
-                command=reproduce(engine, run.request),
+                command=command_of(run.request, engine).line(),
             )
         if on_run is not None:
             on_run(len(runs), len(requests), run)
     return [runs[index] for index in range(len(requests))]
-
-
-def reproduce(engine: Engine, request: Request) -> str:
-    """The llama-completion command that gives this request's tokens, quoted for a shell."""
-    return Command(
-        request.sampling,
-        engine.loading,
-        engine.path,
-        request.prompt,
-        request.seed,
-        request.n_predict,
-    ).line()

@@ -11,6 +11,7 @@ from qwqlab.engine import Engine
 from qwqlab.errors import ContextError, ModelFileError, SettingError
 from qwqlab.loading import Loading
 from qwqlab.records import Request, Run
+from qwqlab.replay import command_of
 from qwqlab.sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
 
 REVERSED = tuple(reversed(Sampling().samplers))
@@ -70,6 +71,10 @@ GRID: dict[str, Sampling] = {
 }  # fmt: skip
 
 
+# Nearly uniform over the vocabulary: an end token is one draw in thousands.
+NEVER_ENDS = Sampling(samplers=("temperature",), temp=3.0)
+
+
 @pytest.mark.parametrize("name", GRID)
 def test_one_sequence_is_token_for_token_that_of_llama_completion(
     engine, llama_completion, code_prompt, name
@@ -108,10 +113,6 @@ def test_a_prompt_longer_than_a_physical_batch_gives_the_same_tokens(
     assert run.n_prompt > engine.loading.n_ubatch
     command = Command(Sampling(), engine.loading, engine.path, prompt, 3, 16)
     assert strip_end(llama_completion(command.argv()), run) == run.text
-
-
-# Nearly uniform over the vocabulary: an end token is one draw in thousands.
-NEVER_ENDS = Sampling(samplers=("temperature",), temp=3.0)
 
 
 def test_a_full_context_ends_the_run_where_llama_completion_ends_it(
@@ -164,15 +165,12 @@ def test_every_run_of_a_batch_is_reproduced_by_its_command(
 
 
 def test_long_runs_in_a_batch_are_reproduced_too(batch_engine, llama_completion, code_prompt):
-    sampling = Sampling(temp=1.2, top_k=0, top_p=1, min_p=0.05, repeat_penalty=1.05)
-    requests = [Request(code_prompt, sampling, seed, 600) for seed in (11, 12, 13)]
+    requests = [Request(code_prompt, NEVER_ENDS, seed, 400) for seed in (11, 12, 13)]
     runs = dict(batch_engine.run(requests, width=3))
     longest = max(runs, key=lambda index: len(runs[index].tokens))
+    # Past 256 tokens flash attention would split its sums, were it on.
     assert len(runs[longest].tokens) > 256
-    request = requests[longest]
-    command = Command(
-        sampling, batch_engine.loading, batch_engine.path, code_prompt, request.seed, 600
-    )
+    command = command_of(requests[longest], batch_engine)
     assert strip_end(llama_completion(command.argv()), runs[longest]) == runs[longest].text
 
 
@@ -277,3 +275,17 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path):
     path.write_text("not a model")
     with pytest.raises(ModelFileError, match=r"notes\.gguf"):
         Engine(path)
+
+
+def test_a_stop_with_nothing_to_stop_does_not_end_the_next_run(engine, code_prompt):
+    engine.generate(code_prompt, Sampling(temp=0), 1, 3)
+    engine.stop()
+    assert len(engine.generate(code_prompt, Sampling(temp=0), 1, 5).tokens) == 5
+
+
+def test_a_stop_during_a_prompt_gives_its_run_back_as_stopped(engine, code_prompt):
+    watch = threading.Timer(0.3, engine.stop)
+    watch.start()
+    run = engine.generate(code_prompt * 300, Sampling(temp=0), 1, 4000)
+    watch.join()
+    assert run.stop in ("stopped", "end")
