@@ -101,19 +101,16 @@ def run_tool(
     """
     command = [str(tool(name)), *(os.fspath(arg) for arg in args)]
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            check=False,
+        raw = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise ToolchainError(f"{name} did not end within {timeout:g} seconds.") from error
     except OSError as error:
         raise ToolchainError(f"{name} does not start: {error}.") from error
+    # Decoded here: subprocess's own text mode would turn a carriage return into a newline.
+    stdout, stderr = (stream.decode("utf-8", "replace") for stream in (raw.stdout, raw.stderr))
+    done = subprocess.CompletedProcess(command, raw.returncode, stdout, stderr)
     if done.returncode != 0:
         # Its logger writes from a thread that its exit does not wait for (llama.cpp #22142).
         said = (
