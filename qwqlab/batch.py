@@ -61,11 +61,11 @@ class Drawer:
             self._draw_some(slots, rows)
             return
         parts = np.array_split(np.arange(len(slots)), self.n_threads)
-        jobs = [
-            self._pool.submit(self._draw_some, slots[p[0] : p[-1] + 1], rows[p[0] : p[-1] + 1])
-            for p in parts
-            if len(p)
-        ]
+        ends = [(part[0], part[-1] + 1) for part in parts if len(part)]
+        try:
+            jobs = [self._pool.submit(self._draw_some, slots[a:b], rows[a:b]) for a, b in ends]
+        except RuntimeError:
+            raise Aborted from None  # Python is ending, and its pools take no more work
         for job in jobs:
             job.result()
 

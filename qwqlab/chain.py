@@ -25,18 +25,16 @@ class Candidates:
     """The array that the stages work on, reused from step to step."""
 
     def __init__(self, n_vocab: int) -> None:
-        self._template: npt.NDArray[Any] = np.zeros(n_vocab, dtype=CANDIDATE)
-        self._template["id"] = np.arange(n_vocab)
-        self._buffer = self._template.copy()
-        self._logits = self._buffer["logit"]
+        self._all = np.arange(n_vocab, dtype=np.int32)
+        self._buffer: npt.NDArray[Any] = np.zeros(n_vocab, dtype=CANDIDATE)
+        self._ids, self._logits = self._buffer["id"], self._buffer["logit"]
         self.native: Any = C.llama_token_data_array()
         self.pointer = ctypes.pointer(self.native)
         self._data = ctypes.cast(self._buffer.ctypes.data, C.llama_token_data_p)
 
     def fill(self, logits: Matrix) -> None:
         """Every token of the vocabulary with its logit, in the order of their ids."""
-        np.copyto(self._buffer, self._template)
-        self._logits[:] = logits
+        self._ids[:], self._logits[:] = self._all, logits
         native = self.native
         native.data, native.size = self._data, len(self._buffer)
         native.selected, native.sorted = -1, False
@@ -62,7 +60,7 @@ class Chain(Handle):
     """The chain of one sequence. names are the stages in order, the one that draws last."""
 
     def __init__(self, model: Model, sampling: Sampling, seed: int) -> None:
-        self.handle: Any = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+        self._pointer = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         self.names = sampling.chain()
         for name in self.names:
             stage = make_stage(model, sampling, name, seed)
@@ -70,9 +68,9 @@ class Chain(Handle):
 
     def close(self) -> None:
         """Free the chain and its stages."""
-        if getattr(self, "handle", None):
-            C.llama_sampler_free(self.handle)
-            self.handle = None
+        if self._pointer:
+            C.llama_sampler_free(self._pointer)
+            self._pointer = None
 
     def accept(self, tokens: Iterable[int]) -> None:
         """Tell the stages of tokens that are already in the sequence."""

@@ -7,13 +7,16 @@ the arithmetic does not depend on the width of the batch (see `Engine.width_inde
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from weakref import WeakSet
 
 from . import gguf_file
 from .batch import Batch, Drawer, OnToken
-from .errors import ContextError, SettingError
+from .errors import BusyError, ContextError, SettingError
 from .loading import Loading
 from .native import Context, Handle, Matrix, Model
 from .records import Request, Run
@@ -22,13 +25,25 @@ from .sampling import Sampling
 WIDTH_MAX = 255  # llama.cpp allows 256 sequences; one holds the shared prompt
 CELLS = 256  # llama.cpp pads what it reads of a cache to a multiple of this
 INTEGER_TYPES = {"Q4_0", "Q4_1", "Q8_0", "F32"}  # F32: the norms, which are not multiplied
+SPLIT_CACHES = {"f32", "f16"}
+PATIENCE = 10.0  # seconds that `close` gives another thread to end its run
+
+_open: WeakSet[Engine] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A run in a daemon thread must not outlive what Python frees at its end."""
+    for engine in list(_open):
+        engine.close()
 
 
 class Engine(Handle):
-    """A loaded GGUF and its runs. Not for several threads at once, but for `stop`.
+    """A loaded GGUF and its runs, one `run` at a time: a second one raises `BusyError`.
 
-    Raises `ModelFileError` for a file that llama.cpp could not load. Files that the lab did not
-    fetch itself are tried in a child process first, so that a malformed one can't end this one.
+    `stop` and `close` may come from any thread. Raises `ModelFileError` for a file that llama.cpp
+    could not load. Files that the lab did not fetch itself are tried in a child process first, so
+    that a malformed one can't end this one.
     """
 
     def __init__(self, path: str | os.PathLike[str], loading: Loading | None = None) -> None:
@@ -40,14 +55,25 @@ class Engine(Handle):
         self._context: Context | None = None
         self._drawer = Drawer(self.model, self.loading.threads())
         self._stop = threading.Event()
+        self._claim, self._owner = threading.Lock(), 0
+        _open.add(self)
 
     def close(self) -> None:
-        """Free the model and its context."""
-        if hasattr(self, "_drawer"):
+        """End what runs, and free the model and its context. Later uses raise `ClosedError`."""
+        if not hasattr(self, "_claim"):
+            return
+        self.stop()
+        # A run that this very thread began stands still between two of its results.
+        mine = self._owner == threading.get_ident()
+        if not mine and not self._claim.acquire(timeout=PATIENCE):
+            raise BusyError("the engine is at work in another thread; end that first")
+        try:
             self._drawer.close()
-        self._drop_context()
-        if hasattr(self, "model"):
+            self._drop_context()
             self.model.close()
+        finally:
+            if not mine:
+                self._claim.release()
 
     def stop(self) -> None:
         """End the runs under way, from any thread; they come out with stop="stopped"."""
@@ -64,12 +90,15 @@ class Engine(Handle):
     def width_independent(self) -> bool:
         """Whether a run's tokens are the same alone and in a batch of any width.
 
-        True where every matrix is of an integer type, the CPU computes, and flash attention,
-        whose sums are split by the shape of the batch, is off.
+        True where every matrix is of an integer type, the CPU computes, and attention sums in one
+        order: without flash attention, or on a quantised cache. On a cache of floats llama.cpp
+        splits the sum of a lone sequence among its threads from 512 cells on, but no other's.
         """
         integer = set(self.info.bytes_by_type) <= INTEGER_TYPES
         on_cpu = self.loading.n_gpu_layers == 0 or not has_gpu()
-        return integer and on_cpu and self.loading.flash_attn == "off"
+        cache = {self.loading.cache_type_k, self.loading.cache_type_v}
+        unsplit = self.loading.flash_attn == "off" or not cache & SPLIT_CACHES
+        return integer and on_cpu and unsplit
 
     def generate(
         self,
@@ -81,7 +110,8 @@ class Engine(Handle):
     ) -> Run:
         """One sequence, token for token what llama-completion gives."""
         request = Request(prompt, sampling or Sampling(), seed, n_predict)
-        return next(run for _, run in self.run([request], width=1, on_token=on_token))
+        ((_, run),) = self.run([request], width=1, on_token=on_token)
+        return run
 
     def run(
         self,
@@ -95,19 +125,43 @@ class Engine(Handle):
         keep_logits, if given, is filled with each run's logits by its index, float32 of shape
         (tokens, n_vocab): 200 kB a token for a vocabulary of 50,000.
 
-        Raises `ContextError` before anything runs when a prompt does not fit the context.
+        Raises `ContextError` at once when a prompt does not fit the context, and `BusyError` at
+        the first result that is asked for while another run is under way.
         """
         if not 1 <= width <= WIDTH_MAX:
             raise SettingError(f"width={width} is out of range; give 1 to {WIDTH_MAX}")
         prompts = {r.prompt: self._tokenize(r.prompt) for r in requests}
         n_ctx = self._plan_context(requests, prompts)
         width = min(width, len(requests)) or 1
-        context = self._open_context(width, n_ctx)
-        # A stop that came when nothing ran any more must not end this run.
-        self._stop.clear()
-        context.resume()
-        batch = Batch(context, self._drawer, width, self.n_ctx, requests, prompts, self._stop)
-        return batch.run(on_token, keep_logits)
+        return self._run(requests, prompts, width, n_ctx, on_token, keep_logits)
+
+    def _run(
+        self,
+        requests: Sequence[Request],
+        prompts: dict[str, list[int]],
+        width: int,
+        n_ctx: int,
+        on_token: OnToken | None,
+        keep_logits: dict[int, Matrix] | None,
+    ) -> Iterator[tuple[int, Run]]:
+        with self._claimed():
+            context = self._open_context(width, n_ctx)
+            # A stop that came when nothing ran any more must not end this run.
+            self._stop.clear()
+            context.resume()
+            batch = Batch(context, self._drawer, width, self.n_ctx, requests, prompts, self._stop)
+            yield from batch.run(on_token, keep_logits)
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        if not self._claim.acquire(blocking=False):
+            raise BusyError("this engine is at work already; wait for it, or press its Stop")
+        self._owner = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._owner = 0
+            self._claim.release()
 
     def _tokenize(self, prompt: str) -> list[int]:
         tokens = self.model.tokenize(prompt)

@@ -27,5 +27,13 @@ class ContextError(QwqlabError, ValueError):
     """A prompt and its continuation that do not fit the context."""
 
 
+class BusyError(QwqlabError, RuntimeError):
+    """An engine, or a panel, that is at work already."""
+
+
+class ClosedError(QwqlabError, RuntimeError):
+    """An engine that was closed, or something that belonged to it."""
+
+
 class StoreError(QwqlabError, RuntimeError):
     """A store of runs that cannot be opened or read."""

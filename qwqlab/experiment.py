@@ -36,9 +36,8 @@ ORDERS = {
 PENALTIES = (1.1, 1.5)
 DRY_MULTIPLIER = 0.5  # the article's, in all arms that have a penalty
 
-# Flash attention sums in parts whose size depends on the batch; without it a run in a batch is,
-# on integer types, token for token the run alone.
-LOADING = Loading(flash_attn="off")
+# The fastest attention whose sums do not depend on the batch (`Engine.width_independent`).
+LOADING = Loading(flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0")
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def plan_requests(plan: Plan) -> list[Request]:
 
 
 def open_engine(model: str = "smollm2-135m") -> Engine:
-    """An engine for sweeps: the lab's own requantised copy of a model, flash attention off."""
+    """An engine for sweeps: the lab's own requantised copy of a model, loaded as LOADING says."""
     return Engine(ladder.sweep_copy(model_path(model)), LOADING)
 
 

@@ -24,7 +24,7 @@ from .run_text import decode_steps
 from .sampling import Sampling
 from .stage_grid import StageGrid, lay_out
 from .stages import make_traces, update
-from .workers import Latest, Throttle, Worker, borrow, guard
+from .workers import Latest, Throttle, Worker, guard
 
 TOP = 16  # columns: what fits beside the controls
 BEFORE, AFTER = 300, 120  # characters of the run's text around the step
@@ -130,16 +130,15 @@ class Microscope(Panel):
 
     def _make_run(self, request: Request) -> None:
         """Make the probe of a run, and show its first step."""
-        with borrow(self.engine) as engine:
-            self._progress.max, self._progress.value = max(request.n_predict, 1), 0
-            probe = make_probe(engine, request, self._count)
+        self._progress.max, self._progress.value = max(request.n_predict, 1), 0
+        probe = make_probe(self.engine, request, self._count)
         if not probe.run.tokens:
             raise QwqlabError("the run was stopped before its first token; press Run again")
         with self._drawing:
             self.probe = probe
             # The pass over the whole run goes on beside the slider, with candidates of its own.
-            self._replayer = Probe(engine, probe.run, probe.logits)
-            self._pieces = list(decode_steps(probe.run, engine))
+            self._replayer = Probe(self.engine, probe.run, probe.logits)
+            self._pieces = list(decode_steps(probe.run, self.engine))
             self._settings = None
             self.step.max = len(probe.run.tokens) - 1
             self._draw()

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import toolchain
-from .errors import ContextError, ModelFileError
+from .errors import ClosedError, ContextError, ModelFileError
 from .loading import CACHE_TYPES, ROPE_SCALING, Loading, parse_override
 
 toolchain.point_bindings()
@@ -41,7 +41,19 @@ _GGML_TYPES = dict(zip(CACHE_TYPES, (0, 1, 30, 8, 2, 3, 20, 6, 7), strict=True))
 
 
 class Handle:
-    """Something of llama.cpp's that must be freed once; usable in a `with` block."""
+    """Something of llama.cpp's that must be freed once; usable in a `with` block.
+
+    Once it is closed, a use raises `ClosedError`: a pointer to freed memory would end the process.
+    """
+
+    _pointer: Any = None
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's pointer."""
+        if not self._pointer:
+            raise ClosedError(f"this {type(self).__name__.lower()} is closed; open the engine anew")
+        return self._pointer
 
     def __enter__(self) -> Any:
         return self
@@ -68,26 +80,29 @@ class Model(Handle):
     """
 
     def __init__(self, path: str | os.PathLike[str], loading: Loading) -> None:
-        self.handle: Any = None
         params = C.llama_model_default_params()
         params.n_gpu_layers = loading.n_gpu_layers
         overrides = _overrides(loading)
         if overrides is not None:
             params.kv_overrides = overrides
         _log.clear()
-        self.handle = C.llama_model_load_from_file(os.fsencode(path), params)
-        if not self.handle:
+        self._pointer = C.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._pointer:
             raise ModelFileError(f"llama.cpp does not load {path}: {last_error()}")
-        self.vocab = C.llama_model_get_vocab(self.handle)
         self.n_vocab: int = C.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = C.llama_model_n_ctx_train(self.handle)
         self._pieces: dict[int, bytes] = {}
 
     def close(self) -> None:
         """Free the weights. Contexts and chains of the model must be closed first."""
-        if getattr(self, "handle", None):
-            C.llama_model_free(self.handle)
-            self.handle = None
+        if self._pointer:
+            C.llama_model_free(self._pointer)
+            self._pointer = None
+
+    @property
+    def vocab(self) -> Any:
+        """llama.cpp's pointer to the vocabulary."""
+        return C.llama_model_get_vocab(self.handle)
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a text as llama-completion reads a prompt: its special tokens parsed,
@@ -132,8 +147,10 @@ class Context(Handle):
     """
 
     def __init__(self, model: Model, loading: Loading, n_seq: int, n_ctx: int) -> None:
-        self.handle: Any = None
         self.model, self.n_seq, self.n_ctx = model, n_seq, n_ctx
+        self._tokens: Any = None
+        # Where the logits lie, seen as an array: seldom another, and slow to make.
+        self._view: tuple[tuple[int, int], Matrix] | None = None
         # Handed to every graph node: strlen says "go on" while the string is empty. A Python
         # callback would take the interpreter's lock a thousand times a step.
         self._abort = ctypes.create_string_buffer(2)
@@ -142,22 +159,21 @@ class Context(Handle):
         params.abort_callback = strlen
         params.abort_callback_data = ctypes.cast(self._abort, ctypes.c_void_p)
         _log.clear()
-        self.handle = C.llama_init_from_model(model.handle, params)
-        if not self.handle:
+        self._pointer = C.llama_init_from_model(model.handle, params)
+        if not self._pointer:
             raise ContextError(
                 f"no context of {n_seq} x {n_ctx} tokens: {last_error()}; ask for less"
             )
-        self._memory = C.llama_get_memory(self.handle)
-        self._batch = C.llama_batch_init(max(n_ctx, n_seq), 0, 1)
+        self._tokens = C.llama_batch_init(max(n_ctx, n_seq), 0, 1)
         self._capacity = max(n_ctx, n_seq)
 
     def close(self) -> None:
         """Free the cache."""
-        if getattr(self, "handle", None):
-            if hasattr(self, "_batch"):
-                C.llama_batch_free(self._batch)
-            C.llama_free(self.handle)
-            self.handle = None
+        if self._pointer:
+            if self._tokens:
+                C.llama_batch_free(self._tokens)
+            C.llama_free(self._pointer)
+            self._pointer = None
 
     def abort(self) -> None:
         """Stop a decode that runs in another thread, at its next graph node."""
@@ -194,12 +210,18 @@ class Context(Handle):
 
     def copy(self, source: int, target: int) -> None:
         """Make a sequence's cache a copy of another's."""
-        C.llama_memory_seq_rm(self._memory, target, -1, -1)
-        C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        memory = C.llama_get_memory(self.handle)
+        C.llama_memory_seq_rm(memory, target, -1, -1)
+        C.llama_memory_seq_cp(memory, source, target, -1, -1)
 
     def cut(self, seq: int, n_keep: int) -> None:
         """Forget what a sequence holds after its first n_keep tokens."""
-        C.llama_memory_seq_rm(self._memory, seq, n_keep, -1)
+        C.llama_memory_seq_rm(C.llama_get_memory(self.handle), seq, n_keep, -1)
+
+    @property
+    def _batch(self) -> Any:
+        # Closing the context frees its batch too, and writing to that would end the process.
+        return self._tokens if self.handle else None
 
     def _put(self, i: int, token: int, position: int, seq: int, logits: bool) -> None:
         batch = self._batch
@@ -215,7 +237,11 @@ class Context(Handle):
         if status != 0:
             raise ContextError(f"llama.cpp could not decode ({status}): {last_error()}")
         rows = C.llama_get_logits(self.handle)
-        return np.ctypeslib.as_array(rows, shape=(n_outputs, self.model.n_vocab))
+        key = ctypes.addressof(rows.contents), n_outputs
+        if self._view is None or self._view[0] != key:
+            shape = n_outputs, self.model.n_vocab
+            self._view = key, np.ctypeslib.as_array(rows, shape=shape)
+        return self._view[1]
 
 
 class Aborted(Exception):

@@ -13,8 +13,6 @@ from .native import Matrix
 
 # Cumulative sums of float32 in llama.cpp and of float64 here may part in the last digits.
 TOLERANCE = 1e-6
-# Far below the largest logit e^-16 of its probability is left: enough to hold any usual top_k.
-WINDOW = 16.0
 
 
 def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, bool]:
@@ -31,16 +29,7 @@ def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, b
         return rank, True
     if top_p >= 1:
         return rank, False
-    kept = _largest(logits, top_k)
+    kept = np.partition(logits, -top_k)[-top_k:] if 0 < top_k < len(logits) else logits
     weights = np.exp((kept - kept.max()).astype(np.float64))
     above = weights[kept > logit].sum() / weights.sum()
     return rank, bool(above >= top_p + TOLERANCE)
-
-
-def _largest(logits: Matrix, top_k: int) -> Matrix:
-    if not 0 < top_k < len(logits):
-        return logits
-    near = logits[logits > logits.max() - WINDOW]
-    if len(near) < top_k:
-        near = logits
-    return np.partition(near, len(near) - top_k)[-top_k:]

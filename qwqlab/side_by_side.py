@@ -15,7 +15,7 @@ from .page import Panel, make_button, show_command, show_warnings, status_box
 from .records import Request, Run
 from .run_text import STOPS, show_run
 from .sampling import Sampling
-from .workers import Throttle, Worker, borrow, guard
+from .workers import Throttle, Worker, guard
 
 OnText = Callable[[int, str], None]
 STREAM = (
@@ -116,8 +116,7 @@ class SideBySide(Panel):
         for box in (*self.texts, *self.measures):
             box.value = ""
         try:
-            with borrow(self.engine) as engine:
-                found = compare(engine, self.requests(), show)
+            found = compare(self.engine, self.requests(), show)
             self.runs = found[0], found[1]
             for i, run in enumerate(self.runs):
                 self._show(i, run)

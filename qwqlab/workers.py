@@ -7,34 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
 
-from .engine import Engine
 from .errors import QwqlabError
 
 Report = Callable[[str], None]
-_claims: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
-
-
-class BusyError(QwqlabError, RuntimeError):
-    """An engine, or a panel, that is at work already."""
-
-
-@contextmanager
-def borrow(engine: Engine) -> Iterator[Engine]:
-    """The engine for one panel alone: an Engine is not for two threads at once.
-
-    Raises `BusyError` where another panel runs on it.
-    """
-    claim = _claims.setdefault(engine, threading.Lock())
-    if not claim.acquire(blocking=False):
-        raise BusyError("Another panel runs on this engine; wait for it, or press its Stop.")
-    try:
-        yield engine
-    finally:
-        claim.release()
 
 
 class Worker:

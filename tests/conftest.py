@@ -13,6 +13,7 @@ import pytest
 
 from qwqlab import catalog, paths, toolchain
 from qwqlab.engine import Engine
+from qwqlab.experiment import LOADING
 from qwqlab.loading import Loading
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -86,12 +87,20 @@ def engine(model_path: Path) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture(scope="session", params=["Q4_0", "Q4_1", "Q8_0"])
+PLAIN_ATTENTION = Loading(flash_attn="off")
+
+
+@pytest.fixture(
+    scope="session",
+    params=[(PLAIN_ATTENTION, "Q4_1"), (LOADING, "Q4_0"), (LOADING, "Q8_0")],
+    ids=lambda param: f"{param[1]}-fa-{param[0].flash_attn}",
+)
 def batch_engine(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """A model of an integer type with flash attention off: what sweeps run on."""
+    """A model of an integer type, with an attention that does not depend on the batch."""
     from qwqlab import ladder
 
-    with Engine(ladder.requantize(model_path, request.param), Loading(flash_attn="off")) as engine:
+    loading, quant = request.param
+    with Engine(ladder.requantize(model_path, quant), loading) as engine:
         yield engine
 
 

@@ -44,12 +44,12 @@ def test_an_unknown_quant_lists_the_known_ones(model_path: Path) -> None:
 def test_a_copy_is_byte_for_byte_what_llama_quantize_makes(
     model_path: Path, tmp_path: Path
 ) -> None:
-    args = ["--allow-requantize", str(model_path), str(tmp_path / "own.gguf"), "Q4_0"]
+    args = ["--allow-requantize", str(model_path), str(tmp_path / "own.gguf"), "Q8_0"]
     toolchain.run_tool("llama-quantize", args)
     copy = ladder.sweep_copy(model_path)
-    assert copy == paths.models_dir() / "SmolLM2-135M-Instruct.Q4_0.gguf"
+    assert copy == paths.models_dir() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert copy.read_bytes() == (tmp_path / "own.gguf").read_bytes()
-    assert gguf_file.inspect(copy).file_type == "Q4_0"
+    assert gguf_file.inspect(copy).file_type == "Q8_0"
 
 
 def test_a_copy_is_made_once_and_again_when_its_source_is_another(

@@ -12,13 +12,13 @@ import traitlets
 from qwqlab.command import Command, parse_command
 from qwqlab.controls import MAIN, MORE, SamplingControls
 from qwqlab.engine import Engine
-from qwqlab.errors import QwqlabError
+from qwqlab.errors import BusyError, QwqlabError
 from qwqlab.loading import Loading
 from qwqlab.panels import Microscope, OrderEditor, SideBySide
 from qwqlab.records import Request, Run
 from qwqlab.sampling import BY_NAME, PRESETS, Sampling
 from qwqlab.side_by_side import compare, describe
-from qwqlab.workers import BusyError, Latest, Throttle, Worker, borrow
+from qwqlab.workers import Latest, Throttle, Worker
 
 ARTICLE = PRESETS["article"]
 STRONG = PRESETS["official"].with_(repeat_penalty=1.5)
@@ -223,12 +223,14 @@ def test_stop_ends_both_runs_and_the_next_run_is_whole(engine, code_prompt):
 
 def test_two_panels_on_one_engine_do_not_run_at_once(engine, code_prompt):
     panel = SideBySide(engine, code_prompt, STRONG, ARTICLE, n_predict=4)
-    with borrow(engine):
-        panel.run_button.click()
-        assert panel.wait()
-        assert "Another panel runs on this engine" in panel.status.value
-        with pytest.raises(BusyError):
-            Microscope(engine, Request(code_prompt))
+    other = engine.run([Request(code_prompt, n_predict=1), Request(code_prompt, n_predict=9)])
+    next(other)
+    panel.run_button.click()
+    assert panel.wait()
+    assert "this engine is at work already" in panel.status.value
+    with pytest.raises(BusyError):
+        Microscope(engine, Request(code_prompt))
+    assert len(list(other)) == 1
     panel.run_button.click()
     assert panel.wait()
     assert panel.status.value == ""
