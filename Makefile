@@ -11,7 +11,7 @@ PIP_INSTALL := CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_PATH := $(CURDIR)/jupyter
 
-.PHONY: help setup lab reproduce test check clean
+.PHONY: help setup lab reproduce test check benchmark clean
 .NOTPARALLEL:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make reproduce  set up, then run the experiment and write its report (ARGS=--quick)"
 	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
+	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 8 min"
 	@echo "make setup      set up only: packages 2 min, llama.cpp 5 min, model 10 s, once"
 	@echo "make clean      remove what the set-up made; models and runs stay in build/"
 	@echo "PYTHON=python3.12 names another Python; VENV=... uses another environment."
@@ -42,6 +43,11 @@ check: $(VENV)/.qwqlab-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python tests/check_notebooks.py
+
+benchmark: setup $(VENV)/.qwqlab-dev
+	@$(BIN)/python -m qwqlab.toolchain llama-server
+	@$(BIN)/python benchmarks/speed.py
+	@$(BIN)/python benchmarks/redraw.py
 
 clean:
 	rm -rf .venv .ruff_cache .mypy_cache .pytest_cache build/llama.cpp* build/llama_cpp_python*

@@ -51,7 +51,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("path", _path, "print the file of a model or a tool").add_argument("name")
     add("doctor", _doctor, "check all that the lab needs")
     reproduce = add("reproduce", _reproduce, "run the experiment and write its report")
-    reproduce.add_argument("--quick", action="store_true", help="about two minutes on two cores")
+    reproduce.add_argument("--quick", action="store_true", help="about a minute on two cores")
     reproduce.add_argument("--model", default="smollm2-135m")
     reproduce.add_argument("--json", type=Path, help="write the counts there")
     reproduce.add_argument("--store", type=Path, help="the store of runs (SQLite)")
@@ -118,7 +118,6 @@ def _doctor(args: argparse.Namespace, _: list[str]) -> int:
 
 def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
     from . import experiment, report, toolchain
-    from .run_text import decode_steps
     from .runs import RunStore
     from .sweep import sweep
 
@@ -138,18 +137,14 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
             print(f"{done} of {total} runs, {seconds:.0f} s", file=sys.stderr, flush=True)
 
     print(
-        f"Running {len(requests)} runs ({'2' if args.quick else '10'} min on two cores) ...",
+        f"Running {len(requests)} runs ({'1' if args.quick else '10'} min on two cores) ...",
         file=sys.stderr,
     )
     with experiment.open_engine(args.model) as engine, RunStore(path) as store:
         runs = sweep(engine, requests, store, "reproduce", on_run=tell)
         seconds = time.perf_counter() - started
         results = experiment.count(runs)
-        first = {run.request.label: run for run in reversed(runs)}
-        samples = [
-            (first[f"{arm.name} | code"], list(decode_steps(first[f"{arm.name} | code"], engine)))
-            for arm in results
-        ]
+        samples = [report.show_sample(run, engine) for run in report.pick_samples(runs)]
         page = report.write_report(
             paths.runs_dir() / f"reproduce-{name}.html",
             results,

@@ -52,8 +52,8 @@ class Plan:
     long_tokens: int
 
 
-QUICK = Plan(10, 1, 180, 3, 1, 250)
-FULL = Plan(12, 4, 260, 8, 1, 900)
+QUICK = Plan(8, 1, 200, 3, 1, 240)
+FULL = Plan(12, 4, 260, 8, 1, 800)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ _FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<inf
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its source, its info string ("python") and whether its fence was closed."""
+    """A fenced block: its source, its info string ("python"), whether its fence was closed, and the
+    line of the text at which the source begins, from 1."""
 
     source: str
     info: str
     closed: bool
+    line: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class CodeCheck:
     parses:  Python's compiler accepts the source.
     problem: why it could not be judged or does not parse ("" otherwise): the compiler's message,
              or "no fenced block", or "the block holds no statement".
-    line:    the line of a syntax error, from 1; 0 where there is none.
+    line:    the line that fails, from 1: of the syntax error, or of the first unbound name; 0 where
+             there is none.
     unbound: names that are used and bound nowhere, in the order of their first use.
     notes:   what limits the judgement, such as a star import.
     """
@@ -78,9 +81,9 @@ def find_block(text: str) -> Block | None:
     runs to the end of the text. A fence and its content on one line are inline code, not a block.
 
     >>> find_block("Here:\\n```python\\nx = 1\\n```\\nDone.")
-    Block(source='x = 1\\n', info='python', closed=True)
+    Block(source='x = 1\\n', info='python', closed=True, line=3)
     >>> find_block("~~~\\nx = (")
-    Block(source='x = (', info='', closed=False)
+    Block(source='x = (', info='', closed=False, line=2)
     """
     lines = text.replace("\r\n", "\n").split("\n")
     fences = ((at, _FENCE.match(line)) for at, line in enumerate(lines, start=1))
@@ -93,9 +96,9 @@ def find_block(text: str) -> Block | None:
     for line in lines[first:]:
         if closing.match(line):
             source = "".join(f"{each}\n" for each in content)
-            return Block(source, opening["info"].strip(), True)
+            return Block(source, opening["info"].strip(), True, first + 1)
         content.append(_strip_indent(line, indent))
-    return Block("\n".join(content), opening["info"].strip(), False)
+    return Block("\n".join(content), opening["info"].strip(), False, first + 1)
 
 
 def extract_code(text: str) -> str | None:
@@ -190,7 +193,8 @@ def _check(source: str) -> CodeCheck:
             return CodeCheck(False, str(error) or "not a source text")
     if any(binds_at_run_time(node) for node in ast.walk(tree)):
         return CodeCheck(True, notes=(DYNAMIC,))
-    return CodeCheck(True, unbound=tuple(find_unbound(tree, table)))
+    unbound = tuple(find_unbound(tree, table))
+    return CodeCheck(True, line=unbound[0].line if unbound else 0, unbound=unbound)
 
 
 def _does_something(statement: ast.stmt) -> bool:

@@ -8,22 +8,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from .breaking import find_break
+from .engine import Engine
 from .experiment import ArmResult, summarize
 from .plots import draw_trade_off
+from .pycode import check_text, is_valid
 from .records import Run
+from .run_text import RunText, decode_steps, show_run
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>qwqlab: the experiment</title>
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em }}
 table {{ border-collapse: collapse }} td, th {{ padding: .2em .7em; border: 1px solid #bbb }}
-pre {{ white-space: pre-wrap; background: #f4f4f4; padding: .7em }}
-mark {{ background: #fbd5c0; border-bottom: 2px solid #a33 }}</style>
+</style>
 <h1>The experiment</h1>
 <p>Model: {model}. llama.cpp: {build}.</p>
 {sentences}{figure}{words}
 <h2>Every arm</h2>{table}
 <h2>One run of each arm</h2>
-<p>Marked: tokens that lie outside what top_k and top_p leave of the model's own distribution.</p>
+<p>The same prompt and seed in every arm: the first that no penalty solves and repeat_penalty 1.1
+in llama.cpp's order does not, where there is one. Underlined: escapes, tokens that lie outside what
+top_k and top_p leave of the model's own distribution. In white on red: the token that broke the
+program, the first escape on the line that fails or the last one before it.</p>
 {samples}</html>
 """
 
@@ -48,11 +54,11 @@ def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
 def write_report(
     path: Path,
     results: Sequence[ArmResult],
-    samples: Sequence[tuple[Run, Sequence[str]]],
+    samples: Sequence[RunText],
     model: str,
     build: str,
 ) -> Path:
-    """Write the report. samples are runs, each with the text that its tokens added."""
+    """Write the report. samples are the marked texts of `pick_samples`."""
     drawing = draw_trade_off(results)
     figure = drawing.figure.to_html(full_html=False, include_plotlyjs=True)
     page = _PAGE.format(
@@ -62,17 +68,36 @@ def write_report(
         figure=figure,
         words=drawing.words_html(),
         table=make_table(results).to_html(index=False),
-        samples="".join(_show(run, steps) for run, steps in samples),
+        samples="".join(sample.html for sample in samples),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
-def _show(run: Run, steps: Sequence[str]) -> str:
-    marked = set(run.escapes)
-    text = "".join(
-        f"<mark>{html.escape(step)}</mark>" if i in marked else html.escape(step)
-        for i, step in enumerate(steps)
+def pick_samples(runs: Sequence[Run]) -> list[Run]:
+    """One run of a code prompt for each arm, all of the same prompt and seed.
+
+    The first that "no penalty" solves and "llama.cpp order, 1.1" does not, or else the first.
+    """
+    code: dict[str, list[Run]] = {}
+    for run in runs:
+        arm, kind = run.request.label.rsplit(" | ", 1)
+        if kind == "code":
+            code.setdefault(arm, []).append(run)
+    pairs = zip(code["no penalty"], code["llama.cpp order, 1.1"], strict=True)
+    telling = (
+        i
+        for i, (plain, mild) in enumerate(pairs)
+        if is_valid(plain.text) and not is_valid(mild.text)
     )
-    return f"<h3>{html.escape(run.request.label)}</h3><pre>{text}</pre>"
+    place = next(telling, 0)
+    return [arm_runs[place] for arm_runs in code.values()]
+
+
+def show_sample(run: Run, engine: Engine) -> RunText:
+    """A run's text with its escapes and the token that broke its program marked."""
+    found = find_break(run, list(decode_steps(run, engine)))
+    verdict = check_text(run.text).reason or "valid"
+    title = f"{run.request.label.rsplit(' | ', 1)[0]} ({verdict})"
+    return show_run(run, engine, breaking=found and found.step, title=title)
