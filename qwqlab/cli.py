@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -16,6 +17,9 @@ from .errors import QwqlabError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 1 and a sentence on stderr when the lab says no."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show all that a model says
+            stream.reconfigure(errors="replace")
     parser = _make_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "generate":
@@ -42,7 +46,7 @@ def _make_parser() -> argparse.ArgumentParser:
     generate = add("generate", _generate, "generate one text; takes llama.cpp's flags")
     generate.add_argument("--model", "-m", default="smollm2-135m", help="a name or a .gguf file")
     generate.add_argument("--prompt-file", help="taken byte for byte; or --prompt TEXT")
-    generate.add_argument("--preset", help="official, llama.cpp, article, ...")
+    generate.add_argument("--preset", help="official, llama.cpp, article, ...; flags go over it")
     generate.add_argument("--json", action="store_true", help="one JSON object on stdout")
     add("fetch", _fetch, "bring a model here").add_argument("name")
     bring = add("import", _import, "bring a local GGUF into the lab")
@@ -62,10 +66,11 @@ def _generate(args: argparse.Namespace, flags: list[str]) -> None:
     from .command import parse_command, read_prompt
     from .engine import Engine
     from .fetch import model_path
-    from .sampling import preset
+    from .sampling import Sampling, preset
 
-    command = parse_command(["generate", *flags])
-    sampling = preset(args.preset) if args.preset else command.sampling
+    base = preset(args.preset) if args.preset else Sampling()
+    command = parse_command(["generate", *flags], base)
+    sampling = command.sampling
     prompt = read_prompt(args.prompt_file) if args.prompt_file else command.prompt
     seed = 3407 if command.seed is None else command.seed
     with Engine(model_path(args.model), command.loading) as engine:

@@ -72,17 +72,18 @@ def sampling_flags(sampling: Sampling) -> list[str]:
     return flags
 
 
-def parse_command(line: str | Sequence[str]) -> Command:
+def parse_command(line: str | Sequence[str], base: Sampling | None = None) -> Command:
     """Read a llama.cpp command line, given as text or as a list of arguments.
 
     A shell's redirections and pipes end the command; backslash-newlines join lines. As in
-    llama.cpp the last of a repeated flag counts. Flags that the lab does not know raise
-    `SettingError`.
+    llama.cpp the last of a repeated flag counts. base holds what no flag says: llama.cpp's
+    defaults, if not given. Flags that the lab does not know raise `SettingError`.
 
     >>> parse_command("llama-cli -m x.gguf --temp 0.6 --top-k 40 -s 1").sampling.top_k
     40
     """
-    return _Reader(_split(line) if isinstance(line, str) else list(line)).read()
+    words = _split(line) if isinstance(line, str) else list(line)
+    return _Reader(words, base or Sampling()).read()
 
 
 def escape(text: str) -> str:
@@ -126,7 +127,8 @@ def _split(line: str) -> list[str]:
 class _Reader:
     """One pass over the arguments."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], base: Sampling) -> None:
+        self.base = base
         if words and not words[0].startswith("-"):
             words = words[1:]
         self.words = words
@@ -146,7 +148,10 @@ class _Reader:
         if self.escapes and "prompt" in self.rest:
             self.rest["prompt"] = unescape(self.rest["prompt"])
         return Command(
-            Sampling(**self.sampling), Loading(**self.loading), **self.rest, notes=tuple(self.notes)
+            self.base.with_(**self.sampling),
+            Loading(**self.loading),
+            **self.rest,
+            notes=tuple(self.notes),
         )
 
     def _flag(self, flag: str) -> None:

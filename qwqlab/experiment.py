@@ -33,6 +33,7 @@ ORDERS = {
     "article's list": ARTICLE_ORDER,
     "article's list with penalties": ARTICLE_ORDER_WITH_PENALTIES,
 }
+ARTICLE_AGAINST_DEFAULT = ("article's list with penalties", "llama.cpp order")
 PENALTIES = (1.1, 1.5)
 DRY_MULTIPLIER = 0.5  # the article's, in all arms that have a penalty
 
@@ -177,34 +178,52 @@ def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
 
 
 def summarize(results: Sequence[ArmResult]) -> str:
-    """What the counts show, in sentences computed from them."""
+    """What the counts show, in sentences computed from them; differences are 95 % intervals."""
     arms = {arm.name: arm for arm in results}
     plain = arms["no penalty"]
     lines = [
         f"Without a penalty {plain.valid_code} of {plain.runs} programs were valid, and "
-        f"{plain.loops} of {plain.long_runs} long runs looped."
+        f"{plain.loops} of {plain.long_runs} long runs looped. Against that:"
     ]
-    lines += [
-        _compare(arms["llama.cpp order, 1.5"], plain, "In llama.cpp's order"),
-        _compare(arms["article's list with penalties, 1.5"], plain, "In the article's order"),
-        _compare(arms["article's list, 1.5"], plain, "With the article's list"),
-    ]
-    for name in ("article's list", "llama.cpp order without penalties"):
-        mild, strong = (arms[f"{name}, {penalty}"] for penalty in PENALTIES)
+    for order in ("llama.cpp order", "article's list with penalties", "article's list"):
+        lines += [_compare(arms[f"{order}, {penalty}"], plain) for penalty in PENALTIES]
+    for penalty in PENALTIES:
+        own, theirs = (arms[f"{order}, {penalty}"] for order in ARTICLE_AGAINST_DEFAULT)
+        verdict = judge(own.valid_code, own.runs, theirs.valid_code, theirs.runs)
+        lines.append(
+            f"The order alone, with `penalties` in it at {penalty}: {own.valid_code} of {own.runs} "
+            f"valid programs in the article's, {theirs.valid_code} in llama.cpp's, {verdict}."
+        )
+    for order in ("article's list", "llama.cpp order without penalties"):
+        mild, strong = (arms[f"{order}, {penalty}"] for penalty in PENALTIES)
         same = "identical" if mild.texts_sha256 == strong.texts_sha256 else "different"
-        lines.append(f"{name[0].upper()}{name[1:]}: 1.1 and 1.5 gave {same} texts.")
+        lines.append(f"{order}: 1.1 and 1.5 gave {same} texts.")
     return "\n".join(lines)
 
 
-def _compare(arm: ArmResult, plain: ArmResult, where: str) -> str:
-    low, high = difference(arm.valid_code, arm.runs, plain.valid_code, plain.runs)
+def _compare(arm: ArmResult, plain: ArmResult) -> str:
+    code = judge(arm.valid_code, arm.runs, plain.valid_code, plain.runs)
+    loops = judge(arm.loops, arm.long_runs, plain.loops, plain.long_runs)
+    return (
+        f"{arm.name}: {arm.valid_code} of {arm.runs} programs valid, {code}; "
+        f"{arm.loops} of {arm.long_runs} long runs looped"
+        + (f", {loops}." if arm.loops or plain.loops else ".")
+    )
+
+
+def judge(a: int, n_a: int, b: int, n_b: int) -> str:
+    """Whether a/n_a is more or fewer than b/n_b, in words.
+
+    >>> judge(0, 48, 41, 48)
+    'fewer (-93% to -71%)'
+    >>> judge(1, 8, 2, 8)
+    'no difference that these runs can show (-48% to +26%)'
+    """
+    low, high = difference(a, n_a, b, n_b)
     verdict = (
         "fewer" if high < 0 else "more" if low > 0 else "no difference that these runs can show"
     )
-    return (
-        f"{where} repeat_penalty {arm.repeat_penalty} gave {arm.valid_code} of {arm.runs} valid "
-        f"programs: {verdict} (difference {low:+.0%} to {high:+.0%}, 95 %)."
-    )
+    return f"{verdict} ({low:+.0%} to {high:+.0%})"
 
 
 def difference(a: int, n_a: int, b: int, n_b: int) -> tuple[float, float]:

@@ -100,4 +100,4 @@ def show_sample(run: Run, engine: Engine) -> RunText:
     found = find_break(run, list(decode_steps(run, engine)))
     verdict = check_text(run.text).reason or "valid"
     title = f"{run.request.label.rsplit(' | ', 1)[0]} ({verdict})"
-    return show_run(run, engine, breaking=found and found.step, title=title)
+    return show_run(run, engine, breaking=found.step if found else None, title=title)

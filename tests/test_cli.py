@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from qwqlab.cli import main
+from qwqlab.sampling import PRESETS
 
 FLAGS = ["--samplers", "top_k;top_p;temperature", "--temp", "0.7", "--repeat-penalty", "1.3"]
 
@@ -34,6 +38,24 @@ def test_generate_prints_one_json_object_that_llama_completion_confirms(
     printed = llama_completion([*same, "-no-cnv", "--no-display-prompt"])
     assert printed.startswith(values["text"])
     assert printed[len(values["text"]) :].strip() in ("", "[end of text]")
+
+
+def test_flags_go_over_a_preset(prompt_file, capsys):
+    args = ["generate", "--preset", "article", "--prompt-file", str(prompt_file), "-n", "2"]
+    assert main([*args, "--dry-multiplier", "0", "--top-k", "7", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["chain"] == [*PRESETS["article"].samplers, "dist"]
+    assert not any("dry" in sentence for sentence in values["inert"])
+    assert any("repeat_penalty=1.1" in sentence for sentence in values["inert"])
+
+
+def test_a_terminal_that_lacks_a_character_does_not_end_a_run(prompt_file):
+    prompt_file.write_text("Repeat: é 日本 é 日本 é")
+    args = [sys.executable, "-m", "qwqlab.cli", "generate", "--prompt-file", str(prompt_file)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([*args, "-n", "12", "--temp", "0"], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
 
 
 def test_path_prints_files_that_are_there(model_path, capsys):

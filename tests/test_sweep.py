@@ -67,5 +67,5 @@ def test_the_sentences_say_what_the_counts_say(sweep_engine):
     assert all(arm.runs == arm.long_runs == 1 for arm in results)
     text = summarize(results)
     assert f"{results[0].valid_code} of 1 programs" in text
-    assert "Article's list: 1.1 and 1.5 gave identical texts." in text
+    assert "article's list: 1.1 and 1.5 gave identical texts." in text
     assert "no difference that these runs can show" in text
