@@ -28,7 +28,8 @@ from qwqlab.records import Request
 from qwqlab.replay import command_of
 from qwqlab.sampling import PRESETS
 
-PAIRS = 5  # single runs of each side, by turns
+PAIRS = 9  # single runs of each side, by turns
+ROUNDS = 3  # batches of each side, by turns
 TOTAL_TIME = re.compile(r"total time =\s*([\d.]+) ms")
 SERVER_START = 60.0  # seconds
 
@@ -49,10 +50,7 @@ def main() -> None:
     with open_engine() as engine:
         print(f"{engine.info.path.name}, {engine.loading.threads()} threads, {width} runs\n")
         compare_one(engine, requests[0])
-        seconds, rate = time_sweep(engine, requests)
-        n_prompt = statistics.mean(len(engine.model.tokenize(r.prompt)) for r in requests)
-        bench = time_batched_bench(engine, round(n_prompt), args.tokens, width)
-        tell("llama-batched-bench, generation", rate / bench, f"{rate:.0f} : {bench:.0f} tokens/s")
+        seconds = compare_batch(engine, requests)
         server = time_server(engine, requests)
         tell(f"llama-server, {width} slots", server / seconds, f"{seconds:.0f} : {server:.0f} s")
         single = time_processes(engine, requests)
@@ -84,6 +82,23 @@ def compare_one(engine: Engine, request: Request) -> None:
     lab, other = (statistics.median(side) for side in zip(*rates, strict=True))
     figures = f"{lab:.0f} : {other:.0f} tokens/s, median of {PAIRS}"
     tell("one llama-completion", statistics.median(ratios), figures)
+
+
+def compare_batch(engine: Engine, requests: Sequence[Request]) -> float:
+    """The sweep's rate of generation against llama-batched-bench's, by turns.
+
+    Gives the seconds that a sweep takes, the median of its turns.
+    """
+    n_prompt = round(statistics.mean(len(engine.model.tokenize(r.prompt)) for r in requests))
+    rounds = []
+    for _ in range(ROUNDS):
+        bench = time_batched_bench(engine, n_prompt, requests[0].n_predict, len(requests))
+        seconds, rate = time_sweep(engine, requests)
+        rounds.append((rate / bench, rate, bench, seconds))
+    ratio, rate, bench, seconds = (statistics.median(side) for side in zip(*rounds, strict=True))
+    figures = f"{rate:.0f} : {bench:.0f} tokens/s, median of {ROUNDS}"
+    tell("llama-batched-bench, generation", ratio, figures)
+    return seconds
 
 
 def time_sweep(engine: Engine, requests: Sequence[Request]) -> tuple[float, float]:

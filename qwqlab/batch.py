@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .chain import Candidates, Chain
-from .native import Aborted, Context, Matrix, Model
+from .context import Aborted, Context
+from .native import Matrix, Model
 from .nucleus import locate
 from .records import Request, Run
 

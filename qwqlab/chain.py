@@ -7,6 +7,7 @@ common/sampling.cpp), one stage after another, so that `probe` can stop between 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from .native import C, Handle, Matrix, Model
 from .sampling import Sampling
+from .settings import parse_bias
 
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 MIN_KEEP = 0  # llama.cpp's default: a stage may leave any number of candidates
@@ -109,6 +111,7 @@ def make_stage(model: Model, sampling: Sampling, name: str, seed: int) -> Any:
     breakers = [b.encode() for b in s.dry_sequence_breakers]
     c_breakers = (ctypes.c_char_p * len(breakers))(*breakers)
     makers = {
+        "logit_bias": lambda: _make_bias(model, s),
         "penalties": lambda: C.llama_sampler_init_penalties(
             n_vocab, s.repeat_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
         ),
@@ -142,3 +145,11 @@ def make_stage(model: Model, sampling: Sampling, name: str, seed: int) -> Any:
         ),
     }  # fmt: skip
     return makers[name]()
+
+
+def _make_bias(model: Model, sampling: Sampling) -> Any:
+    biases = [parse_bias(text) for text in sampling.logit_bias]
+    if sampling.ignore_eos:
+        biases += [(token, -math.inf) for token in model.end_tokens]
+    array = (C.llama_logit_bias * len(biases))(*(C.llama_logit_bias(*each) for each in biases))
+    return C.llama_sampler_init_logit_bias(model.n_vocab, len(biases), array)

@@ -16,7 +16,8 @@ from typing import Any
 from .errors import SettingError
 from .loading import FLAGS as LOADING_FLAGS
 from .loading import Loading
-from .sampling import SETTINGS, STAGES, Sampling, check_order
+from .sampling import Sampling
+from .settings import SETTINGS, STAGES, check_order
 
 SEED_MAX = 2**32 - 2  # 2**32 - 1 asks llama.cpp for a random seed
 STAGE_LETTERS = dict(zip("edskypmxtia", STAGES, strict=True))
@@ -69,7 +70,9 @@ def sampling_flags(sampling: Sampling) -> list[str]:
         flags += [setting.flags[0], repr(getattr(sampling, setting.name))]
     for breaker in sampling.dry_sequence_breakers or ("none",):
         flags += ["--dry-sequence-breaker", escape(breaker)]
-    return flags
+    for bias in sampling.logit_bias:
+        flags += ["--logit-bias", bias]
+    return [*flags, "--ignore-eos"] if sampling.ignore_eos else flags
 
 
 def parse_command(line: str | Sequence[str], base: Sampling | None = None) -> Command:
@@ -165,6 +168,11 @@ class _Reader:
         elif flag == "--dry-sequence-breaker":
             value = self._value(flag)
             self.breakers = [] if value == "none" else [*(self.breakers or []), value]
+        elif flag in ("-l", "--logit-bias"):
+            before = self.sampling.get("logit_bias", ())
+            self.sampling["logit_bias"] = (*before, self._value(flag))
+        elif flag == "--ignore-eos":
+            self.sampling["ignore_eos"] = True
         elif flag in _LOADING_FLAGS:
             self._loading(flag, _LOADING_FLAGS[flag])
         elif flag in ("-m", "--model"):

@@ -8,7 +8,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from .order_editor import OrderEditor
-from .sampling import BY_NAME, PRESETS, Sampling
+from .sampling import PRESETS, Sampling
+from .settings import BY_NAME
 
 # Name, low, high, step: where a slider is of use, not where llama.cpp draws the line.
 MAIN = (

@@ -16,9 +16,10 @@ from weakref import WeakSet
 
 from . import gguf_file
 from .batch import Batch, Drawer, OnToken
+from .context import Context
 from .errors import BusyError, ContextError, SettingError
 from .loading import Loading
-from .native import Context, Handle, Matrix, Model
+from .native import Handle, Matrix, Model, has_gpu
 from .records import Request, Run
 from .sampling import Sampling
 
@@ -206,10 +207,3 @@ class Engine(Handle):
 
 def _round_up(n_tokens: int) -> int:
     return -(-n_tokens // CELLS) * CELLS
-
-
-def has_gpu() -> bool:
-    """Whether the loaded llama.cpp can compute on a GPU."""
-    from .native import C
-
-    return bool(C.llama_supports_gpu_offload())

@@ -22,7 +22,8 @@ from .loading import Loading
 from .metrics import escape_rate, measure, wilson
 from .records import Request, Run
 from .runs import RunStore
-from .sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, DEFAULT_ORDER, PRESETS, Sampling
+from .sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
+from .settings import DEFAULT_ORDER
 from .sweep import OnRun, sweep
 
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"

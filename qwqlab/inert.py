@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .sampling import BY_NAME, SETTINGS, Sampling, Setting
+from .sampling import Sampling
+from .settings import BY_NAME, SETTINGS, Setting
 
 # Stages that can change which candidate is the most likely one.
 MOVERS = ("penalties", "dry", "typ_p", "xtc", "infill")

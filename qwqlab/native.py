@@ -1,6 +1,6 @@
-"""The one door to llama.cpp's library: its log, a loaded model, a context to decode in.
+"""The one door to llama.cpp's library: its log, and a loaded model with its vocabulary.
 
-Handles are freed by `close`; nothing outside `native` and `chain` calls the bindings.
+Handles are freed by `close`; nothing outside `native`, `context` and `chain` calls the bindings.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
-from collections.abc import Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import toolchain
-from .errors import ClosedError, ContextError, ModelFileError
-from .loading import CACHE_TYPES, ROPE_SCALING, Loading, parse_override
+from .errors import ClosedError, ModelFileError
+from .loading import Loading, parse_override
 
 toolchain.point_bindings()
 from llama_cpp import llama_cpp as C  # noqa: E402  (must follow the line that chooses the library)
@@ -25,19 +25,18 @@ from llama_cpp import llama_cpp as C  # noqa: E402  (must follow the line that c
 Matrix = npt.NDArray[np.float32]
 
 # The last lines that llama.cpp logged: what it says of a load that failed.
-_log: deque[str] = deque(maxlen=400)
+log: deque[str] = deque(maxlen=400)
 
 
 @C.llama_log_callback
 def _keep_log(level: int, text: bytes, _user_data: Any) -> None:
-    _log.append(text.decode("utf-8", "replace"))
+    log.append(text.decode("utf-8", "replace"))
 
 
 C.llama_log_set(_keep_log, None)
 C.llama_backend_init()
 
 _KV_TAGS = {int: 0, float: 1, bool: 2, str: 3}
-_GGML_TYPES = dict(zip(CACHE_TYPES, (0, 1, 30, 8, 2, 3, 20, 6, 7), strict=True))
 
 
 class Handle:
@@ -85,7 +84,7 @@ class Model(Handle):
         overrides = _overrides(loading)
         if overrides is not None:
             params.kv_overrides = overrides
-        _log.clear()
+        log.clear()
         self._pointer = C.llama_model_load_from_file(os.fsencode(path), params)
         if not self._pointer:
             raise ModelFileError(f"llama.cpp does not load {path}: {last_error()}")
@@ -130,6 +129,11 @@ class Model(Handle):
         """Whether a token ends a generation."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Every token that ends a generation."""
+        return tuple(token for token in range(self.n_vocab) if self.is_end(token))
+
     def _render(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)
         n = C.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
@@ -139,118 +143,9 @@ class Model(Handle):
         return buffer.raw[:n]
 
 
-class Context(Handle):
-    """A KV cache of n_seq sequences, n_ctx tokens each, and the decoding of batches in it.
-
-    Each sequence has a stream of its own: split caches decode faster than one shared cache, and
-    keep what a sequence computes apart from its neighbours.
-    """
-
-    def __init__(self, model: Model, loading: Loading, n_seq: int, n_ctx: int) -> None:
-        self.model, self.n_seq, self.n_ctx = model, n_seq, n_ctx
-        self._tokens: Any = None
-        # Where the logits lie, seen as an array: seldom another, and slow to make.
-        self._view: tuple[tuple[int, int], Matrix] | None = None
-        # Handed to every graph node: strlen says "go on" while the string is empty. A Python
-        # callback would take the interpreter's lock a thousand times a step.
-        self._abort = ctypes.create_string_buffer(2)
-        strlen = ctypes.cast(ctypes.CDLL(None).strlen, C.ggml_abort_callback)
-        params = _context_params(loading, n_seq, n_ctx)
-        params.abort_callback = strlen
-        params.abort_callback_data = ctypes.cast(self._abort, ctypes.c_void_p)
-        _log.clear()
-        self._pointer = C.llama_init_from_model(model.handle, params)
-        if not self._pointer:
-            raise ContextError(
-                f"no context of {n_seq} x {n_ctx} tokens: {last_error()}; ask for less"
-            )
-        self._tokens = C.llama_batch_init(max(n_ctx, n_seq), 0, 1)
-        self._capacity = max(n_ctx, n_seq)
-
-    def close(self) -> None:
-        """Free the cache."""
-        if self._pointer:
-            if self._tokens:
-                C.llama_batch_free(self._tokens)
-            C.llama_free(self._pointer)
-            self._pointer = None
-
-    def abort(self) -> None:
-        """Stop a decode that runs in another thread, at its next graph node."""
-        self._abort[0] = b"x"
-
-    def resume(self) -> None:
-        """Forget an `abort` that no decode has met."""
-        self._abort[0] = b"\0"
-
-    def prefill(self, tokens: Sequence[int], seq: int) -> Matrix:
-        """Decode a prompt into an empty sequence; the last token's logits, shape (1, n_vocab).
-
-        The prompt goes in as llama-completion sends it, n_batch tokens at a time, so that the
-        arithmetic is the same.
-        """
-        size = C.llama_n_batch(self.handle)
-        logits: Matrix | None = None
-        for start in range(0, len(tokens), size):
-            part = tokens[start : start + size]
-            for i, token in enumerate(part):
-                self._put(i, token, start + i, seq, i == len(part) - 1)
-            logits = self._decode(len(part), 1)
-        assert logits is not None
-        return logits
-
-    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Matrix:
-        """Decode one token for each of the first len(tokens) sequences.
-
-        Gives a view of their logits, shape (len(tokens), n_vocab), valid until the next decode.
-        """
-        for seq, (token, position) in enumerate(zip(tokens, positions, strict=True)):
-            self._put(seq, token, position, seq, True)
-        return self._decode(len(tokens), len(tokens))
-
-    def copy(self, source: int, target: int) -> None:
-        """Make a sequence's cache a copy of another's."""
-        memory = C.llama_get_memory(self.handle)
-        C.llama_memory_seq_rm(memory, target, -1, -1)
-        C.llama_memory_seq_cp(memory, source, target, -1, -1)
-
-    def cut(self, seq: int, n_keep: int) -> None:
-        """Forget what a sequence holds after its first n_keep tokens."""
-        C.llama_memory_seq_rm(C.llama_get_memory(self.handle), seq, n_keep, -1)
-
-    @property
-    def _batch(self) -> Any:
-        # Closing the context frees its batch too, and writing to that would end the process.
-        return self._tokens if self.handle else None
-
-    def _put(self, i: int, token: int, position: int, seq: int, logits: bool) -> None:
-        batch = self._batch
-        batch.token[i], batch.pos[i], batch.logits[i] = token, position, logits
-        batch.n_seq_id[i], batch.seq_id[i][0] = 1, seq
-
-    def _decode(self, n_tokens: int, n_outputs: int) -> Matrix:
-        self._batch.n_tokens = n_tokens
-        status = C.llama_decode(self.handle, self._batch)
-        if status == 2:
-            self._abort[0] = b"\0"
-            raise Aborted
-        if status != 0:
-            raise ContextError(f"llama.cpp could not decode ({status}): {last_error()}")
-        rows = C.llama_get_logits(self.handle)
-        key = ctypes.addressof(rows.contents), n_outputs
-        if self._view is None or self._view[0] != key:
-            shape = n_outputs, self.model.n_vocab
-            self._view = key, np.ctypeslib.as_array(rows, shape=shape)
-        return self._view[1]
-
-
-class Aborted(Exception):
-    """A decode was stopped by `Context.abort`."""
-
-
 def last_error() -> str:
     """What llama.cpp logged last that reads like an error."""
-    lines = [line.strip() for line in "".join(_log).splitlines() if line.strip()]
+    lines = [line.strip() for line in "".join(log).splitlines() if line.strip()]
     telling = [line for line in lines if any(w in line.lower() for w in ("error", "fail"))]
     return (telling or lines or ["no reason given"])[0][:300]
 
@@ -273,24 +168,6 @@ def _overrides(loading: Loading) -> Any:
     return array
 
 
-def _context_params(loading: Loading, n_seq: int, n_ctx: int) -> Any:
-    params = C.llama_context_default_params()
-    params.n_ctx, params.n_seq_max = n_ctx * n_seq, n_seq
-    params.n_batch, params.n_ubatch = loading.n_batch, loading.n_ubatch
-    params.n_threads = loading.threads()
-    params.n_threads_batch = loading.n_threads_batch or loading.threads()
-    params.flash_attn_type = {"auto": -1, "off": 0, "on": 1}[loading.flash_attn]
-    params.type_k = _GGML_TYPES[loading.cache_type_k]
-    params.type_v = _GGML_TYPES[loading.cache_type_v]
-    params.rope_scaling_type = ROPE_SCALING.index(loading.rope_scaling) - 1
-    params.rope_freq_base = loading.rope_freq_base
-    scale = loading.rope_scale
-    params.rope_freq_scale = 1 / scale if scale else loading.rope_freq_scale
-    params.yarn_orig_ctx = loading.yarn_orig_ctx
-    params.yarn_ext_factor = loading.yarn_ext_factor
-    params.yarn_attn_factor = loading.yarn_attn_factor
-    params.yarn_beta_fast = loading.yarn_beta_fast
-    params.yarn_beta_slow = loading.yarn_beta_slow
-    # llama-completion's own choices where the library's defaults differ.
-    params.swa_full, params.kv_unified = False, False
-    return params
+def has_gpu() -> bool:
+    """Whether the loaded llama.cpp can compute on a GPU."""
+    return bool(C.llama_supports_gpu_offload())

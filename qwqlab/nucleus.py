@@ -13,6 +13,8 @@ from .native import Matrix
 
 # Cumulative sums of float32 in llama.cpp and of float64 here may part in the last digits.
 TOLERANCE = 1e-6
+# So far below the largest logit stand enough candidates for a usual top_k, and few to sort.
+WINDOW = 8.0
 
 
 def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, bool]:
@@ -29,7 +31,12 @@ def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, b
         return rank, True
     if top_p >= 1:
         return rank, False
-    kept = np.partition(logits, -top_k)[-top_k:] if 0 < top_k < len(logits) else logits
+    kept = _largest(logits, top_k) if 0 < top_k < len(logits) else logits
     weights = np.exp((kept - kept.max()).astype(np.float64))
     above = weights[kept > logit].sum() / weights.sum()
     return rank, bool(above >= top_p + TOLERANCE)
+
+
+def _largest(logits: Matrix, count: int) -> Matrix:
+    near = logits[np.flatnonzero(logits > logits.max() - WINDOW)]
+    return np.partition(near if len(near) >= count else logits, -count)[-count:]

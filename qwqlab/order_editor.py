@@ -10,7 +10,7 @@ import anywidget
 import traitlets
 
 from .errors import SettingError
-from .sampling import DEFAULT_ORDER, SETTINGS, check_order
+from .settings import DEFAULT_ORDER, SETTINGS, check_order
 
 _HERE = Path(__file__).resolve().parent
 

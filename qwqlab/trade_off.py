@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from .drawing import BLUE, VERMILLION, WIDTH, Drawing, escape_text, percent, style
 from .errors import SettingError
 from .labels import Box, Frame, annotate
-from .sampling import ARTICLE_ORDER, DEFAULT_ORDER
+from .sampling import ARTICLE_ORDER
+from .settings import DEFAULT_ORDER
 
 Interval = tuple[float, float]
 Row = dict[str, Any]

@@ -12,7 +12,8 @@ import pytest
 from lab_page import LabPage, open_notebook
 
 from qwqlab.paths import CHECKOUT
-from qwqlab.sampling import ARTICLE_ORDER, DEFAULT_ORDER
+from qwqlab.sampling import ARTICLE_ORDER
+from qwqlab.settings import DEFAULT_ORDER
 from qwqlab.stages import FULL
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

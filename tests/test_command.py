@@ -56,6 +56,14 @@ def test_breakers_survive_the_way_there_and_back():
         assert parse_command(command.line()).sampling.dry_sequence_breakers == breakers
 
 
+def test_biases_add_up_and_survive_the_way_there_and_back():
+    line = "llama-cli -l 5+1 --logit-bias '7 -inf' --ignore-eos"
+    sampling = parse_command(line).sampling
+    assert (sampling.logit_bias, sampling.ignore_eos) == (("5+1", "7 -inf"), True)
+    command = Command(sampling, model="m", seed=1)
+    assert parse_command(command.line()).sampling == sampling
+
+
 def test_letters_name_samplers_too():
     assert parse_command("llama-cli --sampling-seq kpt").sampling.samplers == (
         "top_k",
@@ -89,6 +97,8 @@ def test_a_prompt_file_is_taken_byte_for_byte_but_dash_f_drops_a_newline(tmp_pat
         ("llama-cli --temp hot", "--temp 'hot' is not a number"),
         ("llama-cli --top-k 4.5", "--top-k '4.5' is not a whole number"),
         ("llama-cli --samplers 'top_k;oops'", "'oops' is not a sampler"),
+        ("llama-cli --logit-bias 5", "logit_bias='5' is not TOKEN_ID+BIAS"),
+        ("llama-cli --logit-bias 5+inf", "logit_bias='5+inf' is not TOKEN_ID+BIAS"),
         ("llama-cli --seed -1", "seed=-1 is out of range"),
         ("llama-cli -fa maybe", "flash_attn='maybe' is not one of"),
         ("llama-cli --override-kv a=b", "override_kv='a=b' is not KEY=TYPE:VALUE"),

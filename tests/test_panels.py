@@ -16,7 +16,8 @@ from qwqlab.errors import BusyError, QwqlabError
 from qwqlab.loading import Loading
 from qwqlab.panels import Microscope, OrderEditor, SideBySide
 from qwqlab.records import Request, Run
-from qwqlab.sampling import BY_NAME, PRESETS, Sampling
+from qwqlab.sampling import PRESETS, Sampling
+from qwqlab.settings import BY_NAME
 from qwqlab.side_by_side import compare, describe
 from qwqlab.workers import Latest, Throttle, Worker
 

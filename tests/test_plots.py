@@ -15,7 +15,8 @@ from qwqlab.plots import draw_ladder, draw_stages, draw_trade_off, show_run
 from qwqlab.probe import Probe
 from qwqlab.records import Request, Run
 from qwqlab.run_text import decode_steps
-from qwqlab.sampling import ARTICLE_ORDER, DEFAULT_ORDER, PRESETS, Sampling
+from qwqlab.sampling import ARTICLE_ORDER, PRESETS, Sampling
+from qwqlab.settings import DEFAULT_ORDER
 from qwqlab.stage_grid import lay_out
 from qwqlab.trade_off import name_order
 

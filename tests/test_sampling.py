@@ -8,7 +8,8 @@ import math
 import pytest
 
 from qwqlab.errors import SettingError
-from qwqlab.sampling import ARTICLE_ORDER, DEFAULT_ORDER, PRESETS, SETTINGS, Sampling, preset
+from qwqlab.sampling import ARTICLE_ORDER, PRESETS, Sampling, preset
+from qwqlab.settings import DEFAULT_ORDER, SETTINGS
 
 
 def test_the_defaults_are_those_of_llama_completion(llama_completion_help):
@@ -55,6 +56,9 @@ def test_names_are_read_as_llama_cpp_reads_them():
         ({"samplers": ("top_q",)}, "'top_q' is not a sampler of llama.cpp"),
         ({"samplers": ("dry", "top_k", "dry")}, "'dry' stands twice"),
         ({"dry_sequence_breakers": ("",)}, "not empty"),
+        ({"logit_bias": "5+1"}, "must be a list of texts"),
+        ({"logit_bias": ("9999999999+1",)}, "is not TOKEN_ID+BIAS"),
+        ({"ignore_eos": 1}, "neither True nor False"),
         ({"warmth": 1}, "'warmth' is not a sampling setting"),
     ],
 )
