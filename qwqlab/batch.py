@@ -98,10 +98,9 @@ class Batch:
         prompts: dict[str, list[int]],
         stop: threading.Event,
     ) -> None:
-        self.context, self.drawer, self.width, self.n_ctx = context, drawer, width, n_ctx
-        self.model, self.requests, self.prompts, self.stop = (
-            context.model, requests, prompts, stop,
-        )  # fmt: skip
+        self.context, self.model, self.drawer = context, context.model, drawer
+        self.width, self.n_ctx = width, n_ctx
+        self.requests, self.prompts, self.stop = requests, prompts, stop
         self.on_token: OnToken | None = None
         self.keep_logits: dict[int, Matrix] | None = None
         # Requests that share a prompt stand together, so that each prompt is decoded once.

@@ -11,7 +11,7 @@ import atexit
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
 from . import gguf_file
@@ -36,7 +36,8 @@ _open: WeakSet[Engine] = WeakSet()
 def _close_all() -> None:
     """A run in a daemon thread must not outlive what Python frees at its end."""
     for engine in list(_open):
-        engine.close()
+        with suppress(BusyError):
+            engine.close()
 
 
 class Engine(Handle):
@@ -190,18 +191,17 @@ class Engine(Handle):
     def _open_context(self, width: int, n_ctx: int) -> Context:
         n_seq = width + 1 if width > 1 else 1
         old = self._context
-        if old is None or old.n_seq != n_seq or old.n_ctx < n_ctx:
-            self._drop_context()
-            self._context = Context(self.model, self.loading, n_seq, n_ctx)
-        else:
+        if old is not None and old.n_seq == n_seq and old.n_ctx >= n_ctx:
             for seq in range(n_seq):
                 old.cut(seq, 0)
-        assert self._context is not None
+            return old
+        self._drop_context()
+        self._context = Context(self.model, self.loading, n_seq, n_ctx)
         return self._context
 
     def _drop_context(self) -> None:
-        if getattr(self, "_context", None) is not None:
-            self._context.close()  # type: ignore[union-attr]
+        if self._context is not None:
+            self._context.close()
             self._context = None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,15 @@ from .drawing import name_token
 from .engine import Engine
 from .errors import QwqlabError
 from .live_figure import FitWidth, LiveFigure
-from .page import Panel, make_button, show_command, show_table, show_warnings, status_box
+from .page import (
+    Panel,
+    display_if_possible,
+    make_button,
+    show_command,
+    show_table,
+    show_warnings,
+    status_box,
+)
 from .probe import Divergence, Probe
 from .records import Request
 from .run_text import decode_steps
@@ -48,7 +55,7 @@ class Microscope(Panel):
         self._worker, self._latest = Worker(self._say), Latest(self._say)
         self._settings: Sampling | None = None
         self._drawing = threading.RLock()
-        _display_if_possible(self._progress)
+        display_if_possible(self._progress)
         self._make_run(request)
         self._progress.layout.display = "none"
         # The first escape is what most readers come for.
@@ -249,10 +256,3 @@ def make_probe(
     if not runs:
         raise QwqlabError("the run was stopped before its first token; run it again")
     return Probe(engine, runs[0], kept[0])
-
-
-def _display_if_possible(widget: Any) -> None:
-    """Show a widget at once, in the middle of a cell; nothing outside Jupyter."""
-    shell = importlib.import_module("IPython").get_ipython()
-    if shell is not None and threading.current_thread() is threading.main_thread():
-        importlib.import_module("IPython.display").display(widget)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import html
+import importlib
+import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +13,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from .drawing import VERMILLION
+from .records import Run
 from .stage_grid import StageGrid
 
 WARNING = (
@@ -28,6 +32,27 @@ class Panel:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: shown in Jupyter>"
+
+
+class RunProgress:
+    """A bar that follows a sweep: give it as `on_run`. Shown at once where there is a page."""
+
+    def __init__(self) -> None:
+        self.bar = widgets.IntProgress(description="runs", max=1, layout={"width": "60%"})
+        self.text = widgets.Label()
+        self._started = time.monotonic()
+        display_if_possible(widgets.HBox([self.bar, self.text]))
+
+    def __call__(self, done: int, total: int, run: Run) -> None:
+        self.bar.max, self.bar.value = total, done
+        self.text.value = f"{done} of {total}, {time.monotonic() - self._started:.0f} s"
+
+
+def display_if_possible(widget: Any) -> None:
+    """Show a widget at once, in the middle of a cell; nothing outside Jupyter."""
+    shell = importlib.import_module("IPython").get_ipython()
+    if shell is not None and threading.current_thread() is threading.main_thread():
+        importlib.import_module("IPython.display").display(widget)
 
 
 def status_box() -> Any:

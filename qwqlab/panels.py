@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .microscope import Microscope
 from .order_editor import OrderEditor
+from .page import RunProgress
 from .side_by_side import SideBySide
 
-__all__ = ["Microscope", "OrderEditor", "SideBySide"]
+__all__ = ["Microscope", "OrderEditor", "RunProgress", "SideBySide"]

@@ -100,6 +100,7 @@ def run_tool(
     Raises ToolchainError with the tool's last lines when it fails, dies or takes too long.
     """
     command = [str(tool(name)), *(os.fspath(arg) for arg in args)]
+    spin_briefly()
     try:
         raw = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
@@ -149,12 +150,25 @@ def library_dir() -> Path:
         return own
 
 
+def spin_briefly() -> None:
+    """Let a thread that waits for another one spin for microseconds, then sleep.
+
+    By default OpenMP's threads spin for milliseconds, at each of the thousand joints of a step.
+    Two notebooks on the same cores then spin away each other's time: on two cores both came to a
+    halt. So short a spin costs nothing alone (docs/architecture.md has the figures). Read when the
+    library is loaded; what the reader has set by hand stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def point_bindings() -> Path:
     """Make the next `import llama_cpp` load the library in `library_dir()`, and name that folder.
 
     Raises ToolchainError when llama_cpp was imported before with the library of another folder.
     """
     folder = library_dir()
+    spin_briefly()
     before = os.environ.get("LLAMA_CPP_LIB_PATH")
     if "llama_cpp" in sys.modules and before != str(folder):
         raise ToolchainError(

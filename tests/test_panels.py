@@ -14,11 +14,12 @@ from qwqlab.controls import MAIN, MORE, SamplingControls
 from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, QwqlabError
 from qwqlab.loading import Loading
-from qwqlab.panels import Microscope, OrderEditor, SideBySide
+from qwqlab.panels import Microscope, OrderEditor, RunProgress, SideBySide
 from qwqlab.records import Request, Run
 from qwqlab.sampling import PRESETS, Sampling
 from qwqlab.settings import BY_NAME
 from qwqlab.side_by_side import compare, describe
+from qwqlab.sweep import sweep
 from qwqlab.workers import Latest, Throttle, Worker
 
 ARTICLE = PRESETS["article"]
@@ -309,3 +310,11 @@ def test_a_throttle_lets_the_first_call_through_and_not_the_next():
     throttle = Throttle(60)
     assert throttle.ready()
     assert not throttle.ready()
+
+
+def test_a_bar_follows_a_sweep(engine, code_prompt):
+    bar = RunProgress()
+    requests = [Request(code_prompt, n_predict=2, seed=seed) for seed in range(3)]
+    sweep(engine, requests, on_run=bar)
+    assert (bar.bar.value, bar.bar.max) == (3, 3)
+    assert bar.text.value.startswith("3 of 3, ")

@@ -309,3 +309,19 @@ def test_bindings_that_were_imported_with_another_library_are_refused(tmp_path: 
         check=False,
     )
     assert "restart Python and import qwqlab first" in done.stderr.splitlines()[-1]
+
+
+def test_a_process_spins_briefly_unless_the_reader_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    toolchain.spin_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    toolchain.spin_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    toolchain.spin_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
