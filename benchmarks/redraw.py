@@ -10,7 +10,6 @@ to a chart that differs. Prints medians, and what share of the time allowed they
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).parents[1]
 sys.path.append(str(CHECKOUT / "tests"))
-from lab_page import LabPage, open_notebook  # noqa: E402
+from lab_page import DRAWN, NO_BROWSER, LabPage, find_chromium, open_notebook  # noqa: E402
 
 KERNEL_LIMIT, BROWSER_LIMIT = 0.100, 0.400  # seconds
 SHOW = """
@@ -47,8 +46,6 @@ OUTPUT = """() => window.jupyterapp.shell.currentWidget.content.widgets.at(-1)
   .model.outputs.toJSON().map(output => output.text).join("")"""
 BARS = """() => document.querySelector(".qwqlab-microscope .js-plotly-plot")
   .data.slice(0, 3).map(trace => Array.from(trace.y))"""
-DRAWN = """() =>
-  document.querySelector(".qwqlab-microscope .js-plotly-plot")?.data?.[0]?.y?.length > 0"""
 
 
 def main() -> None:
@@ -56,13 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--moves", type=int, default=40)
     args = parser.parse_args()
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    browser = find_chromium()
     if browser is None:
-        raise SystemExit("There is no Chromium: run `sudo apt-get install chromium`.")
+        raise SystemExit(NO_BROWSER)
     cells = [make_cell(SHOW), make_cell(TIME.format(moves=args.moves))]
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_notebook(cells, Path(folder), Path(browser)) as lab,
+        open_notebook(cells, Path(folder), browser) as lab,
     ):
         lab.run_all()
         tell("in the kernel", float(lab.page.evaluate(OUTPUT)), KERNEL_LIMIT)

@@ -1,7 +1,7 @@
 """Draw the README's central figure from the experiment's results, with no network.
 
-    qwqlab reproduce --json build/results.json
-    python docs/make_figure.py build/results.json docs/trade_off.png
+    qwqlab reproduce --json docs/trade_off.json
+    python docs/make_figure.py docs/trade_off.json docs/trade_off.png
 
 A headless Chromium draws it, the one that the browser tests use; the ending of the picture's name
 says the format: png (twice the resolution, for print) or svg. It prints the sentence that belongs
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,8 +23,9 @@ from playwright.sync_api import sync_playwright
 from qwqlab.drawing import WIDTH, Drawing
 from qwqlab.plots import draw_trade_off
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from lab_page import CHROMIUM, NO_BROWSER, find_chromium
+
 SNAP = "options => Plotly.toImage(document.querySelector('.js-plotly-plot'), options)"
 
 
@@ -36,9 +36,9 @@ def main() -> int:
     parser.add_argument("picture", type=Path, help="a .png or .svg to write")
     parser.add_argument("--against", choices=["loops", "runaways"], default="loops")
     args = parser.parse_args()
-    browser = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    browser = find_chromium()
     if browser is None:
-        print("There is no Chromium: run `sudo apt-get install chromium`.", file=sys.stderr)
+        print(NO_BROWSER, file=sys.stderr)
         return 1
     arms = json.loads(args.results.read_text(encoding="utf-8"))["arms"]
     drawing = draw_trade_off([SimpleNamespace(**arm) for arm in arms], args.against)
@@ -47,7 +47,7 @@ def main() -> int:
     return 0
 
 
-def render(drawing: Drawing, kind: str, browser: str) -> bytes:
+def render(drawing: Drawing, kind: str, browser: Path) -> bytes:
     """A drawing's figure as the bytes of a png or an svg."""
     options = {
         "format": kind,
@@ -56,7 +56,7 @@ def render(drawing: Drawing, kind: str, browser: str) -> bytes:
         "scale": 2 if kind == "png" else 1,
     }
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=ARGS)
+        chromium = playwright.chromium.launch(executable_path=browser, args=CHROMIUM)
         page = chromium.new_page()
         page.set_content(drawing.figure.to_html(include_plotlyjs=True))
         page.wait_for_selector(".js-plotly-plot .main-svg")

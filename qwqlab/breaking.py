@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
-from .pycode import check_text, find_block
+from .pycode import Block, CodeCheck, check_text, find_block
 from .records import Run
 
 
-@dataclass(frozen=True)
-class Break:
-    """step: the token that is blamed. reason: how the program fails. escaped: whether that token
-    lay outside the raw nucleus; otherwise it is merely the first on the line that fails."""
-
-    step: int
-    reason: str
-    escaped: bool
-
-
-def find_break(run: Run, pieces: Sequence[str]) -> Break | None:
-    """The token that broke a run's first fenced program; None for a valid one, or none at all.
+def find_break(run: Run, pieces: Sequence[str]) -> int | None:
+    """The step that broke a run's first fenced program; None for a valid one, or none at all.
 
     pieces are the texts that the run's tokens added. Blamed is the first escape on the line that
     fails: that of the syntax error, or of the first use of a name that nothing binds. Without one
@@ -30,9 +19,7 @@ def find_break(run: Run, pieces: Sequence[str]) -> Break | None:
     first token of the line. A program that was only cut off was not broken by a token.
     """
     check, block = check_text(run.text), find_block(run.text)
-    if check.valid or block is None or not check.line:
-        return None
-    if not block.closed and run.runaway and not check.unbound:
+    if check.valid or block is None or not check.line or _is_cut_off(check, block, run):
         return None
     starts = [0, *accumulate(len(piece) for piece in pieces)]
     top, _ = _bounds(run.text, block.line)
@@ -40,8 +27,16 @@ def find_break(run: Run, pieces: Sequence[str]) -> Break | None:
     escapes = [step for step in run.escapes if starts[step + 1] > top and starts[step] < end]
     on_line = [step for step in escapes if starts[step + 1] > begin]
     if escapes:
-        return Break((on_line or escapes[-1:])[0], check.reason, True)
-    return Break(bisect_left(starts, begin + 1) - 1, check.reason, False)
+        return (on_line or escapes[-1:])[0]
+    return bisect_left(starts, begin + 1) - 1
+
+
+def _is_cut_off(check: CodeCheck, block: Block, run: Run) -> bool:
+    """Whether all that a program lacks is its end, which the limit took."""
+    if block.closed or run.stop == "end" or check.unbound:
+        return False
+    at_the_end = check.line >= len(block.source.rstrip().splitlines())
+    return at_the_end or "never closed" in check.problem or "unterminated" in check.problem
 
 
 def _bounds(text: str, line: int) -> tuple[int, int]:

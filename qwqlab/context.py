@@ -41,7 +41,6 @@ class Context(Handle):
                 f"no context of {n_seq} x {n_ctx} tokens: {last_error()}; ask for less"
             )
         self._tokens = C.llama_batch_init(max(n_ctx, n_seq), 0, 1)
-        self._capacity = max(n_ctx, n_seq)
 
     def close(self) -> None:
         """Free the cache."""

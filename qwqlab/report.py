@@ -28,8 +28,9 @@ table {{ border-collapse: collapse }} td, th {{ padding: .2em .7em; border: 1px 
 <h2>One run of each arm</h2>
 <p>The same prompt and seed in every arm: the first that no penalty solves and repeat_penalty 1.1
 in llama.cpp's order does not, where there is one. Underlined: escapes, tokens that lie outside what
-top_k and top_p leave of the model's own distribution. In white on red: the token that broke the
-program, the first escape on the line that fails or the last one before it.</p>
+top_k and top_p leave of the model's own distribution. In white on red: the token that is
+blamed for a broken program, the first escape on the line that fails or else the last one before it;
+in a program without escapes, where the model itself went wrong, the first token of that line.</p>
 {samples}</html>
 """
 
@@ -97,7 +98,7 @@ def pick_samples(runs: Sequence[Run]) -> list[Run]:
 
 def show_sample(run: Run, engine: Engine) -> RunText:
     """A run's text with its escapes and the token that broke its program marked."""
-    found = find_break(run, list(decode_steps(run, engine)))
+    step = find_break(run, list(decode_steps(run, engine)))
     verdict = check_text(run.text).reason or "valid"
     title = f"{run.request.label.rsplit(' | ', 1)[0]} ({verdict})"
-    return show_run(run, engine, breaking=found.step if found else None, title=title)
+    return show_run(run, engine, breaking=step, title=title)

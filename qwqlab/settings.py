@@ -50,7 +50,7 @@ FLOAT_MAX = 3.4e38
 # llama.cpp divides logits by it: zero and what has no finite inverse are refused there too.
 SMALLEST_PENALTY = 1e-38
 
-_BIAS = re.compile(r"\s*(?P<token>\d{1,10})\s*(?P<bias>[+-]\s*[\w.]+)")
+_BIAS = re.compile(r"\s*(?P<token>\d{1,10})\s*(?P<sign>[+-])\s*(?P<bias>\d*\.?\d+|(?<=-)inf)")
 
 SETTINGS = (
     Setting("temp", ("--temp", "--temperature"), "temperature", float, 0, FLOAT_MAX, 1.0,
@@ -157,30 +157,28 @@ def parse_bias(text: str) -> tuple[int, float]:
     ((15043, -0.5), (2, -inf))
     """
     match = _BIAS.fullmatch(text)
-    try:
-        token, bias = int(match["token"]), float(match["bias"].replace(" ", ""))  # type: ignore[index]
-    except (TypeError, ValueError):
-        token, bias = -1, math.nan
-    if math.isnan(bias) or bias == math.inf or token > INT_MAX:
+    if match is None or int(match["token"]) > INT_MAX:
         raise SettingError(f"logit_bias={text!r} is not TOKEN_ID+BIAS or TOKEN_ID-BIAS")
-    return token, bias
+    return int(match["token"]), float(match["sign"] + match["bias"])
 
 
 def check_biases(given: Any) -> tuple[str, ...]:
     """A list of texts that `parse_bias` reads."""
-    if isinstance(given, str) or not all(isinstance(each, str) for each in given):
-        raise SettingError(f"logit_bias={given!r} must be a list of texts such as '15043+1'")
-    for text in given:
+    texts = _check_texts("logit_bias", given)
+    for text in texts:
         parse_bias(text)
-    return tuple(given)
+    return texts
 
 
 def check_breakers(breakers: Any) -> tuple[str, ...]:
     """DRY's sequence breakers: texts, none of them empty."""
-    if isinstance(breakers, str) or not all(isinstance(b, str) and b for b in breakers):
-        raise SettingError(
-            f"dry_sequence_breakers={breakers!r} must be a list of strings that are not empty"
-        )
-    if any("\0" in b for b in breakers):
+    texts = _check_texts("dry_sequence_breakers", breakers)
+    if any("\0" in text for text in texts):
         raise SettingError("dry_sequence_breakers may not hold a NUL character")
-    return tuple(breakers)
+    return texts
+
+
+def _check_texts(name: str, given: Any) -> tuple[str, ...]:
+    if not isinstance(given, (list, tuple)) or not all(isinstance(t, str) and t for t in given):
+        raise SettingError(f"{name}={given!r} must be a list of strings that are not empty")
+    return tuple(given)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from lab_page import NO_BROWSER, find_chromium
 
 from qwqlab import catalog, paths, toolchain
 from qwqlab.engine import Engine
 from qwqlab.experiment import LOADING
 from qwqlab.loading import Loading
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # llama-completion's last word on stderr, after the whole text went to stdout.
 LAST_WORD = "graphs reused"
@@ -48,18 +47,24 @@ def llama_completion() -> Callable[[Sequence[str]], str]:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Path:
-    """The browser that drives JupyterLab; a test that needs it is skipped where there is none.
+def lacking() -> Callable[[str], NoReturn]:
+    """A function that skips a test for what is not on this machine, with the reason.
 
-    In continuous integration (CI=true) its absence is a failure.
+    In continuous integration (CI=true) everything must be there: what lacks is a failure.
     """
-    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
-    if found is None:
-        reason = f"none of {', '.join(BROWSERS)} is on PATH: run `sudo apt-get install chromium`"
+
+    def end(reason: str) -> NoReturn:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return Path(found)
+
+    return end
+
+
+@pytest.fixture(scope="session")
+def chromium(lacking: Callable[[str], NoReturn]) -> Path:
+    """The browser that drives JupyterLab."""
+    return find_chromium() or lacking(NO_BROWSER)
 
 
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +27,9 @@ SETTINGS: dict[str, dict[str, object]] = {
 CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update",
             "--disable-sync"]  # fmt: skip
+# Whether a microscope's chart holds its bars.
+DRAWN = """() =>
+  document.querySelector(".qwqlab-microscope .js-plotly-plot")?.data?.[0]?.y?.length > 0"""
 READY = """() => {
   const kernel = window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel;
   return kernel?.connectionStatus === "connected" && kernel.status === "idle";
@@ -39,6 +43,15 @@ PROGRESS = """() => {
     errors: outputs.filter(o => o.output_type === "error").map(o => `${o.ename}: ${o.evalue}`),
   };
 }"""
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NO_BROWSER = f"none of {', '.join(BROWSERS)} is on PATH: run `sudo apt-get install chromium`"
+
+
+def find_chromium() -> Path | None:
+    """The first of BROWSERS that is on PATH."""
+    return next((Path(path) for path in map(shutil.which, BROWSERS) if path), None)
 
 
 class LabPage:

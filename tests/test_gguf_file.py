@@ -7,7 +7,9 @@ import random
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import malformed
 import pytest
@@ -338,10 +340,10 @@ def test_the_catalogs_own_file_needs_no_trial(
     check_loads(path)
 
 
-@pytest.mark.skipif(llama_source.find_source() is None, reason="needs llama.cpp's source")
-def test_the_table_of_types_is_that_of_gguf_py(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = llama_source.find_source()
-    assert source is not None
+def test_the_table_of_types_is_that_of_gguf_py(
+    monkeypatch: pytest.MonkeyPatch, lacking: Callable[[str], NoReturn]
+) -> None:
+    source = llama_source.find_source() or lacking("llama.cpp's source is not here")
     monkeypatch.syspath_prepend(str(source / "gguf-py"))
     from gguf import constants  # type: ignore[import-not-found]
 

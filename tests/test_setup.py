@@ -10,8 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -124,10 +126,10 @@ def test_the_bindings_and_the_source_of_the_tools_are_one_version() -> None:
     assert str(needed.specifier) == f"=={sdist.version}"
 
 
-def test_the_downloaded_source_is_the_pinned_one() -> None:
+def test_the_downloaded_source_is_the_pinned_one(lacking: Callable[[str], NoReturn]) -> None:
     archive = llama_source.archive_path()
     if not archive.is_file():
-        pytest.skip(f"{archive} is not here: llama.cpp was not built from it")
+        lacking(f"{archive} is not here: llama.cpp was not built from it")
     assert sha256_of(archive) == llama_source.SDIST.sha256
     assert archive.stat().st_size == llama_source.SDIST.size
 
@@ -233,23 +235,31 @@ def test_the_script_for_continuous_integration_is_a_program() -> None:
 def test_no_file_names_a_registry_or_a_place_on_one_machine() -> None:
     hosts = ["py" + "pi.org", "python" + "hosted.org", "registry." + "npmjs", "deb." + "debian.org"]
     places = ["/work" + "/", "/tmp" + "/w/", "/root" + "/", "/opt" + "/wheels", "/opt" + "/py"]
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode != 0:
-        pytest.skip("this is no git checkout")
-    found = []
-    for name in filter(None, listed.stdout.split("\0")):
-        path = CHECKOUT / name
-        content = path.read_bytes() if path.is_file() else b""
+    found, seen = [], 0
+    for path in list_files():
+        content = path.read_bytes()
+        seen += 1
         if b"\0" not in content:
             text = content.decode("utf-8", "replace")
-            found += [f"{name}: {word}" for word in (*hosts, *places) if word in text]
+            found += [f"{path}: {word}" for word in (*hosts, *places) if word in text]
     assert found == []
+    assert seen > 100
+
+
+def list_files() -> Iterator[Path]:
+    """The project's own files: all but what .gitignore names, .git and other environments."""
+    ignored = [line.rstrip("/") for line in (CHECKOUT / ".gitignore").read_text().split()]
+    for folder, names, files in os.walk(CHECKOUT):
+        names[:] = [
+            name
+            for name in names
+            if name != ".git"
+            and not any(fnmatch(name, pattern) for pattern in ignored)
+            and not (Path(folder) / name / "pyvenv.cfg").exists()
+        ]
+        for name in files:
+            if name != ".git" and not any(fnmatch(name, pattern) for pattern in ignored):
+                yield Path(folder) / name
 
 
 def load_notebook_checks() -> Any:
@@ -349,3 +359,25 @@ def test_every_module_stands_in_the_house_and_imports_only_what_stands_above_it(
     ]
     # The one door that opens upwards: `Sampling.inert()`, asked when it is called.
     assert upward == ["sampling imports inert"]
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_run_that_it_shows() -> None:
+    arms = json.loads((CHECKOUT / "docs" / "trade_off.json").read_text())["arms"]
+    counted = {arm["name"]: (arm["valid_code"], arm["loops"]) for arm in arms}
+    rows = re.findall(
+        r"(?m)^\| (.+) \| (\d+) of 48 \| (\d) of 8 \|$", (CHECKOUT / "README.md").read_text()
+    )
+    told = {name: (int(valid), int(loops)) for name, valid, loops in rows}
+    assert told == {
+        "no penalty": counted["no penalty"],
+        "llama.cpp's order, repeat_penalty 1.1": counted["llama.cpp order, 1.1"],
+        "llama.cpp's order, 1.5": counted["llama.cpp order, 1.5"],
+        "the article's order with `penalties` put back, 1.1": counted[
+            "article's list with penalties, 1.1"
+        ],
+        "the article's order with `penalties` put back, 1.5": counted[
+            "article's list with penalties, 1.5"
+        ],
+        "the article's list, 1.1 and 1.5 (the same texts)": counted["article's list, 1.1"],
+    }
+    assert counted["article's list, 1.1"] == counted["article's list, 1.5"]

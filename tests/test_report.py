@@ -1,0 +1,43 @@
+"""The report of the experiment, from a few real runs."""
+
+from __future__ import annotations
+
+import re
+
+from qwqlab.engine import Engine
+from qwqlab.experiment import LOADING, Plan, count, list_arms, plan_requests
+from qwqlab.ladder import sweep_copy
+from qwqlab.pycode import is_valid
+from qwqlab.records import Request, Run
+from qwqlab.report import make_table, pick_samples, show_sample, write_report
+from qwqlab.sweep import sweep
+
+
+def test_the_report_shows_every_arm_and_runs_nothing_of_a_models(model_path, tmp_path):
+    with Engine(sweep_copy(model_path), LOADING) as engine:
+        runs = sweep(engine, plan_requests(Plan(2, 1, 90, 1, 1, 20)))
+        results = count(runs)
+        picked = pick_samples(runs)
+        samples = [show_sample(run, engine) for run in picked]
+    page = write_report(tmp_path / "a" / "report.html", results, samples, "<b>model", "build")
+    text = page.read_text(encoding="utf-8")
+    assert [run.request.label for run in picked] == [f"{arm} | code" for arm in list_arms()]
+    assert len({(run.request.prompt, run.request.seed) for run in picked}) == 1
+    assert len(make_table(results)) == len(list_arms())
+    assert "&lt;b&gt;model" in text
+    markup = re.sub(r"(?s)<script.*?</script>", "", text)
+    assert not re.search(r'(src|href)="(https?:)?//', markup)
+    for run, sample in zip(picked, samples, strict=True):
+        assert sample.html in text
+        # What is valid has no breaking token, and no text has two.
+        assert sample.html.count("font-weight:bold") <= (not is_valid(run.text))
+
+
+def test_a_tag_that_a_model_wrote_stays_text(engine, code_prompt):
+    written = "```python\n<script>alert(1)</script>\n```"
+    tokens = tuple(engine.model.tokenize(written))
+    request = Request(code_prompt, label="an arm | code")
+    run = Run(request, 1, tokens, written, "end", (0,) * len(tokens), (5,), 0.0)
+    page = show_sample(run, engine).html
+    assert "script" in page
+    assert "<script" not in page
