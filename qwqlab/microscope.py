@@ -120,11 +120,11 @@ class Microscope(Panel):
             "run": make_button("Run again", self.rerun, "a new run with these settings"),
             "stop": make_button("Stop", self.stop, "end the run under way"),
         }
-        left = widgets.VBox([self.controls.box], layout={"flex": "0 1 320px"})
+        left = widgets.VBox([self.controls.box], layout={"flex": "0 0 314px"})
         right = widgets.VBox(
             [self.outcome, FitWidth(), self.figure, self.summary, self.table,
              widgets.HBox([self.divergence, self._go])],
-            layout={"flex": "1 1 470px", "min_width": "0", "overflow": "hidden"},
+            layout={"flex": "1 1 535px", "min_width": "0", "overflow": "hidden"},
         )  # fmt: skip
         children = [
             widgets.HBox([self.step, *self.buttons.values()], layout={"flex_flow": "row wrap"}),
