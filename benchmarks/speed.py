@@ -3,8 +3,8 @@
     python -m qwqlab.toolchain llama-server     # once: builds the server too
     python benchmarks/speed.py [--prompts 8] [--seeds 8] [--tokens 256]
 
-All sides read the same file, the lab's copy for sweeps, with the same flags. The prompts invite
-long answers, so that the batch stays full to the end, as llama-batched-bench's does.
+All sides read the same file, the lab's copy for sweeps, with the same flags, and go on past the
+end of an answer, so that every run has all its tokens, as those of llama-batched-bench have.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 from qwqlab import toolchain
 from qwqlab.engine import Engine
@@ -41,8 +42,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=256)
     args = parser.parse_args()
+    sampling = replace(PRESETS["official"], ignore_eos=True)
     requests = [
-        Request(prompt, PRESETS["official"], seed, args.tokens)
+        Request(prompt, sampling, seed, args.tokens)
         for prompt in read_prompts("long")[: args.prompts]
         for seed in range(args.seeds)
     ]
@@ -180,7 +182,8 @@ def ask(url: str, request: Request) -> None:
     s = request.sampling
     body = {"prompt": request.prompt, "n_predict": request.n_predict, "seed": request.seed,
             "samplers": list(s.samplers), "temperature": s.temp, "top_k": s.top_k,
-            "top_p": s.top_p, "min_p": s.min_p, "repeat_penalty": s.repeat_penalty}  # fmt: skip
+            "top_p": s.top_p, "min_p": s.min_p, "repeat_penalty": s.repeat_penalty,
+            "ignore_eos": s.ignore_eos}  # fmt: skip
     post = urllib.request.Request(
         f"{url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )

@@ -24,7 +24,7 @@ class Context(Handle):
 
     def __init__(self, model: Model, loading: Loading, n_seq: int, n_ctx: int) -> None:
         self.model, self.n_seq, self.n_ctx = model, n_seq, n_ctx
-        self._tokens: Any = None
+        self._batch = Tokens(max(n_ctx, n_seq))
         # Where the logits lie, seen as an array: seldom another, and slow to make.
         self._view: tuple[tuple[int, int], Matrix] | None = None
         # Handed to every graph node: strlen says "go on" while the string is empty. A Python
@@ -40,13 +40,10 @@ class Context(Handle):
             raise ContextError(
                 f"no context of {n_seq} x {n_ctx} tokens: {last_error()}; ask for less"
             )
-        self._tokens = C.llama_batch_init(max(n_ctx, n_seq), 0, 1)
 
     def close(self) -> None:
         """Free the cache."""
         if self._pointer:
-            if self._tokens:
-                C.llama_batch_free(self._tokens)
             C.llama_free(self._pointer)
             self._pointer = None
 
@@ -68,9 +65,9 @@ class Context(Handle):
         logits: Matrix | None = None
         for start in range(0, len(tokens), size):
             part = tokens[start : start + size]
-            for i, token in enumerate(part):
-                self._put(i, token, start + i, seq, i == len(part) - 1)
-            logits = self._decode(len(part), 1)
+            positions = range(start, start + len(part))
+            self._batch.fill(part, positions, seqs=seq, wanted=slice(len(part) - 1, None))
+            logits = self._decode(n_outputs=1)
         assert logits is not None
         return logits
 
@@ -79,9 +76,8 @@ class Context(Handle):
 
         Gives a view of their logits, shape (len(tokens), n_vocab), valid until the next decode.
         """
-        for seq, (token, position) in enumerate(zip(tokens, positions, strict=True)):
-            self._put(seq, token, position, seq, True)
-        return self._decode(len(tokens), len(tokens))
+        self._batch.fill(tokens, positions, seqs=range(len(tokens)), wanted=slice(None))
+        return self._decode(n_outputs=len(tokens))
 
     def copy(self, source: int, target: int) -> None:
         """Make a sequence's cache a copy of another's."""
@@ -93,19 +89,8 @@ class Context(Handle):
         """Forget what a sequence holds after its first n_keep tokens."""
         C.llama_memory_seq_rm(C.llama_get_memory(self.handle), seq, n_keep, -1)
 
-    @property
-    def _batch(self) -> Any:
-        # Closing the context frees its batch too, and writing to that would end the process.
-        return self._tokens if self.handle else None
-
-    def _put(self, i: int, token: int, position: int, seq: int, logits: bool) -> None:
-        batch = self._batch
-        batch.token[i], batch.pos[i], batch.logits[i] = token, position, logits
-        batch.n_seq_id[i], batch.seq_id[i][0] = 1, seq
-
-    def _decode(self, n_tokens: int, n_outputs: int) -> Matrix:
-        self._batch.n_tokens = n_tokens
-        status = C.llama_decode(self.handle, self._batch)
+    def _decode(self, n_outputs: int) -> Matrix:
+        status = C.llama_decode(self.handle, self._batch.native)
         if status == 2:
             self._abort[0] = b"\0"
             raise Aborted
@@ -119,8 +104,40 @@ class Context(Handle):
         return self._view[1]
 
 
+class Tokens:
+    """A batch for llama_decode, in arrays of Python's own: each token in one sequence."""
+
+    def __init__(self, capacity: int) -> None:
+        self._token, self._pos, self._seq = np.zeros((3, capacity), dtype=np.int32)
+        self._n_seq = np.ones(capacity, dtype=np.int32)
+        self._wanted = np.zeros(capacity, dtype=np.int8)
+        # What llama.cpp reads is a pointer to each token's list of sequences, here of one.
+        self._seqs = self._seq.ctypes.data + self._seq.itemsize * np.arange(capacity)
+        self.native = C.llama_batch(
+            token=_pointer(self._token, C.llama_token),
+            pos=_pointer(self._pos, C.llama_pos),
+            n_seq_id=_pointer(self._n_seq, ctypes.c_int32),
+            seq_id=_pointer(self._seqs, ctypes.POINTER(C.llama_seq_id)),
+            logits=_pointer(self._wanted, ctypes.c_int8),
+        )
+
+    def fill(
+        self, tokens: Sequence[int], positions: Sequence[int], seqs: int | range, wanted: slice
+    ) -> None:
+        """Put tokens in, with their positions and sequences; `wanted`: whose logits to give."""
+        n_tokens = self.native.n_tokens = len(tokens)
+        self._token[:n_tokens], self._pos[:n_tokens] = tokens, positions
+        self._seq[:n_tokens] = seqs
+        self._wanted[:n_tokens] = False
+        self._wanted[:n_tokens][wanted] = True
+
+
 class Aborted(Exception):
     """A decode was stopped by `Context.abort`."""
+
+
+def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
 def _context_params(loading: Loading, n_seq: int, n_ctx: int) -> Any:

@@ -24,17 +24,27 @@ def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, b
     (2, True)
     """
     logit = logits[token]
-    rank = int(np.count_nonzero(logits > logit))
+    is_above = logits > logit
+    rank = int(np.count_nonzero(is_above))
     if rank == 0:
         return 0, False
     if 0 < top_k <= rank:
         return rank, True
     if top_p >= 1:
         return rank, False
+    above = logits[np.flatnonzero(is_above)]
+    top = above.max()
+    mass = _weigh(above, top)
+    # Usually its own weight settles it: whatever else is kept makes the share above it smaller.
+    if mass < (top_p + TOLERANCE) * (mass + _weigh(logit, top)):
+        return rank, False
     kept = _largest(logits, top_k) if 0 < top_k < len(logits) else logits
-    weights = np.exp((kept - kept.max()).astype(np.float64))
-    above = weights[kept > logit].sum() / weights.sum()
-    return rank, bool(above >= top_p + TOLERANCE)
+    return rank, bool(mass >= (top_p + TOLERANCE) * _weigh(kept, top))
+
+
+def _weigh(logits: Matrix | np.float32, top: np.float32) -> float:
+    """The summed weight of tokens, of which one with logit `top` has 1."""
+    return float(np.exp(np.subtract(logits, top, dtype=np.float64)).sum())
 
 
 def _largest(logits: Matrix, count: int) -> Matrix:
