@@ -130,7 +130,9 @@ def time_batched_bench(engine: Engine, n_prompt: int, n_tokens: int, width: int)
 
 def time_server(engine: Engine, requests: Sequence[Request]) -> float:
     """Seconds that llama-server takes for all requests at once, a slot each."""
-    with serve(engine, len(requests)) as url, ThreadPoolExecutor(len(requests)) as pool:
+    cells = max(len(engine.model.tokenize(r.prompt)) + r.n_predict for r in requests)
+    cells = -(-cells // 256) * 256
+    with serve(engine, len(requests), cells) as url, ThreadPoolExecutor(len(requests)) as pool:
         ask(url, requests[0])  # as the lab's engine, it is warm when the clock starts
         started = time.perf_counter()
         list(pool.map(lambda request: ask(url, request), requests))
@@ -146,12 +148,12 @@ def time_processes(engine: Engine, requests: Sequence[Request]) -> float:
 
 
 @contextmanager
-def serve(engine: Engine, slots: int) -> Iterator[str]:
-    """The address of a llama-server with so many slots."""
+def serve(engine: Engine, slots: int, cells: int) -> Iterator[str]:
+    """The address of a llama-server with so many slots, of so many tokens each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    args = ["-m", engine.path, "--port", port, "-np", slots, "-c", 512 * slots, "--no-webui",
+    args = ["-m", engine.path, "--port", port, "-np", slots, "-c", cells * slots, "--no-webui",
             "-t", engine.loading.threads(), *engine.loading.flags()]  # fmt: skip
     program = [str(toolchain.tool("llama-server")), *map(str, args)]
     server = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -188,7 +190,8 @@ def ask(url: str, request: Request) -> None:
         f"{url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(post) as answer:
-        answer.read()
+        n_tokens = json.load(answer)["tokens_predicted"]
+    assert n_tokens == request.n_predict, f"llama-server gave {n_tokens} tokens"
 
 
 if __name__ == "__main__":

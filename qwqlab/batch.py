@@ -43,46 +43,54 @@ class Slot:
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
     )
 
+    def take(self, token: int, row: Matrix) -> None:
+        """Take down a drawn token, and where it stood in its row of logits."""
+        sampling = self.request.sampling
+        rank, escape = locate(row, token, sampling.top_k, sampling.top_p)
+        if escape:
+            self.escapes.append(len(self.tokens))
+        if self.logits is not None:
+            self.logits.append(row.copy())
+        self.tokens.append(token)
+        self.ranks.append(rank)
+
 
 class Drawer:
     """Draws the next token of many slots, on all threads at once."""
 
     def __init__(self, model: Model, n_threads: int) -> None:
-        self.n_threads, self.model = n_threads, model
+        self.n_threads = n_threads
         self._pool = ThreadPoolExecutor(n_threads)
-        self._candidates = threading.local()
+        self._candidates = Candidates(model.n_vocab)
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
 
-    def draw(self, slots: Sequence[Slot], rows: Matrix) -> None:
-        """Draw the next token of each slot from its row of logits, on all threads."""
+    def draw_first(self, slot: Slot, row: Matrix) -> None:
+        """Draw a slot's first token, from the logits that its prompt left."""
+        slot.take(slot.chain.draw(self._candidates, row), row)
+
+    def draw(self, slots: Sequence[Slot], context: Context, rows: Matrix) -> None:
+        """Draw the next token of each slot from its row of what was decoded, on all threads."""
+        places = range(len(slots))
+
+        def draw_some(part: range) -> None:
+            for place in part:
+                token = slots[place].chain.sample(context, place)
+                slots[place].take(token, rows[place])
+
         if len(slots) == 1:
-            self._draw_some(slots, rows)
+            draw_some(places)
             return
-        parts = np.array_split(np.arange(len(slots)), self.n_threads)
-        ends = [(part[0], part[-1] + 1) for part in parts if len(part)]
+        share = -(-len(slots) // self.n_threads)
+        parts = [places[start : start + share] for start in places[::share]]
         try:
-            jobs = [self._pool.submit(self._draw_some, slots[a:b], rows[a:b]) for a, b in ends]
+            jobs = [self._pool.submit(draw_some, part) for part in parts]
         except RuntimeError:
             raise Aborted from None  # Python is ending, and its pools take no more work
         for job in jobs:
             job.result()
-
-    def _draw_some(self, slots: Sequence[Slot], rows: Matrix) -> None:
-        if not hasattr(self._candidates, "own"):
-            self._candidates.own = Candidates(self.model.n_vocab)
-        for slot, row in zip(slots, rows, strict=True):
-            token = slot.chain.draw(self._candidates.own, row)
-            sampling = slot.request.sampling
-            rank, escape = locate(row, token, sampling.top_k, sampling.top_p)
-            if escape:
-                slot.escapes.append(len(slot.tokens))
-            if slot.logits is not None:
-                slot.logits.append(row.copy())
-            slot.tokens.append(token)
-            slot.ranks.append(rank)
 
 
 class Batch:
@@ -125,7 +133,7 @@ class Batch:
                         [slot.tokens[-1] for slot in self.slots],
                         [slot.n_prompt + len(slot.tokens) - 1 for slot in self.slots],
                     )
-                    self.drawer.draw(self.slots, rows)
+                    self.drawer.draw(self.slots, self.context, rows)
                     yield from self._collect()
                 if self.stop.is_set():
                     raise Aborted
@@ -157,7 +165,7 @@ class Batch:
                 self.slots.pop()
                 yield index, self._finish(slot, "length")
                 continue
-            self.drawer.draw([slot], self.held[1])
+            self.drawer.draw_first(slot, self.held[1][0])
             if run := self._advance(slot):
                 self.slots.pop()
                 yield slot.index, run

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .context import Context
 from .native import C, Handle, Matrix, Model
 from .sampling import Sampling
 from .settings import parse_bias
@@ -79,8 +80,15 @@ class Chain(Handle):
         for token in tokens:
             C.llama_sampler_accept(self.handle, token)
 
+    def sample(self, context: Context, row: int) -> int:
+        """Draw the next token from a row of what the context has just decoded, and accept it.
+
+        All of it is one call into llama.cpp, so other threads of Python can do the same.
+        """
+        return int(C.llama_sampler_sample(self.handle, context.handle, row))
+
     def draw(self, candidates: Candidates, logits: Matrix) -> int:
-        """Draw the next token from one row of logits, and accept it."""
+        """Draw the next token from a row of logits that was kept, and accept it."""
         candidates.fill(logits)
         self.apply(candidates)
         token = candidates.selected()

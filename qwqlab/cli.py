@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import paths
-from .errors import QwqlabError
+from .errors import QwqlabError, SettingError, StoreError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +59,9 @@ def _make_parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--model", default="smollm2-135m")
     reproduce.add_argument("--json", type=Path, help="write the counts there")
     reproduce.add_argument("--store", type=Path, help="the store of runs (SQLite)")
+    export = add("export", _export, "write a store of runs as a table or as JSON")
+    export.add_argument("store", type=Path, help="the store of runs (SQLite)")
+    export.add_argument("file", type=Path, help="a .csv, or a .json with every run whole")
     return parser
 
 
@@ -124,11 +127,8 @@ def _doctor(args: argparse.Namespace, _: list[str]) -> int:
 def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
     from . import experiment, report, toolchain
     from .runs import RunStore
-    from .sweep import sweep
 
     started = time.perf_counter()
-    plan = experiment.QUICK if args.quick else experiment.FULL
-    requests = experiment.plan_requests(plan)
     name = "quick" if args.quick else "full"
     path = args.store or paths.runs_dir() / f"reproduce-{name}.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,11 +142,11 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
             print(f"{done} of {total} runs, {seconds:.0f} s", file=sys.stderr, flush=True)
 
     print(
-        f"Running {len(requests)} runs ({'1' if args.quick else '10'} min on two cores) ...",
+        f"Running the experiment ({'1' if args.quick else '9'} min on two cores) ...",
         file=sys.stderr,
     )
     with experiment.open_engine(args.model) as engine, RunStore(path) as store:
-        runs = sweep(engine, requests, store, "reproduce", on_run=tell)
+        runs = experiment.run_experiment(engine, args.quick, store, on_run=tell)
         seconds = time.perf_counter() - started
         results = experiment.count(runs)
         samples = [report.show_sample(run, engine) for run in report.pick_samples(runs)]
@@ -169,6 +169,19 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
             "runs_generated_tokens": generated,
         }
         args.json.write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def _export(args: argparse.Namespace, _: list[str]) -> None:
+    from .runs import RunStore
+
+    writers = {".csv": RunStore.export_csv, ".json": RunStore.export_json}
+    write = writers.get(args.file.suffix)
+    if write is None:
+        raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
+    if not args.store.is_file():
+        raise StoreError(f"{args.store} is not a file; `qwqlab reproduce` says where its runs are")
+    with RunStore(args.store) as store:
+        print(write(store, args.file))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from .errors import SettingError
 from .loading import FLAGS as LOADING_FLAGS
 from .loading import Loading
 from .sampling import Sampling
-from .settings import SETTINGS, STAGES, check_order
+from .settings import SETTINGS, STAGES, check_order, check_seed
 
-SEED_MAX = 2**32 - 2  # 2**32 - 1 asks llama.cpp for a random seed
 STAGE_LETTERS = dict(zip("edskypmxtia", STAGES, strict=True))
 _SAMPLING_FLAGS = {flag: setting for setting in SETTINGS for flag in setting.flags}
+# What stands before a shell's first pipe, redirection or separator.
+_WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
 _LOADING_FLAGS = {flag: name for name, flags in LOADING_FLAGS.items() for flag in flags}
 # Flags of llama-completion and llama-cli that don't touch the tokens, with how many values follow.
 _HARMLESS = {"-no-cnv": 0, "--no-conversation": 0, "--no-display-prompt": 0, "--no-warmup": 0,
@@ -114,17 +115,18 @@ def unescape(text: str) -> str:
 
 
 def _split(line: str) -> list[str]:
+    line = line.replace("\\\n", " ")
+    found = _WORDS.match(line)
+    words = found.group() if found else ""
+    operator = line[len(words) : len(words) + 1]
+    if operator in ("<", ">"):
+        line = re.sub(r"\s\d$", "", words)  # without the 2 of `2>&1`
+    elif operator in ("|", "&", ";"):
+        line = words
     try:
-        lexer = shlex.shlex(line.replace("\\\n", " "), posix=True, punctuation_chars="|<>&;")
-        lexer.whitespace_split = True
-        lexer.commenters = ""
-        words = list(lexer)
+        return shlex.split(line)
     except ValueError as error:
         raise SettingError(f"the command line does not parse: {error}") from None
-    end = next((i for i, word in enumerate(words) if word and set(word) <= set("|<>&;")), None)
-    if end and words[end - 1] == "2":  # the 2 of `2>&1`
-        end -= 1
-    return words[:end]
 
 
 class _Reader:
@@ -206,8 +208,8 @@ class _Reader:
             value = {"1": "on", "true": "on", "enabled": "on", "0": "off", "false": "off",
                      "disabled": "off", "-1": "auto"}.get(value, value)  # fmt: skip
         kind = type(getattr(Loading(), name))
-        if name == "n_gpu_layers" and value in ("auto", "all"):
-            value = "-1"
+        if name == "n_gpu_layers":
+            value = {"auto": "-1", "all": "-2"}.get(value, value)
         self._set(self.loading, name, flag, value if kind is str else _cast(flag, kind, value))
 
     def _value(self, flag: str) -> str:
@@ -238,13 +240,6 @@ def read_prompt(path: str | Path) -> str:
         return Path(path).read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise SettingError(f"the prompt file {path} cannot be read: {error.strerror}") from None
-
-
-def check_seed(seed: int) -> int:
-    """A seed that llama.cpp takes as it is. 2**32 - 1 and -1 would draw a random one."""
-    if not 0 <= seed <= SEED_MAX:
-        raise SettingError(f"seed={seed} is out of range; give 0 to {SEED_MAX}")
-    return seed
 
 
 def _cast(flag: str, kind: type, text: str) -> Any:

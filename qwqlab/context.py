@@ -97,6 +97,8 @@ class Context(Handle):
         if status != 0:
             raise ContextError(f"llama.cpp could not decode ({status}): {last_error()}")
         rows = C.llama_get_logits(self.handle)
+        if not rows:
+            raise ContextError("this model gives no logits; take one that generates text")
         key = ctypes.addressof(rows.contents), n_outputs
         if self._view is None or self._view[0] != key:
             shape = n_outputs, self.model.n_vocab

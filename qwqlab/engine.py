@@ -19,13 +19,13 @@ from .batch import Batch, Drawer, OnToken
 from .context import Context
 from .errors import BusyError, ContextError, SettingError
 from .loading import Loading
-from .native import Handle, Matrix, Model, has_gpu
+from .native import Closing, Matrix, Model, has_gpu
 from .records import Request, Run
 from .sampling import Sampling
 
 WIDTH_MAX = 255  # llama.cpp allows 256 sequences; one holds the shared prompt
 CELLS = 256  # llama.cpp pads what it reads of a cache to a multiple of this
-INTEGER_TYPES = {"Q4_0", "Q4_1", "Q8_0", "F32"}  # F32: the norms, which are not multiplied
+INTEGER_TYPES = {"Q4_0", "Q4_1", "Q8_0"}
 SPLIT_CACHES = {"f32", "f16"}
 PATIENCE = 10.0  # seconds that `close` gives another thread to end its run
 
@@ -40,7 +40,7 @@ def _close_all() -> None:
             engine.close()
 
 
-class Engine(Handle):
+class Engine(Closing):
     """A loaded GGUF and its runs, one `run` at a time: a second one raises `BusyError`.
 
     `stop` and `close` may come from any thread. Raises `ModelFileError` for a file that llama.cpp
@@ -52,7 +52,7 @@ class Engine(Handle):
         self.path = os.fspath(path)
         self.loading = loading or Loading()
         self.info = gguf_file.inspect(path)
-        gguf_file.check_loads(path)
+        gguf_file.check_loads(path, self.loading.override_kv)
         self.model = Model(path, self.loading)
         self._context: Context | None = None
         self._drawer = Drawer(self.model, self.loading.threads())
@@ -80,8 +80,8 @@ class Engine(Handle):
     def stop(self) -> None:
         """End the runs under way, from any thread; they come out with stop="stopped"."""
         self._stop.set()
-        if self._context is not None:
-            self._context.abort()
+        if (context := self._context) is not None:
+            context.abort()
 
     @property
     def n_ctx(self) -> int:
@@ -92,11 +92,13 @@ class Engine(Handle):
     def width_independent(self) -> bool:
         """Whether a run's tokens are the same alone and in a batch of any width.
 
-        True where every matrix is of an integer type, the CPU computes, and attention sums in one
-        order: without flash attention, or on a quantised cache. On a cache of floats llama.cpp
-        splits the sum of a lone sequence among its threads from 512 cells on, but no other's.
+        True where every matrix is of an integer type and in this one file, the CPU computes, and
+        attention sums in one order: without flash attention, or on a quantised cache. On a cache
+        of floats llama.cpp splits the sum of a lone sequence among its threads from 512 cells on,
+        but no other's.
         """
-        integer = set(self.info.bytes_by_type) <= INTEGER_TYPES
+        matrices = {tensor.type for tensor in self.info.tensors if len(tensor.shape) > 1}
+        integer = bool(matrices) and matrices <= INTEGER_TYPES and self.info.n_parts == 1
         on_cpu = self.loading.n_gpu_layers == 0 or not has_gpu()
         cache = {self.loading.cache_type_k, self.loading.cache_type_v}
         unsplit = self.loading.flash_attn == "off" or not cache & SPLIT_CACHES
@@ -135,6 +137,13 @@ class Engine(Handle):
         prompts = {r.prompt: self._tokenize(r.prompt) for r in requests}
         n_ctx = self._plan_context(requests, prompts)
         width = min(width, len(requests)) or 1
+        room = min(self.loading.n_batch, self.loading.n_ubatch)
+        if _count_sequences(width) > room:
+            raise SettingError(
+                f"width={width} does not fit: n_batch={self.loading.n_batch} and "
+                f"n_ubatch={self.loading.n_ubatch} leave room for {max(1, room - 1)}; raise them "
+                "or lower width"
+            )
         return self._run(requests, prompts, width, n_ctx, on_token, keep_logits)
 
     def _run(
@@ -147,10 +156,12 @@ class Engine(Handle):
         keep_logits: dict[int, Matrix] | None,
     ) -> Iterator[tuple[int, Run]]:
         with self._claimed():
-            context = self._open_context(width, n_ctx)
             # A stop that came when nothing ran any more must not end this run.
             self._stop.clear()
+            context = self._open_context(width, n_ctx)
             context.resume()
+            if self._stop.is_set():  # one that came while the context was opened must
+                context.abort()
             batch = Batch(context, self._drawer, width, self.n_ctx, requests, prompts, self._stop)
             yield from batch.run(on_token, keep_logits)
 
@@ -189,7 +200,7 @@ class Engine(Handle):
         return min(_round_up(need + 1), limit)
 
     def _open_context(self, width: int, n_ctx: int) -> Context:
-        n_seq = width + 1 if width > 1 else 1
+        n_seq = _count_sequences(width)
         old = self._context
         if old is not None and old.n_seq == n_seq and old.n_ctx >= n_ctx:
             for seq in range(n_seq):
@@ -203,6 +214,11 @@ class Engine(Handle):
         if self._context is not None:
             self._context.close()
             self._context = None
+
+
+def _count_sequences(width: int) -> int:
+    """Sequences that a batch needs: one more holds the prompt that several share."""
+    return width + 1 if width > 1 else 1
 
 
 def _round_up(n_tokens: int) -> int:

@@ -3,8 +3,9 @@
 The article compared its list of samplers with llama.cpp's default. The two differ in three things
 at once: whether `penalties` is in the list, the order, and min_p. Here one thing changes at a time:
 {penalties in, out} x {llama.cpp's order, the article's} at repeat_penalty 1.1 and 1.5, beside no
-penalty and greedy; min_p, DRY and all else are held. Short prompts ask for code, long ones invite
-loops.
+penalty and greedy. All arms with a repeat penalty have the article's DRY too, so what `penalties`
+and the order do is judged against the arm that has DRY alone. Short prompts ask for code, long ones
+invite loops.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from . import ladder, paths
+from . import paths
 from .engine import Engine
 from .fetch import model_path
 from .loading import Loading
 from .metrics import escape_rate, measure, wilson
 from .records import Request, Run
+from .requantize import sweep_copy
 from .runs import RunStore
 from .sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
 from .settings import DEFAULT_ORDER
@@ -34,6 +36,7 @@ ORDERS = {
     "article's list": ARTICLE_ORDER,
     "article's list with penalties": ARTICLE_ORDER_WITH_PENALTIES,
 }
+DRY_ALONE = "llama.cpp order without penalties"
 ARTICLE_AGAINST_DEFAULT = ("article's list with penalties", "llama.cpp order")
 PENALTIES = (1.1, 1.5)
 DRY_MULTIPLIER = 0.5  # the article's, in all arms that have a penalty
@@ -128,7 +131,7 @@ def plan_requests(plan: Plan) -> list[Request]:
 
 def open_engine(model: str = "smollm2-135m") -> Engine:
     """An engine for sweeps: the lab's own requantised copy of a model, loaded as LOADING says."""
-    return Engine(ladder.sweep_copy(model_path(model)), LOADING)
+    return Engine(sweep_copy(model_path(model)), LOADING)
 
 
 def run_experiment(
@@ -136,10 +139,10 @@ def run_experiment(
     quick: bool = False,
     store: RunStore | None = None,
     on_run: OnRun | None = None,
-) -> list[ArmResult]:
-    """Run the experiment, or what of it the store lacks, and count."""
+) -> list[Run]:
+    """Run the experiment, or what of it the store lacks; `count` counts its runs."""
     requests = plan_requests(QUICK if quick else FULL)
-    return count(sweep(engine, requests, store, "reproduce", on_run=on_run))
+    return sweep(engine, requests, store, "reproduce", on_run=on_run)
 
 
 def count(runs: Sequence[Run]) -> list[ArmResult]:
@@ -181,13 +184,17 @@ def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
 def summarize(results: Sequence[ArmResult]) -> str:
     """What the counts show, in sentences computed from them; differences are 95 % intervals."""
     arms = {arm.name: arm for arm in results}
-    plain = arms["no penalty"]
+    plain, dry = arms["no penalty"], arms[f"{DRY_ALONE}, {PENALTIES[0]}"]
     lines = [
-        f"Without a penalty {plain.valid_code} of {plain.runs} programs were valid, and "
-        f"{plain.loops} of {plain.long_runs} long runs looped. Against that:"
+        f"With no penalty at all {plain.valid_code} of {plain.runs} programs were valid, and "
+        f"{plain.loops} of {plain.long_runs} long runs looped.",
+        f"DRY alone ({DRY_ALONE}), against that: {_compare(dry, plain)}",
+        "Each of the following has the same DRY, and is judged against DRY alone.",
     ]
     for order in ("llama.cpp order", "article's list with penalties", "article's list"):
-        lines += [_compare(arms[f"{order}, {penalty}"], plain) for penalty in PENALTIES]
+        for penalty in PENALTIES:
+            arm = arms[f"{order}, {penalty}"]
+            lines.append(f"{arm.name}: {_compare(arm, dry)}")
     for penalty in PENALTIES:
         own, theirs = (arms[f"{order}, {penalty}"] for order in ARTICLE_AGAINST_DEFAULT)
         verdict = judge(own.valid_code, own.runs, theirs.valid_code, theirs.runs)
@@ -195,20 +202,20 @@ def summarize(results: Sequence[ArmResult]) -> str:
             f"The order alone, with `penalties` in it at {penalty}: {own.valid_code} of {own.runs} "
             f"valid programs in the article's, {theirs.valid_code} in llama.cpp's, {verdict}."
         )
-    for order in ("article's list", "llama.cpp order without penalties"):
+    for order in ("article's list", DRY_ALONE):
         mild, strong = (arms[f"{order}, {penalty}"] for penalty in PENALTIES)
         same = "identical" if mild.texts_sha256 == strong.texts_sha256 else "different"
         lines.append(f"{order}: 1.1 and 1.5 gave {same} texts.")
     return "\n".join(lines)
 
 
-def _compare(arm: ArmResult, plain: ArmResult) -> str:
-    code = judge(arm.valid_code, arm.runs, plain.valid_code, plain.runs)
-    loops = judge(arm.loops, arm.long_runs, plain.loops, plain.long_runs)
+def _compare(arm: ArmResult, other: ArmResult) -> str:
+    code = judge(arm.valid_code, arm.runs, other.valid_code, other.runs)
+    loops = judge(arm.loops, arm.long_runs, other.loops, other.long_runs)
     return (
-        f"{arm.name}: {arm.valid_code} of {arm.runs} programs valid, {code}; "
+        f"{arm.valid_code} of {arm.runs} programs valid, {code}; "
         f"{arm.loops} of {arm.long_runs} long runs looped"
-        + (f", {loops}." if arm.loops or plain.loops else ".")
+        + (f", {loops}." if arm.loops or other.loops else ".")
     )
 
 

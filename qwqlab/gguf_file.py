@@ -1,15 +1,18 @@
 """What a GGUF file says of itself, checked before llama.cpp sees it.
 
-`inspect` reads the header in Python. `check_loads` lets llama.cpp itself load the file, in a
-process of its own, so that a file which crashes llama.cpp cannot kill the notebook.
+`inspect` reads the header in Python. `check_loads` lets llama.cpp itself load the file and read a
+token with it, in a process of its own, so that a file which crashes llama.cpp cannot kill the
+notebook.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +23,26 @@ from .ggml_types import FILE_TYPES
 from .gguf_cursor import show
 from .gguf_reader import Summary, Tensor, read_header
 
-LOAD = """
-import os, sys
-from llama_cpp import llama_cpp as api
+REFUSED = 3
+LOAD = f"""
+import sys
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 except ImportError:
     pass
-api.llama_backend_init()
-params = api.llama_model_default_params()
-params.n_gpu_layers = 0
-params.use_extra_bufts = False
-model = api.llama_model_load_from_file(os.fsencode(sys.argv[1]), params)
-sys.exit(0 if model else 3)
+from qwqlab.context import Context
+from qwqlab.errors import QwqlabError
+from qwqlab.loading import Loading
+from qwqlab.native import C, Model
+C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
+loading = Loading(n_gpu_layers=0, override_kv=tuple(sys.argv[2:]))
+try:
+    with Model(sys.argv[1], loading) as model, Context(model, loading, 1, 256) as context:
+        context.prefill([0], 0)
+except QwqlabError as error:
+    print(error, file=sys.stderr)
+    sys.exit({REFUSED})
 """
 
 
@@ -177,32 +186,33 @@ def inspect(path: str | os.PathLike[str]) -> GGUFInfo:
     )
 
 
-def check_loads(path: str | os.PathLike[str], timeout: float = 900.0) -> None:
-    """Return if llama.cpp can load the file; ModelFileError with its own reason if not.
+def check_loads(
+    path: str | os.PathLike[str], override_kv: Sequence[str] = (), timeout: float = 900.0
+) -> None:
+    """Return if llama.cpp can use the file; ModelFileError with its own reason if not.
 
-    Loads vocabulary and tensors on the CPU, without a context, in a child process. A yes is
-    remembered for as long as the file and the library stay as they are; a file whose hash the
-    catalog fixes, and which `fetch` has checked, needs no child. ToolchainError if there is no
-    llama.cpp to ask. timeout in seconds.
+    Loads the file with these overrides on the CPU and decodes one token, in a child process. A
+    yes is remembered for as long as the file and the library stay as they are; a file whose hash
+    the catalog fixes, and which `fetch` has checked, needs no child unless something in it is
+    overridden. ToolchainError if there is no llama.cpp to ask. timeout in seconds.
     """
     path = Path(path)
-    if hashes.known_sha256(path) in catalog.fixed_hashes():
+    if not override_kv and hashes.known_sha256(path) in catalog.fixed_hashes():
         return
-    inspect(path)
+    info = inspect(path)
     library = toolchain.library_dir()
-    proof = _describe_state(path, library)
-    memory = paths.models_dir() / "loads.json"
-    if hashes.read_json(memory).get(str(path.resolve())) == proof:
+    proof = _describe_state(info, library)
+    memory, key = paths.models_dir() / "loads.json", " ".join([str(path.resolve()), *override_kv])
+    if hashes.read_json(memory).get(key) == proof:
         return
     environment = {
         **os.environ,
-        "LLAMA_CPP_LIB_PATH": str(library),
         "CUDA_VISIBLE_DEVICES": "-1",
         "GGML_NO_BACKTRACE": "1",
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-c", LOAD, str(path)],
+            [sys.executable, "-c", LOAD, str(path), *override_kv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -215,22 +225,50 @@ def check_loads(path: str | os.PathLike[str], timeout: float = 900.0) -> None:
             f"llama.cpp did not load {path} within {timeout:.0f} s; take another file."
         ) from error
     if done.returncode == 0:
-        hashes.update_json(memory, str(path.resolve()), proof)
+        hashes.update_json(memory, key, proof)
         return
     log = done.stderr.decode("utf-8", errors="replace")
     reason = _find_reason(log)
+    remedy = f"leave out {', '.join(override_kv)}" if override_kv else "take another file"
     if done.returncode < 0:
         raise ModelFileError(
             f"llama.cpp {toolchain.explain_exit(done.returncode)} while it loaded {path} "
-            f"({reason}); take another file."
+            f"({reason}); {remedy}."
         )
-    if done.returncode != 3:
+    if done.returncode != REFUSED:
         raise ModelFileError(f"{path} could not be tried in llama.cpp: {reason}.")
-    raise ModelFileError(f"{path} {_explain(reason)}.")
+    raise ModelFileError(f"{path} {_explain(reason, remedy)}.")
 
 
-def _describe_state(path: Path, library: Path) -> list[int]:
-    stats = [path.stat(), *(file.stat() for file in sorted(library.glob("libllama.*")))]
+def list_parts(info: GGUFInfo) -> list[Path]:
+    """Every file of a split model, in order; the one file of any other.
+
+    ModelFileError where the name is not one that llama-gguf-split gives, or a part is not there.
+    """
+    if info.n_parts == 1:
+        return [info.path]
+    name = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", info.path.name)
+    if name is None:
+        raise ModelFileError(f"{info.path} is one part of {info.n_parts}; keep its name.")
+    parts = [
+        info.path.with_name(f"{name[1]}-{place:05}-of-{name[2]}.gguf")
+        for place in range(1, info.n_parts + 1)
+    ]
+    for part in parts:
+        if not part.is_file():
+            raise ModelFileError(f"{info.path} lacks its part {part.name}; fetch it again.")
+    return parts
+
+
+def hash_model(info: GGUFInfo) -> str:
+    """The sha256 of a model's file; that of its parts' hashes, if it is split."""
+    found = [hashes.sha256_of(part) for part in list_parts(info)]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def _describe_state(info: GGUFInfo, library: Path) -> list[int]:
+    files = [*list_parts(info), *sorted(library.glob("libllama.*"))]
+    stats = [file.stat() for file in files]
     return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
 
 
@@ -244,11 +282,11 @@ def _find_reason(log: str) -> str:
     return show(re.sub(r"^\S*/(?=[\w.-]+:\d+: )", "", reason), limit=200)
 
 
-def _explain(reason: str) -> str:
+def _explain(reason: str, remedy: str) -> str:
     unknown = re.search(r"unknown model architecture: '?(.*?)'?$", reason)
     if unknown:
         return (
             f"is of an architecture that llama.cpp does not know: '{unknown[1]}'; take another "
             "model or a newer llama.cpp"
         )
-    return f"cannot be loaded by llama.cpp: {reason}; fetch it again or take another file"
+    return f"cannot be loaded by llama.cpp: {reason}; {remedy}"

@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from . import paths
 from .errors import FetchError
@@ -92,13 +94,19 @@ def git_blob_sha1(path: Path, on_bytes: OnBytes | None = None) -> str:
 
 def update_json(file: Path, key: str, value: object) -> None:
     """Set one key of a JSON object on disk, atomically; where it cannot be written, nothing."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError), _one_at_a_time(file):
         values = read_json(file)
         values[key] = value
         staged = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
         staged.write_text(json.dumps(values, indent=1, sort_keys=True), encoding="utf-8")
         staged.replace(file)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock"), mode=0o664):
+        yield
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import gguf_file, hashes, paths, toolchain
 from .errors import ToolchainError
-from .requantize import check_quant, read_record, requantize, sweep_copy
+from .requantize import check_quant, read_record, requantize
 
 LADDER = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
 N_CTX, N_CHUNKS = 512, 6
@@ -172,6 +172,3 @@ def _measure_speed(path: Path) -> tuple[float, float]:
         return speeds[True], speeds[False]
     except (ValueError, KeyError, TypeError) as error:
         raise ToolchainError(f"llama-bench gave no speed of {path}; try again.") from error
-
-
-__all__ = ["LADDER", "RungResult", "climb", "compare", "measure", "requantize", "sweep_copy"]

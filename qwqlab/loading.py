@@ -49,8 +49,9 @@ class Loading:
     """Parameters of a load. Zero threads or context means llama.cpp's own choice.
 
     n_ctx counts the tokens of one sequence. override_kv holds llama.cpp's KEY=TYPE:VALUE
-    strings, such as `llama.attention.layer_norm_rms_epsilon=float:1e-6`. n_gpu_layers=-1 puts on
-    a GPU what fits. Raises `SettingError` for a value that llama.cpp could not use.
+    strings, such as `llama.attention.layer_norm_rms_epsilon=float:1e-6`. n_gpu_layers=-1 puts
+    every layer on a GPU, if there is one; llama.cpp's programs put there what fits, and every
+    layer for -2. Raises `SettingError` for a value that llama.cpp could not use.
     """
 
     n_threads: int = 0
@@ -82,6 +83,8 @@ class Loading:
         _one_of("rope_scaling", self.rope_scaling, ROPE_SCALING)
         _one_of("cache_type_k", self.cache_type_k, CACHE_TYPES)
         _one_of("cache_type_v", self.cache_type_v, CACHE_TYPES)
+        if self.rope_scale and self.rope_freq_scale:
+            raise SettingError("rope_scale is 1 / rope_freq_scale; give one of the two")
         object.__setattr__(self, "override_kv", tuple(self.override_kv))
         for text in self.override_kv:
             parse_override(text)
@@ -119,7 +122,7 @@ def parse_override(text: str) -> tuple[str, int | float | bool | str]:
     """
     match = _OVERRIDE.fullmatch(text)
     try:
-        if match is None:
+        if match is None or "," in text:  # llama.cpp cuts its list of overrides at each comma
             raise ValueError
         value = match["value"]
         if match["type"] == "int":
@@ -133,7 +136,8 @@ def parse_override(text: str) -> tuple[str, int | float | bool | str]:
         return match["key"], value
     except (ValueError, KeyError, struct.error):
         raise SettingError(
-            f"override_kv={text!r} is not KEY=TYPE:VALUE with TYPE int, float, bool or str"
+            f"override_kv={text!r} is not KEY=TYPE:VALUE with TYPE int, float, bool or str, and "
+            "no comma"
         ) from None
 
 
@@ -160,7 +164,7 @@ def _number(name: str, kind: str, value: Any) -> int | float:
         raise SettingError(f"{name}={value!r} is not a finite number")
     if kind == "int" and value != int(value):
         raise SettingError(f"{name}={value!r} is not a whole number")
-    low = -1 if name == "n_gpu_layers" else 1 if name in ("n_batch", "n_ubatch") else 0
+    low = -2 if name == "n_gpu_layers" else 1 if name in ("n_batch", "n_ubatch") else 0
     if not name.startswith("yarn_") and not low <= value < 2**31:
         raise SettingError(f"{name}={value!r} is out of range; give {low} or more")
     if name in ("n_threads", "n_threads_batch") and value > 512:

@@ -22,7 +22,6 @@ __all__ = [
     "escape_rate",
     "find_loop",
     "find_run_loop",
-    "is_runaway",
     "loop_start",
     "measure",
     "seq_rep_n",
@@ -83,11 +82,6 @@ def loop_start(run: Run) -> int | None:
     """The index of the first token of the cycle in which a run ends, to be marked; None if none."""
     loop = find_run_loop(run)
     return None if loop is None else loop.start
-
-
-def is_runaway(run: Run) -> bool:
-    """Whether the run hit its limit with no end token (false positive: a limit set too low)."""
-    return run.runaway
 
 
 def escape_rate(runs: Iterable[Run]) -> float:
@@ -164,7 +158,7 @@ def measure(run: Run) -> RunMetrics:
         loop_start=None if loop is None else loop.start,
         loop_period=None if loop is None else loop.period,
         loop_repeats=0.0 if loop is None else loop.repeats,
-        runaway=is_runaway(run),
+        runaway=run.runaway,
         seq_rep_4=seq_rep_n(run.tokens, 4),
         distinct_2=distinct_n(run.tokens, 2),
         escape_rate=escape_rate([run]),

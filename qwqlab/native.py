@@ -39,20 +39,8 @@ C.llama_backend_init()
 _KV_TAGS = {int: 0, float: 1, bool: 2, str: 3}
 
 
-class Handle:
-    """Something of llama.cpp's that must be freed once; usable in a `with` block.
-
-    Once it is closed, a use raises `ClosedError`: a pointer to freed memory would end the process.
-    """
-
-    _pointer: Any = None
-
-    @property
-    def handle(self) -> Any:
-        """llama.cpp's pointer."""
-        if not self._pointer:
-            raise ClosedError(f"this {type(self).__name__.lower()} is closed; open the engine anew")
-        return self._pointer
+class Closing:
+    """Something that must be closed once; usable in a `with` block."""
 
     def __enter__(self) -> Any:
         return self
@@ -69,7 +57,24 @@ class Handle:
         self.close()
 
     def close(self) -> None:
-        raise AttributeError
+        """Free what it holds; closing again does nothing."""
+        raise NotImplementedError
+
+
+class Handle(Closing):
+    """Something of llama.cpp's that must be freed.
+
+    Once it is closed, a use raises `ClosedError`: a pointer to freed memory would end the process.
+    """
+
+    _pointer: Any = None
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's pointer."""
+        if not self._pointer:
+            raise ClosedError(f"this {type(self).__name__.lower()} is closed; open the engine anew")
+        return self._pointer
 
 
 class Model(Handle):

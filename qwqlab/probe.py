@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from .chain import Candidates, Chain
 from .engine import Engine
@@ -95,28 +94,6 @@ class StepView:
                 moved.append(stage.name)
             before = after
         return tuple(moved)
-
-    def table(self, show: Engine, top: int = 20) -> pd.DataFrame:
-        """The `top` most likely raw candidates and the drawn token, a row each.
-
-        Columns: token, text, logit, raw (probability), one probability a stage (NaN once
-        removed), removed_by, moved_by.
-        """
-        tokens = self.raw.top(top)
-        if self.token not in tokens:
-            tokens.append(self.token)
-        return pd.DataFrame([self._row(token, show) for token in tokens])
-
-    def _row(self, token: int, show: Engine) -> dict[str, object]:
-        found = self.raw.find(token)
-        assert found is not None
-        row: dict[str, object] = {"token": token, "text": show.model.show(token)}
-        row |= {"logit": found[0], "raw": found[1]}
-        for stage in self.stages:
-            left = stage.find(token)
-            row[stage.name] = np.nan if left is None else left[1]
-        row["removed_by"] = self.removed_by(token) or ""
-        return row | {"moved_by": ", ".join(self.moved_by(token))}
 
 
 @dataclass(frozen=True)
@@ -199,6 +176,8 @@ class Probe:
 
     def _look(self, name: str) -> StageView:
         left = self._candidates.view()
+        # A temperature of 0 leaves the others in the list, with a logit of minus infinity.
+        left = left[np.isfinite(left["logit"])]
         return StageView(name, left["id"], left["logit"])
 
     @cached_property

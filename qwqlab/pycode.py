@@ -101,12 +101,6 @@ def find_block(text: str) -> Block | None:
     return Block("\n".join(content), opening["info"].strip(), False, first + 1)
 
 
-def extract_code(text: str) -> str | None:
-    """The source of the first fenced block, or None when the text has none (see `find_block`)."""
-    block = find_block(text)
-    return None if block is None else block.source
-
-
 def check_code(source: str, *, max_chars: int = MAX_CHARS) -> CodeCheck:
     """Judge a program by its text alone.
 
@@ -142,7 +136,7 @@ def check_code(source: str, *, max_chars: int = MAX_CHARS) -> CodeCheck:
             thread.start()
         finally:
             threading.stack_size(before)
-    thread.join()
+        thread.join()  # within the lock, since the check filters the whole process's warnings
     return result[0]
 
 

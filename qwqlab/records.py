@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .errors import SettingError
 from .sampling import Sampling
+from .settings import check_seed
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,8 @@ class Request:
     """One sequence to generate.
 
     prompt is taken as it is, special tokens included; label is the reader's own name for the
-    request (the arm of an experiment) and changes nothing in the run.
+    request (the arm of an experiment) and changes nothing in the run. Raises SettingError for a
+    seed or n_predict that llama.cpp would read as something else.
     """
 
     prompt: str
@@ -21,6 +24,13 @@ class Request:
     seed: int = 3407
     n_predict: int = 256
     label: str = ""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if not isinstance(self.n_predict, int) or self.n_predict < -1:
+            raise SettingError(
+                f"n_predict={self.n_predict!r} is no number of tokens; -1 means no limit"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values; `from_dict` is its inverse."""

@@ -41,9 +41,11 @@ def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
         {
             "arm": arm.name,
             "valid code": f"{arm.valid_code}/{arm.runs}",
-            "95 %": "{:.0%} to {:.0%}".format(*arm.valid_code_interval),
+            "valid, 95 %": "{:.0%} to {:.0%}".format(*arm.valid_code_interval),
             "loops": f"{arm.loops}/{arm.long_runs}",
+            "loops, 95 %": "{:.0%} to {:.0%}".format(*arm.loops_interval),
             "runaways": f"{arm.runaways}/{arm.long_runs}",
+            "runaways, 95 %": "{:.0%} to {:.0%}".format(*arm.runaways_interval),
             "escapes": f"{arm.escape_rate:.1%}",
             "seq-rep-4": f"{arm.seq_rep_4:.2f}",
             "tokens": f"{arm.mean_tokens:.0f}",

@@ -64,20 +64,22 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
         return source
     target = paths.models_dir() / f"{name_copy(source.stem, info.file_type, quant)}.gguf"
     origin = {"source": hashes.sha256_of(source), "build": toolchain.describe_build()}
-    made = read_record(target)
+    before = None
     if target.is_file():
-        if made is None:
+        before, made = hashes.sha256_of(target), _records().get(target.name, {})
+        if before not in (made.get("sha256"), made.get("replaces")):
             raise ModelFileError(
                 f"{target} is not a copy that the lab made; rename it or move it away."
             )
-        if origin.items() <= made.items():
+        if before == made["sha256"] and origin.items() <= made.items():
             return target
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         fallbacks = _quantize(info, staged, quant, target.name)
-        record = {**origin, "sha256": hashes.read_sha256(staged), "fallbacks": fallbacks}
-        hashes.update_json(_records(), target.name, record)
+        # Killed between the next two lines, the lab still knows the old file for its own.
+        made = {**origin, "sha256": hashes.read_sha256(staged), "replaces": before}
+        hashes.update_json(_file(), target.name, {**made, "fallbacks": fallbacks})
         staged.replace(target)
     finally:
         staged.unlink(missing_ok=True)
@@ -113,14 +115,19 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
     fallbacks counts tensors by what they wanted and got, such as {"q4_K -> q5_0": 150}.
     """
-    record = hashes.read_json(_records()).get(path.name)
-    if not isinstance(record, dict) or path.resolve().parent != paths.models_dir():
+    record = _records().get(path.name)
+    if record is None or path.resolve().parent != paths.models_dir():
         return None
     is_it = path.is_file() and hashes.sha256_of(path) == record.get("sha256")
     return record if is_it else None
 
 
-def _records() -> Path:
+def _records() -> dict[str, dict[str, Any]]:
+    kept = hashes.read_json(_file())
+    return {name: record for name, record in kept.items() if isinstance(record, dict)}
+
+
+def _file() -> Path:
     return paths.models_dir() / "quants.json"
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import export
 from .errors import StoreError
 from .records import Run
-from .stored import COLUMNS, StoredRun, from_sql, make_row, read_row, run_key, to_sql
+from .stored import COLUMNS, StoredRun, make_row, read_row, run_key, to_sql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,9 +109,11 @@ class RunStore:
     ) -> bool:
         """Measure and keep a finished run, safe on the disk when this returns.
 
-        Gives whether it was new: a run with the same experiment, label and key is kept as it is,
-        unless it had been stopped on request; then this one takes its place.
+        Gives whether it is kept: not if it was stopped on request, nor if there is one with the
+        same experiment, label and key.
         """
+        if run.stop == "stopped":
+            return False
         values = make_row(
             run,
             experiment=experiment,
@@ -123,31 +125,10 @@ class RunStore:
         )
         names = ", ".join(COLUMNS)
         marks = ", ".join("?" * len(COLUMNS))
-        renewed = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS)
-        statement = (
-            f"INSERT INTO runs ({names}) VALUES ({marks}) ON CONFLICT (experiment, label, key) "
-            f"DO UPDATE SET {renewed} WHERE stop = 'stopped'"
-        )
+        statement = f"INSERT OR IGNORE INTO runs ({names}) VALUES ({marks})"
         with self._guard() as connection:
             cursor = connection.execute(statement, [to_sql(values[name]) for name in COLUMNS])
             return cursor.rowcount == 1
-
-    def has(self, key: str, *, experiment: str, label: str = "") -> bool:
-        """Whether a run with this key was finished, under this experiment and label."""
-        return key in self.done(experiment, label=label)
-
-    def done(self, experiment: str, *, label: str | None = None) -> set[str]:
-        """The keys of the finished runs of an experiment, or of one label in it.
-
-        Two labels (arms) may ask for the same run, so a sweep should ask for each label. Runs
-        that were stopped on request are not finished.
-        """
-        where, values = _where(experiment, label)
-        with self._guard() as connection:
-            rows = connection.execute(
-                f"SELECT key FROM runs WHERE {where} AND stop != 'stopped'", values
-            ).fetchall()
-        return {from_sql(row["key"]) for row in rows}
 
     def get(self, key: str, *, experiment: str, label: str = "") -> StoredRun | None:
         """One run, or None."""

@@ -23,6 +23,7 @@ DEFAULT_ORDER = (
     "temperature",
 )
 STAGES = (*DEFAULT_ORDER, "infill", "adaptive_p")
+SEED_MAX = 2**32 - 2  # 2**32 - 1 asks llama.cpp for a random seed
 # What llama.cpp reads beside a stage's own name, its kebab-case and its name without underscores.
 ALIASES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p"}
 
@@ -101,6 +102,13 @@ SETTINGS = (
             "memory of adaptive_p"),
 )  # fmt: skip
 BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def check_seed(seed: int) -> int:
+    """A seed that llama.cpp takes as it is. 2**32 - 1 and -1 would draw a random one."""
+    if not isinstance(seed, int) or not 0 <= seed <= SEED_MAX:
+        raise SettingError(f"seed={seed!r} is out of range; give a whole number, 0 to {SEED_MAX}")
+    return seed
 
 
 def check_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from .command import Command
 from .engine import Engine
 from .metrics import measure
 from .page import Panel, make_button, show_command, show_warnings, status_box
 from .records import Request, Run
+from .replay import command_of
 from .run_text import STOPS, show_run
 from .sampling import Sampling
 from .workers import Throttle, Worker, guard
@@ -81,8 +81,7 @@ class SideBySide(Panel):
         self._say("")
         if not self._worker.busy:
             self._stopping = False
-        if self._worker.start(self._run):
-            self.run_button.disabled, self.stop_button.disabled = True, False
+        self._worker.start(self._run)
 
     def stop(self) -> None:
         """End both runs; what they have written stays."""
@@ -113,9 +112,10 @@ class SideBySide(Panel):
                 for box, written in zip(self.texts, texts, strict=True):
                     box.value = _show_stream(written)
 
-        for box in (*self.texts, *self.measures):
-            box.value = ""
+        self.run_button.disabled, self.stop_button.disabled = True, False
         try:
+            for box in (*self.texts, *self.measures):
+                box.value = ""
             found = compare(self.engine, self.requests(), show)
             self.runs = found[0], found[1]
             for i, run in enumerate(self.runs):
@@ -148,10 +148,7 @@ class SideBySide(Panel):
 
     def _write_commands(self) -> None:
         for request, field in zip(self.requests(), self.commands, strict=True):
-            field.value = Command(
-                request.sampling, self.engine.loading, self.engine.path, request.prompt,
-                request.seed, request.n_predict,
-            ).line()  # fmt: skip
+            field.value = command_of(request, self.engine).line()
 
     def _say(self, sentence: str) -> None:
         self.status.value = show_warnings([sentence] if sentence else [])

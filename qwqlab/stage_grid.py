@@ -117,7 +117,7 @@ def lay_out(
         rows=tuple(stage.name for stage in stages),
         tokens=tokens,
         texts=tuple(name_token(engine.model.show(token)) for token in tokens),
-        left=tuple(int(np.isfinite(stage.logits).sum()) for stage in stages),
+        left=tuple(len(stage.ids) for stage in stages),
         probs=prob,
         others=np.array(others),
         removed=gone & ~np.vstack([gone[:1], gone[:-1]]),
@@ -144,7 +144,6 @@ def _spread(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """A stage's logits and probabilities over the whole vocabulary: NaN and 0 where removed."""
     logits, probs = np.full(n_vocab, np.nan), np.zeros(n_vocab)
-    # A temperature of 0 leaves the other candidates in the list, with a logit of minus infinity.
-    logits[stage.ids] = np.where(np.isinf(stage.logits), np.nan, stage.logits)
+    logits[stage.ids] = stage.logits
     probs[stage.ids] = stage.probs
     return logits, probs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from . import hashes, toolchain
+from . import gguf_file, toolchain
 from .engine import Engine
 from .records import Request, Run
 from .replay import command_of
@@ -31,20 +31,21 @@ def sweep(
     it stopped. What it then gives is the same where `Engine.width_independent` holds. A run that
     was stopped on request is not stored: it is run anew.
     """
-    model_sha256 = hashes.sha256_of(engine.info.path)
+    model_sha256 = gguf_file.hash_model(engine.info)
     build = toolchain.describe_build()
     settings = engine.loading.to_dict()
+    commands = [command_of(request, engine).line() for request in requests]
     keys = [run_key(r, model_sha256=model_sha256, build=build, settings=settings) for r in requests]
     runs: dict[int, Run] = {}
     if store is not None:
         for index, (key, request) in enumerate(zip(keys, requests, strict=True)):
             kept = store.get(key, experiment=experiment, label=request.label)
-            if kept is not None and kept.run.stop != "stopped":
+            if kept is not None:
                 runs[index] = kept.run
     missing = [index for index in range(len(requests)) if index not in runs]
     for place, run in engine.run([requests[index] for index in missing], width=width):
         runs[missing[place]] = run
-        if store is not None and run.stop != "stopped":
+        if store is not None:
             store.add(
                 run,
                 experiment=experiment,
@@ -52,7 +53,7 @@ def sweep(
                 model_sha256=model_sha256,
                 build=build,
                 settings=settings,
-                command=command_of(run.request, engine).line(),
+                command=commands[missing[place]],
             )
         if on_run is not None:
             on_run(len(runs), len(requests), run)

@@ -16,6 +16,7 @@ from qwqlab import catalog, paths, toolchain
 from qwqlab.engine import Engine
 from qwqlab.experiment import LOADING
 from qwqlab.loading import Loading
+from qwqlab.requantize import requantize
 
 # llama-completion's last word on stderr, after the whole text went to stdout.
 LAST_WORD = "graphs reused"
@@ -102,19 +103,15 @@ PLAIN_ATTENTION = Loading(flash_attn="off")
 )
 def batch_engine(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """A model of an integer type, with an attention that does not depend on the batch."""
-    from qwqlab import ladder
-
     loading, quant = request.param
-    with Engine(ladder.requantize(model_path, quant), loading) as engine:
+    with Engine(requantize(model_path, quant), loading) as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def float_engine(model_path: Path) -> Iterator[Engine]:
     """A 16-bit copy, whose arithmetic depends on the width of the batch."""
-    from qwqlab import ladder
-
-    with Engine(ladder.requantize(model_path, "F16"), Loading(flash_attn="off")) as engine:
+    with Engine(requantize(model_path, "F16"), Loading(flash_attn="off")) as engine:
         yield engine
 
 

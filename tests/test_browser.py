@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from lab_page import DRAWN, LabPage, open_notebook
+from playwright.sync_api import expect
 
 from qwqlab.paths import CHECKOUT
 from qwqlab.sampling import ARTICLE_ORDER
@@ -133,7 +134,8 @@ def test_stop_ends_both_runs_and_keeps_what_they_wrote(lab, record_property):
     stopped = panel.get_by_text("stopped on request", exact=False)
     taken = lab.changes(stopped.count, panel.get_by_role("button", name="Stop").click)
     record_property("seconds_to_stop", taken)
-    assert stopped.count() == 4  # each column says it above its text and among its measures
+    # Each column says it above its text and among its measures.
+    expect(stopped).to_have_count(4)
 
 
 def test_the_page_asked_for_nothing_outside_this_machine(lab):

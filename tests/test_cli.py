@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from qwqlab.cli import main
+from qwqlab.runs import RunStore
 from qwqlab.sampling import PRESETS
 
 FLAGS = ["--samplers", "top_k;top_p;temperature", "--temp", "0.7", "--repeat-penalty", "1.3"]
@@ -74,6 +75,8 @@ def test_path_prints_files_that_are_there(model_path, capsys):
         (["generate", "--prompt", "x", "--preset", "none"], "'none' is not a preset"),
         (["path", "llama-nothing"], "llama-nothing is not built"),
         (["fetch", "no-such-model"], "no-such-model"),
+        (["export", "/no/such.sqlite", "runs.csv"], "/no/such.sqlite is not a file"),
+        (["export", "/no/such.sqlite", "runs.xls"], "runs.xls ends in neither .csv nor .json"),
     ],
 )
 def test_an_error_is_one_sentence_on_stderr(args, words, capsys):
@@ -82,3 +85,12 @@ def test_an_error_is_one_sentence_on_stderr(args, words, capsys):
     assert words in said.err
     assert said.out == ""
     assert "Traceback" not in said.err
+
+
+def test_a_store_is_exported_as_its_name_says(tmp_path, capsys):
+    RunStore(tmp_path / "runs.sqlite").close()
+    for name in ("runs.csv", "runs.json"):
+        assert main(["export", str(tmp_path / "runs.sqlite"), str(tmp_path / name)]) == 0
+        assert capsys.readouterr().out.strip() == str(tmp_path / name)
+    assert json.loads((tmp_path / "runs.json").read_text()) == []
+    assert (tmp_path / "runs.csv").is_file()

@@ -113,6 +113,18 @@ def test_a_bad_command_is_refused_in_one_sentence(line, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("tail", ["", " 2>&1 | tee out.txt", " > 2", "|tee x", " ; ls", " && ls 2"])
+def test_what_a_shell_would_do_with_the_output_is_left_out(tail):
+    command = parse_command("llama-cli --top-k 2 --seed 2" + tail)
+    assert (command.sampling.top_k, command.seed) == (2, 2)
+
+
+@pytest.mark.parametrize("text", ["a; b", "<|im_start|>", "1 > 2 & 'x' | \"y\"", "2>&1", "\\"])
+def test_the_labs_own_line_is_read_back_whatever_the_prompt_holds(text):
+    command = Command(Sampling(dry_sequence_breakers=(";", text)), prompt=text, seed=2)
+    assert parse_command(command.line()) == command
+
+
 def test_a_nul_cannot_go_on_a_command_line():
     with pytest.raises(SettingError, match="NUL"):
         replace(Command(), prompt="a\0b").argv()

@@ -206,14 +206,14 @@ def test_tokens_stream_as_they_are_drawn(engine, code_prompt):
 
 
 def test_stop_ends_all_runs_at_once_and_keeps_what_they_had(engine, code_prompt):
-    requests = [Request(code_prompt, Sampling(temp=1.5, top_k=0), seed, 4000) for seed in range(6)]
+    requests = [Request(code_prompt, NEVER_ENDS, seed, 4000) for seed in range(6)]
     first = threading.Event()
     watch = threading.Thread(target=lambda: (first.wait(60), engine.stop()))
     watch.start()
     runs = dict(engine.run(requests, width=4, on_token=lambda *_: first.set()))
     watch.join()
     assert len(runs) == 6
-    assert {run.stop for run in runs.values()} <= {"stopped", "end"}
+    assert {run.stop for run in runs.values()} == {"stopped"}
     assert any(run.tokens for run in runs.values())
     after = engine.generate(code_prompt, Sampling(temp=0), 1, 5)
     assert len(after.tokens) == 5
@@ -290,11 +290,18 @@ def test_a_stop_with_nothing_to_stop_does_not_end_the_next_run(engine, code_prom
 
 
 def test_a_stop_during_a_prompt_gives_its_run_back_as_stopped(engine, code_prompt):
-    watch = threading.Timer(0.3, engine.stop)
+    done = threading.Event()
+
+    def stop() -> None:
+        while not done.wait(0.3):
+            engine.stop()
+
+    watch = threading.Thread(target=stop)
     watch.start()
     run = engine.generate(code_prompt * 300, Sampling(temp=0), 1, 4000)
+    done.set()
     watch.join()
-    assert run.stop in ("stopped", "end")
+    assert (run.stop, run.tokens) == ("stopped", ())
 
 
 def test_a_second_run_at_once_is_refused_and_harms_neither(engine, code_prompt):
@@ -353,3 +360,24 @@ assert first.wait(60)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_batch_wider_than_a_decode_is_refused(model_path, code_prompt):
+    requests = [Request(code_prompt, n_predict=1, seed=seed) for seed in range(9)]
+    for loading in (Loading(n_batch=8), Loading(n_ubatch=8)):
+        with Engine(model_path, loading) as engine:
+            with pytest.raises(SettingError, match="leave room for 7"):
+                engine.run(requests, width=8)
+            assert len(list(engine.run(requests, width=7))) == 9
+            assert len(engine.generate(code_prompt, n_predict=2).tokens) == 2
+
+
+@pytest.mark.parametrize("changes", [{"seed": -1}, {"seed": 2**32 - 1}, {"seed": 1.5},
+                                     {"n_predict": -2}, {"n_predict": 2.5}])  # fmt: skip
+def test_a_request_that_llama_cpp_would_read_otherwise_is_refused(changes):
+    with pytest.raises(SettingError, match=next(iter(changes))):
+        Request("x", **changes)
+
+
+def test_matrices_of_floats_depend_on_the_width(float_engine):
+    assert not float_engine.width_independent

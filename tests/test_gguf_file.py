@@ -18,7 +18,7 @@ from malformed import Gguf, Raw, sound, string, u32, u64, with_key, with_tensor
 from qwqlab import gguf_file, hashes, llama_source, toolchain
 from qwqlab.errors import ModelFileError
 from qwqlab.ggml_types import FILE_TYPES, REMOVED_TYPES, TENSOR_TYPES
-from qwqlab.gguf_file import check_loads, inspect
+from qwqlab.gguf_file import check_loads, hash_model, inspect, list_parts
 from qwqlab.gguf_reader import Summary
 
 
@@ -338,6 +338,34 @@ def test_the_catalogs_own_file_needs_no_trial(
     hashes.sha256_of(path)
     monkeypatch.setattr(gguf_file, "LOAD", "import sys; sys.exit(3)")
     check_loads(path)
+
+
+@pytest.mark.parametrize("count", [0, 1000])
+def test_an_override_that_aborts_llama_cpp_is_an_error_here(model_path: Path, count: int) -> None:
+    override = f"llama.block_count=int:{count}"
+    with pytest.raises(ModelFileError, match=f"leave out {override}"):
+        check_loads(model_path, (override,))
+
+
+def test_a_split_model_is_judged_by_all_its_parts(model_path: Path, home: Path) -> None:
+    args = ["--split-max-tensors", "150", str(model_path), str(home / "split")]
+    toolchain.run_tool("llama-gguf-split", args)
+    first = inspect(home / "split-00001-of-00002.gguf")
+    assert [part.name for part in list_parts(first)] == [
+        "split-00001-of-00002.gguf",
+        "split-00002-of-00002.gguf",
+    ]
+    check_loads(first.path)
+    before = hash_model(first)
+    last = list_parts(first)[1]
+    with last.open("r+b") as file:
+        file.truncate(last.stat().st_size // 2)
+    assert hash_model(first) != before
+    with pytest.raises(ModelFileError, match=r"cannot be loaded by llama\.cpp"):
+        check_loads(first.path)
+    last.unlink()
+    with pytest.raises(ModelFileError, match=r"lacks its part split-00002-of-00002\.gguf"):
+        check_loads(first.path)
 
 
 def test_the_table_of_types_is_that_of_gguf_py(

@@ -36,9 +36,9 @@ def test_the_quants_are_those_that_llama_quantize_lists() -> None:
 
 def test_an_unknown_quant_lists_the_known_ones(model_path: Path) -> None:
     with pytest.raises(SettingError, match=r"'Q4_M' is not a quant .*'Q4_K_M'"):
-        ladder.requantize(model_path, "Q4_M")
+        requantize.requantize(model_path, "Q4_M")
     with pytest.raises(SettingError, match="IQ2_XXS needs an importance matrix"):
-        ladder.requantize(model_path, "iq2_xxs")
+        requantize.requantize(model_path, "iq2_xxs")
 
 
 def test_a_copy_is_byte_for_byte_what_llama_quantize_makes(
@@ -46,10 +46,30 @@ def test_a_copy_is_byte_for_byte_what_llama_quantize_makes(
 ) -> None:
     args = ["--allow-requantize", str(model_path), str(tmp_path / "own.gguf"), "Q8_0"]
     toolchain.run_tool("llama-quantize", args)
-    copy = ladder.sweep_copy(model_path)
+    copy = requantize.sweep_copy(model_path)
     assert copy == paths.models_dir() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert copy.read_bytes() == (tmp_path / "own.gguf").read_bytes()
     assert gguf_file.inspect(copy).file_type == "Q8_0"
+
+
+def test_a_copy_whose_making_was_cut_short_is_made_anew(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(toolchain.find().bin))
+    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
+    source = tmp_path / "small.Q4_1.gguf"
+    shutil.copy(model_path, source)
+    copy = requantize.requantize(source, "Q4_0")
+    old = copy.read_bytes()
+    with source.open("r+b") as file:
+        file.seek(-64, 2)
+        file.write(bytes(64))
+    new = requantize.requantize(source, "Q4_0").read_bytes()
+    copy.write_bytes(old)  # as if killed after the record was written and before the file was
+    assert requantize.requantize(source, "Q4_0").read_bytes() == new != old
+    copy.write_bytes(b"a reader's own")
+    with pytest.raises(ModelFileError, match="not a copy that the lab made"):
+        requantize.requantize(source, "Q4_0")
 
 
 def test_a_copy_is_made_once_and_again_when_its_source_is_another(
@@ -60,21 +80,23 @@ def test_a_copy_is_made_once_and_again_when_its_source_is_another(
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
     source = tmp_path / "small.Q4_1.gguf"
     shutil.copy(model_path, source)
-    copy = ladder.requantize(source, "q4_0")
+    copy = requantize.requantize(source, "q4_0")
     before = copy.stat()
-    assert ladder.requantize(source, "Q4_0") == copy
+    assert requantize.requantize(source, "Q4_0") == copy
     # The same file: all but the time of its last reading.
     assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     # Another source of the same name: one weight differs, so must the copy.
     with source.open("r+b") as file:
         file.seek(-64, 2)
         file.write(bytes(64))
-    ladder.requantize(source, "Q4_0")
+    requantize.requantize(source, "Q4_0")
     assert copy.stat().st_ino != before.st_ino
     made = requantize.read_record(copy)
     assert made is not None
     assert made["source"] == hashes.read_sha256(source)
-    leftovers = [path for path in paths.models_dir().iterdir() if path.name.startswith(".")]
+    leftovers = [
+        path for path in paths.models_dir().iterdir() if path.name.startswith(f".{copy.name}")
+    ]
     assert leftovers == []
 
 
@@ -88,12 +110,12 @@ def test_a_file_that_the_lab_did_not_make_is_never_replaced(
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(ModelFileError, match="is not a copy that the lab made"):
-        ladder.requantize(model_path, "Q4_0")
+        requantize.requantize(model_path, "Q4_0")
     assert mine.read_bytes() == b"mine"
 
 
 def test_a_source_of_that_quant_is_its_own_copy(model_path: Path) -> None:
-    assert ladder.requantize(model_path, "Q4_1") == model_path.resolve()
+    assert requantize.requantize(model_path, "Q4_1") == model_path.resolve()
 
 
 def test_a_full_disk_is_told_before_anything_is_written(
@@ -102,7 +124,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
     usage = shutil.disk_usage(paths.models_dir())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
     with pytest.raises(FetchError, match=r"Q5_1\.gguf needs .* and .* has 1\.0 MB free"):
-        ladder.requantize(model_path, "Q5_1")
+        requantize.requantize(model_path, "Q5_1")
     assert not (paths.models_dir() / "SmolLM2-135M-Instruct.Q5_1.gguf").exists()
 
 
@@ -110,7 +132,7 @@ def test_a_source_that_is_cut_short_is_refused(model_path: Path, tmp_path: Path)
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(model_path.read_bytes()[:-1000])
     with pytest.raises(ModelFileError, match=r"cut\.gguf"):
-        ladder.requantize(cut, "Q4_0")
+        requantize.requantize(cut, "Q4_0")
 
 
 def test_rows_that_do_not_divide_into_blocks_fall_back_to_another_type(

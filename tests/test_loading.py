@@ -33,7 +33,7 @@ def test_overrides_are_typed():
 @pytest.mark.parametrize(
     "text",
     ["a", "a=int:x", "a=int:99999999999999999999", "a=bool:yes", "=int:1", "a=str:" + "x" * 128,
-     f"{'k' * 128}=int:1"],
+     "a=str:b,c", f"{'k' * 128}=int:1"],
 )  # fmt: skip
 def test_a_bad_override_is_refused(text):
     with pytest.raises(SettingError, match="KEY=TYPE:VALUE"):
@@ -49,3 +49,8 @@ def test_a_bad_loading_is_refused_in_one_sentence(changes):
     with pytest.raises(SettingError) as caught:
         Loading(**changes)
     assert next(iter(changes)) in str(caught.value)
+
+
+def test_the_two_ways_to_scale_rope_are_not_given_together():
+    with pytest.raises(SettingError, match="give one of the two"):
+        Loading(rope_scale=4, rope_freq_scale=0.5)

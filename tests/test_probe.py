@@ -109,11 +109,11 @@ def test_the_articles_list_never_parts_from_itself_when_its_penalty_rises(engine
     assert probe.first_divergence(PRESETS["article"].with_(repeat_penalty=1.5)) is None
 
 
-def test_the_table_has_a_row_for_the_drawn_token(official, engine):
-    view = official.step(0)
-    table = view.table(engine, top=5)
-    assert view.token in set(table["token"])
-    assert {"raw", "top_k", "removed_by", "moved_by"} <= set(table.columns)
+def test_a_temperature_of_0_leaves_the_likeliest_token_alone(official):
+    view = official.step(3, Sampling(samplers=("temperature", "top_k"), temp=0))
+    left = dict(zip(("temperature", "top_k", "dist"), view.stages, strict=True))["temperature"]
+    assert left.ids.tolist() == [view.token] == view.raw.top(1)
+    assert view.removed_by(view.raw.top(2)[1]) == "temperature"
 
 
 def test_a_step_outside_the_run_is_refused(official):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab.pycode import check_code, check_text, extract_code, find_block, is_valid
+from qwqlab.pycode import check_code, check_text, find_block, is_valid
 
 # The article's failing program in short: `pipes` is declared global and never assigned.
 ARTICLE = """
@@ -209,21 +209,26 @@ def test_hostile_source_never_ends_the_process(name):
     assert found[0].valid or found[0].reason
 
 
+def source_of(text: str) -> str | None:
+    block = find_block(text)
+    return block.source if block else None
+
+
 def test_the_first_of_several_blocks_is_taken():
-    assert extract_code("a\n```py\nx = 1\n```\nb\n```\ny = 2\n```") == "x = 1\n"
-    assert extract_code("~~~\na\n```\nb\n~~~\n") == "a\n```\nb\n"
-    assert extract_code("````\n```\ninner\n```\n````") == "```\ninner\n```\n"
+    assert source_of("a\n```py\nx = 1\n```\nb\n```\ny = 2\n```") == "x = 1\n"
+    assert source_of("~~~\na\n```\nb\n~~~\n") == "a\n```\nb\n"
+    assert source_of("````\n```\ninner\n```\n````") == "```\ninner\n```\n"
 
 
 def test_an_indented_block_loses_the_indent_of_its_fence():
     text = "1. Run:\n\n    ```python\n    if x:\n        y()\n    ```\n"
-    assert extract_code(text) == "if x:\n    y()\n"
+    assert source_of(text) == "if x:\n    y()\n"
 
 
 def test_text_without_a_fence_holds_no_code():
-    assert extract_code("print('hello')") is None
-    assert extract_code("Use ```print(1)``` inline.") is None
-    assert extract_code("```print(1)```") is None
+    assert find_block("print('hello')") is None
+    assert find_block("Use ```print(1)``` inline.") is None
+    assert find_block("```print(1)```") is None
     assert check_text("print('hello')").reason == "no fenced block"
     assert not is_valid("")
 

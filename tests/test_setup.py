@@ -369,7 +369,10 @@ def test_the_numbers_of_the_readme_are_those_of_the_run_that_it_shows() -> None:
     )
     told = {name: (int(valid), int(loops)) for name, valid, loops in rows}
     assert told == {
-        "no penalty": counted["no penalty"],
+        "no penalty at all": counted["no penalty"],
+        "DRY alone, llama.cpp's order without `penalties`": counted[
+            "llama.cpp order without penalties, 1.1"
+        ],
         "llama.cpp's order, repeat_penalty 1.1": counted["llama.cpp order, 1.1"],
         "llama.cpp's order, 1.5": counted["llama.cpp order, 1.5"],
         "the article's order with `penalties` put back, 1.1": counted[

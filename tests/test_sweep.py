@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from qwqlab.engine import Engine
+from qwqlab.errors import SettingError
 from qwqlab.experiment import LOADING, Plan, count, difference, list_arms, plan_requests, summarize
 from qwqlab.experiment import QUICK as PLAN
-from qwqlab.ladder import sweep_copy
 from qwqlab.records import Request
+from qwqlab.requantize import sweep_copy
 from qwqlab.runs import RunStore
 from qwqlab.sampling import PRESETS
 from qwqlab.sweep import sweep
@@ -54,6 +55,11 @@ def test_the_articles_list_gives_the_same_texts_at_both_penalties(sweep_engine):
         texts[run.request.label].append(run.text)
     assert len(texts[wanted[0]]) == PLAN.code_prompts * PLAN.code_seeds
     assert texts[wanted[0]] == texts[wanted[1]]
+
+
+def test_a_prompt_that_no_command_can_hold_is_refused_before_anything_runs(sweep_engine):
+    with pytest.raises(SettingError, match="NUL"):
+        sweep(sweep_engine, [Request("a\0b", n_predict=1)])
 
 
 def test_differences_are_newcombes():
