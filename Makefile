@@ -20,7 +20,7 @@ help:
 	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
 	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 14 min"
-	@echo "make setup      set up only: packages 2 min, llama.cpp 5 min, model 10 s, once"
+	@echo "make setup      set up only: about 6 min on two cores, once"
 	@echo "make clean      remove what the set-up made; models and runs stay in build/"
 	@echo "PYTHON=python3.12 names another Python; VENV=... uses another environment."
 

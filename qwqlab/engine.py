@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
-from . import gguf_file
+from . import gguf_file, trial
 from .batch import Batch, Drawer, OnToken
 from .context import Context
 from .errors import BusyError, ContextError, SettingError
@@ -52,7 +52,7 @@ class Engine(Closing):
         self.path = os.fspath(path)
         self.loading = loading or Loading()
         self.info = gguf_file.inspect(path)
-        gguf_file.check_loads(path, self.loading.override_kv)
+        trial.check_loads(path, self.loading.override_kv)
         self.model = Model(path, self.loading)
         self._context: Context | None = None
         self._drawer = Drawer(self.model, self.loading.threads())

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import gguf_file, hashes, paths, toolchain
+from . import gguf_file, hashes, paths, toolchain, trial
 from .errors import ToolchainError
 from .requantize import check_quant, read_record, requantize
 
@@ -72,7 +72,7 @@ def measure(path: str | os.PathLike[str], text: str | os.PathLike[str] | None = 
     """
     path = Path(path).resolve()
     info = gguf_file.inspect(path)
-    gguf_file.check_loads(path)
+    trial.check_loads(path)
     chunks, error = _measure_perplexity(
         path, Path(text or paths.data_dir() / "texts" / "evaluation.txt").resolve()
     )

@@ -14,7 +14,7 @@ from lab_page import NO_BROWSER, find_chromium
 
 from qwqlab import catalog, paths, toolchain
 from qwqlab.engine import Engine
-from qwqlab.experiment import LOADING
+from qwqlab.experiment import CHATML, LOADING
 from qwqlab.loading import Loading
 from qwqlab.requantize import requantize
 
@@ -66,9 +66,6 @@ def lacking() -> Callable[[str], NoReturn]:
 def chromium(lacking: Callable[[str], NoReturn]) -> Path:
     """The browser that drives JupyterLab."""
     return find_chromium() or lacking(NO_BROWSER)
-
-
-CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.fixture(scope="session")

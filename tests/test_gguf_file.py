@@ -15,11 +15,12 @@ import malformed
 import pytest
 from malformed import Gguf, Raw, sound, string, u32, u64, with_key, with_tensor
 
-from qwqlab import gguf_file, hashes, llama_source, toolchain
+from qwqlab import hashes, llama_source, toolchain, trial
 from qwqlab.errors import ModelFileError
 from qwqlab.ggml_types import FILE_TYPES, REMOVED_TYPES, TENSOR_TYPES
-from qwqlab.gguf_file import check_loads, hash_model, inspect, list_parts
+from qwqlab.gguf_file import hash_model, inspect, list_parts
 from qwqlab.gguf_reader import Summary
+from qwqlab.trial import check_loads
 
 
 @pytest.fixture
@@ -312,7 +313,7 @@ def test_a_number_that_aborts_llama_cpp_is_an_error_here(home: Path) -> None:
 def test_a_file_that_kills_the_loading_process_does_not_kill_this_one(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_file, "LOAD", "import os; os.kill(os.getpid(), 11)")
+    monkeypatch.setattr(trial, "LOAD", "import os; os.kill(os.getpid(), 11)")
     with pytest.raises(ModelFileError, match="was killed by signal 11"):
         check_loads(write(home, sound()))
 
@@ -323,7 +324,7 @@ def test_a_model_that_loads_is_tried_once(
     path = home / "copy.gguf"
     path.write_bytes(model_path.read_bytes())
     check_loads(path)
-    monkeypatch.setattr(gguf_file, "LOAD", "import sys; sys.exit(3)")
+    monkeypatch.setattr(trial, "LOAD", "import sys; sys.exit(3)")
     check_loads(path)
     os.utime(path, ns=(1, 1))
     with pytest.raises(ModelFileError):
@@ -336,7 +337,7 @@ def test_the_catalogs_own_file_needs_no_trial(
     path = home / "copy.gguf"
     path.write_bytes(model_path.read_bytes())
     hashes.sha256_of(path)
-    monkeypatch.setattr(gguf_file, "LOAD", "import sys; sys.exit(3)")
+    monkeypatch.setattr(trial, "LOAD", "import sys; sys.exit(3)")
     check_loads(path)
 
 

@@ -1,0 +1,121 @@
+"""Whether llama.cpp can use a file, found out in a process of its own.
+
+A malformed file has crashed llama.cpp before. In a child such a crash is an answer; in the kernel
+it would be the end of the notebook.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import catalog, hashes, paths, toolchain
+from .errors import ModelFileError
+from .gguf_cursor import show
+from .gguf_file import GGUFInfo, inspect, list_parts
+
+REFUSED = 3
+LOAD = f"""
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except ImportError:
+    pass
+from qwqlab.context import Context
+from qwqlab.errors import QwqlabError
+from qwqlab.loading import Loading
+from qwqlab.native import C, Model
+C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
+loading = Loading(n_gpu_layers=0, override_kv=tuple(sys.argv[2:]))
+try:
+    with Model(sys.argv[1], loading) as model, Context(model, loading, 1, 256) as context:
+        context.prefill([0], 0)
+except QwqlabError as error:
+    print(error, file=sys.stderr)
+    sys.exit({REFUSED})
+"""
+
+
+def check_loads(
+    path: str | os.PathLike[str], override_kv: Sequence[str] = (), timeout: float = 900.0
+) -> None:
+    """Return if llama.cpp can use the file; ModelFileError with its own reason if not.
+
+    Loads the file with these overrides on the CPU and decodes one token, in a child process. A
+    yes is remembered for as long as the file and the library stay as they are; a file whose hash
+    the catalog fixes, and which `fetch` has checked, needs no child unless something in it is
+    overridden. ToolchainError if there is no llama.cpp to ask. timeout in seconds.
+    """
+    path = Path(path)
+    if not override_kv and hashes.known_sha256(path) in catalog.fixed_hashes():
+        return
+    info = inspect(path)
+    library = toolchain.library_dir()
+    proof = _describe_state(info, library)
+    memory, key = paths.models_dir() / "loads.json", " ".join([str(path.resolve()), *override_kv])
+    if hashes.read_json(memory).get(key) == proof:
+        return
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "GGML_NO_BACKTRACE": "1",
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, str(path), *override_kv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelFileError(
+            f"llama.cpp did not load {path} within {timeout:.0f} s; take another file."
+        ) from error
+    if done.returncode == 0:
+        hashes.update_json(memory, key, proof)
+        return
+    log = done.stderr.decode("utf-8", errors="replace")
+    reason = _find_reason(log)
+    remedy = f"leave out {', '.join(override_kv)}" if override_kv else "take another file"
+    if done.returncode < 0:
+        raise ModelFileError(
+            f"llama.cpp {toolchain.explain_exit(done.returncode)} while it loaded {path} "
+            f"({reason}); {remedy}."
+        )
+    if done.returncode != REFUSED:
+        raise ModelFileError(f"{path} could not be tried in llama.cpp: {reason}.")
+    raise ModelFileError(f"{path} {_explain(reason, remedy)}.")
+
+
+def _describe_state(info: GGUFInfo, library: Path) -> list[int]:
+    files = [*list_parts(info), *sorted(library.glob("libllama.*"))]
+    stats = [file.stat() for file in files]
+    return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
+
+
+def _find_reason(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower() or "assert" in line.lower()]
+    specific = [line for line in errors if "error loading model" in line] or errors or lines[-1:]
+    if not specific:
+        return "it gave no reason"
+    reason = specific[0].split("error loading model: ")[-1]
+    return show(re.sub(r"^\S*/(?=[\w.-]+:\d+: )", "", reason), limit=200)
+
+
+def _explain(reason: str, remedy: str) -> str:
+    unknown = re.search(r"unknown model architecture: '?(.*?)'?$", reason)
+    if unknown:
+        return (
+            f"is of an architecture that llama.cpp does not know: '{unknown[1]}'; take another "
+            "model or a newer llama.cpp"
+        )
+    return f"cannot be loaded by llama.cpp: {reason}; {remedy}"
