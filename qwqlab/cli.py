@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args, rest) or 0)
     except QwqlabError as error:
         print(f"qwqlab: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = error.filename or "the output"
+        print(f"qwqlab: {where} cannot be read or written: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("qwqlab: stopped; what had finished is kept", file=sys.stderr)

@@ -38,7 +38,8 @@ class Context(Handle):
         self._pointer = C.llama_init_from_model(model.handle, params)
         if not self._pointer:
             raise ContextError(
-                f"no context of {n_seq} x {n_ctx} tokens: {last_error()}; ask for less"
+                f"llama.cpp makes no context of {n_seq} x {n_ctx} tokens: {last_error()}; ask for "
+                "less or load the model otherwise"
             )
 
     def close(self) -> None:

@@ -189,7 +189,7 @@ class Engine(Closing):
             if len(tokens) > limit - 4:
                 raise ContextError(
                     f"the prompt has {len(tokens)} tokens, and a context of {limit} holds "
-                    f"{limit - 4} of them; shorten it or raise n_ctx"
+                    f"{max(0, limit - 4)} of them; shorten it or raise n_ctx"
                 )
         if self.loading.n_ctx:
             return limit

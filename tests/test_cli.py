@@ -87,6 +87,26 @@ def test_an_error_is_one_sentence_on_stderr(args, words, capsys):
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("n_bytes", [0, 5])
+def test_a_reader_that_goes_away_ends_a_run_in_silence(prompt_file, n_bytes):
+    args = [sys.executable, "-m", "qwqlab.cli", "generate", "--prompt-file", str(prompt_file)]
+    args += ["-n", "200", "--ignore-eos"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(n_bytes)
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert said == b""
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path, capsys):
+    RunStore(tmp_path / "runs.sqlite").close()
+    target = tmp_path / "runs.sqlite" / "a.csv"  # below a file
+    assert main(["export", str(tmp_path / "runs.sqlite"), str(target)]) == 1
+    assert f"{target.parent} cannot be read or written" in capsys.readouterr().err
+
+
 def test_a_store_is_exported_as_its_name_says(tmp_path, capsys):
     RunStore(tmp_path / "runs.sqlite").close()
     for name in ("runs.csv", "runs.json"):
