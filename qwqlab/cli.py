@@ -74,14 +74,17 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _generate(args: argparse.Namespace, flags: list[str]) -> None:
-    from .command import parse_command, read_prompt
+    from .command import parse_command
     from .engine import Engine
     from .fetch import model_path
+    from .prompt_text import read_prompt
     from .sampling import Sampling, preset
 
     base = preset(args.preset) if args.preset else Sampling()
     command = parse_command(["generate", *flags], base)
     sampling = command.sampling
+    if args.prompt_file and command.prompt:
+        raise SettingError("give --prompt-file or --prompt, not both")
     prompt = read_prompt(args.prompt_file) if args.prompt_file else command.prompt
     seed = 3407 if command.seed is None else command.seed
     with Engine(model_path(args.model), command.loading) as engine:
@@ -140,6 +143,8 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
     name = "quick" if args.quick else "full"
     path = args.store or paths.runs_dir() / f"reproduce-{name}.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if args.json:
+        _check_writable(args.json, path)
     generated = 0
 
     def tell(done: int, total: int, run: Any) -> None:
@@ -166,7 +171,7 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
             toolchain.describe_build(),
         )
     print(report.make_table(results).to_string(index=False))
-    print()
+    print(f"\n{report.LEGEND}\n")
     print(experiment.summarize(results))
     print(f"\nReport: {page}\nRuns:   {path}")
     if args.json:
@@ -179,6 +184,14 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
         args.json.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
+def _check_writable(target: Path, store: Path) -> None:
+    """Say before the work, not after it, that its result could not be written."""
+    if target.resolve() == store.resolve():
+        raise SettingError(f"{target} is the store of runs; give --json another file")
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise SettingError(f"{target} cannot be written; give --json a file in a folder of yours")
+
+
 def _export(args: argparse.Namespace, _: list[str]) -> None:
     from .runs import RunStore
 
@@ -186,8 +199,8 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
     write = writers.get(args.file.suffix)
     if write is None:
         raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
-    if not args.store.is_file():
-        raise StoreError(f"{args.store} is not a file; `qwqlab reproduce` says where its runs are")
+    if not args.store.is_file() or args.store.stat().st_size == 0:
+        raise StoreError(f"{args.store} holds no runs; `qwqlab reproduce` says where its own are")
     with RunStore(args.store) as store:
         print(write(store, args.file))
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .errors import SettingError
 from .loading import FLAGS as LOADING_FLAGS
 from .loading import Loading
+from .prompt_text import escape, read_prompt, unescape
 from .sampling import Sampling
 from .settings import SETTINGS, STAGES, check_order, check_seed
 
@@ -25,6 +25,7 @@ _SAMPLING_FLAGS = {flag: setting for setting in SETTINGS for flag in setting.fla
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
 _LOADING_FLAGS = {flag: name for name, flags in LOADING_FLAGS.items() for flag in flags}
 # Flags of llama-completion and llama-cli that don't touch the tokens, with how many values follow.
+_BARE = ("--ignore-eos", "-no-cnv", "--no-display-prompt")
 _HARMLESS = {"-no-cnv": 0, "--no-conversation": 0, "--no-display-prompt": 0, "--no-warmup": 0,
              "--simple-io": 0, "--color": 1, "--prio": 1, "--prio-batch": 1, "--log-disable": 0,
              "--no-perf": 0, "-fit": 1, "--fit": 1}  # fmt: skip
@@ -59,9 +60,29 @@ class Command:
             *("-no-cnv", "--no-display-prompt"),
         ]
 
-    def line(self, program: str = "llama-completion") -> str:
-        """The command, quoted for a shell."""
-        return shlex.join([program, *self.argv()])
+    def line(self, program: str = "llama-completion", width: int = 0) -> str:
+        """The command, quoted for a shell; with a width, broken between flags into lines of at
+        most so many characters, where a flag and its value are not longer."""
+        if not width:
+            return shlex.join([program, *self.argv()])
+        lines = [program]
+        for flag in _group(self.argv()):
+            longer = f"{lines[-1]} {flag}"
+            if len(longer) + 2 <= width:
+                lines[-1] = longer
+            else:
+                lines.append(f"  {flag}")
+        return " \\\n".join(lines)
+
+
+def _group(argv: Sequence[str]) -> Iterator[str]:
+    """Each flag with its value, quoted for a shell."""
+    words = list(argv)
+    while words:
+        flag = [words.pop(0)]
+        if flag[0] not in _BARE:
+            flag.append(words.pop(0))
+        yield shlex.join(flag)
 
 
 def sampling_flags(sampling: Sampling) -> list[str]:
@@ -88,30 +109,6 @@ def parse_command(line: str | Sequence[str], base: Sampling | None = None) -> Co
     """
     words = _split(line) if isinstance(line, str) else list(line)
     return _Reader(words, base or Sampling()).read()
-
-
-def escape(text: str) -> str:
-    r"""Text as llama.cpp's escape processing wants it: backslashes doubled, newlines as \n."""
-    if "\0" in text:
-        raise SettingError("a prompt on a command line may not hold a NUL character")
-    for raw, written in (("\\", "\\\\"), ("\n", "\\n"), ("\t", "\\t"), ("\r", "\\r")):
-        text = text.replace(raw, written)
-    return text
-
-
-def unescape(text: str) -> str:
-    r"""What llama.cpp makes of \n, \r, \t, \', \", \\ and \xHH in a prompt."""
-    plain = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
-
-    def one(match: re.Match[bytes]) -> bytes:
-        code = match[1].decode("latin-1")
-        if code[0] == "x":
-            return bytes([int(code[1:], 16)])
-        return plain[code].encode()
-
-    raw = text.encode("utf-8", "surrogateescape")
-    raw = re.sub(rb"\\(x[0-9a-fA-F]{2}|[nrt'\"\\])", one, raw)
-    return raw.decode("utf-8", "surrogateescape")
 
 
 def _split(line: str) -> list[str]:
@@ -232,14 +229,6 @@ class _Reader:
         text = read_prompt(path)
         # llama.cpp drops one newline from the end of the file.
         return text[:-1] if text.endswith("\n") else text
-
-
-def read_prompt(path: str | Path) -> str:
-    """A prompt file, byte for byte; bytes that are not UTF-8 are kept as lone surrogates."""
-    try:
-        return Path(path).read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise SettingError(f"the prompt file {path} cannot be read: {error.strerror}") from None
 
 
 def _cast(flag: str, kind: type, text: str) -> Any:

@@ -37,7 +37,7 @@ MORE = (
     ("mirostat_ent", 0, 10, 0.1),
     ("mirostat_lr", 0, 1, 0.01),
 )
-OWN = "(changed)"
+OWN = "(none of them)"
 
 
 class SamplingControls:

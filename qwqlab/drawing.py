@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import importlib
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ class Drawing:
         """The summary and the folded table, escaped for a page."""
         table = self.table.to_html(index=False, float_format="{:.4g}".format, border=0)
         return (
-            f"<p>{html.escape(self.summary)}</p>"
+            f"<p>{mark_names(self.summary)}</p>"
             f"<details><summary>The numbers as a table</summary>{table}</details>"
         )
 
@@ -100,6 +102,22 @@ def escape_text(text: str) -> str:
     '&lt;br&gt;&#36;x&#36;'
     """
     return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Any:
+    """Rows of words as a table for a page: flush left, escaped, without an index."""
+    flush: Any = {"selector": "th, td", "props": "text-align: left; vertical-align: top"}
+    table = pd.DataFrame(list(rows), columns=list(columns)).style.hide(axis="index")
+    return table.format(escape="html").set_table_styles([flush])
+
+
+def mark_names(text: str) -> str:
+    """A sentence for a page, escaped, with `names` in backticks as code.
+
+    >>> mark_names("`top_k` removes '<b>'")
+    '<code>top_k</code> removes &#x27;&lt;b&gt;&#x27;'
+    """
+    return re.sub(r"`([a-z_0-9]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def name_token(text: str, limit: int = 14) -> str:

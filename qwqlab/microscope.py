@@ -12,11 +12,12 @@ import ipywidgets as widgets
 
 from .command import Command
 from .controls import SamplingControls
-from .drawing import name_token
+from .drawing import mark_names, name_token
 from .engine import Engine
 from .errors import QwqlabError
 from .live_figure import FitWidth, LiveFigure
 from .page import (
+    COMMAND_WIDTH,
     Panel,
     display_if_possible,
     make_button,
@@ -179,7 +180,7 @@ class Microscope(Panel):
         run_token = self.probe.run.tokens[step]
         self.grid = lay_out(view, self.engine, TOP, run_token)
         update(self.figure, self.grid)
-        self.summary.value = f"<p>{html.escape(self.grid.summary)}</p>"
+        self.summary.value = f"<p>{mark_names(self.grid.summary)}</p>"
         self.table.value = show_table(self.grid)
         self.outcome.value = self._tell_outcome(self.grid)
         self.text.value = self._show_text(step)
@@ -192,7 +193,7 @@ class Microscope(Panel):
         self.warning.value = show_warnings(sampling.inert(), "No effect")
         self.command.value = Command(
             sampling, self.engine.loading, self.engine.path, run.prompt, run.seed, run.n_predict
-        ).line()
+        ).line(width=COMMAND_WIDTH)
         self._go.layout.display = "none"
         self._divergence: Divergence | None = None
         self.divergence.value = "Looking for the first step that these settings would change …"
@@ -211,7 +212,7 @@ class Microscope(Panel):
         else:
             said = f"These settings part from the run at step {found.step}: {found.why}."
             self._go.layout.display = ""
-        self.divergence.value = html.escape(said)
+        self.divergence.value = mark_names(said)
 
     def _go_to_divergence(self) -> None:
         if self._divergence is not None:
@@ -225,8 +226,9 @@ class Microscope(Panel):
         return f"Drawn here: {drawn}; in the run: {own} ({same}{draw})."
 
     def _show_text(self, step: int) -> str:
-        before = "".join(self._pieces[:step])[-BEFORE:]
-        after = "".join(self._pieces[step + 1 :])[:AFTER]
+        before, after = "".join(self._pieces[:step]), "".join(self._pieces[step + 1 :])
+        before = before if len(before) <= BEFORE else f"…{before[-BEFORE:]}"
+        after = after if len(after) <= AFTER else f"{after[:AFTER]}…"
         piece = self._pieces[step].replace("\n", "⏎\n")
         token = piece or name_token(self.engine.model.show(self.probe.run.tokens[step]))
         return (

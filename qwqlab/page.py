@@ -12,7 +12,7 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 
-from .drawing import VERMILLION
+from .drawing import VERMILLION, mark_names
 from .records import Run
 from .stage_grid import StageGrid
 
@@ -20,6 +20,9 @@ WARNING = (
     f"border:1px solid {VERMILLION};border-left:8px solid {VERMILLION};padding:.3em .6em;"
     "margin:.2em 0;line-height:1.4"
 )
+
+
+COMMAND_WIDTH = 96  # characters of a command's line
 
 
 class Panel:
@@ -64,7 +67,7 @@ def status_box() -> Any:
 
 def show_warnings(sentences: Iterable[str], title: str = "") -> str:
     """Sentences in a ruled box, or nothing where there are none."""
-    lines = [html.escape(sentence) for sentence in sentences]
+    lines = [mark_names(sentence) for sentence in sentences]
     if not lines:
         return ""
     head = f"<b>⚠ {html.escape(title)}</b><br>" if title else "<b>⚠</b> "

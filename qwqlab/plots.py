@@ -1,12 +1,12 @@
 """Every figure of the lab, from one door. Each is a `Drawing`: it brings its words and numbers.
 
 A run's text is drawn by `show_run`, a step of a run by `draw_stages`, the experiment by
-`draw_trade_off`, and quants by `draw_ladder`.
+`draw_trade_off`, and quants by `draw_ladder`; `show_rows` is a table of words.
 """
 
 from __future__ import annotations
 
-from .drawing import Drawing
+from .drawing import Drawing, show_rows
 from .ladder_chart import Rung, draw_ladder
 from .run_text import RunText, show_run
 from .stages import draw_stages
@@ -20,5 +20,6 @@ __all__ = [
     "draw_ladder",
     "draw_stages",
     "draw_trade_off",
+    "show_rows",
     "show_run",
 ]

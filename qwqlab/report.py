@@ -25,6 +25,7 @@ table {{ border-collapse: collapse }} td, th {{ padding: .2em .7em; border: 1px 
 <p>Model: {model}. llama.cpp: {build}.</p>
 {sentences}{figure}{words}
 <h2>Every arm</h2>{table}
+<p>{legend}</p>
 <h2>One run of each arm</h2>
 <p>The same prompt and seed in every arm: the first that no penalty solves and repeat_penalty 1.1
 in llama.cpp's order does not, where there is one. Underlined: escapes, tokens that lie outside what
@@ -33,6 +34,14 @@ blamed for a broken program, the first escape on the line that fails or else the
 in a program without escapes, where the model itself went wrong, the first token of that line.</p>
 {samples}</html>
 """
+
+
+LEGEND = """\
+valid code: programs whose first code block parses and binds every name that it uses.
+loops, runaways: long runs that end in a cycle, and that met their limit without an end token.
+escapes: tokens drawn from outside what top_k and top_p leave of the model's own distribution.
+seq-rep-4: the share of a run's sequences of four tokens that repeat an earlier one.
+tokens: the mean length of a run."""
 
 
 def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
@@ -71,6 +80,7 @@ def write_report(
         figure=figure,
         words=drawing.words_html(),
         table=make_table(results).to_html(index=False),
+        legend=html.escape(LEGEND).replace("\n", "<br>"),
         samples="".join(sample.html for sample in samples),
     )
     path.parent.mkdir(parents=True, exist_ok=True)

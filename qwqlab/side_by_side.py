@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from .engine import Engine
 from .metrics import measure
-from .page import Panel, make_button, show_command, show_warnings, status_box
+from .page import COMMAND_WIDTH, Panel, make_button, show_command, show_warnings, status_box
 from .records import Request, Run
 from .replay import command_of
 from .run_text import STOPS, show_run
@@ -148,7 +148,7 @@ class SideBySide(Panel):
 
     def _write_commands(self) -> None:
         for request, field in zip(self.requests(), self.commands, strict=True):
-            field.value = command_of(request, self.engine).line()
+            field.value = command_of(request, self.engine).line(width=COMMAND_WIDTH // 2)
 
     def _say(self, sentence: str) -> None:
         self.status.value = show_warnings([sentence] if sentence else [])

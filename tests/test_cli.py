@@ -73,9 +73,19 @@ def test_path_prints_files_that_are_there(model_path, capsys):
         (["generate", "--prompt", "x", "--samplers", "top_q"], "'top_q'"),
         (["generate", "--prompt", "x", "--model", "/no/such.gguf"], "/no/such.gguf"),
         (["generate", "--prompt", "x", "--preset", "none"], "'none' is not a preset"),
+        (["generate", "--prompt", "x", "-n", str(2**63)], f"n_predict={2**63} is out of range"),
+        (["generate", "--prompt", "x", "--top-k", "9" * 400], "top_k=999"),
+        (["generate", "--prompt", "x", "-c", "9" * 400], "give 0 to 2147483647"),
+        (["generate", "--prompt", "x", "-c", "2000000000"], "takes 46080 GB, and"),
+        (["generate", "--prompt", "x", "--yarn-orig-ctx", str(2**32)], "yarn_orig_ctx=4294967296"),
+        (["reproduce", "--json", "/no/such/folder/x.json"], "/no/such/folder/x.json cannot be"),
+        (["generate", "--prompt", "x", "--prompt-file", "y"], "--prompt-file or --prompt, not"),
+        (["generate", "--prompt", "x", "--rope-scale", "1e-300"], "logits are not numbers"),
+        (["generate", "--prompt", "x", "--model", "~no_such_user/a.gguf"], "~no_such_user/a.gguf"),
+        (["generate", "--prompt", "x", "--repeat-last-n", "2000000000"], "repeat_last_n=2000"),
         (["path", "llama-nothing"], "llama-nothing is not built"),
         (["fetch", "no-such-model"], "no-such-model"),
-        (["export", "/no/such.sqlite", "runs.csv"], "/no/such.sqlite is not a file"),
+        (["export", "/no/such.sqlite", "runs.csv"], "/no/such.sqlite holds no runs"),
         (["export", "/no/such.sqlite", "runs.xls"], "runs.xls ends in neither .csv nor .json"),
     ],
 )
@@ -104,7 +114,25 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path, capsys):
     RunStore(tmp_path / "runs.sqlite").close()
     target = tmp_path / "runs.sqlite" / "a.csv"  # below a file
     assert main(["export", str(tmp_path / "runs.sqlite"), str(target)]) == 1
-    assert f"{target.parent} cannot be read or written" in capsys.readouterr().err
+    assert f"{target} cannot be written" in capsys.readouterr().err
+
+
+def test_a_store_is_not_overwritten_by_its_own_export(tmp_path, capsys):
+    store = tmp_path / "runs.json"
+    RunStore(store).close()
+    assert main(["export", str(store), str(store)]) == 1
+    assert main(["reproduce", "--quick", "--store", str(store), "--json", str(store)]) == 1
+    assert capsys.readouterr().err.count("store") >= 2
+    assert store.read_bytes().startswith(b"SQLite format 3")
+
+
+def test_an_empty_file_is_not_made_a_store_by_an_export(tmp_path, capsys):
+    (tmp_path / "notes").touch()
+    (tmp_path / "kept.csv").write_text("kept")
+    assert main(["export", str(tmp_path / "notes"), str(tmp_path / "kept.csv")]) == 1
+    assert "holds no runs" in capsys.readouterr().err
+    assert (tmp_path / "notes").read_bytes() == b""
+    assert (tmp_path / "kept.csv").read_text() == "kept"
 
 
 def test_a_store_is_exported_as_its_name_says(tmp_path, capsys):

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from qwqlab.command import Command, escape, parse_command, read_prompt, unescape
+from qwqlab.command import Command, parse_command
 from qwqlab.errors import SettingError
 from qwqlab.loading import Loading
+from qwqlab.prompt_text import escape, read_prompt, unescape
 from qwqlab.sampling import PRESETS, Sampling, preset
 
 ARTICLE = r"""./llama.cpp/llama-cli \
@@ -87,6 +88,20 @@ def test_a_prompt_file_is_taken_byte_for_byte_but_dash_f_drops_a_newline(tmp_pat
     path.write_bytes(b"one\n\n\xff\r\n")
     assert read_prompt(path).encode("utf-8", "surrogateescape") == b"one\n\n\xff\r\n"
     assert parse_command(["-f", str(path)]).prompt.endswith("\r")
+
+
+def test_a_prompt_file_without_end_is_refused():
+    with pytest.raises(SettingError, match="/dev/zero is longer than 16 MB"):
+        read_prompt("/dev/zero")
+
+
+def test_a_line_broken_at_a_width_says_the_same():
+    command = Command(preset("article").with_(ignore_eos=True), model="a b.gguf", prompt="x\ny z")
+    lines = command.line(width=60).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert command.line(width=60).replace(" \\\n ", "") == command.line()
+    assert parse_command(command.line(width=60)) == replace(command, notes=())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The folded solutions of the notebooks' exercises pass the checks that stand under the exercises.
+"""The folded solutions pass the checks under the notebooks' exercises, and wrong answers do not.
 
 An exercise is three cells: one tagged `exercise` that the reader fills in, one tagged
 `exercise-check`, and Markdown that holds the solution as a Python block. Cells tagged `needed` run
@@ -14,6 +14,23 @@ from typing import Any
 import pytest
 
 from qwqlab.paths import CHECKOUT
+
+# What a reader might answer instead: the notebook, the exercise's place in it, the answer, and what
+# the check says.
+WRONG = [
+    ("00_start_here", 0, 'answer = {"article", "official"}', "look again at official"),
+    ("00_start_here", 0, "answer = set()", "look again at article"),
+    ("01_build_llama_cpp", 0, 'line = "llama-completion --temp 0.6"', "the seven others"),
+    ("01_build_llama_cpp", 1, 'letters = "ekpmtdyx"', "these letters say"),
+    ("02_models_and_quants", 0, "tokens = 10**9 // 131_072", "would be 131,"),
+    ("02_models_and_quants", 1, "dominated = set()", "look at "),
+    ("03_sampler_lab", 0, "mine = article", "repeat_penalty=1.1 has no effect"),
+    ("03_sampler_lab", 0, "mine = article.with_(repeat_penalty=1, dry_multiplier=0)", "nothing in"),
+    ("03_sampler_lab", 1, "penalty = 1.01", "the token is still"),
+    ("03_sampler_lab", 1, "penalty = 1.21", "a smaller penalty does it too"),
+    ("03_sampler_lab", 1, "penalty = 1.5", "a smaller penalty does it too"),
+    ("03_sampler_lab", 1, "penalty = 0", "between 1 and 2"),
+]
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 Cell = dict[str, Any]
@@ -32,30 +49,45 @@ def source(cell: Cell) -> str:
     return "".join(cell["source"])
 
 
-def find_exercises() -> list[tuple[str, int]]:
+def find_exercises(stem: str = "") -> list[tuple[str, int]]:
+    """Notebook and cell of every exercise, or of those of one notebook."""
     return [
         (path.name, place)
         for path in NOTEBOOKS
+        if stem in ("", path.stem)
         for place, cell in enumerate(read_cells(path.name))
         if has_tag(cell, "exercise")
     ]
 
 
-@pytest.mark.parametrize(("name", "place"), find_exercises())
-def test_a_folded_solution_passes_the_check_under_its_exercise(name, place, monkeypatch, capsys):
-    monkeypatch.chdir(CHECKOUT / "notebooks")
-    cells = read_cells(name)
-    check, prose = cells[place + 1], source(cells[place + 2])
-    assert has_tag(check, "exercise-check") and "<details>" in prose
-    solution = re.search(r"```python\n(.*?)```", prose, re.DOTALL)
-    assert solution, "the solution holds no Python block"
+def run_up_to(name: str, place: int) -> dict[str, Any]:
+    """The names that the notebook's needed cells have bound before an exercise."""
     names: dict[str, Any] = {}
-    for cell in cells[:place]:
+    for cell in read_cells(name)[:place]:
         if has_tag(cell, "needed"):
             exec(source(cell), names)
-    exec(source(cells[place]), names)
-    exec(source(check), names)
+    return names
+
+
+@pytest.mark.parametrize(("name", "place"), find_exercises())
+def test_a_folded_solution_passes_and_wrong_answers_do_not(name, place, monkeypatch, capsys):
+    monkeypatch.chdir(CHECKOUT / "notebooks")
+    cells = read_cells(name)
+    exercise, check, prose = (source(cell) for cell in cells[place : place + 3])
+    assert has_tag(cells[place + 1], "exercise-check") and "<details>" in prose
+    solution = re.search(r"```python\n(.*?)```", prose, re.DOTALL)
+    assert solution, "the solution holds no Python block"
+    names = run_up_to(name, place)
+    capsys.readouterr()
+    exec(exercise, names)
+    exec(check, names)
     assert "Not answered yet." in capsys.readouterr().out
+    wrong = [w for w in WRONG if find_exercises(w[0])[w[1]] == (name, place)]
+    assert wrong, "no wrong answer is tried"
+    for *_, answer, hint in wrong:
+        exec(answer, names)
+        with pytest.raises(AssertionError, match=re.escape(hint)):
+            exec(check, names)
     exec(solution[1], names)
-    exec(source(check), names)
+    exec(check, names)
     assert capsys.readouterr().out.strip() == "Right."
