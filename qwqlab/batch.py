@@ -17,6 +17,7 @@ import numpy as np
 
 from .chain import Candidates, Chain
 from .context import Aborted, Context
+from .errors import ContextError
 from .native import Matrix, Model
 from .nucleus import locate
 from .records import Request, Run
@@ -178,6 +179,11 @@ class Batch:
             self.held = None
             self.context.cut(self.holder, 0)
             rows = self.context.prefill(tokens, self.holder)
+            if np.isnan(rows).any():
+                raise ContextError(
+                    "the model's logits are not numbers when it is loaded so; RoPE's or YaRN's "
+                    "numbers, or an override, are out of reason"
+                )
             self.held = request.prompt, rows.copy()
         if seq == self.holder:
             self.context.cut(seq, len(tokens))

@@ -116,7 +116,7 @@ class Chain(Handle):
 def make_stage(model: Model, sampling: Sampling, name: str, seed: int) -> Any:
     """The native sampler of one stage."""
     s, vocab, n_vocab = sampling, model.vocab, model.n_vocab
-    breakers = [b.encode() for b in s.dry_sequence_breakers]
+    breakers = [b.encode("utf-8", "surrogateescape") for b in s.dry_sequence_breakers]
     c_breakers = (ctypes.c_char_p * len(breakers))(*breakers)
     makers = {
         "logit_bias": lambda: _make_bias(model, s),

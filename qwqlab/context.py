@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from .errors import ContextError
-from .loading import CACHE_TYPES, ROPE_SCALING, Loading
-from .native import C, Handle, Matrix, Model, last_error, log
+from .ggml_types import TENSOR_TYPES
+from .loading import ROPE_SCALING, Loading
+from .native import C, Handle, Matrix, Model, hold_interrupts, last_error, log
 
-_GGML_TYPES = dict(zip(CACHE_TYPES, (0, 1, 30, 8, 2, 3, 20, 6, 7), strict=True))
+_GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
 
 
 class Context(Handle):
@@ -24,7 +25,6 @@ class Context(Handle):
 
     def __init__(self, model: Model, loading: Loading, n_seq: int, n_ctx: int) -> None:
         self.model, self.n_seq, self.n_ctx = model, n_seq, n_ctx
-        self._batch = Tokens(max(n_ctx, n_seq))
         # Where the logits lie, seen as an array: seldom another, and slow to make.
         self._view: tuple[tuple[int, int], Matrix] | None = None
         # Handed to every graph node: strlen says "go on" while the string is empty. A Python
@@ -35,12 +35,15 @@ class Context(Handle):
         params.abort_callback = strlen
         params.abort_callback_data = ctypes.cast(self._abort, ctypes.c_void_p)
         log.clear()
-        self._pointer = C.llama_init_from_model(model.handle, params)
+        with hold_interrupts():
+            self._pointer = C.llama_init_from_model(model.handle, params)
         if not self._pointer:
             raise ContextError(
                 f"llama.cpp makes no context of {n_seq} x {n_ctx} tokens: {last_error()}; ask for "
                 "less or load the model otherwise"
             )
+        self._n_batch: int = C.llama_n_batch(self.handle)
+        self._batch = Tokens(max(self._n_batch, n_seq))
 
     def close(self) -> None:
         """Free the cache."""
@@ -62,10 +65,9 @@ class Context(Handle):
         The prompt goes in as llama-completion sends it, n_batch tokens at a time, so that the
         arithmetic is the same.
         """
-        size = C.llama_n_batch(self.handle)
         logits: Matrix | None = None
-        for start in range(0, len(tokens), size):
-            part = tokens[start : start + size]
+        for start in range(0, len(tokens), self._n_batch):
+            part = tokens[start : start + self._n_batch]
             positions = range(start, start + len(part))
             self._batch.fill(part, positions, seqs=seq, wanted=slice(len(part) - 1, None))
             logits = self._decode(n_outputs=1)
@@ -114,6 +116,7 @@ class Tokens:
         self._token, self._pos, self._seq = np.zeros((3, capacity), dtype=np.int32)
         self._n_seq = np.ones(capacity, dtype=np.int32)
         self._wanted = np.zeros(capacity, dtype=np.int8)
+        self._layout: tuple[int, int | range, slice] | None = None
         # What llama.cpp reads is a pointer to each token's list of sequences, here of one.
         self._seqs = self._seq.ctypes.data + self._seq.itemsize * np.arange(capacity)
         self.native = C.llama_batch(
@@ -130,9 +133,11 @@ class Tokens:
         """Put tokens in, with their positions and sequences; `wanted`: whose logits to give."""
         n_tokens = self.native.n_tokens = len(tokens)
         self._token[:n_tokens], self._pos[:n_tokens] = tokens, positions
-        self._seq[:n_tokens] = seqs
-        self._wanted[:n_tokens] = False
-        self._wanted[:n_tokens][wanted] = True
+        if (layout := (n_tokens, seqs, wanted)) != self._layout:  # a step's is that of the last one
+            self._layout = layout
+            self._seq[:n_tokens] = seqs
+            self._wanted[:n_tokens] = False
+            self._wanted[:n_tokens][wanted] = True
 
 
 class Aborted(Exception):

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
-from . import gguf_file, trial
+from . import gguf_file, preflight, trial
 from .batch import Batch, Drawer, OnToken
 from .context import Context
 from .errors import BusyError, ContextError, SettingError
+from .ggml_types import bits_of
 from .loading import Loading
 from .native import Closing, Matrix, Model, has_gpu
 from .records import Request, Run
@@ -99,10 +100,13 @@ class Engine(Closing):
         """
         matrices = {tensor.type for tensor in self.info.tensors if len(tensor.shape) > 1}
         integer = bool(matrices) and matrices <= INTEGER_TYPES and self.info.n_parts == 1
-        on_cpu = self.loading.n_gpu_layers == 0 or not has_gpu()
         cache = {self.loading.cache_type_k, self.loading.cache_type_v}
         unsplit = self.loading.flash_attn == "off" or not cache & SPLIT_CACHES
-        return integer and on_cpu and unsplit
+        return integer and self._on_cpu and unsplit
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.loading.n_gpu_layers == 0 or not has_gpu()
 
     def generate(
         self,
@@ -207,8 +211,20 @@ class Engine(Closing):
                 old.cut(seq, 0)
             return old
         self._drop_context()
+        self._check_memory(n_seq, n_ctx)
         self._context = Context(self.model, self.loading, n_seq, n_ctx)
         return self._context
+
+    def _check_memory(self, n_seq: int, n_ctx: int) -> None:
+        """Linux promises memory that it lacks, and ends the process that then uses it."""
+        bits = bits_of(self.loading.cache_type_k) + bits_of(self.loading.cache_type_v)
+        cache = n_seq * n_ctx * (self.info.kv_numbers or 0) * bits / 16
+        has = preflight.count_memory() - self.info.n_bytes
+        if self._on_cpu and cache > has:
+            raise ContextError(
+                f"a cache of {n_seq} x {n_ctx} tokens takes {cache / 1e9:.0f} GB, and beside the "
+                f"model this machine has {max(0, has) / 1e9:.0f}; lower n_ctx, n_predict or width"
+            )
 
     def _drop_context(self) -> None:
         if self._context is not None:

@@ -6,9 +6,11 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from .errors import StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,11 +100,16 @@ def _make_safe(value: Any) -> Any:
 @contextmanager
 def _replace(path: Path) -> Iterator[TextIO]:
     """A file that takes its place only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
             yield out
         part.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror}; name another file."
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()

@@ -65,7 +65,7 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
     without `.gguf`. FetchError says which command brings a model that is not here.
     """
     text = os.fspath(name_or_path)
-    path = Path(text).expanduser()
+    path = paths.from_user(text)
     if path.is_file():
         return path
     for candidate in (text, f"{text}.gguf"):
@@ -90,8 +90,8 @@ def import_local(path: str | os.PathLike[str], name: str | None = None) -> Path:
     otherwise; the original stays. `model_path` then finds it by its name. FetchError if the name
     is taken by another file, is not a plain file name, or the disk has no room.
     """
-    source = Path(path).expanduser().resolve()
-    info = inspect(source)
+    info = inspect(paths.from_user(path))
+    source = info.path.resolve()
     filename = name or source.name
     filename = filename if filename.endswith(".gguf") else f"{filename}.gguf"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", filename):

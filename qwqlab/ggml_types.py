@@ -64,6 +64,18 @@ TENSOR_TYPES: dict[int, TensorType] = {
     42: TensorType("Q2_0", 64, 18),
 }
 
+_BY_NAME = {kind.name: kind for kind in TENSOR_TYPES.values()}
+
+
+def bits_of(name: str) -> float:
+    """Bits that an element of a type takes, scales included, whatever the name's case.
+
+    >>> bits_of("q8_0")
+    8.5
+    """
+    return _BY_NAME[name.upper()].bits
+
+
 REMOVED_TYPES: dict[int, str] = {
     4: "Q4_2",
     5: "Q4_3",

@@ -91,6 +91,32 @@ class GGUFInfo:
         return self._number(f"{self.architecture}.context_length")
 
     @property
+    def kv_numbers(self) -> int | None:
+        """Numbers that a KV cache keeps for one token, over all layers.
+
+        None where the header does not say so plainly: layers that differ, keys kept compressed, a
+        sliding window, a state instead of a cache.
+        """
+        prefix = f"{self.architecture}."
+        others = ("attention.kv_lora_rank", "attention.sliding_window", "ssm.state_size")
+        if any(prefix + key in self.metadata for key in others):
+            return None
+        layers, width, heads, kv_heads = (
+            self._number(prefix + key)
+            for key in (
+                "block_count",
+                "embedding_length",
+                "attention.head_count",
+                "attention.head_count_kv",
+            )
+        )
+        if not (layers and width and heads and kv_heads):
+            return None
+        key_length = self._number(prefix + "attention.key_length") or width // heads
+        value_length = self._number(prefix + "attention.value_length") or width // heads
+        return layers * kv_heads * (key_length + value_length)
+
+    @property
     def rms_norm_eps(self) -> float | None:
         value = self.metadata.get(f"{self.architecture}.attention.layer_norm_rms_epsilon")
         return value if isinstance(value, float) else None
@@ -163,8 +189,10 @@ def list_parts(info: GGUFInfo) -> list[Path]:
     if info.n_parts == 1:
         return [info.path]
     name = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", info.path.name)
-    if name is None:
-        raise ModelFileError(f"{info.path} is one part of {info.n_parts}; keep its name.")
+    if name is None or int(name[2]) != info.n_parts:
+        raise ModelFileError(
+            f"{info.path} is one part of {info.n_parts} and not named so; give it its old name."
+        )
     parts = [
         info.path.with_name(f"{name[1]}-{place:05}-of-{name[2]}.gguf")
         for place in range(1, info.n_parts + 1)

@@ -98,8 +98,11 @@ def update_json(file: Path, key: str, value: object) -> None:
         values = read_json(file)
         values[key] = value
         staged = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
-        staged.write_text(json.dumps(values, indent=1, sort_keys=True), encoding="utf-8")
-        staged.replace(file)
+        try:
+            staged.write_text(json.dumps(values, indent=1, sort_keys=True), encoding="utf-8")
+            staged.replace(file)
+        finally:
+            staged.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -113,7 +116,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file, empty if there is none or it is damaged."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -15,11 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SettingError
+from .settings import FLOAT_MAX, INT_MAX
 
 FLASH_ATTN = ("auto", "on", "off")
 ROPE_SCALING = ("", "none", "linear", "yarn")
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 _OVERRIDE = re.compile(r"(?P<key>[^=]{1,127})=(?P<type>int|float|bool|str):(?P<value>.*)", re.S)
+
+# Where the range of a number is not 0 to what its type in llama.cpp holds.
+_RANGES: dict[str, tuple[float, float]] = {
+    "n_threads": (0, 512),
+    "n_threads_batch": (0, 512),
+    "n_batch": (1, INT_MAX),
+    "n_ubatch": (1, INT_MAX),
+    "n_gpu_layers": (-2, INT_MAX),
+    "yarn_ext_factor": (-FLOAT_MAX, FLOAT_MAX),
+    "yarn_attn_factor": (-FLOAT_MAX, FLOAT_MAX),
+    "yarn_beta_fast": (-FLOAT_MAX, FLOAT_MAX),
+    "yarn_beta_slow": (-FLOAT_MAX, FLOAT_MAX),
+}
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "n_threads": ("-t", "--threads"),
@@ -160,15 +174,14 @@ def count_threads() -> int:
 
 
 def _number(name: str, kind: str, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or value != value or value in (math.inf, -math.inf):
         raise SettingError(f"{name}={value!r} is not a finite number")
+    low, high = _RANGES.get(name, (0, INT_MAX) if kind == "int" else (0.0, FLOAT_MAX))
+    if not low <= value <= high:
+        raise SettingError(f"{name}={value!r} is out of range; give {low:g} to {high:.10g}")
     if kind == "int" and value != int(value):
         raise SettingError(f"{name}={value!r} is not a whole number")
-    low = -2 if name == "n_gpu_layers" else 1 if name in ("n_batch", "n_ubatch") else 0
-    if not name.startswith("yarn_") and not low <= value < 2**31:
-        raise SettingError(f"{name}={value!r} is out of range; give {low} or more")
-    if name in ("n_threads", "n_threads_batch") and value > 512:
-        raise SettingError(f"{name}={value!r} is out of range; llama.cpp runs 512 threads at most")
     return int(value) if kind == "int" else float(value)
 
 

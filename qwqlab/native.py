@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import threading
+from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import Any
@@ -33,13 +38,30 @@ def _keep_log(level: int, text: bytes, _user_data: Any) -> None:
     log.append(text.decode("utf-8", "replace"))
 
 
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Keep a Ctrl-C until llama.cpp is back: raised within `_keep_log`, it would be lost."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
 C.llama_log_set(_keep_log, None)
 C.llama_backend_init()
 
 _KV_TAGS = {int: 0, float: 1, bool: 2, str: 3}
 
 
-class Closing:
+class Closing(ABC):
     """Something that must be closed once; usable in a `with` block."""
 
     def __enter__(self) -> Any:
@@ -56,9 +78,9 @@ class Closing:
     def __del__(self) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
         """Free what it holds; closing again does nothing."""
-        raise NotImplementedError
 
 
 class Handle(Closing):
@@ -90,7 +112,8 @@ class Model(Handle):
         if overrides is not None:
             params.kv_overrides = overrides
         log.clear()
-        self._pointer = C.llama_model_load_from_file(os.fsencode(path), params)
+        with hold_interrupts():
+            self._pointer = C.llama_model_load_from_file(os.fsencode(path), params)
         if not self._pointer:
             raise ModelFileError(f"llama.cpp does not load {path}: {last_error()}")
         self.n_vocab: int = C.llama_vocab_n_tokens(self.vocab)

@@ -12,6 +12,14 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
+def from_user(text: str | os.PathLike[str]) -> Path:
+    """A path that a person wrote, `~` expanded where there is such a home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def home() -> Path:
     """The folder that holds data/ and build/: `QWQLAB_HOME`, or else the checkout."""
     return Path(os.environ.get("QWQLAB_HOME", CHECKOUT)).expanduser().resolve()

@@ -20,6 +20,7 @@ from .unbound import UnboundName, binds_at_run_time, find_unbound
 MAX_CHARS = 100_000
 _STACK_BYTES = 64 * 1024 * 1024
 _STACK_LOCK = threading.Lock()
+FINALLY_MAX = 10
 
 _FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)$")
 
@@ -175,6 +176,8 @@ def _check(source: str) -> CodeCheck:
         warnings.simplefilter("ignore")
         try:
             tree = ast.parse(source)
+            if _count_finally(tree) > FINALLY_MAX:
+                return CodeCheck(False, "`finally` is nested too deeply for the compiler")
             compile(source, "<block>", "exec", dont_inherit=True)
             if not any(_does_something(statement) for statement in tree.body):
                 return CodeCheck(True, "the block holds no statement")
@@ -189,6 +192,15 @@ def _check(source: str) -> CodeCheck:
         return CodeCheck(True, notes=(DYNAMIC,))
     unbound = tuple(find_unbound(tree, table))
     return CodeCheck(True, line=unbound[0].line if unbound else 0, unbound=unbound)
+
+
+def _count_finally(node: ast.AST) -> int:
+    """The deepest nesting of `finally` blocks: the compiler copies each, so a level doubles it."""
+    copied = set(getattr(node, "finalbody", ()))
+    return max(
+        (_count_finally(child) + (child in copied) for child in ast.iter_child_nodes(node)),
+        default=0,
+    )
 
 
 def _does_something(statement: ast.stmt) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import SettingError
 from .sampling import Sampling
-from .settings import check_seed
+from .settings import INT_MAX, check_seed
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Request:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        if not isinstance(self.n_predict, int) or self.n_predict < -1:
+        if not isinstance(self.n_predict, int) or not -1 <= self.n_predict <= INT_MAX:
             raise SettingError(
-                f"n_predict={self.n_predict!r} is no number of tokens; -1 means no limit"
+                f"n_predict={self.n_predict!r} is out of range; give a whole number, -1 (no limit) "
+                f"to {INT_MAX}"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
             raise ModelFileError(
                 f"{target} is not a copy that the lab made; rename it or move it away."
             )
-        if before == made["sha256"] and origin.items() <= made.items():
+        if before == made.get("sha256") and origin.items() <= made.items():
             return target
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(f".{target.name}.{os.getpid()}")

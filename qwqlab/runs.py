@@ -69,8 +69,12 @@ class RunStore:
         self._closed = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # As an absolute path, `:memory:` is a file like any other.
             self._connection = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self.path.absolute(),
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
             )
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
@@ -163,11 +167,16 @@ class RunStore:
 
     def export_csv(self, path: str | Path, *, experiment: str | None = None) -> Path:
         """Write a CSV for spreadsheets (see `export.write_csv`); gives the path."""
-        return export.write_csv(self.runs(experiment=experiment), Path(path))
+        return export.write_csv(self.runs(experiment=experiment), self._check_target(path))
 
     def export_json(self, path: str | Path, *, experiment: str | None = None) -> Path:
         """Write every run whole, as a JSON list; gives the path."""
-        return export.write_json(self.runs(experiment=experiment), Path(path))
+        return export.write_json(self.runs(experiment=experiment), self._check_target(path))
+
+    def _check_target(self, path: str | Path) -> Path:
+        if Path(path).resolve() == self.path.resolve():
+            raise StoreError(f"{path} is the store itself; write the runs to another file.")
+        return Path(path)
 
     @contextmanager
     def _guard(self) -> Iterator[sqlite3.Connection]:
@@ -176,7 +185,7 @@ class RunStore:
                 raise StoreError(f"{self.path} is closed: open the store again.")
             try:
                 yield self._connection
-            except (sqlite3.Error, zlib.error, ValueError, TypeError, KeyError) as error:
+            except (sqlite3.Error, zlib.error, ValueError, TypeError, LookupError) as error:
                 raise StoreError(f"{self.path} cannot be read or written: {error}.") from error
 
     def _prepare(self) -> None:
@@ -198,7 +207,8 @@ class RunStore:
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
 
     def _check(self, connection: sqlite3.Connection) -> int:

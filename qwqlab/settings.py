@@ -48,6 +48,8 @@ class Setting:
 
 INT_MAX = 2**31 - 1
 FLOAT_MAX = 3.4e38
+# llama.cpp keeps room for as many tokens in every chain, whether they come or not.
+LAST_N_MAX = 2**20
 # llama.cpp divides logits by it: zero and what has no finite inverse are refused there too.
 SMALLEST_PENALTY = 1e-38
 
@@ -80,7 +82,7 @@ SETTINGS = (
             FLOAT_MAX, 0.0, "subtracted for each recent occurrence of a token"),
     Setting("presence_penalty", ("--presence-penalty",), "penalties", float, -FLOAT_MAX,
             FLOAT_MAX, 0.0, "subtracted once if a token occurred recently"),
-    Setting("repeat_last_n", ("--repeat-last-n",), "penalties", int, 0, INT_MAX, None,
+    Setting("repeat_last_n", ("--repeat-last-n",), "penalties", int, 0, LAST_N_MAX, None,
             "how many tokens count as recent, the prompt's included"),
     Setting("dry_multiplier", ("--dry-multiplier",), "dry", float, 0, FLOAT_MAX, 0.0,
             "strength of DRY, which penalises continuing a repeated sequence"),
@@ -88,7 +90,7 @@ SETTINGS = (
             "growth of DRY's penalty with the length of the repetition"),
     Setting("dry_allowed_length", ("--dry-allowed-length",), "dry", int, 0, INT_MAX, None,
             "repetitions up to this length go free"),
-    Setting("dry_penalty_last_n", ("--dry-penalty-last-n",), "dry", int, 0, INT_MAX, None,
+    Setting("dry_penalty_last_n", ("--dry-penalty-last-n",), "dry", int, 0, LAST_N_MAX, None,
             "how many tokens DRY scans"),
     Setting("mirostat", ("--mirostat",), "mirostat", int, 0, 2, 0,
             "1 or 2: replaces the chain by temperature and Mirostat"),
@@ -143,7 +145,7 @@ def check_number(setting: Setting, given: Any) -> float | int:
     if isinstance(given, bool) or not isinstance(given, numbers.Real):
         raise SettingError(f"{setting.name}={given!r} is not a number")
     value: Any = given
-    if not math.isfinite(value):
+    if value != value or value in (math.inf, -math.inf):
         raise SettingError(f"{setting.name}={value!r} is not finite; give a number")
     if setting.kind is int and value != int(value):
         raise SettingError(f"{setting.name}={value!r} is not a whole number")
@@ -167,7 +169,10 @@ def parse_bias(text: str) -> tuple[int, float]:
     match = _BIAS.fullmatch(text)
     if match is None or int(match["token"]) > INT_MAX:
         raise SettingError(f"logit_bias={text!r} is not TOKEN_ID+BIAS or TOKEN_ID-BIAS")
-    return int(match["token"]), float(match["sign"] + match["bias"])
+    bias = float(match["sign"] + match["bias"])
+    if abs(bias) > FLOAT_MAX and "inf" not in text:
+        raise SettingError(f"logit_bias={text!r} is out of range; give a smaller one, or -inf")
+    return int(match["token"]), bias
 
 
 def check_biases(given: Any) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ try:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 except ImportError:
     pass
+import numpy as np
 from qwqlab.context import Context
 from qwqlab.errors import QwqlabError
 from qwqlab.loading import Loading
@@ -34,9 +35,12 @@ C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
 loading = Loading(n_gpu_layers=0, override_kv=tuple(sys.argv[2:]))
 try:
     with Model(sys.argv[1], loading) as model, Context(model, loading, 1, 256) as context:
-        context.prefill([0], 0)
+        sound = np.isfinite(context.prefill([0], 0)).all()
 except QwqlabError as error:
     print(error, file=sys.stderr)
+    sys.exit({REFUSED})
+if not sound:
+    print("error: its logits are not numbers", file=sys.stderr)
     sys.exit({REFUSED})
 """
 

@@ -381,3 +381,35 @@ def test_a_request_that_llama_cpp_would_read_otherwise_is_refused(changes):
 
 def test_matrices_of_floats_depend_on_the_width(float_engine):
     assert not float_engine.width_independent
+
+
+INTERRUPT = """
+import os, signal, sys
+from qwqlab import native
+from qwqlab.loading import Loading
+
+class Log(type(native.log)):
+    def append(self, text):  # called while llama.cpp loads
+        if not self:
+            os.kill(os.getpid(), signal.SIGINT)
+        super().append(text)
+
+native.log = Log()
+try:
+    native.Model(sys.argv[1], Loading())
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+
+
+def test_an_interrupt_while_a_model_loads_is_kept_until_it_is_loaded(model_path):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPT, str(model_path)], capture_output=True, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert b"Exception ignored" not in done.stderr
+
+
+def test_a_breaker_may_hold_bytes_that_are_no_text(engine, code_prompt):
+    sampling = Sampling(dry_multiplier=1, dry_sequence_breakers=("\udcff",))
+    assert engine.generate(code_prompt, sampling, 1, 3).tokens

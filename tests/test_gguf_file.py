@@ -348,6 +348,25 @@ def test_an_override_that_aborts_llama_cpp_is_an_error_here(model_path: Path, co
         check_loads(model_path, (override,))
 
 
+def test_weights_that_are_not_numbers_are_found(model_path: Path, home: Path) -> None:
+    path = home / "nan.gguf"
+    path.write_bytes(model_path.read_bytes())
+    norm = next(tensor for tensor in inspect(path).tensors if tensor.name == "output_norm.weight")
+    with path.open("r+b") as file:
+        file.seek(norm.offset)
+        file.write(struct.pack("<f", float("nan")) * norm.n_elements)
+    with pytest.raises(ModelFileError, match="its logits are not numbers"):
+        check_loads(path)
+
+
+def test_a_false_count_of_parts_is_refused(model_path: Path, home: Path) -> None:
+    args = ["--split-max-tensors", "150", str(model_path), str(home / "split")]
+    toolchain.run_tool("llama-gguf-split", args)
+    renamed = (home / "split-00001-of-00002.gguf").rename(home / "split-00001-of-90000.gguf")
+    with pytest.raises(ModelFileError, match="one part of 2 and not named so"):
+        list_parts(inspect(renamed))
+
+
 def test_a_split_model_is_judged_by_all_its_parts(model_path: Path, home: Path) -> None:
     args = ["--split-max-tensors", "150", str(model_path), str(home / "split")]
     toolchain.run_tool("llama-gguf-split", args)

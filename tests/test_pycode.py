@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import threading
 from pathlib import Path
@@ -113,9 +114,16 @@ def test_every_way_of_binding_a_name_counts(name, recwarn):
     assert not recwarn.list
 
 
-@pytest.mark.skipif("sys.version_info < (3, 12)", reason="type parameters came with Python 3.12")
-def test_type_parameters_bind_names():
-    assert check_code("def f[T: int, *A, **P](x: T) -> T: return x\ntype L[T] = list[T]").valid
+def test_type_parameters_bind_names_in_a_python_that_has_them():
+    check = check_code("def f[T: int, *A, **P](x: T) -> T: return x\ntype L[T] = list[T]")
+    assert check.valid == check.parses == (sys.version_info >= (3, 12))
+
+
+def test_nested_finally_blocks_are_refused_before_the_compiler_copies_them():
+    nested = "".join(f"{' ' * i}try: pass\n{' ' * i}finally:\n" for i in range(40))
+    check = check_code(nested + " " * 40 + "x = 1\n")
+    assert check.reason.endswith("`finally` is nested too deeply for the compiler")
+    assert check_code("try:\n    x = 1\nfinally:\n    y = 2\n").valid
 
 
 BAD = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -277,3 +278,18 @@ def test_a_spreadsheet_runs_no_formula_that_a_model_wrote(tmp_path):
 def test_an_empty_store_exports_an_empty_list(tmp_path):
     with RunStore(tmp_path / "runs.sqlite") as store:
         assert json.loads(store.export_json(tmp_path / "runs.json").read_text()) == []
+
+
+def test_a_store_called_memory_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RunStore(":memory:").close()
+    assert (tmp_path / ":memory:").is_file()
+
+
+def test_an_export_that_fails_names_the_file_that_was_asked_for(tmp_path):
+    (tmp_path / "file").touch()
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        for target in (tmp_path / "file" / "runs.csv", tmp_path):
+            with pytest.raises(StoreError, match=re.escape(f"{target} cannot be written")):
+                store.export_csv(target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "runs.sqlite"]
