@@ -108,16 +108,16 @@ def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Any:
     """Rows of words as a table for a page: flush left, escaped, without an index."""
     flush: Any = {"selector": "th, td", "props": "text-align: left; vertical-align: top"}
     table = pd.DataFrame(list(rows), columns=list(columns)).style.hide(axis="index")
-    return table.format(escape="html").set_table_styles([flush])
+    return table.format(lambda value: mark_names(str(value))).set_table_styles([flush])
 
 
 def mark_names(text: str) -> str:
-    """A sentence for a page, escaped, with `names` in backticks as code.
+    """A sentence for a page, escaped, with names in backticks as code.
 
     >>> mark_names("`top_k` removes '<b>'")
     '<code>top_k</code> removes &#x27;&lt;b&gt;&#x27;'
     """
-    return re.sub(r"`([a-z_0-9]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"`([\w -]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def name_token(text: str, limit: int = 14) -> str:
