@@ -57,7 +57,7 @@ class Plan:
     long_tokens: int
 
 
-QUICK = Plan(8, 1, 200, 3, 1, 240)
+QUICK = Plan(8, 1, 200, 2, 1, 300)
 FULL = Plan(12, 4, 260, 8, 1, 800)
 
 
@@ -184,11 +184,13 @@ def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
 def summarize(results: Sequence[ArmResult]) -> str:
     """What the counts show, in sentences computed from them; differences are 95 % intervals."""
     arms = {arm.name: arm for arm in results}
-    plain, dry = arms["no penalty"], arms[f"{DRY_ALONE}, {PENALTIES[0]}"]
+    plain, greedy = arms["no penalty"], arms["greedy"]
+    dry = arms[f"{DRY_ALONE}, {PENALTIES[0]}"]
     lines = [
         f"With no penalty at all {plain.valid_code} of {plain.runs} programs were valid, and "
         f"{plain.loops} of {plain.long_runs} long runs looped.",
-        f"DRY alone ({DRY_ALONE}), against that: {_compare(dry, plain)}",
+        f"Greedy, that is, at temperature 0, against that: {_compare(greedy, plain)}",
+        f"DRY alone ({DRY_ALONE}), against no penalty: {_compare(dry, plain)}",
         "Each of the following has the same DRY, and is judged against DRY alone.",
     ]
     for order in ("llama.cpp order", "article's list with penalties", "article's list"):

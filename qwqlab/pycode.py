@@ -22,7 +22,10 @@ _STACK_BYTES = 64 * 1024 * 1024
 _STACK_LOCK = threading.Lock()
 FINALLY_MAX = 10
 
-_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)$")
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
+    r"(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)$"
+)
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ def find_block(text: str) -> Block | None:
     """The first fenced block of a Markdown text, whatever its language; None without one.
 
     The rules are CommonMark's, with two liberties: a fence may be indented by any amount (models
-    put blocks into list items), and then that indent is taken off each line. An unclosed fence
-    runs to the end of the text. A fence and its content on one line are inline code, not a block.
+    put blocks into list items, also right behind the bullet), and then that indent is taken off
+    each line. An unclosed fence runs to the end of the text. A fence and its content on one line
+    are inline code, not a block.
 
     >>> find_block("Here:\\n```python\\nx = 1\\n```\\nDone.")
     Block(source='x = 1\\n', info='python', closed=True, line=3)
@@ -91,7 +95,7 @@ def find_block(text: str) -> Block | None:
     first, opening = next((each for each in fences if each[1]), (0, None))
     if opening is None:
         return None
-    indent, fence = opening["indent"], opening["fence"]
+    indent, fence = re.sub(r"\S", " ", opening["indent"]), opening["fence"]
     closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
     content: list[str] = []
     for line in lines[first:]:

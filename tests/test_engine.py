@@ -395,6 +395,7 @@ class Log(type(native.log)):
         super().append(text)
 
 native.log = Log()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 try:
     native.Model(sys.argv[1], Loading())
 except KeyboardInterrupt:

@@ -228,6 +228,13 @@ def test_the_first_of_several_blocks_is_taken():
     assert source_of("````\n```\ninner\n```\n````") == "```\ninner\n```\n"
 
 
+@pytest.mark.parametrize("bullet", ["- ", "* ", "12. ", "  3) "])
+def test_a_block_may_open_behind_a_bullet(bullet):
+    pad = " " * len(bullet)
+    text = f"{bullet}```python\n{pad}if x:\n{pad}    y = 1\n{pad}```\n"
+    assert source_of(text) == "if x:\n    y = 1\n"
+
+
 def test_an_indented_block_loses_the_indent_of_its_fence():
     text = "1. Run:\n\n    ```python\n    if x:\n        y()\n    ```\n"
     assert source_of(text) == "if x:\n    y()\n"

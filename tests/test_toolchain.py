@@ -170,10 +170,10 @@ def test_a_killed_build_is_no_build_and_goes_on_where_it_stopped(tiny: Path) -> 
         command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
     program = llama_build.bin_dir() / "llama-completion"
-    log = next(program.parents[1].glob("**/.ninja_log"), None)
-    while builder.poll() is None and not (log and program.name in log.read_text()):
+    log = program.parents[1] / ".ninja_log"
+    linked = f"\tbin/{program.name}\t"
+    while builder.poll() is None and not (log.is_file() and linked in log.read_text()):
         time.sleep(0.05)
-        log = log or next(program.parents[1].glob("**/.ninja_log"), None)
     os.killpg(builder.pid, signal.SIGKILL)
     assert builder.wait() == -signal.SIGKILL
     with pytest.raises(ToolchainError, match="not built"):
