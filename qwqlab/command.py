@@ -25,10 +25,10 @@ _SAMPLING_FLAGS = {flag: setting for setting in SETTINGS for flag in setting.fla
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
 _LOADING_FLAGS = {flag: name for name, flags in LOADING_FLAGS.items() for flag in flags}
 # Flags of llama-completion and llama-cli that don't touch the tokens, with how many values follow.
-_BARE = ("--ignore-eos", "-no-cnv", "--no-display-prompt")
 _HARMLESS = {"-no-cnv": 0, "--no-conversation": 0, "--no-display-prompt": 0, "--no-warmup": 0,
              "--simple-io": 0, "--color": 1, "--prio": 1, "--prio-batch": 1, "--log-disable": 0,
              "--no-perf": 0, "-fit": 1, "--fit": 1}  # fmt: skip
+_BARE = {"--ignore-eos", *(flag for flag, n_values in _HARMLESS.items() if not n_values)}
 
 
 @dataclass(frozen=True)
