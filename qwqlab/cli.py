@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import paths
+from . import cli_judge, paths
 from .errors import QwqlabError, SettingError, StoreError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 1 and a sentence on stderr when the lab says no."""
+    """Run one command; a sentence on stderr, and 1 or 2, when the lab says no.
+
+    Commands that judge a file give 1 for a bad verdict, and so 2 for what they could not judge.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show all that a model says
             stream.reconfigure(errors="replace")
@@ -29,14 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args, rest) or 0)
     except QwqlabError as error:
         print(f"qwqlab: {error}", file=sys.stderr)
-        return 1
+        return int(args.refused)
     except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = error.filename or "the output"
         print(f"qwqlab: {where} cannot be read or written: {error.strerror}", file=sys.stderr)
-        return 1
+        return int(args.refused)
     except KeyboardInterrupt:
         print("qwqlab: stopped; what had finished is kept", file=sys.stderr)
         return 130
@@ -46,9 +49,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="qwqlab", allow_abbrev=False, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    def add(name: str, run: Any, text: str, refused: int = 1) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, refused=refused)
         return command
 
     generate = add("generate", _generate, "generate one text; takes llama.cpp's flags")
@@ -70,6 +73,7 @@ def _make_parser() -> argparse.ArgumentParser:
     export = add("export", _export, "write a store of runs as a table or as JSON")
     export.add_argument("store", type=Path, help="the store of runs (SQLite)")
     export.add_argument("file", type=Path, help="a .csv, or a .json with every run whole")
+    cli_judge.add_commands(add)
     return parser
 
 
