@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import struct
@@ -392,9 +393,13 @@ def test_the_table_of_types_is_that_of_gguf_py(
     monkeypatch: pytest.MonkeyPatch, lacking: Callable[[str], NoReturn]
 ) -> None:
     source = llama_source.find_source() or lacking("llama.cpp's source is not here")
-    monkeypatch.syspath_prepend(str(source / "gguf-py"))
-    from gguf import constants  # type: ignore[import-not-found]
-
+    # That of this source, not of the package installed: a module of its own, under its own name.
+    at = source / "gguf-py" / "gguf" / "constants.py"
+    spec = importlib.util.spec_from_file_location("llama_cpp_constants", at)
+    assert spec is not None and spec.loader is not None
+    constants = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, constants)
+    spec.loader.exec_module(constants)
     theirs = {int(kind): (kind.name, *sizes) for kind, sizes in constants.GGML_QUANT_SIZES.items()}
     ours = {kind: (row.name, row.block, row.n_bytes) for kind, row in TENSOR_TYPES.items()}
     assert ours == theirs
