@@ -5,7 +5,11 @@ They give 0 for a good verdict, 1 for a bad one, and 2, with a sentence, for wha
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 REFUSED = 2
@@ -13,3 +17,27 @@ REFUSED = 2
 
 def add_commands(add: Callable[..., Any]) -> None:
     """Add them to the parser of `cli`: `add` is its function of a name, a function and a text."""
+    grade = add("grade", _grade, "grade an answer to the article's Flappy Bird prompt", REFUSED)
+    grade.add_argument("file", help="a transcript, or a program whose name ends in .py")
+    grade.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    grade.add_argument(
+        "--frames", type=Path, metavar="DIR", help="write pictures of the game there"
+    )
+    grade.add_argument(
+        "--isolation",
+        default="strong",
+        choices=("strong", "partial", "weak"),
+        help="the level below which nothing is run (default: strong)",
+    )
+
+
+def _grade(args: argparse.Namespace, _: list[str]) -> int:
+    from .grade import grade_file
+
+    grade = grade_file(args.file, args.isolation, lambda text: print(text, file=sys.stderr))
+    if args.frames:
+        args.frames.mkdir(parents=True, exist_ok=True)
+        for name, data in grade.frames:
+            (args.frames / f"{name}.png").write_bytes(data)
+    print(json.dumps(grade.to_dict(), indent=1) if args.json else grade.describe())
+    return 0 if grade.verdict == "pass" else 1

@@ -37,3 +37,7 @@ class ClosedError(QwqlabError, RuntimeError):
 
 class StoreError(QwqlabError, RuntimeError):
     """A store of runs that cannot be opened or read."""
+
+
+class SandboxError(QwqlabError, RuntimeError):
+    """A program that can't be confined here as well as was asked, so that it was not run."""

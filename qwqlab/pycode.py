@@ -13,6 +13,7 @@ import re
 import symtable
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .unbound import UnboundName, binds_at_run_time, find_unbound
@@ -80,30 +81,37 @@ DYNAMIC = "a star import, exec or globals() may bind any name, so no name was ju
 def find_block(text: str) -> Block | None:
     """The first fenced block of a Markdown text, whatever its language; None without one.
 
-    The rules are CommonMark's, with two liberties: a fence may be indented by any amount (models
-    put blocks into list items, also right behind the bullet), and then that indent is taken off
-    each line. An unclosed fence runs to the end of the text. A fence and its content on one line
-    are inline code, not a block.
-
     >>> find_block("Here:\\n```python\\nx = 1\\n```\\nDone.")
     Block(source='x = 1\\n', info='python', closed=True, line=3)
     >>> find_block("~~~\\nx = (")
     Block(source='x = (', info='', closed=False, line=2)
     """
+    return next(find_blocks(text), None)
+
+
+def find_blocks(text: str) -> Iterator[Block]:
+    """The fenced blocks of a Markdown text, in their order.
+
+    The rules are CommonMark's, with two liberties: a fence may be indented by any amount (models
+    put blocks into list items, also right behind the bullet), and then that indent is taken off
+    each line. An unclosed fence runs to the end of the text. A fence and its content on one line
+    are inline code, not a block.
+    """
     lines = text.replace("\r\n", "\n").split("\n")
-    fences = ((at, _FENCE.match(line)) for at, line in enumerate(lines, start=1))
-    first, opening = next((each for each in fences if each[1]), (0, None))
-    if opening is None:
-        return None
-    indent, fence = re.sub(r"\S", " ", opening["indent"]), opening["fence"]
-    closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
-    content: list[str] = []
-    for line in lines[first:]:
-        if closing.match(line):
-            source = "".join(f"{each}\n" for each in content)
-            return Block(source, opening["info"].strip(), True, first + 1)
-        content.append(_strip_indent(line, indent))
-    return Block("\n".join(content), opening["info"].strip(), False, first + 1)
+    at = 0
+    while at < len(lines):
+        opening = _FENCE.match(lines[at])
+        at += 1
+        if opening is None:
+            continue
+        indent, fence = re.sub(r"\S", " ", opening["indent"]), opening["fence"]
+        closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
+        ends = (n for n in range(at, len(lines)) if closing.match(lines[n]))
+        end = next(ends, None)
+        content = [_strip_indent(line, indent) for line in lines[at:end]]
+        source = "\n".join(content) if end is None else "".join(f"{each}\n" for each in content)
+        yield Block(source, opening["info"].strip(), end is not None, at + 1)
+        at = len(lines) if end is None else end + 1
 
 
 def check_code(source: str, *, max_chars: int = MAX_CHARS) -> CodeCheck:

@@ -1,0 +1,259 @@
+"""The article's eight requirements, judged from what a game showed while it was played.
+
+Each judgement takes the records of all runs and says what was seen. Where something was not seen,
+a requirement is not met: the sentence then says what was missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .colors import Color, is_brown_or_yellow, is_dark, is_light, is_light_blue, is_pipe_color
+from .game_record import GameRecord, Tick
+from .game_texts import find_best, find_growing, is_inside, is_top_right, make_pattern
+from .scene import Mark, name_shape
+
+SHAPES = ("circle", "square", "triangle")
+
+TEXTS = (
+    "uses pygame",
+    "a light background, chosen at random, that starts light blue",
+    "SPACE accelerates the bird",
+    "the bird is a square, circle or triangle, dark, both chosen at random",
+    "land along the bottom, dark brown or yellow, chosen at random",
+    "a score at the top right that grows with each pipe",
+    "randomly spaced pipes with enough space, dark green, light brown or dark gray",
+    "the best score when lost, inside the screen; q and Esc quit; SPACE restarts",
+)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One of the eight, by its number in the prompt. frame names the picture that shows it."""
+
+    number: int
+    ok: bool
+    evidence: str
+    frame: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the prompt asks for, in short."""
+        return TEXTS[self.number - 1]
+
+
+def judge(records: Sequence[GameRecord]) -> list[Requirement]:
+    """All eight, in the order of the prompt."""
+    judged = []
+    for number, (rule, frame) in enumerate(_RULES, start=1):
+        ok, evidence = rule(records)
+        judged.append(Requirement(number, ok, evidence, frame))
+    return judged
+
+
+def _judge_pygame(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    shown = [r for r in records if r.ticks and r.size[0]]
+    if not shown:
+        return False, "no window of pygame was opened, or nothing was shown in it"
+    (width, height), n = shown[0].size, sum(len(r.ticks) for r in shown)
+    return True, f"a window of {width} x {height} pixels, {n:,} pictures in {len(shown)} runs"
+
+
+def _judge_background(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    first = [c for r in records if (c := next((t.background for t in r.ticks), None))]
+    every = Counter(t.background for r in records for t in r.ticks if t.background)
+    if not first:
+        return False, "nothing was seen to cover the screen"
+    problems = []
+    if odd := [c for c in first if not is_light_blue(c)]:
+        problems.append(
+            f"{len(odd)} of {len(first)} runs start with {_name(odd[0])}, no light blue"
+        )
+    if dark := [c for c in every if not is_light(c)]:
+        problems.append(f"{_name(dark[0])} is not light")
+    if len(every) < 2:
+        problems.append(f"it is always {_name(first[0])}")
+    seen = f"starts with {_name(first[0])}; {len(every)} colours seen, all light"
+    return _say(problems, seen)
+
+
+def _judge_space(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    presses = ups = 0
+    for ticks in (r.ticks for r in records):
+        for at, tick in enumerate(ticks[1:-4], start=1):
+            if tick.key != "space" or not tick.moving or "over" in tick.phase:
+                continue
+            ys = [t.bird.y if t.bird else None for t in ticks[at - 1 : at + 4]]
+            if None in ys:
+                continue
+            speeds = [b - a for a, b in pairwise(ys)]  # type: ignore[operator]
+            presses += 1
+            ups += min(speeds[1:]) < max(0.0, speeds[0] - 0.3)
+    if not presses:
+        return False, "the bird was not seen to move, so no press could be judged"
+    evidence = f"{ups} of {presses} presses sent the bird upwards, or slowed its fall"
+    return ups >= 0.5 * presses, evidence
+
+
+def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    birds = [b for b in (_typical_bird(ticks) for r in records for ticks in r.rounds()) if b]
+    if not birds:
+        return False, "nothing was seen that keeps its place and moves up and down"
+    shapes = Counter("circle" if s == "ellipse" else s for s in map(name_shape, birds))
+    colors = Counter(bird.color for bird in birds)
+    problems = []
+    if odd := [shape for shape in shapes if shape not in SHAPES]:
+        problems.append(f"it is drawn as {_join(odd)}")
+    if len(shapes) < 2:
+        problems.append(f"its shape is always {_join(shapes)}")
+    if bright := [color for color in colors if not is_dark(color)]:
+        problems.append(f"{_name(bright[0])} is not dark")
+    if len(colors) < 2:
+        problems.append(f"its colour is always {_name(birds[0].color)}")
+    counts = ", ".join(f"{n} {shape}" for shape, n in shapes.most_common())
+    return _say(problems, f"{counts} in {len(birds)} rounds; {len(colors)} colours, all dark")
+
+
+def _judge_land(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    ticks = [t for r in records for t in r.ticks]
+    lands = Counter(t.land.color for t in ticks if t.land)
+    if sum(lands.values()) < 0.5 * len(ticks) or not lands:
+        return False, "no band was seen along the bottom of the screen"
+    problems = []
+    if odd := [color for color in lands if not is_brown_or_yellow(color)]:
+        problems.append(f"{_name(odd[0])} is neither dark brown nor yellow")
+    if len(lands) < 2:
+        problems.append(f"its colour is always {_name(next(iter(lands)))}")
+    return _say(problems, f"{len(lands)} colours seen: {_join(map(_name, [*lands][:3]))}")
+
+
+def _judge_score(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    tries = wrong = 0
+    elsewhere = ""
+    for record in records:
+        for phase in ("play", "again"):
+            ticks = [*record.in_phase(phase)]
+            if not ticks:
+                continue
+            tries += 1
+            if not ticks[-1].passed:
+                continue
+            for text, before in find_growing(ticks):
+                place = f"'{text.detail}' at x {text.x:.0f} to {text.right:.0f}, y {text.y:.0f}"
+                if is_top_right(text, record.size):
+                    return True, f"{place}, grew from {before} as {ticks[-1].passed} pipes passed"
+                elsewhere = place
+            wrong += 1
+    if elsewhere:
+        return False, f"it grows, and stands not at the top right: {elsewhere}"
+    if wrong:
+        return False, f"in {wrong} rounds the bird passed pipes and no number on the screen grew"
+    return False, f"not seen: the bird got past no pipe in {tries} rounds"
+
+
+def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    ticks = [t for r in records for t in r.in_phase("start", "play", "again") if t.pipes]
+    gaps = {(round(p.top), round(p.bottom)) for t in ticks for p in t.pipes if p.x > 0}
+    colors = Counter(p.color for t in ticks for p in t.pipes if p.x > 0)
+    if not gaps:
+        return False, "nothing was seen that stands up from the bottom or hangs from the top"
+    heights = [t.bird.h for t in ticks if t.bird]
+    bird = sorted(heights)[len(heights) // 2] if heights else 0.0
+    passed = sum(max((t.passed for t in r.in_phase("play", "again")), default=0) for r in records)
+    smallest = min(bottom - top for top, bottom in gaps)
+    problems = []
+    if len(gaps) < 2:
+        problems.append(f"the gap is always from y {min(gaps)[0]} to {min(gaps)[1]}")
+    if smallest < 1.5 * bird:
+        problems.append(f"a gap of {smallest} pixels, and the bird is {bird:.0f} high")
+    elif not passed:
+        problems.append(f"the bird got past no pipe; the smallest gap is {smallest} pixels")
+    if odd := [color for color in colors if not is_pipe_color(color)]:
+        problems.append(f"{_name(odd[0])} is not dark green, light brown or dark gray")
+    if len(colors) < 2:
+        problems.append(f"their colour is always {_name(next(iter(colors)))}")
+    seen = f"{len(gaps)} different gaps, the smallest {smallest} pixels for a bird of {bird:.0f}"
+    return _say(problems, f"{seen}; {passed} pipes passed; {len(colors)} colours")
+
+
+def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    played = [r for r in records if r.plan.goal == "play"]
+    overs = [(r, [*r.in_phase("over")]) for r in played]
+    ends = [(r, ticks[-1]) for r, ticks in overs if ticks]
+    if not ends:
+        return False, "the game was never seen to be lost"
+    problems = []
+    best = [found for _, tick in ends if (found := find_best(tick)) is not None]
+    if not best:
+        problems.append("no best score is shown when the game is lost")
+    for record, tick in ends:
+        later = next(reversed([*record.in_phase("over again")]), None)
+        first, second = find_best(tick), find_best(later) if later else None
+        if first and second and second[1] < first[1]:
+            problems.append(f"the best score falls from {first[1]} to {second[1]} in a new round")
+            break
+    outside = [text for r, tick in ends for text in tick.texts if not is_inside(text, r.size)]
+    if outside:
+        problems.append(f"'{outside[0].detail}' does not fit into the screen")
+    for key in ("q", "escape"):
+        asked = [r for r in played if r.plan.key == key and r.plan.when == "over"]
+        if not any(r.quit_by_key for r in asked):
+            in_play = any(r.quit_by_key for r in played if r.plan.key == key)
+            where = "when the game is lost, only in play" if in_play else "the game"
+            problems.append(f"{'Esc' if key == 'escape' else key} does not quit {where}")
+    again = [r for r, _ in ends if r.plan.when == "over"]
+    if not any(_restarted(r) for r in again):
+        problems.append("SPACE does not start the game again")
+    shown = best[0][0] if best else ""
+    return _say(problems, f"'{shown}' inside the screen; q and Esc quit; SPACE starts again")
+
+
+_RULES: tuple[tuple[Callable[[Sequence[GameRecord]], tuple[bool, str]], str], ...] = (
+    (_judge_pygame, "start"),
+    (_judge_background, "start"),
+    (_judge_space, "play"),
+    (_judge_bird, "play"),
+    (_judge_land, "start"),
+    (_judge_score, "play"),
+    (_judge_pipes, "play"),
+    (_judge_end, "over"),
+)
+
+
+def _typical_bird(ticks: Sequence[Tick]) -> Mark | None:
+    """The most frequent look of the bird among the pictures in which it was seen to move."""
+    moving = [t.bird for t in ticks if t.bird and t.moving]
+    if not moving:
+        return None
+    if images := [bird for bird in moving if bird.kind == "image"]:
+        # Turned, a square fills less of its box; level, all of it.
+        return max(images, key=lambda bird: int(bird.detail.split()[0]))
+    looks = Counter((name_shape(bird), bird.color) for bird in moving)
+    look = looks.most_common(1)[0][0]
+    return next(bird for bird in moving if (name_shape(bird), bird.color) == look)
+
+
+def _restarted(record: GameRecord) -> bool:
+    """Whether the bird moved again for half a second, with no text left that was only there when
+    the game was lost."""
+    ticks = [*record.in_phase("again")]
+    lost = {make_pattern(t) for tick in [*record.in_phase("over")][-1:] for t in tick.texts}
+    played = {make_pattern(t) for tick in record.in_phase("play") for t in tick.texts}
+    free = [t for t in ticks if not {make_pattern(x) for x in t.texts} & (lost - played)]
+    heights = {round(t.bird.y) for t in free if t.bird}
+    return len(free) >= 20 and len(heights) >= 5
+
+
+def _say(problems: Sequence[str], seen: str) -> tuple[bool, str]:
+    return not problems, "; ".join(problems) or seen
+
+
+def _name(color: Color | None) -> str:
+    return f"the colour {color}" if color else "no colour"
+
+
+def _join(words: Iterable[str]) -> str:
+    return ", ".join(words)

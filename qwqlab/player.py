@@ -1,0 +1,251 @@
+"""Plays a game in the sandbox: runs it, presses its keys, and writes down what it showed.
+
+`main` runs inside the sandbox, and so does the game: what it writes is untrusted outside. A game
+that knows this file could forge the record; the judge grades programs, it does not guard a prize.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import runpy
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pygame
+
+from .pilot import Pilot
+from .watched import Watch
+
+GAME, RECORD = "game.py", "record.json"
+STUCK_SECONDS = 6.0
+MOST_TICKS = 6000
+PIPES_WANTED = 3
+KEYS = {"space": (pygame.K_SPACE, " "), "q": (pygame.K_q, "q"), "escape": (pygame.K_ESCAPE, "\x1b")}
+_LOST = re.compile(r"game\s*over|best|high|you\s+(lose|lost|died)|again|restart|retry", re.I)
+
+
+class Player:
+    """One run of the game. plan: {"seed", "goal": "play" or "look", "key", "when"}."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self._plan = plan
+        self._sleep, self._clock = time.sleep, time.monotonic
+        self._watch = Watch(self._tick)
+        self._pilot = Pilot()
+        self._script = self._follow_plan()
+        self._phase = "start"
+        self._first_texts: set[str] = set()
+        self._up: list[int] = []  # keys to let up, and when
+        self._log: list[dict[str, Any]] = []
+        self._pictures: list[str] = []
+        self._n_ticks = 0
+        self._pressed_at = -9
+        self._alive_at = self._clock()
+        self._done = False
+
+    def run(self) -> NoReturn:
+        """Run the game to the end of the plan, or to its own; never returns."""
+        threading.Thread(target=self._watch_for_standstill, daemon=True).start()
+        random.seed(self._plan["seed"])
+        sys.argv = [GAME]
+        try:
+            runpy.run_path(GAME, run_name="__main__")
+            self._finish("exit", "the program came to its end")
+        except SystemExit as end:
+            hidden = end.__context__  # an exit in `finally` hides the error that led to it
+            why = f", after {_describe(hidden)}" if isinstance(hidden, Exception) else ""
+            self._finish("exit", f"the program exited{why}")
+        except KeyboardInterrupt:
+            self._finish("error", "KeyboardInterrupt")
+        except BaseException as error:  # noqa: BLE001 - whatever the game raises is what is told
+            self._finish("error", _describe(error))
+
+    def _finish(self, ended: str, detail: str) -> NoReturn:
+        if not self._done:
+            self._done = True
+            record = {
+                "ended": ended,
+                "detail": detail,
+                "phase": self._phase,
+                "size": self._watch.size,
+                "asked": self._watch.asked,
+                "passed": self._pilot.passed,
+                "ticks": self._n_ticks,
+                "pictures": self._pictures,
+                "log": self._log,
+            }
+            Path(RECORD).write_text(json.dumps(record), encoding="utf-8")
+        os._exit(0)
+
+    def _watch_for_standstill(self) -> None:
+        main = threading.main_thread().ident or 0
+        while True:
+            self._sleep(0.25)
+            if self._clock() - self._alive_at > STUCK_SECONDS:
+                frame = sys._current_frames().get(main)
+                while frame and frame.f_code.co_filename != GAME:
+                    frame = frame.f_back
+                where = f" at line {frame.f_lineno}" if frame else ""
+                self._finish("stuck", f"no picture and no event for {STUCK_SECONDS:g} s{where}")
+
+    def _tick(self) -> None:
+        """The game has shown a picture, or waits for a key: look, write down, go on."""
+        self._alive_at = self._clock()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._n_ticks += 1
+        self._pilot.see(self._watch.picture(), self._watch.size)
+        self._log.append(self._describe_tick())
+        for key in self._up:
+            self._watch.release(key)
+        self._up.clear()
+        if self._n_ticks > MOST_TICKS or next(self._script, "over") == "over":
+            self._finish("script", "the plan was played to its end")
+
+    def _describe_tick(self) -> dict[str, Any]:
+        bird, land = self._pilot.bird, self._pilot.scene.land
+        texts = [[t.detail[:80], t.x, t.y, t.w, t.h] for t in self._pilot.scene.texts[-12:]]
+        return {
+            "phase": self._phase,
+            "background": self._pilot.scene.background,
+            "land": [land.color, land.y, land.h] if land else None,
+            "bird": [bird.kind, bird.color, bird.x, bird.y, bird.w, bird.h, bird.detail]
+            if bird
+            else None,
+            "moving": self._pilot.moving,
+            "pipes": [[p.x, p.w, p.top, p.bottom, p.color] for p in self._pilot.scene.pipes[:8]],
+            "texts": texts,
+            "passed": self._pilot.passed,
+        }
+
+    def _press(self, name: str) -> None:
+        key, text = KEYS[name]
+        if key in self._watch.held or self._n_ticks - self._pressed_at < 2:
+            return  # a key that stays down is no second press
+        self._pressed_at = self._n_ticks
+        self._watch.press(key, text)
+        self._up.append(key)
+        self._log[-1]["key"] = name
+
+    def _save(self, name: str) -> None:
+        if self._watch.screen and f"{name}.png" not in self._pictures:
+            pygame.image.save(self._watch.screen, f"{name}.png")
+            self._pictures.append(f"{name}.png")
+
+    def _follow_plan(self) -> Iterator[None]:
+        yield from self._wait(8)
+        self._save("start")
+        if self._plan["goal"] == "look":
+            for _ in range(8):
+                self._press("space")
+                yield from self._wait(10)
+            return
+        yield from self._play("play", 2400, PIPES_WANTED)
+        if self._plan["when"] == "play":
+            yield from self._quit("play")
+            return
+        yield from self._lose("over")
+        self._phase = "restart"
+        yield from self._restart()
+        yield from self._play("again", 900, 1)
+        yield from self._lose("over again")
+        yield from self._quit("over")
+
+    def _wait(self, ticks: int) -> Iterator[None]:
+        for _ in range(ticks):
+            yield
+
+    def _play(self, phase: str, ticks: int, wanted: int) -> Iterator[None]:
+        """Press SPACE as a player would, until the bird has passed some pipes or is lost."""
+        self._phase, self._pilot.passed = phase, 0
+        self._pilot.still = 0
+        self._press("space")
+        yield
+        self._first_texts = self._read_texts()
+        started = False
+        for tick in range(ticks):
+            if self._is_lost():
+                return
+            started = started or not self._pilot.still
+            if not started and self._pilot.still in (15, 30):
+                self._press("space")  # it waits for another first key
+            elif self._pilot.wants_up():
+                self._press("space")
+            yield
+            if tick > 100 and any(
+                0 < p.x < 0.8 * self._watch.size[0] for p in self._pilot.scene.pipes
+            ):
+                self._save(phase)
+            if self._pilot.passed >= wanted:
+                yield from self._steer(20)  # the score may change after the pipe
+                break
+        self._save(phase)
+
+    def _steer(self, ticks: int) -> Iterator[None]:
+        for _ in range(ticks):
+            if self._is_lost():
+                return
+            if self._pilot.wants_up():
+                self._press("space")
+            yield
+
+    def _lose(self, phase: str) -> Iterator[None]:
+        """Let the bird fall until the game says that it is lost."""
+        self._phase = "falling"
+        for _ in range(500):
+            if self._is_lost():
+                break
+            yield
+        else:
+            self._phase = "never lost"
+        if self._phase == "falling":
+            self._phase = phase
+        yield from self._wait(60)
+        self._save(phase)
+
+    def _restart(self) -> Iterator[None]:
+        for _ in range(3):
+            self._press("space")
+            self._pilot.still = 0
+            yield from self._wait(12)
+            if self._pilot.still < 6 and self._pilot.bird and not self._is_lost():
+                break
+        self._pilot.forget()
+
+    def _quit(self, when: str) -> Iterator[None]:
+        self._phase = f"quit {when} {self._plan['key']}"
+        for _ in range(2):
+            self._press(self._plan["key"])
+            yield from self._wait(45)
+        self._phase = f"stayed {when} {self._plan['key']}"
+
+    def _read_texts(self) -> set[str]:
+        return {re.sub(r"\d+", "#", text.detail) for text in self._pilot.scene.texts}
+
+    def _is_lost(self) -> bool:
+        """Nothing has moved for a while, or a text says so that was not there before."""
+        new = self._read_texts() - self._first_texts
+        return self._pilot.still >= 45 or (
+            self._pilot.still >= 3 and any(_LOST.search(text) for text in new)
+        )
+
+
+def _describe(error: BaseException) -> str:
+    """The error, and the line of the game that raised it."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == GAME]
+    where = f"line {lines[-1]}: " if lines else ""
+    text = str(error).replace(os.getcwd(), "the game's folder")  # noqa: PTH109 - as pygame says it
+    return f"{where}{type(error).__name__}: {text[:300]}"
+
+
+def main() -> NoReturn:
+    """The plan is the program's one argument, as JSON."""
+    Player(json.loads(sys.argv[1])).run()

@@ -1,0 +1,224 @@
+"""What stands on a game's screen, read from what it drew: background, land, pipes, bird, texts.
+
+Pure Python: the same code finds the bird for the player inside the sandbox and names shapes and
+colours for the judge outside. Lengths are pixels, with y growing downwards, as in pygame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .colors import Color
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One thing drawn: kind, colour and bounding box; detail is a text, or what tells the shape.
+
+    kind is "rect", "circle", "polygon", "line", "image" or "text". detail of a polygon is the
+    number of its corners; of an image two per cents: how much of its box it fills, and how far its
+    weight lies from the middle. solid is whether it hides what is behind it.
+    """
+
+    kind: str
+    color: Color
+    x: float
+    y: float
+    w: float
+    h: float
+    detail: str = ""
+    solid: bool = True
+
+    @property
+    def right(self) -> float:
+        return self.x + self.w
+
+    @property
+    def bottom(self) -> float:
+        return self.y + self.h
+
+    @property
+    def area(self) -> float:
+        return self.w * self.h
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """A column of pipes: its left edge and width, and the gap between `top` and `bottom`."""
+
+    x: float
+    w: float
+    top: float
+    bottom: float
+    color: Color
+
+    @property
+    def right(self) -> float:
+        return self.x + self.w
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture, sorted. small holds what may be the bird, largest first."""
+
+    background: Color | None
+    land: Mark | None
+    pipes: tuple[Pipe, ...]
+    small: tuple[Mark, ...]
+    texts: tuple[Mark, ...]
+
+
+def read_scene(marks: Iterable[Mark], width: int, height: int, bird: Mark | None = None) -> Scene:
+    """Sort the marks of one picture, in the order in which they were drawn.
+
+    bird is what was the bird in the picture before; a mark at its place is not taken for a pipe.
+
+    >>> sky = Mark("rect", (135, 206, 235), 0, 0, 400, 600)
+    >>> ground = Mark("rect", (139, 69, 19), 0, 550, 400, 50)
+    >>> top, low = (Mark("rect", (0, 90, 0), 300, y, 60, h) for y, h in ((0, 200), (350, 200)))
+    >>> scene = read_scene([sky, top, low, ground], 400, 600)
+    >>> scene.background, scene.land == ground, scene.pipes[0].top, scene.pipes[0].bottom
+    ((135, 206, 235), True, 200, 350)
+    """
+    texts: list[Mark] = []
+    shapes: list[Mark] = []
+    background, behind = None, None
+    for mark in marks:
+        if mark.right <= 0 or mark.x >= width or mark.bottom <= 0 or mark.y >= height:
+            if mark.kind == "text":
+                texts.append(mark)
+        elif mark.kind == "text":
+            texts.append(mark)
+        elif not mark.solid:
+            continue
+        elif mark.area >= 0.55 * width * height:
+            background, behind = mark.color, mark
+            shapes.clear()
+        else:
+            shapes.append(mark)
+    land = _find_land(shapes, width, height, behind)
+    floor = land.y if land else _guess_floor(shapes, width, height)
+    small = [m for m in shapes if _may_be_bird(m, width, height)]
+    columns = [
+        m
+        for m in shapes
+        if m.kind != "circle"
+        and 0.02 * width <= m.w <= 0.4 * width
+        and (m.y <= 1 or m.bottom >= floor - 3)
+        and m.y < floor - 1
+        and not (bird and abs(m.x - bird.x) < 4 and abs(m.h - bird.h) < 4 and m.h < 0.2 * height)
+    ]
+    small = [m for m in small if m not in columns and m.y < floor - 1]
+    small.sort(key=lambda m: -m.area)
+    pipes = _group_columns(columns, floor)
+    return Scene(background, land, tuple(pipes), tuple(small), tuple(texts))
+
+
+def _may_be_bird(mark: Mark, width: int, height: int) -> bool:
+    most = 0.25 * max(width, height)
+    return mark.kind != "line" and 4 <= mark.w <= most and 4 <= mark.h <= most
+
+
+def _find_land(shapes: Sequence[Mark], width: int, height: int, behind: Mark | None) -> Mark | None:
+    """The band along the bottom: one mark, or tiles that stand side by side.
+
+    Where a game draws no land but fills the screen and then paints the sky above it, what it
+    filled the screen with is not seen here; such land has to be found in the pixels.
+    """
+    low = [m for m in shapes if m.y >= 0.5 * height and m.bottom >= height - 3 and m.h >= 4]
+    whole = [m for m in low if m.x <= 2 and m.right >= width - 2]
+    if whole:
+        return min(whole, key=lambda m: (m.y, -m.h)) if len(whole) > 1 else whole[0]
+    for first in low:
+        tiles = [m for m in low if abs(m.y - first.y) < 2]
+        covered = sum(min(m.right, width) - max(m.x, 0) for m in tiles)
+        if len(tiles) > 1 and covered >= 0.9 * width:
+            widest = max(tiles, key=lambda m: m.w)
+            return Mark("rect", widest.color, 0, first.y, width, first.h)
+    return None
+
+
+def _guess_floor(shapes: Sequence[Mark], width: int, height: int) -> float:
+    """Where the lower pipes end in a game without land: at the bottom, or above it."""
+    ends = [
+        m.bottom
+        for m in shapes
+        if m.y > 1 and m.h >= 0.1 * height and 0.02 * width <= m.w <= 0.4 * width
+    ]
+    return min(height, max((end for end in ends if end >= 0.75 * height), default=height))
+
+
+def _group_columns(marks: Sequence[Mark], floor: float) -> list[Pipe]:
+    """The columns, from left to right; each of marks that stand above each other."""
+    groups: list[list[Mark]] = []
+    for mark in sorted(marks, key=lambda m: m.x):
+        if groups and mark.x < max(m.right for m in groups[-1]) - 0.5 * mark.w:
+            groups[-1].append(mark)
+        else:
+            groups.append([mark])
+    pipes = []
+    for group in groups:
+        top = max((m.bottom for m in group if m.y <= 1), default=0.0)
+        bottom = min((m.y for m in group if m.bottom >= floor - 3 and m.y > 1), default=floor)
+        largest = max(group, key=lambda m: m.area)
+        if bottom > top:
+            left, right = min(m.x for m in group), max(m.right for m in group)
+            pipes.append(Pipe(left, right - left, top, bottom, largest.color))
+    return pipes
+
+
+class BirdTracker:
+    """Follows what keeps its place from left to right and moves up and down."""
+
+    def __init__(self) -> None:
+        self._tracks: list[dict[str, float]] = []
+        self._marks: dict[int, Mark] = {}
+        self._now = 0
+
+    def follow(self, small: Sequence[Mark], width: int) -> tuple[Mark | None, bool]:
+        """The bird in this picture, and whether it has been seen to move up or down."""
+        self._now += 1
+        self._marks.clear()
+        for mark in small:
+            cx, cy = mark.x + mark.w / 2, mark.y + mark.h / 2
+            track = next((t for t in self._tracks if self._is_next(t, mark, cx, cy)), None)
+            if track is None:
+                track = {"x": cx, "y": cy, "w": mark.w, "moved": 0, "seen": 0}
+                self._tracks.append(track)
+            track["moved"] += abs(cy - track["y"]) > 0.3
+            track["y"], track["w"], track["seen"] = cy, mark.w, self._now
+            self._marks[id(track)] = mark
+        self._tracks = [t for t in self._tracks if t["seen"] > self._now - 4]
+        here = [t for t in self._tracks if t["seen"] == self._now]
+        most = max((t["moved"] for t in here), default=0)
+        if most < 2:
+            still = [t for t in here if 0.03 * width < t["x"] < 0.75 * width]
+            best = max(still, key=lambda t: self._marks[id(t)].area, default=None)
+            return (self._marks[id(best)] if best else None), False
+        movers = [t for t in here if t["moved"] >= 0.5 * most]
+        return self._marks[id(max(movers, key=lambda t: self._marks[id(t)].area))], True
+
+    def _is_next(self, track: dict[str, float], mark: Mark, cx: float, cy: float) -> bool:
+        return (
+            track["seen"] < self._now
+            and abs(cx - track["x"]) <= 3
+            and abs(cy - track["y"]) <= 60
+            and 0.5 <= mark.w / track["w"] <= 2
+        )
+
+
+def name_shape(mark: Mark) -> str:
+    """What a small mark looks like: "square", "circle", "triangle", or another word."""
+    ratio = mark.w / mark.h
+    if mark.kind == "circle":
+        return "circle" if 0.6 < ratio < 1.7 else "ellipse"
+    if mark.kind == "polygon":
+        corners = int(mark.detail or 0)
+        return {3: "triangle", 4: "square"}.get(corners, "circle" if corners > 8 else "polygon")
+    if mark.kind == "image":
+        filled, lopsided = map(int, mark.detail.split())
+        if filled < 68:  # half of its box: a triangle, or a square that stands on its corner
+            return "triangle" if lopsided >= 8 else "square"
+        return "circle" if filled <= 90 else "square"
+    return "square" if 0.6 < ratio < 1.7 else "rectangle"

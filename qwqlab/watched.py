@@ -1,0 +1,276 @@
+"""pygame as a game in the sandbox meets it: time that only drawing moves, and a record of marks.
+
+Runs inside the sandbox, next to the game. Nothing here waits: clocks, sleeps and timers read one
+virtual time, so a minute of play takes a second and is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pygame
+import pygame.gfxdraw
+import pygame.sysfont
+
+from .extents import bound, find_outline, look_at, place
+from .scene import Mark
+from .virtual_time import FRAME, VirtualTime
+
+MOST_MARKS = 3000
+SMALLEST_CANVAS = 120  # pixels a side; smaller surfaces are sprites
+
+
+class Watch:
+    """Patches pygame and time. on_tick is called for each picture that the game shows, and for
+    each turn of a loop that only waits for events."""
+
+    def __init__(self, on_tick: Callable[[], None]) -> None:
+        self.time = VirtualTime()
+        self.time.replace_clocks()
+        self.screen: pygame.Surface | None = None
+        self.asked = 0  # how often the game asked for events
+        self.held: set[int] = set()  # the keys that are down
+        self._on_tick = on_tick
+        self._picture: list[Mark] = []
+        # What was drawn on each surface large enough to be the window or a canvas behind it.
+        self._drawn: WeakKeyDictionary[pygame.Surface, list[Mark]] = WeakKeyDictionary()
+        self._asked_since_flip = 0
+        self._last_flip = -1.0
+        self._texts: WeakKeyDictionary[pygame.Surface, str] = WeakKeyDictionary()
+        self._patch_screen()
+        self._patch_drawing()
+        self._patch_text()
+        self._patch_events()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.screen.get_size() if self.screen else (0, 0)
+
+    def picture(self) -> list[Mark]:
+        """What stands on the screen, in the order in which it was drawn."""
+        return self._picture
+
+    def _show(self, *_: Any, **__: Any) -> None:
+        width, height = self.size
+        fresh = list(self._drawn.get(self.screen, ())) if self.screen else []
+        if self.screen:
+            self._drawn[self.screen].clear()
+        whole = any(m.solid and m.kind != "text" and m.area >= 0.5 * width * height for m in fresh)
+        self._picture = (fresh if whole else self._picture + fresh)[-MOST_MARKS:]
+        self._asked_since_flip = 0
+        if self.time.now == self._last_flip:  # no clock limits the game's speed
+            self.time.pass_(FRAME)
+        self._last_flip = self.time.now
+        self._on_tick()
+
+    def _idle(self) -> None:
+        self.time.pass_(FRAME)
+        self._on_tick()
+
+    def _patch_screen(self) -> None:
+        watch, set_mode = self, pygame.display.set_mode
+
+        class Canvas(pygame.Surface):
+            """A surface that notes what is drawn on it."""
+
+            def fill(self, color: Any, rect: Any = None, *more: Any, **named: Any) -> Any:
+                done = super().fill(color, rect, *more, **named)
+                area = pygame.Rect(rect) if rect is not None else self.get_rect()
+                watch._note(self, "rect", color, area)
+                return done
+
+            def blit(self, source: Any, dest: Any = (0, 0), *more: Any, **named: Any) -> Any:
+                done = super().blit(source, dest, *more, **named)
+                watch._note_image(self, source, dest)
+                return done
+
+            def blits(self, sequence: Any, doreturn: Any = True) -> Any:
+                done = [self.blit(*each) for each in sequence]
+                return done if doreturn else None
+
+            def fblits(self, sequence: Any, *_: Any) -> None:
+                for source, dest in sequence:
+                    self.blit(source, dest)
+
+        def open_window(*args: Any, **named: Any) -> pygame.Surface:
+            watch.screen = Canvas(set_mode(*args, **named).get_size())
+            watch._drawn[watch.screen] = []
+            return watch.screen
+
+        def carry(change: Any) -> Any:
+            def changed(surface: Any, *args: Any, **named: Any) -> Any:
+                made = change(surface, *args, **named)
+                if marks := watch._drawn.get(surface):
+                    x, y = (a / b for a, b in zip(made.get_size(), surface.get_size(), strict=True))
+                    watch._drawn[made] = [place(mark, 0, 0, x, y) for mark in marks]
+                return made
+
+            return changed
+
+        for name in ("scale", "smoothscale", "scale_by", "smoothscale_by"):
+            setattr(pygame.transform, name, carry(getattr(pygame.transform, name)))
+        pygame.Surface = Canvas  # type: ignore[misc]
+        pygame.display.set_mode = open_window
+        pygame.display.get_surface = lambda: watch.screen
+        pygame.display.flip = pygame.display.update = watch._show
+
+    def _patch_drawing(self) -> None:
+        for name in ("rect", "circle", "ellipse", "polygon", "line", "aaline", "lines", "aalines"):
+            self._wrap(pygame.draw, name, color_at=1)
+        for name in ("aacircle",):
+            if hasattr(pygame.draw, name):
+                self._wrap(pygame.draw, name, color_at=1)
+        for name in ("box", "filled_circle", "filled_ellipse", "filled_polygon", "filled_trigon"):
+            self._wrap(pygame.gfxdraw, name, color_at=-1)
+
+    def _wrap(self, module: Any, name: str, color_at: int) -> None:
+        draw = getattr(module, name)
+        kind = name.removeprefix("filled_").removeprefix("aa").rstrip("s")
+        kind = {"box": "rect", "ellipse": "circle", "trigon": "polygon"}.get(kind, kind)
+
+        def drawn(surface: Any, *args: Any, **named: Any) -> Any:
+            box = draw(surface, *args, **named)
+            if isinstance(surface, pygame.Surface):
+                everything = (*args, *named.values())
+                color = named.get("color", args[color_at - (color_at > 0)] if args else 0)
+                area = bound(name, module, args, named, box)
+                width = named.get("width", find_outline(name, args))
+                points = named.get("points", args[1] if len(args) > 1 else ())
+                corners = len(points) if kind == "polygon" and name == "polygon" else 3
+                detail = str(corners) if kind == "polygon" else ""
+                solid = not (kind in ("rect", "circle", "polygon") and 0 < width < 6)
+                if everything:
+                    self._note(surface, kind, color, area, detail, solid)
+            return box
+
+        setattr(module, name, drawn)
+
+    def _note(
+        self,
+        surface: pygame.Surface,
+        kind: str,
+        color: Any,
+        area: pygame.Rect,
+        detail: str = "",
+        solid: bool = True,
+    ) -> None:
+        try:
+            shade = pygame.Color(color)
+        except (TypeError, ValueError):
+            return
+        mark = Mark(
+            kind, (shade.r, shade.g, shade.b), area.x, area.y, area.w, area.h, detail, solid
+        )
+        self._add(surface, [mark])
+
+    def _add(self, surface: pygame.Surface, marks: list[Mark]) -> None:
+        width, height = surface.get_size()
+        if width < SMALLEST_CANVAS or height < SMALLEST_CANVAS:
+            return
+        drawn = self._drawn.setdefault(surface, [])
+        if surface is not self.screen and marks[0].solid:
+            if marks[0].area >= 0.95 * width * height and marks[0].kind != "text":
+                drawn.clear()  # all that was there before is hidden
+        drawn.extend(marks)
+        del drawn[:-MOST_MARKS]
+
+    def _note_image(self, surface: pygame.Surface, source: pygame.Surface, dest: Any) -> None:
+        corner = dest.topleft if isinstance(dest, pygame.Rect) else tuple(dest)[:2]
+        area = pygame.Rect((int(corner[0]), int(corner[1])), source.get_size())
+        text = self._texts.get(source)
+        if text is not None:
+            self._note(surface, "text", "white", area, text)
+            return
+        look = look_at(source)
+        if look is not None:
+            filled, lopsided, color, box = look
+            size = surface.get_size()
+            solid = filled > 95 or area.w * area.h < 0.2 * size[0] * size[1]
+            box = box.move(area.topleft)
+            self._note(surface, "image", color, box, f"{filled} {lopsided}", solid)
+        if marks := self._drawn.get(source):
+            self._add(surface, [place(mark, area.x, area.y) for mark in marks])
+
+    def _patch_text(self) -> None:
+        texts = self._texts
+
+        class Font(pygame.font.Font):
+            """A font that remembers what it wrote."""
+
+            def render(self, text: Any, *args: Any, **named: Any) -> pygame.Surface:
+                surface = super().render(text, *args, **named)
+                texts[surface] = str(text)
+                return surface
+
+        def make_font(
+            name: Any = None, size: int = 20, bold: bool = False, italic: bool = False, *_: Any
+        ) -> Font:
+            font = Font(None, int(size))
+            font.set_bold(bold)
+            font.set_italic(italic)
+            return font
+
+        pygame.font.Font = Font  # type: ignore[misc]
+        # Looking for the system's fonts starts a program, and they differ from machine to machine.
+        pygame.font.SysFont = pygame.sysfont.SysFont = make_font  # type: ignore[assignment]
+        pygame.font.match_font = lambda *_, **__: None
+        pygame.font.get_fonts = list
+
+    def _patch_events(self) -> None:
+        get, poll, peek, wait = (
+            getattr(pygame.event, name) for name in ("get", "poll", "peek", "wait")
+        )
+        del wait
+
+        def asking(function: Any) -> Any:
+            def ask(*args: Any, **named: Any) -> Any:
+                self.asked += 1
+                self._asked_since_flip += 1
+                if self._asked_since_flip > 1:  # a loop that waits and draws nothing
+                    self._idle()
+                return function(*args, **named)
+
+            return ask
+
+        def await_event(timeout: int = 0) -> Any:
+            self.asked += 1
+            until = self.time.now + timeout / 1000 if timeout else float("inf")
+            while not (event := poll()) and self.time.now < until:
+                self._idle()
+            return event
+
+        pygame.event.get, pygame.event.poll = asking(get), asking(poll)
+        pygame.event.peek, pygame.event.wait = asking(peek), await_event
+        pygame.key.get_pressed = lambda: Held(self.held)  # type: ignore[assignment, return-value]
+
+    def press(self, key: int, text: str) -> None:
+        """Put a key down."""
+        self.held.add(key)
+        values = {"key": key, "mod": 0, "unicode": text, "scancode": 0}
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, values))
+        if text.isprintable() and text:
+            pygame.event.post(pygame.event.Event(pygame.TEXTINPUT, {"text": text}))
+
+    def release(self, key: int) -> None:
+        """Let it up again."""
+        self.held.discard(key)
+        values = {"key": key, "mod": 0, "unicode": "", "scancode": 0}
+        pygame.event.post(pygame.event.Event(pygame.KEYUP, values))
+
+
+class Held:
+    """What pygame.key.get_pressed gives: whether a key is down, by its constant."""
+
+    def __init__(self, keys: set[int]) -> None:
+        self._keys = frozenset(keys)
+
+    def __getitem__(self, key: int) -> bool:
+        return key in self._keys
+
+    def __len__(self) -> int:
+        return 512
+
+    def __iter__(self) -> Any:
+        return (key in self._keys for key in range(512))

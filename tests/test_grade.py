@@ -1,0 +1,251 @@
+"""The grader's verdict on every specimen, on transcripts, and on what is no game at all."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hostile import HOSTILE_GAMES
+
+from qwqlab import grade
+from qwqlab.answer import extract_program
+from qwqlab.cli import main
+from qwqlab.colors import is_brown_or_yellow, is_light_blue, is_pipe_color
+from qwqlab.command import parse_command
+from qwqlab.errors import SandboxError, SettingError
+from qwqlab.flappy import list_arms, read_prompt, show_differences
+from qwqlab.game_record import Plan, read_record
+from qwqlab.grade import grade_file, grade_text
+from qwqlab.imports import find_missing
+from qwqlab.paths import CHECKOUT, data_dir
+from qwqlab.scene import Mark, name_shape
+
+SPECIMENS = CHECKOUT / "data" / "specimens"
+EXPECTED = json.loads((SPECIMENS / "expected.json").read_text(encoding="utf-8"))
+COMPLETE = (SPECIMENS / "complete.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_specimen_fails_as_its_name_says_and_nowhere_else(name):
+    graded = grade_file(SPECIMENS / name)
+    expected = EXPECTED[name]
+    assert (graded.verdict, graded.failed_stage) == (expected["verdict"], expected["stage"]), (
+        graded.describe()
+    )
+    if graded.failed_stage in ("", "requirements"):
+        missed = [each.number for each in graded.requirements if not each.ok]
+        assert missed == expected["requirements"], graded.describe()
+    assert json.dumps(graded.to_dict())
+    assert [stage.name for stage in graded.stages] == list(grade.STAGES)
+    assert all(stage.detail for stage in graded.stages)
+    assert all(each.evidence for each in graded.requirements)
+
+
+def test_every_specimen_is_expected_and_every_requirement_is_missed_by_one():
+    assert {path.name for path in SPECIMENS.glob("*.py")} == set(EXPECTED)
+    missed = {number for each in EXPECTED.values() for number in each["requirements"]}
+    assert missed == set(range(2, 9))  # the first falls with the stage `imports`
+    stages = {each["stage"] for each in EXPECTED.values()}
+    assert stages == {"", "parse", "names", "imports", "run", "requirements"}
+
+
+def test_the_pictures_of_a_game_are_kept():
+    frames = dict(grade_file(SPECIMENS / "complete.py").frames)
+    assert {"start", "play", "over", "again"} <= set(frames)
+    assert all(data.startswith(b"\x89PNG") and len(data) > 500 for data in frames.values())
+    assert len(set(frames.values())) == len(frames)
+
+
+FENCED = f"```python\n{COMPLETE}```\n"
+ANSWERS = [
+    ("one fence", f"Here it is:\n\n{FENCED}\nEnjoy!", True),
+    (
+        "thinking with a draft",
+        f"Hm.\n```python\nimport pygame\nx = (\n```\n</think>\n{FENCED}",
+        True,
+    ),
+    ("its own opening tag", f"<think>\nHm.\n</think>\n\n{FENCED}", True),
+    ("thinking twice", f"<think>a</think> b <think>```\nc\n```</think>\n{FENCED}", True),
+    ("a shell block first", f"```bash\npip install pygame\n```\n{FENCED}", True),
+    ("a shell block last", f"{FENCED}\nRun it:\n```\npython game.py\n```\n", True),
+    ("a snippet last", f"{FENCED}\n```python\nGAP = 200\n```\n", True),
+    ("two versions", f"```python\nimport pygame\npygame.broken(\n```\nFixed:\n{FENCED}", True),
+    ("no info string", f"```\n{COMPLETE}```", True),
+    ("tildes and CRLF", f"~~~py\n{COMPLETE}~~~\n".replace("\n", "\r\n"), True),
+    ("inside a list", "1. " + FENCED.replace("\n", "\n   "), True),
+    ("no fence at all", COMPLETE, True),
+    ("a fence that never closes", f"```python\n{COMPLETE}", True),
+    ("prose", "I can't write games.", False),
+    ("thinking that never ends", f"<think>\n{FENCED}", False),
+    ("only a shell block", "```bash\npip install pygame\n```", False),
+    ("an empty block", "```python\n```", False),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "found"), ANSWERS, ids=[each[0] for each in ANSWERS])
+def test_the_final_program_is_found(name, text, found):
+    extracted = extract_program(text)
+    assert extracted.ok == found, extracted.detail
+    if found:
+        assert extracted.program.strip() == COMPLETE.strip()
+    else:
+        assert grade_text(text).failed_stage in ("extract", "parse")
+
+
+def test_an_answer_that_was_cut_off_is_judged_as_far_as_it_goes():
+    cut = grade_text(f"```python\n{COMPLETE[: len(COMPLETE) // 2]}")
+    assert "never closed" in cut.stages[0].detail
+    assert cut.failed_stage in ("parse", "names", "run")
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import pygame\npygame.draw.rect\npygame.K_q\npygame.font.SysFont\n", []),
+        ("import pygame.mixer as m\nm.Sound\nm.Song\n", ["line 3: pygame.mixer has no Song"]),
+        ("from pygame import Rectangle\n", ["line 1: pygame has no Rectangle"]),
+        ("from pygame.locals import K_SPACE, K_SPACEBAR\n",
+         ["line 1: pygame.locals has no K_SPACEBAR"]),
+        ("import pygame as pg\npg = 3\npg.nothing\n", []),
+        ("try:\n    import numba\nexcept ImportError:\n    pass\n", []),
+        ("import os, nowhere.at.all\n", ["line 1: there is no module nowhere"]),
+        ("from . import near\n", []),
+        ("import pygame.nothing\n", ["line 1: there is no module pygame.nothing"]),
+    ],
+)  # fmt: skip
+def test_imports_that_lead_nowhere_are_named(source, found):
+    assert find_missing(source) == found
+
+
+def test_the_prompt_is_the_articles_to_the_letter():
+    commands = json.loads((data_dir() / "article" / "commands.json").read_text(encoding="utf-8"))
+    for command in commands["commands"]:
+        assert parse_command(command["text"]).prompt == read_prompt()
+
+
+def test_the_arms_differ_in_one_thing_each():
+    fixed, plain, strong, full = list_arms("Q4_K_M")
+    assert [name for name, *_ in show_differences(fixed.sampling, plain.sampling)] == ["samplers"]
+    assert show_differences(plain.sampling, strong.sampling) == [("repeat_penalty", 1.1, 1.5)]
+    assert full.sampling == plain.sampling and full.quant == "BF16"
+    names = [arm.filename for arm in (fixed, plain, full)]
+    assert names == [
+        "Q4_K_M_yes_samplers.txt", "Q4_K_M_no_samplers.txt", "BF16_no_samplers.txt"
+    ]  # fmt: skip
+    for arm in (fixed, plain, strong, full):
+        command = arm.command("model.gguf", 100)
+        again = parse_command(command.line())
+        assert (again.sampling, again.prompt, again.seed) == (arm.sampling, read_prompt(), 3407)
+
+
+def test_shapes_and_colours_have_their_names():
+    box = Mark("image", (0, 0, 0), 0, 0, 30, 30)
+    shapes = {"99 0": "square", "79 1": "circle", "50 17": "triangle", "52 1": "square"}
+    for detail, shape in shapes.items():
+        assert name_shape(Mark(**{**vars(box), "detail": detail})) == shape
+    assert is_light_blue((173, 216, 230)) and not is_light_blue((0, 0, 139))
+    assert is_brown_or_yellow((139, 69, 19)) and not is_brown_or_yellow((34, 139, 34))
+    assert is_pipe_color((205, 133, 63)) and not is_pipe_color((255, 215, 0))
+
+
+def test_a_forged_or_broken_record_is_refused():
+    sound = {"ended": "exit", "detail": "", "phase": "start", "size": [1, 1], "asked": 1, "log": []}
+    assert read_record(json.dumps(sound).encode(), Plan(1), {}).ended == "exit"
+    nothing = dict.fromkeys(("background", "land", "bird", "moving"))
+    tick: dict[str, object] = {**nothing, "phase": "play", "pipes": [], "texts": [], "passed": 0}
+    flat = ["rect", [0, 0, 0], 1, 1, 0, 0, ""]
+    broken = [
+        b"", b"\xff", b"[]", b"[" * 100_000, json.dumps({**sound, "size": 3}).encode(),
+        json.dumps({**sound, "size": [1e400, 1]}).encode(),
+        json.dumps({**sound, "log": [{}]}).encode(),
+        json.dumps({**sound, "log": [tick] * 20_000}).encode(),
+        json.dumps({**sound, "log": [{**tick, "pipes": [[1, 2]]}]}).encode(),
+        json.dumps({**sound, "log": [{**tick, "bird": flat}]}).encode(),
+        json.dumps({**sound, "log": [{**tick, "texts": [["x", "a", 1, 1, 1]]}]}).encode(),
+    ]  # fmt: skip
+    for data in broken:
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_record(data, Plan(1), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOSTILE_GAMES)
+def test_a_hostile_game_gets_a_verdict_and_a_reason(name):
+    graded = grade_text(HOSTILE_GAMES[name], is_program=True)
+    assert graded.verdict == "fail"
+    assert graded.failed_stage in ("parse", "imports", "run")
+    failed = next(stage for stage in graded.stages if not stage.ok)
+    assert len(failed.detail) > 10
+    assert json.dumps(graded.to_dict())
+
+
+def test_random_bytes_of_text_never_break_the_grader():
+    draw = random.Random(3407)
+    pieces = [
+        "```",
+        "```python\n",
+        "</think>",
+        "<think>",
+        "import pygame\n",
+        "x = (",
+        "\n",
+        "~~~",
+        "é\0",
+    ]
+    for _ in range(300):
+        text = "".join(draw.choices(pieces, k=draw.randint(0, 12)))
+        extracted = extract_program(text)
+        assert extracted.detail
+
+
+def test_grade_on_the_command_line(tmp_path, capsys):
+    assert main(["grade", str(SPECIMENS / "syntax.py"), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["verdict"] == "fail"
+    assert [stage["name"] for stage in said["stages"]] == list(grade.STAGES)
+    assert [each["number"] for each in said["requirements"]] == [*range(1, 9)]
+    assert set(said["isolation"]) == {
+        "level", "network", "filesystem", "memory", "processes", "applied"
+    }  # fmt: skip
+    transcript = tmp_path / "answer.txt"
+    transcript.write_text(f"Hm.</think>\n{FENCED}", encoding="utf-8")
+    frames = tmp_path / "frames"
+    assert main(["grade", str(transcript), "--frames", str(frames)]) == 0
+    assert capsys.readouterr().out.startswith("PASS: every stage and all eight")
+    assert (frames / "over.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("missing.txt", None, "cannot be read: No such file"),
+        ("empty.txt", b" \n", "is empty"),
+        ("latin.txt", b"caf\xe9", "is not UTF-8 text (byte 3)"),
+        ("binary.py", bytes(range(256)), "is not UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_a_sentence(name, data, words, tmp_path, capsys):
+    path = tmp_path / name
+    if data is not None:
+        path.write_bytes(data)
+    assert main(["grade", str(path), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and words in err and str(path) in err and err.count("\n") == 1
+
+
+def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path):
+    with pytest.raises(SettingError, match="Is a directory"):
+        grade_file(tmp_path)
+    huge = tmp_path / "huge.txt"
+    with huge.open("wb") as file:
+        file.truncate(30_000_000)
+    with pytest.raises(SettingError, match="more than"):
+        grade_file(huge)
+
+
+def test_an_unknown_level_of_isolation_runs_nothing():
+    with pytest.raises(SandboxError, match="'iron' is no level"):
+        grade_text(COMPLETE, is_program=True, minimum="iron")
