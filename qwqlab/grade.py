@@ -8,6 +8,7 @@ shown with them. The program runs in the sandbox alone; this process only reads 
 from __future__ import annotations
 
 import json
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -111,7 +112,7 @@ class Grade:
 
     def describe(self) -> str:
         """The same for people, a line each."""
-        lines = [f"{self.verdict.upper()}: {self._reason()}"]
+        lines = [f"{self.verdict.upper()}: {self.reason}"]
         lines += [f"  [{_word(s.ok)}] {s.name}: {s.detail}" for s in self.stages]
         lines += [
             f"  [{_word(r.ok)}] {r.number}. {r.text}: {r.evidence}" for r in self.requirements
@@ -119,7 +120,9 @@ class Grade:
         lines.append(f"  ran in isolation: {self.isolation.level}")
         return "\n".join(lines)
 
-    def _reason(self) -> str:
+    @property
+    def reason(self) -> str:
+        """The verdict's reason in a few words."""
         if self.verdict == "pass":
             return "every stage and all eight requirements"
         missed = [str(r.number) for r in self.requirements if not r.ok]
@@ -155,11 +158,13 @@ def grade_text(
     is_program: bool = False,
     minimum: str = "strong",
     tell: Tell = _say_nothing,
+    stop: threading.Event | None = None,
 ) -> Grade:
     """Grade an answer: a transcript with its thinking, or a program alone.
 
     minimum is the level of isolation below which nothing is run; tell gets a sentence for each
-    step. Never raises for what the text holds. SandboxError where the level cannot be reached.
+    step; setting `stop` ends the runs, and what was seen until then is judged. Never raises for
+    what the text holds. SandboxError where the level cannot be reached.
     """
     extracted = extract_program(text, is_program)
     source = extracted.program
@@ -183,7 +188,7 @@ def grade_text(
     if any("there is no module" in each or "not imported" in each for each in missing):
         return _stop(stages, isolation, source)
     tell("Playing the game in the sandbox ...")
-    records, outcome = _play(source, minimum, tell)
+    records, outcome = _play(source, minimum, tell, stop)
     stages.append(Stage("run", *_judge_run(records)))
     frames = _pick_frames(records)
     return Grade(tuple(stages), tuple(judge(records)), outcome, source, frames)
@@ -197,29 +202,44 @@ def _stop(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
     return Grade((*stages, *rest), nothing, isolation, source)
 
 
-def _play(source: str, minimum: str, tell: Tell) -> tuple[list[GameRecord], Isolation]:
-    """Play by every plan, two at a time; the first alone, since a broken game need not go on."""
+def _play(
+    source: str, minimum: str, tell: Tell, stop: threading.Event | None
+) -> tuple[list[GameRecord], Isolation]:
+    """Play by every plan, two at a time; the first alone, since a broken game need not go on.
+
+    A run for which the budget leaves no time is left out: it says nothing of the game.
+    """
     until = time.monotonic() + BUDGET
-    first, outcome = _play_once(source, PLANS[0], minimum, until)
+    first, outcome = _play_once(source, PLANS[0], minimum, LIMITS.seconds, stop)
     records = [first]
     if not first.ticks or first.ended in ("stuck", "killed"):
         return records, outcome.isolation
     tell(f"Seed {PLANS[0].seed} played ({outcome.seconds:.1f} s); {len(PLANS) - 1} more ...")
+
+    def play(plan: Plan) -> GameRecord | None:
+        left = until - time.monotonic()
+        if left < 1 or (stop and stop.is_set()):
+            return None
+        seconds = min(LIMITS.seconds, left)
+        record, _ = _play_once(source, plan, minimum, seconds, stop)
+        return None if record.ended == "killed" and seconds < LIMITS.seconds else record
+
     with ThreadPoolExecutor(2) as pool:
-        work = [pool.submit(_play_once, source, plan, minimum, until) for plan in PLANS[1:]]
-        records += [each.result()[0] for each in work]
+        records += [record for record in pool.map(play, PLANS[1:]) if record]
     return records, outcome.isolation
 
 
-def _play_once(source: str, plan: Plan, minimum: str, until: float) -> tuple[GameRecord, Outcome]:
-    left = max(1.0, until - time.monotonic())
+def _play_once(
+    source: str, plan: Plan, minimum: str, seconds: float, stop: threading.Event | None
+) -> tuple[GameRecord, Outcome]:
     outcome = run_python(
         {"main.py": _START, "game.py": source, "lab.zip": _pack()},
         "main.py",
         args=[json.dumps(asdict(plan))],
-        limits=replace(LIMITS, seconds=min(LIMITS.seconds, left)),
+        limits=replace(LIMITS, seconds=seconds),
         environment=_ENVIRONMENT,
         minimum=minimum,
+        stop=stop,
     )
     record = outcome.files.get("record.json")
     if record is None:
@@ -251,8 +271,8 @@ def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
     for ended, word in (("killed", ""), ("stuck", "it hangs: "), ("error", "")):
         bad = [r for r in records if r.ended == ended and not r.quit_by_key]
         if bad:
-            seed = f"seed {bad[0].plan.seed}" if n > 1 else f"the first run (seed {PLANS[0].seed})"
-            return False, f"{len(bad)} of {n} runs fail, first {seed}: {word}{bad[0].detail}"
+            which = f"{len(bad)} of {n} runs fail, first" if n > 1 else "the run fails with"
+            return False, f"{which} seed {bad[0].plan.seed}: {word}{bad[0].detail}"
     if not any(r.ticks for r in records):
         return False, f"it opens no window, or shows nothing in it: {records[0].detail}"
     if not any(r.asked for r in records):
@@ -261,9 +281,7 @@ def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
     if early:
         return False, f"{len(early)} of {n} runs end in the middle of the game: {early[0].detail}"
     pictures = sum(len(r.ticks) for r in records)
-    return True, f"{n} runs with seeds {records[0].plan.seed} to {records[-1].plan.seed}, " + (
-        f"{pictures:,} pictures"
-    )
+    return True, f"{n} of {len(PLANS)} runs played, each with its own seed: {pictures:,} pictures"
 
 
 def _pick_frames(records: Sequence[GameRecord]) -> tuple[tuple[str, bytes], ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .grade_panel import GradePanel
 from .microscope import Microscope
 from .order_editor import OrderEditor
 from .page import RunProgress
 from .side_by_side import SideBySide
 
-__all__ = ["Microscope", "OrderEditor", "RunProgress", "SideBySide"]
+__all__ = ["GradePanel", "Microscope", "OrderEditor", "RunProgress", "SideBySide"]

@@ -7,6 +7,7 @@ A run's text is drawn by `show_run`, a step of a run by `draw_stages`, the exper
 from __future__ import annotations
 
 from .drawing import Drawing, show_rows
+from .grade_view import GradeView, show_grade
 from .ladder_chart import Rung, draw_ladder
 from .run_text import RunText, show_run
 from .stages import draw_stages
@@ -15,11 +16,13 @@ from .trade_off import Arm, draw_trade_off
 __all__ = [
     "Arm",
     "Drawing",
+    "GradeView",
     "RunText",
     "Rung",
     "draw_ladder",
     "draw_stages",
     "draw_trade_off",
+    "show_grade",
     "show_rows",
     "show_run",
 ]

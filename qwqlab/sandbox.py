@@ -77,12 +77,13 @@ def run_python(
     environment: Mapping[str, str] | None = None,
     minimum: str = "strong",
     without: Sequence[str] = (),
+    stop: threading.Event | None = None,
 ) -> Outcome:
     """Put files into a folder of their own and run one of them with this Python, confined.
 
     `without` leaves layers out ("rlimits", "landlock", "seccomp", "namespaces"), to see what each
-    is worth. Raises SandboxError where the level reached is below `minimum`; then the program has
-    not run.
+    is worth. Setting `stop` ends the program at once. Raises SandboxError where the level reached
+    is below `minimum`; then the program has not run.
 
     >>> run_python({"main.py": "print(6 * 7)"}, "main.py", minimum="weak").stdout
     '42\\n'
@@ -90,7 +91,8 @@ def run_python(
     if minimum not in LEVELS:
         raise SandboxError(f"{minimum!r} is no level of isolation; choose from {', '.join(LEVELS)}")
     with make_box(files) as box:
-        return _Run(box, main, args, limits, environment or {}, minimum, without).finish(files)
+        run = _Run(box, main, args, limits, environment or {}, minimum, without, stop)
+        return run.finish(files)
 
 
 class _Run:
@@ -105,9 +107,11 @@ class _Run:
         environment: Mapping[str, str],
         minimum: str,
         without: Sequence[str],
+        stop: threading.Event | None,
     ) -> None:
         self._box, self._limits, self._minimum = box, limits, minimum
         self._killed = ""
+        self._stop = stop or threading.Event()
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self._started = time.monotonic()
         spaces = "namespaces" not in without and has_namespaces()
@@ -196,7 +200,9 @@ class _Run:
         """Wait for the end; kill what passes a limit that the kernel doesn't hold."""
         until = self._started + self._limits.seconds
         while self._process.poll() is None and not self._killed:
-            if time.monotonic() > until:
+            if self._stop.is_set():
+                self._killed = "stopped"
+            elif time.monotonic() > until:
                 self._killed = f"killed after {self._limits.seconds:.0f} s of wall clock"
             else:
                 self._killed = self._killed or check_folder(self._box, self._limits)

@@ -30,6 +30,10 @@ WRONG = [
     ("03_sampler_lab", 1, "penalty = 1.21", "a smaller penalty does it too"),
     ("03_sampler_lab", 1, "penalty = 1.5", "a smaller penalty does it too"),
     ("03_sampler_lab", 1, "penalty = 0", "between 1 and 2"),
+    ("04_flappy_bird", 0, "mine = source", "the requirements that it misses: []"),
+    ("04_flappy_bird", 0, "mine = source + '('", "it fails earlier: the stage parse fails"),
+    ("04_flappy_bird", 1, "penalty = 1.5", "1.5 is not what llama.cpp takes"),
+    ("04_flappy_bird", 1, "penalty = 1.3", "the last flag counts"),
 ]
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))

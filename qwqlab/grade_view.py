@@ -1,0 +1,73 @@
+"""A grade as a page shows it: the verdict, the stages, the eight, and the game's pictures."""
+
+from __future__ import annotations
+
+import base64
+import html
+from dataclasses import dataclass
+
+from .grade import Grade
+
+_CELL = "padding:.2em .6em;text-align:left;vertical-align:top"
+CAPTIONS = {
+    "start": "at the start",
+    "play": "in play",
+    "over": "when lost",
+    "again": "after the restart",
+    "over again": "lost again",
+}
+
+
+@dataclass(frozen=True)
+class GradeView:
+    """Shows as HTML in Jupyter and prints as text. What the program or its maker said is escaped;
+    of its pictures only those are shown that begin as a PNG does."""
+
+    grade: Grade
+
+    def _repr_html_(self) -> str:
+        grade = self.grade
+        stages = [(s.ok, s.name, s.detail) for s in grade.stages]
+        rules = [(r.ok, f"{r.number}. {r.text}", r.evidence) for r in grade.requirements]
+        return (
+            f"<p><b>{grade.verdict.upper()}</b>: {html.escape(grade.reason)}</p>"
+            + _table("The stages", "stage", stages)
+            + _table("The eight requirements", "requirement", rules)
+            + self._show_frames()
+            + f"<p>Ran in isolation: {html.escape(grade.isolation.level)} "
+            f"({html.escape(', '.join(grade.isolation.applied))}).</p>"
+        )
+
+    def _show_frames(self) -> str:
+        shown = "".join(
+            f'<figure style="margin:0"><img width="220" alt="The game {CAPTIONS[name]}: see the '
+            f'evidence above" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+            f"<figcaption>{CAPTIONS[name]}</figcaption></figure>"
+            for name, data in self.grade.frames
+            if name in CAPTIONS
+        )
+        return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{shown}</div>' if shown else ""
+
+    def __str__(self) -> str:
+        return self.grade.describe()
+
+    __repr__ = __str__
+
+
+def show_grade(grade: Grade) -> GradeView:
+    """A grade for a notebook."""
+    return GradeView(grade)
+
+
+def _table(title: str, first: str, rows: list[tuple[bool, str, str]]) -> str:
+    body = "".join(
+        f'<tr><td style="{_CELL}">{"yes" if ok else "<b>no</b>"}</td>'
+        f'<th scope="row" style="{_CELL};font-weight:normal">{html.escape(name)}</th>'
+        f'<td style="{_CELL}">{html.escape(seen)}</td></tr>'
+        for ok, name, seen in rows
+    )
+    head = "".join(f'<th scope="col" style="{_CELL}">{h}</th>' for h in ("holds", first, "seen"))
+    return (
+        f"<table><caption style='text-align:left'>{title}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
