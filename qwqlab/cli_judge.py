@@ -5,6 +5,9 @@ They give 0 for a good verdict, 1 for a bad one, and 2, with a sentence, for wha
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,3 +16,35 @@ REFUSED = 2
 
 def add_commands(add: Callable[..., Any]) -> None:
     """Add them to the parser of `cli`: `add` is its function of a name, a function and a text."""
+    render = add("render", _render, "print the prompt that a chat template makes", REFUSED)
+    render.add_argument(
+        "--template", required=True, help="with-think, without-think, a .jinja or a .gguf file"
+    )
+    render.add_argument("--messages", required=True, help='a JSON list of {"role", "content"}')
+    render.add_argument("--tools", help="a JSON list of JSON schemas")
+    render.add_argument("--engine", default="jinja", help="jinja or transformers")
+    render.add_argument("--no-generation-prompt", action="store_true", help="end after the last")
+    render.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _render(args: argparse.Namespace, _: list[str]) -> None:
+    from . import chat
+    from .rendering import render
+    from .thinking import is_forced
+
+    conversation = chat.read_conversation(args.messages, args.tools, not args.no_generation_prompt)
+    template = chat.read_template(args.template)
+    prompt = render(template, conversation, args.engine)
+    for name in ("bos_token", "eos_token"):
+        if name in template:
+            print(f"qwqlab: the template names {name}, which is left empty", file=sys.stderr)
+    if args.json:
+        values = {
+            "prompt": prompt,
+            "template": chat.identify(template),
+            "engine": args.engine,
+            "forced": is_forced(prompt),
+        }
+        print(json.dumps(values))
+    else:
+        print(prompt, end="")

@@ -37,3 +37,7 @@ class ClosedError(QwqlabError, RuntimeError):
 
 class StoreError(QwqlabError, RuntimeError):
     """A store of runs that cannot be opened or read."""
+
+
+class ChatError(QwqlabError, ValueError):
+    """A chat template, or a conversation, that cannot be rendered."""
