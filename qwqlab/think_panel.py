@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as widgets
@@ -15,65 +14,21 @@ from .engine import Engine
 from .errors import QwqlabError
 from .page import Panel, make_button, show_warnings, status_box
 from .records import Run
-from .rendering import Conversation, render
+from .rendering import Conversation
 from .run_text import STOPS
 from .sampling import PRESETS, Sampling
-from .thinking import Thinking, is_forced, split_thinking
-from .workers import Latest, Throttle, Worker
+from .think_run import Preview, preview, think_aloud
+from .thinking import Thinking
+from .workers import Latest, Worker
 
 OWN = "the model's own"
+EDITED = "(edited)"
 SHOWN = 300  # tokens in the list
 BOX = (
     "white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;font-size:13px;"
     "line-height:1.4;overflow-y:auto;border:1px solid #999;padding:.4em;"
 )
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a template makes of a conversation, as the model will read it."""
-
-    prompt: str
-    tokens: tuple[int, ...]
-    forced: bool
-    description: str
-
-
-def preview(engine: Engine, template: str, conversation: Conversation) -> Preview:
-    """The prompt, its tokens, whether it forces the thinking, and which template it is.
-
-    ChatError where the template does not render.
-    """
-    prompt = render(template, conversation, variables=name_specials(engine))
-    tokens = tuple(engine.model.tokenize(prompt))
-    return Preview(prompt, tokens, is_forced(prompt), chat.describe(template))
-
-
-def name_specials(engine: Engine) -> dict[str, str]:
-    """The model's bos_token and eos_token, which many templates ask for; without what it lacks."""
-    ids = {"bos_token": engine.info.tokenizer.bos, "eos_token": engine.info.tokenizer.eos}
-    return {name: engine.model.show(token) for name, token in ids.items() if token is not None}
-
-
-def think_aloud(
-    engine: Engine,
-    prompt: str,
-    sampling: Sampling,
-    seed: int = 3407,
-    n_predict: int = 200,
-    on_split: Callable[[Thinking], None] = lambda split: None,
-) -> tuple[Run, Thinking]:
-    """One run and its split; on_split gets the split so far, at most 20 times a second."""
-    forced, throttle, written = is_forced(prompt), Throttle(), ""
-
-    def show(_index: int, _token: int, text: str) -> None:
-        nonlocal written
-        written += text
-        if throttle.ready():
-            on_split(split_thinking(written, forced))
-
-    run = engine.generate(prompt, sampling, seed, n_predict, show)
-    return run, split_thinking(run.text, forced)
+STACKED = "display:flex;flex-direction:column-reverse;"
 
 
 class ThinkPanel(Panel):
@@ -129,7 +84,10 @@ class ThinkPanel(Panel):
     def _make_widgets(self, question: str, template: str, seed: int) -> None:
         wide = {"width": "auto"}
         self.choice = widgets.Dropdown(
-            options=[*self._templates], value=template, description="start from", layout=wide
+            options=[*self._templates, EDITED],
+            value=template,
+            description="start from",
+            layout=wide,
         )
         self.template = widgets.Textarea(
             self._templates[template], description="template", rows=16, layout=wide
@@ -166,11 +124,14 @@ class ThinkPanel(Panel):
         self.box.add_class("qwqlab-think")
 
     def _choose(self, change: Any) -> None:
-        self.template.value = self._templates[change["new"]]
+        if change["new"] in self._templates:
+            self.template.value = self._templates[change["new"]]
 
     def _look(self) -> None:
         """Show the prompt of what the fields say now, as soon as the reader pauses."""
         template, conversation = self.template.value, self.conversation
+        named = (name for name, text in self._templates.items() if text == template)
+        self.choice.value = next(named, EDITED)
 
         def job() -> Callable[[], None]:
             found = self._try(template, conversation)
@@ -189,13 +150,13 @@ class ThinkPanel(Panel):
         self._say(problem)
         if found is None:
             self.words.value, self.tokens.value = "<b>There is no prompt.</b>", ""
-            self.prompt.value = _box("", 260, "the prompt")
+            self.prompt.value = _box("", 240, "the prompt")
             return
         ends = "It ends inside the thinking." if found.forced else "It leaves the tag to the model."
         self.words.value = html.escape(
             f"{found.description} The prompt has {len(found.tokens)} tokens. {ends}"
         )
-        self.prompt.value = _box(html.escape(found.prompt), 260, "the prompt")
+        self.prompt.value = _box(html.escape(found.prompt), 240, "the prompt")
         self.tokens.value = self._list_tokens(found.tokens)
 
     def _list_tokens(self, tokens: tuple[int, ...]) -> str:
@@ -240,7 +201,9 @@ class ThinkPanel(Panel):
     def _write(self, split: Thinking) -> None:
         for box, name in ((self.thinking, "thinking"), (self.answer, "answer")):
             text = html.escape(getattr(split, name))
-            box.value = f"<b>{name}</b>{_box(text, 200, name)}"
+            # Stacked from the bottom, so that the end of a long text stays in sight.
+            kept = f'<div style="margin-bottom:auto">{text}</div>'
+            box.value = f"<b>{name}</b>{_box(kept, 200, name, STACKED)}"
 
     def _say(self, sentence: str) -> None:
         self.status.value = show_warnings([sentence] if sentence else [])
@@ -257,8 +220,8 @@ def describe_split(run: Run, split: Thinking) -> str:
     return f"{opened}, {closed}. The run: {STOPS[run.stop]}, {len(run.tokens)} tokens."
 
 
-def _box(text: str, height: int, label: str) -> str:
+def _box(content: str, height: int, label: str, more: str = "") -> str:
     return (
-        f'<div style="{BOX}height:{height}px" tabindex="0" role="region" '
-        f'aria-label="{label}">{text}</div>'
+        f'<div style="{BOX}{more}height:{height}px" tabindex="0" role="region" '
+        f'aria-label="{label}">{content}</div>'
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -21,7 +22,8 @@ from qwqlab.errors import ChatError
 from qwqlab.panels import ThinkPanel
 from qwqlab.records import Request, Run
 from qwqlab.rendering import Conversation, render, render_many, render_with_llama_cpp
-from qwqlab.think_panel import OWN, describe_split, preview, think_aloud
+from qwqlab.think_panel import EDITED, OWN, describe_split
+from qwqlab.think_run import preview, think_aloud
 from qwqlab.thinking import (
     CLOSE,
     OPEN,
@@ -203,7 +205,8 @@ def test_a_huge_template_is_described_at_once():
 
 
 FAR = "{% for i in range(99999) %}"
-# Sources, and a word of what is said of each.
+SLOW_OR_BIG = "more memory|within 1 s"  # whichever comes first on a machine
+# Sources, and a pattern of what is said of each.
 HOSTILE = {
     "{{ ''.__class__ }}": "may not touch",
     "{{ ''.__class__.__mro__[1].__subclasses__() }}": "may not touch",
@@ -220,22 +223,17 @@ HOSTILE = {
     FAR + FAR + "{% endfor %}{% endfor %}": "within 1 s",
     FAR + FAR + "abc{% endfor %}{% endfor %}": "writes more",
     "{{ 'a' * 10 ** 9 }}": "more memory",
-    "{% set n = namespace(x='ab') %}"
-    + FAR
-    + "{% set n.x = n.x ~ n.x %}{% endfor %}": "more memory",
-    "{{ range(99999)|batch(10 ** 9, 'x')|list }}": "more memory",
+    "{% set n = namespace(x='ab') %}" + FAR + "{% set n.x = n.x ~ n.x %}{% endfor %}": SLOW_OR_BIG,
+    "{{ range(99999)|batch(10 ** 9, 'x')|list }}": SLOW_OR_BIG,
     "{{ 'a'|center(10 ** 9) }}": "more memory",
     "{{ '%1000000000d'|format(1) }}": "more memory",
     "{{ 10 ** (10 ** 8) }}": "within 1 s",
-    "{% set x = 7 ** 9999999 %}{{ x * x * x }}": "within 1 s",
-    "{{ [1]|slice(10 ** 9)|list }}": "within 1 s",
-    "{{ (('a ' * 10 ** 6)|wordwrap(1))|length }}": "within 1 s",
     "{{ (10 ** 5000)|string }}": "Exceeds the limit",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "without end",
     "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}": "without end",
     "{% if 1 %}" * 3000 + "{% endif %}" * 3000: "without end",
-    "{{ raise_exception('no \x1b[31msystem') }}": r"no \x1b[31msystem",
-    "{% if x %}": "no Jinja (line 1)",
+    "{{ raise_exception('no \x1b[31msystem') }}": r"no \\x1b\[31msystem",
+    "{% if x %}": r"no Jinja \(line 1\)",
     "{{ x|no_such_filter }}": "no_such_filter",
     "{{ " + "x" * 2_000_000 + " }}": "2,000,006 characters",
 }
@@ -246,7 +244,7 @@ HOSTILE = {
 def test_a_hostile_template_gets_a_sentence(source):
     with pytest.raises(ChatError) as caught:
         render(source, HELLO)
-    assert HOSTILE[source] in str(caught.value)
+    assert re.search(HOSTILE[source], str(caught.value))
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
@@ -430,6 +428,11 @@ def test_the_models_own_template_can_be_chosen(panel):
     panel.choice.value = OWN
     assert panel.wait()
     assert "named SmolLM" in panel.shown.prompt
+    panel.template.value += "x"
+    assert panel.choice.value == EDITED
+    panel.choice.value = "without-think"
+    assert panel.wait()
+    assert panel.template.value == template("without-think")
 
 
 def test_a_template_that_does_not_render_is_told_and_mended(panel):
