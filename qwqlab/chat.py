@@ -13,7 +13,7 @@ from .errors import ChatError
 from .rendering import LONGEST, Conversation
 
 KNOWN = ("with-think", "without-think")
-DIFF_LINES = 40
+DIFF_LINES, DIFF_WIDTH = 40, 400
 COMPARED = 1000  # lines; the time that a diff takes may grow with their square
 
 
@@ -111,12 +111,14 @@ def identify(source: str) -> str | None:
 def diff(source: str, name: str = "with-think") -> list[str]:
     """How a template differs from a known one: lines as `diff -u` writes them, none where equal.
 
-    At most DIFF_LINES of them, and one that says so for a template of more than COMPARED tags.
+    At most DIFF_LINES of them, cut at DIFF_WIDTH characters; a single line that says so for a
+    template of more than COMPARED tags.
     """
     mine, known = split_tags(source), split_tags(template(name))
     if len(mine) > COMPARED:
         return [f"{len(mine):,} tags against {len(known)}: too long to compare"]
-    lines = list(difflib.unified_diff(known, mine, name, "this one", lineterm="", n=1))
+    found = difflib.unified_diff(known, mine, name, "this one", lineterm="", n=1)
+    lines = [line[:DIFF_WIDTH] for line in found]
     if len(lines) > DIFF_LINES:
         lines = [*lines[:DIFF_LINES], f"... and {len(lines) - DIFF_LINES} lines more"]
     return lines

@@ -118,7 +118,7 @@ def render_many(
     job = {
         "template": template,
         "engine": engine,
-        "values": [{**(variables or {}), **c.to_dict()} for c in conversations],
+        "values": [{"documents": None, **(variables or {}), **c.to_dict()} for c in conversations],
         "seconds": SECONDS,
         "bytes": MEMORY,
         "characters": MOST,

@@ -39,8 +39,11 @@ def preview(engine: Engine, template: str, conversation: Conversation) -> Previe
 def name_specials(engine: Engine) -> dict[str, str]:
     """The model's bos_token and eos_token, which many templates ask for; without what it lacks."""
     ids = {"bos_token": engine.info.tokenizer.bos, "eos_token": engine.info.tokenizer.eos}
-    known = range(engine.model.n_vocab)
-    return {name: engine.model.show(token) for name, token in ids.items() if token in known}
+    return {
+        name: engine.model.show(token)
+        for name, token in ids.items()
+        if token is not None and token < engine.model.n_vocab
+    }
 
 
 def think_aloud(

@@ -20,6 +20,7 @@ from qwqlab.chat import template
 from qwqlab.cli import main
 from qwqlab.errors import ChatError
 from qwqlab.panels import ThinkPanel
+from qwqlab.prompt_text import escape
 from qwqlab.records import Request, Run
 from qwqlab.rendering import Conversation, render, render_many, render_with_llama_cpp
 from qwqlab.think_panel import EDITED, OWN, describe_split
@@ -293,6 +294,10 @@ def test_a_generation_block_is_shown_as_transformers_shows_it():
     assert render(source, HELLO) == render(source, HELLO, "transformers") == "Hi%"
 
 
+def test_a_template_sees_no_documents_in_either_engine():
+    assert {render("{{ documents }}", HELLO, engine) for engine in rendering.ENGINES} == {"None"}
+
+
 def test_a_template_may_ask_for_the_models_special_tokens(engine):
     source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
     assert preview(engine, source, HELLO).prompt == "<|im_start|>Hi<|im_end|>"
@@ -422,6 +427,12 @@ def test_an_edit_of_the_template_changes_the_prompt_and_the_tokens(panel, engine
     panel.system.value = "Be brief."
     assert panel.wait()
     assert panel.shown.prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>")
+
+
+def test_the_tokens_are_those_that_llama_cpp_reads(engine, llama_tokenize):
+    for name in ("earlier thinking", "text like a template", "markers in the text"):
+        found = preview(engine, template("with-think"), CONVERSATIONS[name])
+        assert list(found.tokens) == llama_tokenize(escape(found.prompt))
 
 
 def test_the_models_own_template_can_be_chosen(panel):

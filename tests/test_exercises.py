@@ -30,6 +30,16 @@ WRONG = [
     ("03_sampler_lab", 1, "penalty = 1.21", "a smaller penalty does it too"),
     ("03_sampler_lab", 1, "penalty = 1.5", "a smaller penalty does it too"),
     ("03_sampler_lab", 1, "penalty = 0", "between 1 and 2"),
+    ("05_think_token", 0, 'quiet = template("with-think")', "<think>\\n'"),
+    ("05_think_token", 0, 'quiet = template("without-think")', "assistant\\n'"),
+    (
+        "05_think_token",
+        0,
+        r"quiet = template('without-think') + '{{ \"<think>\n\n</think>\n\n\" }}'",
+        "must stay as it was",
+    ),
+    ("05_think_token", 1, 'was_forced = lambda text: "</think>" in text', "look at '<think>"),
+    ("05_think_token", 1, 'was_forced = lambda text: text[0] != "<"', r"look at '\n<think>"),
 ]
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
