@@ -41,7 +41,7 @@ class Conversation:
     tools:    the functions that the model may call, as JSON schemas; None where there are none.
     add_generation_prompt: whether the prompt ends where the assistant is to go on.
 
-    Raises ChatError for messages that are not of that form, or hold what JSON cannot.
+    Both are copied. Raises ChatError for what is not of that form, or holds what JSON cannot.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -49,25 +49,21 @@ class Conversation:
     add_generation_prompt: bool = True
 
     def __post_init__(self) -> None:
-        _check_objects("messages", self.messages)
+        object.__setattr__(self, "messages", _copy_objects("messages", self.messages))
+        if self.tools is not None:
+            object.__setattr__(self, "tools", _copy_objects("tools", self.tools))
         if not self.messages:
             raise ChatError("messages is empty; give at least one message")
         for place, message in enumerate(self.messages):
             if not isinstance(message.get("role"), str):
                 raise ChatError(f'messages[{place}] has no "role"; give "user", "assistant", ...')
-        if self.tools is not None:
-            _check_objects("tools", self.tools)
-        try:
-            json.dumps(asdict(self))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ChatError(f"the conversation cannot be written as JSON: {error}") from None
 
     @classmethod
     def ask(cls, text: str, system: str = "") -> Conversation:
         """One question, with or without a system message.
 
         >>> Conversation.ask("Hi").messages
-        [{'role': 'user', 'content': 'Hi'}]
+        ({'role': 'user', 'content': 'Hi'},)
         """
         first = [{"role": "system", "content": system}] if system else []
         return cls([*first, {"role": "user", "content": text}])
@@ -77,9 +73,13 @@ class Conversation:
         return asdict(self)
 
 
-def _check_objects(name: str, values: Any) -> None:
+def _copy_objects(name: str, values: Any) -> tuple[dict[str, Any], ...]:
     if not isinstance(values, (list, tuple)) or not all(isinstance(v, Mapping) for v in values):
         raise ChatError(f"{name} is not a list of JSON objects; give one, such as [{{...}}]")
+    try:
+        return tuple(json.loads(json.dumps([dict(value) for value in values])))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ChatError(f"{name} cannot be written as JSON: {error}") from None
 
 
 def render(

@@ -122,6 +122,7 @@ def limit(seconds: float, n_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     # The signal's own action ends a process even in the middle of one long multiplication.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 

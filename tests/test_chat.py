@@ -328,6 +328,13 @@ def test_a_call_without_text_is_refused_by_the_articles_template():
             render(template("with-think"), Conversation([user("Warm?"), call]), engine)
 
 
+def test_a_conversation_keeps_what_it_was_given():
+    given = [user("Hi")]
+    kept = Conversation(given)
+    given[0]["content"] = "Bye"
+    assert kept == HELLO
+
+
 def test_a_conversation_goes_to_json_and_back():
     for conversation in CONVERSATIONS.values():
         assert Conversation(**json.loads(json.dumps(conversation.to_dict()))) == conversation
