@@ -156,7 +156,8 @@ def render_with_llama_cpp(template: str, conversation: Conversation, model: Path
 
     llama-completion takes a user's message, with or without a system message before it, and no
     more; only llama-server takes tools and whole conversations. model is any GGUF that it loads.
-    Its Jinja runs without this lab's limits, so give it templates that you trust.
+    Its Jinja runs without this lab's limits: give it templates that you trust. Raises ChatError for
+    a conversation of another form, and ToolchainError where llama-completion fails.
     """
     roles = [message["role"] for message in conversation.messages]
     plain = roles in (["user"], ["system", "user"]) and not conversation.tools
@@ -173,7 +174,7 @@ def render_with_llama_cpp(template: str, conversation: Conversation, model: Path
         flags += ["-p", escape(user)]  # and a system message is taken as it stands
         flags += [flag for text in system for flag in ("-sys", text)]
         flags += ["-cnv", "-st", "-n", "0", "-lv", "5"]  # one turn, no token, every line of the log
-        log = run_tool("llama-completion", flags).stderr
+        log = run_tool("llama-completion", flags, timeout=START).stderr
     found = re.search(r' D prompt: "(.*?)"\n\S+ D tokens: \[', log, re.DOTALL)
     if found is None:
         raise ToolchainError("llama-completion did not log its prompt; is this another version?")

@@ -249,21 +249,27 @@ def test_a_hostile_template_gets_a_sentence(source):
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
-def test_no_process_outlives_a_template_that_never_ends(monkeypatch):
-    started = []
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that are started in a test, each with the environment that it is given."""
+    made: list[tuple[subprocess.Popen[bytes], dict[str, str]]] = []
     popen = subprocess.Popen
 
     def watch(*args: Any, **kwargs: Any) -> Any:
-        started.append(popen(*args, **kwargs))
-        return started[-1]
+        made.append((popen(*args, **kwargs), kwargs["env"]))
+        return made[-1][0]
 
     monkeypatch.setattr(subprocess, "Popen", watch)
-    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    return made
+
+
+def test_no_process_outlives_a_template_that_never_ends(started):
+    endless = FAR + FAR + "{% endfor %}{% endfor %}"
     for engine in rendering.ENGINES:
         with pytest.raises(ChatError, match="did not end within 1 s"):
             render(endless, HELLO, engine)
     assert len(started) == 2
-    for process in started:
+    for process, _ in started:
         with pytest.raises(ProcessLookupError):
             os.kill(process.pid, 0)
 
@@ -280,10 +286,11 @@ def test_a_template_that_never_ends_ends_even_where_nobody_waits_for_it():
     assert child.wait(60) == -template_worker.signal.SIGALRM
 
 
-def test_the_process_of_a_template_is_given_no_secrets(monkeypatch):
+def test_the_process_of_a_template_is_given_no_secrets(started, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert "HF_TOKEN" not in rendering.ENVIRONMENT
     assert render("fine", HELLO) == "fine"
+    ((_, environment),) = started
+    assert "PATH" in environment and "HF_TOKEN" not in environment
 
 
 def test_a_generation_block_is_shown_as_transformers_shows_it():
