@@ -29,6 +29,15 @@ def add_commands(add: Callable[..., Any]) -> None:
         choices=("strong", "partial", "weak"),
         help="the level below which nothing is run (default: strong)",
     )
+    render = add("render", _render, "print the prompt that a chat template makes", REFUSED)
+    render.add_argument(
+        "--template", required=True, help="with-think, without-think, a .jinja or a .gguf file"
+    )
+    render.add_argument("--messages", required=True, help='a JSON list of {"role", "content"}')
+    render.add_argument("--tools", help="a JSON list of JSON schemas")
+    render.add_argument("--engine", default="jinja", help="jinja or transformers")
+    render.add_argument("--no-generation-prompt", action="store_true", help="end after the last")
+    render.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _grade(args: argparse.Namespace, _: list[str]) -> int:
@@ -41,3 +50,26 @@ def _grade(args: argparse.Namespace, _: list[str]) -> int:
             (args.frames / f"{name}.png").write_bytes(data)
     print(json.dumps(grade.to_dict(), indent=1) if args.json else grade.describe())
     return 0 if grade.verdict == "pass" else 1
+
+
+def _render(args: argparse.Namespace, _: list[str]) -> None:
+    from . import chat
+    from .rendering import render
+    from .thinking import is_forced
+
+    conversation = chat.read_conversation(args.messages, args.tools, not args.no_generation_prompt)
+    template = chat.read_template(args.template)
+    prompt = render(template, conversation, args.engine)
+    for name in ("bos_token", "eos_token"):
+        if name in template:
+            print(f"qwqlab: the template names {name}, which is left empty", file=sys.stderr)
+    if args.json:
+        values = {
+            "prompt": prompt,
+            "template": chat.identify(template),
+            "engine": args.engine,
+            "forced": is_forced(prompt),
+        }
+        print(json.dumps(values))
+    else:
+        print(prompt, end="")

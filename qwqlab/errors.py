@@ -41,3 +41,7 @@ class StoreError(QwqlabError, RuntimeError):
 
 class SandboxError(QwqlabError, RuntimeError):
     """A program that can't be confined here as well as was asked, so that it was not run."""
+
+
+class ChatError(QwqlabError, ValueError):
+    """A chat template, or a conversation, that cannot be rendered."""

@@ -7,5 +7,13 @@ from .microscope import Microscope
 from .order_editor import OrderEditor
 from .page import RunProgress
 from .side_by_side import SideBySide
+from .think_panel import ThinkPanel
 
-__all__ = ["GradePanel", "Microscope", "OrderEditor", "RunProgress", "SideBySide"]
+__all__ = [
+    "GradePanel",
+    "Microscope",
+    "OrderEditor",
+    "RunProgress",
+    "SideBySide",
+    "ThinkPanel",
+]

@@ -34,6 +34,16 @@ WRONG = [
     ("04_flappy_bird", 0, "mine = source + '('", "it fails earlier: the stage parse fails"),
     ("04_flappy_bird", 1, "penalty = 1.5", "1.5 is not what llama.cpp takes"),
     ("04_flappy_bird", 1, "penalty = 1.3", "the last flag counts"),
+    ("05_think_token", 0, 'quiet = template("with-think")', "<think>\\n'"),
+    ("05_think_token", 0, 'quiet = template("without-think")', "assistant\\n'"),
+    (
+        "05_think_token",
+        0,
+        r"quiet = template('without-think') + '{{ \"<think>\n\n</think>\n\n\" }}'",
+        "must stay as it was",
+    ),
+    ("05_think_token", 1, 'was_forced = lambda text: "</think>" in text', "look at '<think>"),
+    ("05_think_token", 1, 'was_forced = lambda text: text[0] != "<"', r"look at '\n<think>"),
 ]
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))

@@ -1,0 +1,170 @@
+"""The process in which chat templates are rendered: JSON comes in, JSON goes out.
+
+A template is a program, and those that come with a model are from strangers. Jinja's sandbox keeps
+a template from Python's insides but not from running for ever or filling the memory, and a thread
+cannot be stopped. So it runs in a process of its own, which the system ends when its time is over.
+
+`rendering` starts it as `python -I template_worker.py`. It imports nothing of the lab, since its
+start is what a rendering costs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import Undefined, nodes
+from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+Render = Callable[[dict[str, Any]], str]
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """Jinja as transformers sets it up, with one difference: a forbidden attribute is an error.
+
+    There `{{ ''.__class__ }}` renders as nothing. No honest template asks for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+        )
+        self.filters["tojson"] = _to_json
+        self.globals["raise_exception"] = _raise
+        self.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        raise SecurityError(f"{attribute!r} of a {type(obj).__name__} is out of bounds")
+
+
+class Generation(Extension):
+    """`{% generation %}` marks an assistant's words for training; here they are just shown."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        scope = nodes.Scope(lineno=next(parser.stream).lineno)
+        scope.body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return scope
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own escapes what HTML would read.
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def prepare_jinja(template: str, most: int) -> Render:
+    """Render with the lab's own environment, piece by piece, up to `most` characters."""
+    compiled = Environment().from_string(template)
+
+    def render(values: dict[str, Any]) -> str:
+        pieces = []
+        left = most
+        for piece in compiled.generate(**values):
+            left -= len(piece)
+            if left < 0:
+                raise OverflowError(f"writes more than {most:,} characters")
+            pieces.append(piece)
+        return "".join(pieces)
+
+    return render
+
+
+def prepare_transformers(template: str, most: int) -> Render:
+    """Render with what `apply_chat_template` of transformers calls."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    def render(values: dict[str, Any]) -> str:
+        rest = {name: value for name, value in values.items() if name != "messages"}
+        found: Any = render_jinja_template([values["messages"]], chat_template=template, **rest)
+        ((text,), _) = found
+        if len(text) > most:
+            raise OverflowError(f"writes more than {most:,} characters")
+        return text
+
+    return render
+
+
+def limit(seconds: float, n_bytes: int) -> None:
+    """Have the system end this process in time; no more memory than that, no file written."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        most = _count_memory() + n_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    # The signal's own action ends a process even in the middle of one long multiplication.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _count_memory() -> int:
+    """Bytes of address space in use. Only Linux tells, and only Linux heeds RLIMIT_AS."""
+    import resource
+
+    pages = re.match(r"\d+", Path("/proc/self/statm").read_text(encoding="ascii"))
+    return int(pages[0] if pages else 0) * resource.getpagesize()
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong with a template, as the end of a sentence that begins with it."""
+    text = str(error)[:400]
+    if isinstance(error, TemplateSyntaxError):
+        return f"is no Jinja (line {error.lineno}): {text}"
+    if isinstance(error, SecurityError):
+        return f"reaches for what a template may not touch: {text}"
+    if isinstance(error, RecursionError):
+        return "calls itself, or nests, without end"
+    if isinstance(error, MemoryError):
+        return "takes more memory than a template may"
+    if isinstance(error, OverflowError):
+        return f"is out of proportion: {text}"
+    return f"fails on this conversation: {text or type(error).__name__}"
+
+
+def main() -> None:
+    """Answer one job: {"texts": [...]} or {"error": ...}."""
+    job = json.load(sys.stdin)
+    prepare = {"jinja": prepare_jinja, "transformers": prepare_transformers}[job["engine"]]
+    if job["engine"] == "transformers":
+        import transformers.utils.chat_template_utils  # noqa: F401  # seconds, not the template's
+    limit(job["seconds"], job["bytes"])
+    answer: dict[str, Any]
+    try:
+        render = prepare(job["template"], job["characters"])
+        answer = {"texts": [render(values) for values in job["values"]]}
+    except Exception as error:  # noqa: BLE001
+        answer = {"error": explain(error)}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Notebook 05 as a reader meets it: in JupyterLab, with a mouse and a keyboard, offline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab_page import LabPage, open_notebook
+from playwright.sync_api import Locator, expect
+
+from qwqlab.chat import template
+from qwqlab.paths import CHECKOUT
+from qwqlab.think_panel import OWN
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def lab(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPage]:
+    """The whole notebook, run to its end."""
+    path = CHECKOUT / "notebooks" / "05_think_token.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    with open_notebook(cells, tmp_path_factory.mktemp("lab"), chromium) as lab:
+        lab.run_all(timeout=900)
+        yield lab
+
+
+@pytest.fixture
+def panel(lab: LabPage) -> Locator:
+    """The panel, with the template that it starts from."""
+    panel = lab.page.locator(".qwqlab-think")
+    panel.scroll_into_view_if_needed()
+    panel.locator(".qwqlab-template textarea").fill(template("with-think"))
+    expect(panel.get_by_text("It equals with-think.")).to_be_visible()
+    return panel
+
+
+def prompt_of(panel: Locator) -> str:
+    return panel.locator(".qwqlab-prompt [role=region]").text_content() or ""
+
+
+def test_an_edit_of_the_template_changes_the_prompt(lab, panel):
+    before = prompt_of(panel)
+    assert before.endswith("<|im_start|>assistant\n<think>\n")
+    edited = template("with-think").replace("<think>", "<reason>")
+    field = panel.locator(".qwqlab-template textarea")
+    lab.changes(lambda: prompt_of(panel), lambda: field.fill(edited))
+    assert prompt_of(panel) == before.replace("<think>", "<reason>")
+
+
+def test_the_keyboard_alone_edits_the_template(lab, panel):
+    field = panel.locator(".qwqlab-template textarea")
+    field.focus()
+    lab.page.keyboard.press("Control+Home")
+    lab.changes(lambda: prompt_of(panel), lambda: lab.page.keyboard.type("Note:"))
+    expect(panel.locator(".qwqlab-prompt [role=region]")).to_contain_text("Note:<|im_start|>user")
+
+
+def test_a_broken_tag_is_told_and_mended(lab, panel):
+    field = panel.locator(".qwqlab-template textarea")
+    field.fill("{% if %}")
+    expect(panel.locator(".qwqlab-status")).to_contain_text("is no Jinja (line 1)")
+    field.fill("{{ messages[0].content }}")
+    expect(panel.locator(".qwqlab-status")).to_have_text("")
+    assert prompt_of(panel) == "Write a Python function that adds two numbers."
+
+
+def test_another_template_is_chosen(lab, panel):
+    panel.locator("select").first.select_option(OWN)
+    expect(panel.locator(".qwqlab-prompt [role=region]")).to_contain_text("named SmolLM")
+
+
+def test_generate_writes_and_stop_ends_it(lab, panel):
+    panel.get_by_role("button", name="Generate").click()
+    thinking = panel.get_by_role("region", name="thinking")
+    expect(thinking).not_to_be_empty()
+    stop = panel.get_by_role("button", name="Stop")
+    if stop.is_enabled():
+        stop.click()
+    expect(panel.get_by_text("The prompt opened the thinking", exact=False)).to_be_visible()
+    expect(panel.get_by_role("button", name="Generate")).to_be_enabled()
+
+
+def test_the_page_asked_for_nothing_outside_this_machine(lab):
+    assert lab.outside == []
