@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from .pycode import Block, check_code, find_blocks
+from .thinking import CLOSE, split_thinking
 
 _PYTHON = re.compile(r"^(python\d?|py|pygame)\b", re.I)
 _PYGAME = re.compile(r"^\s*(import|from)\s+pygame\b", re.M)
@@ -26,22 +27,24 @@ class Extracted:
 def extract_program(text: str, is_program: bool = False) -> Extracted:
     """Find the final program of a transcript, or take the text whole where it is a program.
 
-    Thinking is what stands before the last `</think>`. Of several fenced blocks the last that is
+    Thinking is what stands before `</think>`. Of several fenced blocks the last that is
     Python counts, as the prompt asks for the final game in a markdown section; drafts and shell
     lines don't. A block whose fence is never closed is judged as far as it goes: where the answer
     was cut off, the later stages show what lacks.
 
-    >>> extract_program("Hm, so the user wants <think> a game").detail
+    >>> extract_program("<think>Hm, so the user wants a game").detail
     'the thinking never ends, so there is no answer'
     >>> extract_program("Hm.</think>Here:\\n```python\\nimport pygame\\n```").program
     'import pygame\\n'
     """
     if is_program:
         return Extracted(text, bool(text.strip()), "the file is the program")
-    before, mark, answer = text.rpartition("</think>")
-    if not mark and "<think>" in text:
+    # A saved text does not say whether its prompt had the opening tag; a closing one tells.
+    split = split_thinking(text, forced=CLOSE in text)
+    if split.opened_by and not split.closed:
         return Extracted("", False, "the thinking never ends, so there is no answer")
-    thought = f"behind {len(before):,} characters of thinking, " if mark else ""
+    answer = split.answer.rpartition(CLOSE)[2]  # it may have thought again
+    thought = f"behind {len(split.thinking):,} characters of thinking, " if split.opened_by else ""
     blocks = list(find_blocks(answer))
     block = _pick(blocks)
     if block is None:

@@ -29,6 +29,7 @@ from .pycode import check_code
 from .sandbox import Outcome, probe, run_python
 
 STAGES = ("extract", "parse", "names", "imports", "run")
+FRAMES = ("start", "play", "over", "again", "over again")
 MOST_BYTES = 20_000_000
 BUDGET = 50.0  # seconds in all, so that any input is done within a minute
 LIMITS = Limits(seconds=20, cpu_seconds=18)
@@ -285,12 +286,12 @@ def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _pick_frames(records: Sequence[GameRecord]) -> tuple[tuple[str, bytes], ...]:
-    """The first picture of each name."""
+    """The first picture of each name, in the order of the game."""
     frames: dict[str, bytes] = {}
     for record in records:
         for name, data in record.pictures:
             frames.setdefault(name, data)
-    return tuple(frames.items())
+    return tuple((name, frames[name]) for name in FRAMES if name in frames)
 
 
 def _word(ok: bool) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from qwqlab.game_record import Plan, read_record
 from qwqlab.grade import grade_file, grade_text
 from qwqlab.imports import find_missing
 from qwqlab.paths import CHECKOUT, data_dir
+from qwqlab.pycode import check_code
 from qwqlab.scene import Mark, name_shape
 
 SPECIMENS = CHECKOUT / "data" / "specimens"
@@ -50,6 +53,14 @@ def test_every_specimen_is_expected_and_every_requirement_is_missed_by_one():
     assert missed == set(range(2, 9))  # the first falls with the stage `imports`
     stages = {each["stage"] for each in EXPECTED.values()}
     assert stages == {"", "parse", "names", "imports", "run", "requirements"}
+
+
+def test_a_linter_passes_the_articles_case_and_the_lab_does_not():
+    path = SPECIMENS / "global_trick.py"
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F", str(path)]
+    done = subprocess.run(ruff, capture_output=True, text=True)
+    assert done.returncode == 0 and "All checks passed" in done.stdout
+    assert check_code(path.read_text(encoding="utf-8")).reason.endswith("pipes is bound nowhere")
 
 
 def test_the_pictures_of_a_game_are_kept():
