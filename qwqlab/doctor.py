@@ -21,6 +21,7 @@ from .errors import QwqlabError, ToolchainError
 from .llama_options import TARGETS, find_nvidia_gpu
 from .llama_source import SDIST
 from .preflight import Check
+from .sandbox import probe
 
 # What the child process prints of the bindings, as JSON.
 BINDINGS_PROBE = """
@@ -53,6 +54,7 @@ def checks() -> list[Check]:
         check_memory(),
         Check("CPU", True, f"{preflight.count_cpus()} threads, {_name_cpu()}"),
         check_gpu(),
+        check_sandbox(),
     ]
 
 
@@ -185,6 +187,18 @@ def check_gpu() -> Check:
         return Check("GPU", True, "none, and none is needed: cells that want one are skipped")
     hint = "" if backend != "CPU" else "; `CMAKE_ARGS=-DGGML_CUDA=ON make setup` builds for it"
     return Check("GPU", True, f"{gpu}; llama.cpp is a {backend} build{hint}")
+
+
+def check_sandbox() -> Check:
+    """How well a program that a model wrote can be confined; the grader asks for "strong"."""
+    try:
+        isolation = probe()
+    except QwqlabError as error:
+        return Check("Sandbox", False, str(error), "run `make setup`")
+    how = f"{isolation.level}, by {', '.join(isolation.applied)}"
+    if isolation.level == "strong":
+        return Check("Sandbox", True, how)
+    return Check("Sandbox", True, f"{how}; `qwqlab grade` runs nothing here unless told otherwise")
 
 
 def _name_cpu() -> str:
