@@ -26,6 +26,7 @@ from .watched import Watch
 
 GAME, RECORD = "game.py", "record.json"
 STUCK_SECONDS = 6.0
+MOST_SECONDS = 15.0  # below what the sandbox allows, so that what was seen is kept
 MOST_TICKS = 6000
 PIPES_WANTED = 3
 KEYS = {"space": (pygame.K_SPACE, " "), "q": (pygame.K_q, "q"), "escape": (pygame.K_ESCAPE, "\x1b")}
@@ -86,9 +87,11 @@ class Player:
         os._exit(0)
 
     def _watch_for_standstill(self) -> None:
-        main = threading.main_thread().ident or 0
+        main, began = threading.main_thread().ident or 0, self._clock()
         while True:
             self._sleep(0.25)
+            if self._clock() - began > MOST_SECONDS:
+                self._finish("script", f"too slow: the plan was left after {MOST_SECONDS:g} s")
             if self._clock() - self._alive_at > STUCK_SECONDS:
                 frame = sys._current_frames().get(main)
                 while frame and frame.f_code.co_filename != GAME:
