@@ -11,6 +11,7 @@ from .grade_view import GradeView, show_grade
 from .ladder_chart import Rung, draw_ladder
 from .run_text import RunText, show_run
 from .stages import draw_stages
+from .suspects_chart import draw_suspects
 from .trade_off import Arm, draw_trade_off
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Rung",
     "draw_ladder",
     "draw_stages",
+    "draw_suspects",
     "draw_trade_off",
     "show_grade",
     "show_rows",

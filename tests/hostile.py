@@ -75,6 +75,8 @@ HOSTILE = [
     ("raw_calls", "import ctypes\nl=ctypes.CDLL(None)\n"  # io_uring_setup, bpf, ptrace, unshare, mount
      "r=[l.syscall(n,0,0,0,0,0) for n in (425,321,101,272,165)]\n"
      "raise SystemExit('refused' if r == [-1]*5 else str(r))", "refused"),
+    ("changes_a_mode_by_a_new_call", "import ctypes\nl=ctypes.CDLL(None)\n"  # fchmodat2
+     "r=l.syscall(452, -100, b'PLACE/kept', 0o777, 0)\nraise SystemExit('refused' if r < 0 else 'done')", "refused"),
     ("raises_its_limits", "import resource as r\nr.setrlimit(r.RLIMIT_AS, (-1, -1))", "Error"),
     ("lowers_its_limits", "import resource as r\nr.setrlimit(r.RLIMIT_AS, (1 << 30, 1 << 30))",
      "Error"),

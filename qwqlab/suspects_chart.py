@@ -1,0 +1,124 @@
+"""The suspects as a figure: by how much each override moves a rate, and what would be harm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from .drawing import BLUE, GREY, VERMILLION, Drawing, escape_text, style
+
+MARKERS = {"acquitted": "circle", "convicted": "x", "undecided": "circle-open"}
+
+
+class Count(Protocol):
+    """What a figure reads of a paired count."""
+
+    @property
+    def what(self) -> str: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def before(self) -> int: ...
+    @property
+    def after(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def gained(self) -> int: ...
+    @property
+    def interval(self) -> tuple[float, float]: ...
+    @property
+    def verdict(self) -> str: ...
+
+
+class Found(Protocol):
+    """What a figure reads of a suspect."""
+
+    @property
+    def suspect(self) -> str: ...
+    @property
+    def code(self) -> Count: ...
+    @property
+    def loops(self) -> Count: ...
+
+
+def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
+    """The change of each rate with its 95 % interval, a suspect a row; the band is what counts as
+    no harm, `harm` to either side, as a fraction."""
+    figure = style(go.Figure(), _title(found), 160 + 90 * len(found))
+    figure.add_vrect(-100 * harm, 100 * harm, fillcolor=GREY, opacity=0.15, line_width=0)
+    figure.add_vline(0, line_color=GREY)
+    rows = [(each.suspect, count) for each in found for count in (each.code, each.loops)]
+    for name, color in (("valid code", BLUE), ("loops", VERMILLION)):
+        chosen = [(suspect, count) for suspect, count in rows if count.what == name]
+        middles = [100 * (c.after - c.before) / max(1, c.n) for _, c in chosen]
+        figure.add_trace(
+            go.Scatter(
+                x=middles,
+                y=[f"{escape_text(suspect)}, {name}" for suspect, _ in chosen],
+                text=[c.verdict for _, c in chosen],
+                mode="markers+text",
+                textposition="top center",
+                name=f"{name}, and its 95 % interval",
+                marker={
+                    "size": 12,
+                    "color": color,
+                    "symbol": [MARKERS[c.verdict] for _, c in chosen],
+                    "line": {"width": 2, "color": color},
+                },
+                error_x={
+                    "array": [
+                        100 * c.interval[1] - m for (_, c), m in zip(chosen, middles, strict=True)
+                    ],
+                    "arrayminus": [
+                        m - 100 * c.interval[0] for (_, c), m in zip(chosen, middles, strict=True)
+                    ],
+                    "color": color,
+                },
+            )
+        )
+    figure.update_xaxes(title="change of the rate, percentage points (band: no harm)")
+    order = [f"{escape_text(suspect)}, {count.what}" for suspect, count in rows]
+    figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
+    return Drawing(figure, _tell(rows, harm), _tabulate(rows))
+
+
+def _title(found: Sequence[Found]) -> str:
+    moved = [each.suspect for each in found if each.code.verdict == "convicted"]
+    if not moved:
+        return "No override moves the rate of valid programs by what these runs can show as harm"
+    return f"Flipping {' and '.join(moved)} changes the rate of valid programs"
+
+
+def _tell(rows: Sequence[tuple[str, Count]], harm: float) -> str:
+    said = []
+    for suspect, c in rows:
+        low, high = c.interval
+        said.append(
+            f"{suspect}, {c.what}: {c.before} of {c.n} before, {c.after} after "
+            f"({low:+.0%} to {high:+.0%}), {c.verdict}"
+        )
+    return f"Acquitted means: within {harm:.0%} either way. " + "; ".join(said) + "."
+
+
+def _tabulate(rows: Sequence[tuple[str, Count]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "suspect": suspect,
+                "rate": c.what,
+                "runs": c.n,
+                "before": c.before,
+                "after": c.after,
+                "lost": c.lost,
+                "gained": c.gained,
+                "change, low": c.interval[0],
+                "change, high": c.interval[1],
+                "verdict": c.verdict,
+            }
+            for suspect, c in rows
+        ]
+    )

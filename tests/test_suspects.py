@@ -1,0 +1,188 @@
+"""The suspects: overrides reach llama.cpp's graph, and the verdicts say what the counts allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qwqlab import gguf_file, suspects
+from qwqlab.context import Context
+from qwqlab.errors import SettingError
+from qwqlab.experiment import LOADING
+from qwqlab.loading import Loading
+from qwqlab.native import Model
+from qwqlab.plots import draw_suspects
+from qwqlab.suspects import HARM, Conduct, Paired, Suspect, list_suspects, merge, pair
+from qwqlab.tiny_qwen2 import (
+    EPSILON,
+    N_VOCAB,
+    Array,
+    Yarn,
+    compute_logits,
+    make_weights,
+    write_model,
+)
+
+EXACT = Loading(flash_attn="off", cache_type_k="f32", cache_type_v="f32")
+TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, N_VOCAB, 150)]
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Array]:
+    return make_weights()
+
+
+@pytest.fixture(scope="module")
+def tiny(weights: dict[str, Array], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file, removed at once after the last test: it has 275 MB."""
+    path = write_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf", weights)
+    yield path
+    path.unlink()
+
+
+def run_llama_cpp(path: Path, loading: Loading) -> Array:
+    model = Model(path, loading)
+    context = Context(model, loading, 1, 256)
+    logits = np.array(context.prefill(TOKENS, 0)[0])
+    context.close()
+    model.close()
+    return logits
+
+
+CASES = [
+    ("as it stands", {}, {}),
+    ("epsilon 1e-6", {"epsilon": 1e-6}, {}),
+    ("epsilon 0.1", {"epsilon": 0.1}, {}),
+    ("QwQ's YaRN", {"yarn": Yarn()}, {"rope_scale": 4, "yarn_orig_ctx": 32_768}),
+    ("YaRN from 64", {"yarn": Yarn(original=64)}, {"rope_scale": 4, "yarn_orig_ctx": 64}),
+    ("YaRN times 16", {"yarn": Yarn(16, 1000)}, {"rope_scale": 16, "yarn_orig_ctx": 1000}),
+]
+
+
+@pytest.mark.parametrize(("name", "equations", "flags"), CASES, ids=[case[0] for case in CASES])
+def test_llama_cpp_gives_what_the_equations_say(name, equations, flags, tiny, weights):
+    loading = merge(EXACT, Loading(rope_scaling="yarn", **flags)) if flags else EXACT
+    if "epsilon" in equations:
+        key = "qwen2.attention.layer_norm_rms_epsilon"
+        loading = merge(EXACT, Loading(override_kv=(f"{key}=float:{equations['epsilon']}",)))
+    logits = run_llama_cpp(tiny, loading)
+    expected = compute_logits(weights, TOKENS, **equations)
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+    plain = compute_logits(weights, TOKENS)
+    if name != "as it stands":  # and it is a change that rounding cannot make
+        assert np.abs(logits - plain).max() > 100 * np.abs(logits - expected).max()
+
+
+def test_a_larger_epsilon_makes_every_logit_smaller(weights):
+    sizes = [
+        np.abs(compute_logits(weights, TOKENS, epsilon=epsilon)).max()
+        for epsilon in (1e-6, EPSILON, 1e-3, 0.1)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_tiny_file_is_a_qwen2_with_qwqs_heads(tiny):
+    info = gguf_file.inspect(tiny)
+    assert (info.architecture, info.n_ctx_train) == ("qwen2", 131_072)
+    assert info.metadata["qwen2.attention.head_count"] == 40
+    assert info.metadata["qwen2.attention.head_count_kv"] == 8
+    assert info.metadata["qwen2.embedding_length"] == 5120
+
+
+def test_the_suspects_are_the_opposite_of_what_the_file_says(tiny, model_path):
+    yarn, epsilon, control = list_suspects(gguf_file.inspect(tiny))
+    assert yarn.flags() == [
+        "--rope-scaling", "yarn", "--rope-scale", "4.0", "--yarn-orig-ctx", "32768"
+    ]  # fmt: skip
+    key = "qwen2.attention.layer_norm_rms_epsilon"
+    assert epsilon.flags() == ["--override-kv", f"{key}=float:1e-06"]
+    assert "rope" not in "".join(control.flags()) and "override" not in "".join(control.flags())
+    yarn, epsilon, _ = list_suspects(gguf_file.inspect(model_path))
+    assert yarn.loading.yarn_orig_ctx == 8192
+    assert epsilon.loading.override_kv == ("llama.attention.layer_norm_rms_epsilon=float:1e-06",)
+
+
+def test_a_file_that_says_nothing_is_refused(tmp_path):
+    class Silent:
+        architecture, path, n_ctx_train, rms_norm_eps = "llama", "x.gguf", None, 1e-5
+
+    with pytest.raises(SettingError, match=r"x\.gguf says nothing"):
+        list_suspects(Silent())  # type: ignore[arg-type]
+
+
+def test_merging_keeps_what_the_second_leaves_alone():
+    merged = merge(LOADING, Loading(rope_scaling="yarn", rope_scale=4))
+    assert (merged.flash_attn, merged.cache_type_k, merged.rope_scaling) == ("on", "q8_0", "yarn")
+    assert merge(LOADING, Loading()) == LOADING
+
+
+@pytest.mark.parametrize(
+    ("n", "lost", "gained", "verdict"),
+    [
+        (48, 0, 0, "acquitted"),
+        (48, 3, 3, "acquitted"),
+        (48, 20, 5, "convicted"),
+        (48, 0, 30, "convicted"),
+        (48, 9, 6, "undecided"),
+        (8, 0, 1, "undecided"),
+        (4, 0, 0, "undecided"),
+    ],
+)
+def test_a_verdict_needs_an_interval_that_allows_it(n, lost, gained, verdict):
+    count = Paired("valid code", n, 20, 20 - lost + gained, lost, gained)
+    low, high = count.interval
+    assert low <= (gained - lost) / n <= high
+    assert count.verdict == verdict
+
+
+def test_pairs_are_counted_run_by_run():
+    count = pair("loops", [(True, False)] * 3 + [(False, True)] * 2 + [(True, True)] * 4)
+    assert (count.n, count.before, count.after, count.lost, count.gained) == (9, 7, 6, 3, 2)
+
+
+def test_the_figure_says_each_verdict_and_its_interval():
+    found = [
+        Conduct("YaRN", Paired("valid code", 48, 39, 24, 20, 5), Paired("loops", 8, 4, 4, 2, 2), 0, 56),
+        Conduct("<b>", Paired("valid code", 48, 39, 39, 0, 0), Paired("loops", 8, 4, 4, 0, 0), 56, 56),
+    ]  # fmt: skip
+    drawing = draw_suspects(found, HARM)
+    assert drawing.title == "Flipping YaRN changes the rate of valid programs"
+    assert (
+        "YaRN, valid code: 39 of 48 before, 24 after (-48% to -12%), convicted" in drawing.summary
+    )
+    assert list(drawing.table["verdict"]) == ["convicted", "undecided", "acquitted", "acquitted"]
+    assert "<b>," not in str(drawing.figure.data[0].y)
+
+
+@pytest.mark.slow
+def test_llama_perplexity_measures_an_override_on_the_real_model(model_path):
+    info = gguf_file.inspect(model_path)
+    yarn, epsilon, _ = list_suspects(info)
+    same = Suspect("same", "the epsilon of the file", Loading(
+        override_kv=("llama.attention.layer_norm_rms_epsilon=float:1e-05",)))  # fmt: skip
+    effects = suspects.measure_logits(
+        model_path, [yarn, epsilon, same], n_ctx=256, n_chunks=2, say=lambda _: None
+    )
+    by_yarn, by_epsilon, by_none = effects
+    assert by_yarn.kl > 10 * by_epsilon.kl > 0
+    assert abs(by_none.kl) < 1e-4 and by_none.same_top == 1
+    assert by_yarn.same_top < by_epsilon.same_top < 1
+
+
+@pytest.mark.slow
+def test_conduct_compares_the_same_runs_with_and_without(model_path):
+    requests = suspects.plan_requests(n_code=2, n_seeds=2, n_long=1)
+    requests = [r for r in requests if r.label == "code"] + [
+        type(requests[0])(r.prompt, r.sampling, r.seed, 60, r.label)
+        for r in requests
+        if r.label == "long"
+    ]
+    key = "llama.attention.layer_norm_rms_epsilon"
+    same = Suspect("same", "the file's own", Loading(override_kv=(f"{key}=float:1e-05",)))
+    wild = Suspect("wild", "far off", Loading(override_kv=(f"{key}=float:10",)))
+    kept, broken = suspects.measure_conduct(model_path, [same, wild], requests)
+    assert kept.same_texts == kept.n == 5
+    assert broken.same_texts == 0 and broken.code.after == 0
