@@ -144,10 +144,9 @@ def test_pairs_are_counted_run_by_run():
 
 
 def test_the_figure_says_each_verdict_and_its_interval():
-    found = [
-        Conduct("YaRN", Paired("valid code", 48, 39, 24, 20, 5), Paired("loops", 8, 4, 4, 2, 2), 0, 56),
-        Conduct("<b>", Paired("valid code", 48, 39, 39, 0, 0), Paired("loops", 8, 4, 4, 0, 0), 56, 56),
-    ]  # fmt: skip
+    code, loops = Paired("valid code", 48, 39, 24, 20, 5), Paired("loops", 8, 4, 4, 2, 2)
+    same, steady = Paired("valid code", 48, 39, 39, 0, 0), Paired("loops", 8, 4, 4, 0, 0)
+    found = [Conduct("YaRN", code, loops, 0, 56), Conduct("<b>", same, steady, 56, 56)]
     drawing = draw_suspects(found, HARM)
     assert drawing.title == "Flipping YaRN changes the rate of valid programs"
     assert (
