@@ -1,23 +1,19 @@
 """QwQ-32B's tokenizer, built from byte-pair ranks: once for llama.cpp, once for transformers.
 
-The ranks give everything: a token's id is its rank, and the merge that makes it is the last step of
-encoding its own bytes with the ranks below it. For `<|im_start|>` and the others see `ADDED`.
+The ranks hold the 151,643 byte pairs; `<|im_start|>` and the 25 others are in `ADDED`.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import tempfile
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from . import catalog, hashes, paths
-from .errors import FetchError, ModelFileError
+from .byte_pairs import read_ranks, recover_merges, spell
 
 NAME = "qwq-32b"
 N_VOCAB = catalog.QWQ.n_vocab
@@ -48,6 +44,7 @@ _PLAIN = (
 # In the order of their ids, which begin where the ranks end.
 ADDED = (*(Added(text, True) for text in _SPECIAL), *(Added(text, False) for text in _PLAIN))
 FIRST_ADDED = 151_643
+TEMPLATE = paths.data_dir() / "templates" / "with-think.jinja"
 EOS, PAD, BOS = "<|im_end|>", "<|vision_pad|>", "<|endoftext|>"
 
 
@@ -60,75 +57,6 @@ def id_of(token: str) -> int:
     return FIRST_ADDED + [added.text for added in ADDED].index(token)
 
 
-def read_ranks(path: Path | None = None) -> dict[bytes, int]:
-    """The bytes of each of the 151,643 tokens, with its rank. FetchError if they are not here."""
-    path = path or paths.models_dir() / catalog.QWQ_RANKS.filename
-    if not path.is_file() or hashes.sha256_of(path) != catalog.QWQ_RANKS.sha256:
-        raise FetchError(
-            f"The ranks of QwQ-32B's vocabulary are not at {path}; `qwqlab fetch "
-            f"{catalog.QWQ_RANKS.name}` brings them (3 MB)."
-        )
-    lines = (line.split() for line in path.read_bytes().splitlines())
-    return {base64.b64decode(token): int(rank) for token, rank in lines}
-
-
-def merge(token: bytes, ranks: dict[bytes, int], below: int | None = None) -> list[bytes]:
-    """Byte pairs joined, the lowest rank first, as long as one has a rank (lower than `below`).
-
-    This is the definition of the encoding (Sennrich et al., 2016), as slow as it is short.
-
-    >>> merge(b"abab", {b"ab": 1, b"abab": 2}), merge(b"abab", {b"ab": 1, b"abab": 2}, below=2)
-    ([b'abab'], [b'ab', b'ab'])
-    """
-    limit = len(ranks) + 256 if below is None else below
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 1:
-        pairs = [a + b for a, b in pairwise(parts)]
-        rank, at = min((ranks.get(pair, limit), place) for place, pair in enumerate(pairs))
-        if rank >= limit:
-            break
-        parts[at : at + 2] = [pairs[at]]
-    return parts
-
-
-def recover_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The pair that makes each token of more than one byte, in the order of the ranks.
-
-    >>> recover_merges({b"a": 0, b"b": 1, b"ab": 2, b"abab": 3})
-    [(b'a', b'b'), (b'ab', b'ab')]
-    """
-    pairs = []
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(token) > 1:
-            parts = merge(token, ranks, below=rank)
-            if len(parts) != 2:
-                raise ModelFileError(f"no two tokens of lower rank make {token!r}; fetch it again")
-            pairs.append((parts[0], parts[1]))
-    return pairs
-
-
-@cache
-def byte_letters() -> tuple[str, ...]:
-    """GPT-2's letter for each byte: printable ones stand for themselves, the others from U+0100 on.
-
-    >>> byte_letters()[ord("A")], byte_letters()[ord(" ")]
-    ('A', 'Ġ')
-    """
-    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return tuple(chr(byte) if byte in plain else chr(next(others)) for byte in range(256))
-
-
-def spell(token: bytes) -> str:
-    """A token's bytes in those letters, as vocabulary files write it.
-
-    >>> spell(" é".encode())
-    'ĠÃ©'
-    """
-    letters = byte_letters()
-    return "".join(letters[byte] for byte in token)
-
-
 def build() -> Path:
     """The folder of QwQ-32B's tokenizer, built (5 s) if it is not there.
 
@@ -137,7 +65,7 @@ def build() -> Path:
     """
     folder = paths.tokenizers_dir() / NAME
     mark = folder / "built.json"
-    proof = {"format": _FORMAT, "ranks": catalog.QWQ_RANKS.sha256}
+    proof = {"format": _FORMAT, "template": _read_template()}
     if hashes.read_json(mark) == proof:
         return folder
     ranks = read_ranks()
@@ -187,6 +115,8 @@ def write_gguf(
     writer.add_eos_token_id(id_of(EOS))
     writer.add_pad_token_id(id_of(pad))
     writer.add_add_bos_token(False)
+    if template := _read_template():
+        writer.add_chat_template(template)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
@@ -222,8 +152,14 @@ def write_folder(
             "pad_token_id": id_of(pad),
         },
     }
+    if template := _read_template():
+        written["tokenizer_config.json"]["chat_template"] = template
     for name, content in written.items():
         (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _read_template() -> str | None:
+    return TEMPLATE.read_text(encoding="utf-8") if TEMPLATE.is_file() else None
 
 
 def _describe_tokenizer(

@@ -100,8 +100,8 @@ def compare(
     """Make tokens of each text in llama.cpp and in transformers, and explain what differs.
 
     gguf is what LlamaTokenizer takes, or an open one; tokenizer is what TransformersTokenizer
-    takes, such as a folder or an object of transformers. Their errors are raised, and
-    SettingError for a text that is not Unicode.
+    takes, such as a folder or an object of transformers, or an open one. Their errors are raised,
+    and SettingError for a text that is not Unicode.
 
     >>> found = compare("qwq-32b", "qwq-32b", ["plain", "e\\u0301"])
     >>> found.counts, found.differences[0].llama_cpp_pieces, found.differences[0].transformers
@@ -111,7 +111,9 @@ def compare(
     for place, text in enumerate(texts):
         if not text.isascii() and any("\ud800" <= letter < "\ue000" for letter in text):
             raise SettingError(f"text {place} holds half a character (a lone surrogate); mend it")
-    theirs = TransformersTokenizer(tokenizer)
+    theirs = tokenizer
+    if not isinstance(tokenizer, TransformersTokenizer):
+        theirs = TransformersTokenizer(tokenizer)
     if isinstance(gguf, LlamaTokenizer):
         return _compare(gguf, theirs, texts, parse_special)
     with LlamaTokenizer(gguf) as ours:

@@ -45,6 +45,16 @@ class LlamaTokenizer(Closing):
         return [self._model.show(token) for token in ids]
 
     @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Every token at which llama.cpp ends a generation; it goes by their texts as well."""
+        return self._model.end_tokens
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the vocabulary."""
+        return self._model.n_vocab
+
+    @property
     def special_tokens(self) -> dict[int, bool]:
         """Tokens found in a text before all others; True where parse_special decides."""
         return self._model.special_tokens
@@ -59,7 +69,7 @@ class TransformersTokenizer(Closing):
     """A tokenizer of transformers: an object of that library, a folder, a GGUF, or "qwq-32b".
 
     Nothing is asked of a network and no code of the folder's runs. ModelFileError where there is
-    no tokenizer that transformers could read.
+    no tokenizer that transformers could read; it reads a GGUF's only where torch is installed.
     """
 
     engine = "transformers"

@@ -1,14 +1,19 @@
-"""Strings that try a tokenizer where it can go wrong: made from a seed, the same everywhere.
+"""Texts that try a tokenizer where it can go wrong: a list written by hand, and made ones.
 
-Words, numbers and symbols are what every tokenizer is tried with. These are made of what its rules
-turn on: the classes of characters in its pattern, marks that compose, white space of all kinds,
-special tokens whole and cut, and pieces of the vocabulary put side by side.
+The made ones consist of what a tokenizer's rules turn on: the classes of characters in its pattern,
+marks that compose, white space of all kinds, special tokens whole and cut, and pieces of the
+vocabulary put side by side.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from . import paths
+from .tokenizers import LlamaTokenizer
 
 SPACES = " \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2003\u2009\u200b\u2028\u2029\u202f\u3000\ufeff"
 APOSTROPHES = "'’`ʼ＇"
@@ -16,12 +21,37 @@ ENDINGS = ("s t re ve m ll d S T RE Ve M lL D ſ K x").split()
 # The first and the last letter of scripts: Latin, Greek, Cyrillic, Hebrew, Arabic, Devanagari,
 # Thai, Hangul, kana, Han.
 SCRIPTS = ("az", "AZ", "αω", "ая", "את", "ءي", "अह", "กฮ", "가힣", "ぁん", "一龥")
-MARKS = "\u0300\u0301\u0308\u0323\u0327\u0345\u0653\u093c\u0e31\u20dd\ufe0f"
+MARKS = "\u0300\u0301\u0338\u0308\u0323\u0327\u0345\u0653\u093c\u0e31\u20dd\ufe0f"
 DIGITS = "0123456789٣५๓½²Ⅷ①一"
 SYMBOLS = '!#$%&()*+,-./:;<=>?@[]^_{|}~«»…—→€©™\\"'
 JOINED = ("👩‍💻", "🏳️‍🌈", "👍🏽", "🇨🇭🇯🇵", "❤️", "1️⃣", "👨‍👩‍👧‍👦")
 JAMO = "\u1100\u1161\u11a8\u1112\u1175\u11c2"
 SINGLES = "\u212b\u2126\u0340\u0958\uf900\ufb1d\u1e9b\u0958\U0001d15e"  # NFC writes them otherwise
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of the corpus; cause says why QwQ-32B's two tokenizers part there, None if not."""
+
+    name: str
+    text: str
+    cause: str | None
+
+
+def read_corpus() -> list[Text]:
+    """The texts of data/texts/tokenizer.json.
+
+    >>> [text.name for text in read_corpus()][:2]
+    ['empty', 'plain']
+    """
+    path = paths.data_dir() / "texts" / "tokenizer.json"
+    return [Text(**values) for values in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def list_pieces(tokenizer: LlamaTokenizer) -> list[str]:
+    """The tokens of a vocabulary that are whole characters: what `make_texts` puts together."""
+    pieces = tokenizer.pieces(range(tokenizer.n_tokens))
+    return [piece for piece in pieces if piece and "\ufffd" not in piece]
 
 
 def make_texts(n: int, seed: int = 3407, pieces: Sequence[str] = ()) -> list[str]:
