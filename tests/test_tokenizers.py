@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from malformed import sound
+from malformed import Gguf, Raw, sound, u32, u64
 
 from qwqlab import byte_pairs, llama_source, paths, qwq_vocab, toolchain
 from qwqlab.errors import FetchError, ModelFileError, SettingError
@@ -262,8 +262,8 @@ def test_mending_mistrals_pattern_as_transformers_proposes_would_break_qwens(
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     auto = import_transformers().AutoTokenizer
     mended = auto.from_pretrained(str(tmp_path), fix_mistral_regex=True, local_files_only=True)
-    assert compare(ours, tmp_path, ["camelCase"]).differences == ()
-    assert compare(ours, mended, ["camelCase"]).counts == {"pre-tokenizer": 1}
+    assert compare(ours, tmp_path, ["JavaScript"]).differences == ()
+    assert compare(ours, mended, ["JavaScript"]).counts == {"pre-tokenizer": 1}
 
 
 def test_transformers_says_nothing_when_it_loads_the_folder() -> None:
@@ -285,6 +285,8 @@ def test_smollm2_read_by_transformers_from_its_gguf_parts_in_two_ways(model_path
         # Its own tokenizer.json cuts a number into digits first; what is made of a GGUF does not.
         (digits,) = compare(smol, theirs, ["x\n\n7"]).differences
         assert digits.cause == "pre-tokenizer"
+        # And its conversion reads the beginning token's id for the end's: <|im_start|>.
+        assert (smol.info.tokenizer.eos, theirs.tokenizer.eos_token_id) == (2, 1)
         (missing,) = compare(smol, theirs, ["\x1d"]).differences
         assert (missing.llama_cpp, missing.transformers) == ((), (0,))
 
@@ -352,3 +354,61 @@ def test_a_text_longer_than_the_buffer_and_an_empty_one_are_read(ours: LlamaToke
     assert first == third
     assert second == []
     assert len(first) > 10_000
+
+
+def small_vocabulary(model: str = "gpt2") -> Gguf:
+    """A vocabulary of 256 bytes, a merge and a special token that llama.cpp reads."""
+    tokens = [*byte_pairs.byte_letters(), "ab", "<|im_end|>"]
+    return Gguf(
+        keys=[
+            ("general.architecture", "llama"),
+            ("llama.context_length", 64),
+            ("tokenizer.ggml.model", model),
+            ("tokenizer.ggml.pre", "gpt-2"),
+            ("tokenizer.ggml.tokens", tokens),
+            ("tokenizer.ggml.token_type", [1] * 257 + [3]),
+            ("tokenizer.ggml.merges", ["a b"]),
+            ("tokenizer.ggml.eos_token_id", 257),
+        ]
+    )
+
+
+def test_any_gguf_with_a_vocabulary_is_read_and_compared(tmp_path: Path) -> None:
+    path = tmp_path / "small.gguf"
+    path.write_bytes(small_vocabulary().build())
+    with LlamaTokenizer(path) as small:
+        assert small.encode(["abc<|im_end|>"]) == [[256, ord("c"), 257]]
+        assert small.end_tokens == (257,)
+
+
+def test_a_vocabulary_that_ends_llama_cpps_process_does_not_end_this_one(tmp_path: Path) -> None:
+    # As SentencePiece's, it lacks the tokens <0x00> to <0xFF> that llama.cpp counts on.
+    path = tmp_path / "spm.gguf"
+    made = small_vocabulary("llama")
+    made.keys.append(("tokenizer.ggml.scores", Raw(9, u32(6) + u64(258) + bytes(4 * 258))))
+    path.write_bytes(made.build())
+    with pytest.raises(ModelFileError) as caught:
+        LlamaTokenizer(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.slow
+def test_mutated_vocabularies_are_read_or_refused(tmp_path: Path) -> None:
+    whole = small_vocabulary().build()
+    rng = random.Random(3407)
+    path = tmp_path / "mutated.gguf"
+    read = refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            data[rng.randrange(len(data))] = rng.choice([0, 1, 0x20, 0x7F, 0xFF])
+        path.write_bytes(data)
+        try:
+            with LlamaTokenizer(path) as tokenizer:
+                tokenizer.encode(["abc <|im_end|> \u00e9"])
+            read += 1
+        except ModelFileError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert read > 5
+    assert refused > 5
