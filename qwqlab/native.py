@@ -11,7 +11,7 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
@@ -102,11 +102,15 @@ class Handle(Closing):
 class Model(Handle):
     """A loaded GGUF: weights and vocabulary. The caller has inspected the file beforehand.
 
-    Raises `ModelFileError` with llama.cpp's own words where it refuses the file.
+    With `vocab_only` it is the vocabulary alone, which any file with a tokenizer gives. Raises
+    `ModelFileError` with llama.cpp's own words where it refuses the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], loading: Loading) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], loading: Loading, *, vocab_only: bool = False
+    ) -> None:
         params = C.llama_model_default_params()
+        params.vocab_only = vocab_only
         params.n_gpu_layers = loading.n_gpu_layers
         overrides = _overrides(loading)
         if overrides is not None:
@@ -134,14 +138,27 @@ class Model(Handle):
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a text as llama-completion reads a prompt: its special tokens parsed,
         the vocabulary's own beginning token added."""
-        raw = text.encode("utf-8", "surrogateescape")
-        size = len(raw) + 8
+        return self.tokenize_all([text], add_special=special, parse_special=special)[0]
+
+    def tokenize_all(
+        self, texts: Iterable[str], *, add_special: bool = False, parse_special: bool = True
+    ) -> list[list[int]]:
+        """Token ids of each text. `add_special` and `parse_special` are llama_tokenize's own."""
+        found = []
+        size = 1024  # one buffer for all, since most texts are short
         buffer = (C.llama_token * size)()
-        n = C.llama_tokenize(self.vocab, raw, len(raw), buffer, size, special, special)
-        if n < 0:
-            buffer = (C.llama_token * -n)()
-            n = C.llama_tokenize(self.vocab, raw, len(raw), buffer, -n, special, special)
-        return list(buffer[:n])
+        for text in texts:
+            raw = text.encode("utf-8", "surrogateescape")
+            while True:
+                n = C.llama_tokenize(
+                    self.vocab, raw, len(raw), buffer, size, add_special, parse_special
+                )
+                if n >= 0:
+                    break
+                size = -n
+                buffer = (C.llama_token * size)()
+            found.append(list(buffer[:n]))
+        return found
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token adds to the text; nothing for a control token."""
@@ -152,6 +169,21 @@ class Model(Handle):
     def show(self, token: int) -> str:
         """A token as a reader sees it, control tokens included."""
         return self._render(token, special=True).decode("utf-8", "replace")
+
+    @cached_property
+    def special_tokens(self) -> dict[int, bool]:
+        """The tokens that are looked for in a text before anything else, by id.
+
+        True for one that counts as plain text unless parse_special is set, as <|im_end|>; False
+        for one that is found in any case, as QwQ's <think>.
+        """
+        hidden = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
+        found = {}
+        for token in range(self.n_vocab):
+            kind = C.llama_vocab_get_attr(self.vocab, token)
+            if kind & (hidden | C.LLAMA_TOKEN_ATTR_USER_DEFINED):
+                found[token] = bool(kind & hidden)
+        return found
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends a generation."""

@@ -35,6 +35,11 @@ def models_dir() -> Path:
     return home() / "build" / "models"
 
 
+def tokenizers_dir() -> Path:
+    """Tokenizers that the lab built, a folder for each."""
+    return home() / "build" / "tokenizers"
+
+
 def runs_dir() -> Path:
     """Stores of runs and reports."""
     return home() / "build" / "runs"

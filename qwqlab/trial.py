@@ -19,20 +19,23 @@ from .gguf_cursor import show
 from .gguf_file import GGUFInfo, inspect, list_parts
 
 REFUSED = 3
-LOAD = f"""
+START = """
 import sys
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 except ImportError:
     pass
-import numpy as np
-from qwqlab.context import Context
 from qwqlab.errors import QwqlabError
 from qwqlab.loading import Loading
 from qwqlab.native import C, Model
 C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
 loading = Loading(n_gpu_layers=0, override_kv=tuple(sys.argv[2:]))
+"""
+LOAD = f"""
+{START}
+import numpy as np
+from qwqlab.context import Context
 try:
     with Model(sys.argv[1], loading) as model, Context(model, loading, 1, 256) as context:
         sound = np.isfinite(context.prefill([0], 0)).all()
@@ -41,6 +44,23 @@ except QwqlabError as error:
     sys.exit({REFUSED})
 if not sound:
     print("error: its logits are not numbers", file=sys.stderr)
+    sys.exit({REFUSED})
+"""
+# Every character of one and two bytes, and every byte that begins or goes on one of more.
+TOKENIZE = f"""
+{START}
+codes = [*range(0x800), *range(0x800, 0xD800, 64), *range(0x10000, 0x110000, 4096)]
+text = " ".join(map(chr, codes)) + "".join(map(chr, codes))
+try:
+    with Model(sys.argv[1], loading, vocab_only=True) as model:
+        if not model.n_vocab:
+            raise QwqlabError("error: it holds no vocabulary")
+        for special in (False, True):
+            model.tokenize_all([text], parse_special=special)
+        for token in range(model.n_vocab):
+            model.show(token)
+except QwqlabError as error:
+    print(error, file=sys.stderr)
     sys.exit({REFUSED})
 """
 
@@ -55,14 +75,27 @@ def check_loads(
     the catalog fixes, and which `fetch` has checked, needs no child unless something in it is
     overridden. ToolchainError if there is no llama.cpp to ask. timeout in seconds.
     """
-    path = Path(path)
+    _try(Path(path), LOAD, [str(Path(path).resolve()), *override_kv], override_kv, timeout)
+
+
+def check_tokenizes(path: str | os.PathLike[str], timeout: float = 120.0) -> None:
+    """As check_loads, of the vocabulary alone: llama.cpp loads it and reads many letters with it.
+
+    A file without a vocabulary is refused; one without tensors is not.
+    """
+    _try(Path(path), TOKENIZE, [str(Path(path).resolve()), "vocabulary"], (), timeout)
+
+
+def _try(
+    path: Path, script: str, key: Sequence[str], override_kv: Sequence[str], timeout: float
+) -> None:
     if not override_kv and hashes.known_sha256(path) in catalog.fixed_hashes():
         return
     info = inspect(path)
     library = toolchain.library_dir()
     proof = _describe_state(info, library)
-    memory, key = paths.models_dir() / "loads.json", " ".join([str(path.resolve()), *override_kv])
-    if hashes.read_json(memory).get(key) == proof:
+    memory, name = paths.models_dir() / "loads.json", " ".join(key)
+    if hashes.read_json(memory).get(name) == proof:
         return
     environment = {
         **os.environ,
@@ -71,7 +104,7 @@ def check_loads(
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-c", LOAD, str(path), *override_kv],
+            [sys.executable, "-c", script, str(path), *override_kv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -84,7 +117,7 @@ def check_loads(
             f"llama.cpp did not load {path} within {timeout:.0f} s; take another file."
         ) from error
     if done.returncode == 0:
-        hashes.update_json(memory, key, proof)
+        hashes.update_json(memory, name, proof)
         return
     log = done.stderr.decode("utf-8", errors="replace")
     reason = _find_reason(log)

