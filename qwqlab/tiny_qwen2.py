@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
 import numpy as np
 import numpy.typing as npt
+
+from .context import Context
+from .loading import Loading
+from .native import Model
 
 Array = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
@@ -90,6 +94,20 @@ def write_model(path: str | Path, weights: dict[str, Array]) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return Path(path)
+
+
+def run_llama_cpp(path: str | Path, tokens: Sequence[int], loading: Loading) -> Array:
+    """llama.cpp's logits behind the last token, with a cache of 32-bit numbers."""
+    loading = replace(loading, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
+    model = Model(path, loading)
+    try:
+        context = Context(model, loading, 1, max(256, len(tokens)))
+        try:
+            return np.array(context.prefill(tokens, 0)[0])
+        finally:
+            context.close()
+    finally:
+        model.close()
 
 
 def compute_logits(

@@ -44,6 +44,10 @@ WRONG = [
     ),
     ("05_think_token", 1, 'was_forced = lambda text: "</think>" in text', "look at '<think>"),
     ("05_think_token", 1, 'was_forced = lambda text: text[0] != "<"', r"look at '\n<think>"),
+    ("06_ruling_out_suspects", 0, 'differs = {"b"}', "look at what NFC changes"),
+    ("06_ruling_out_suspects", 0, 'differs = {"a", "b"}', "look at what NFC changes"),
+    ("06_ruling_out_suspects", 1, "fewest = 10", "9 would do"),
+    ("06_ruling_out_suspects", 1, "fewest = 5", "5 runs leave it undecided"),
 ]
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
