@@ -49,6 +49,7 @@ def checks() -> list[Check]:
         check_tools(),
         check_bindings(),
         check_model(),
+        check_vocabulary(),
         preflight.check_disk(paths.build_dir(), FREE_GB),
         check_memory(),
         Check("CPU", True, f"{preflight.count_cpus()} threads, {_name_cpu()}"),
@@ -151,18 +152,27 @@ def _ask_bindings() -> dict[str, str]:
 
 def check_model() -> Check:
     """Whether the embedded model's file is there, byte for byte the one in the catalog."""
-    name = "Embedded model"
-    path = paths.models_dir() / catalog.EMBEDDED.filename
-    remedy = f"run `qwqlab fetch {catalog.EMBEDDED.name}`"
+    return _check_file("Embedded model", catalog.EMBEDDED)
+
+
+def check_vocabulary() -> Check:
+    """Whether the ranks of QwQ-32B's vocabulary are there, byte for byte."""
+    return _check_file("QwQ-32B's vocabulary", catalog.QWQ_RANKS)
+
+
+def _check_file(name: str, entry: catalog.Entry | catalog.Vocabulary) -> Check:
+    path = paths.models_dir() / entry.filename
+    remedy = f"run `qwqlab fetch {entry.name}`"
     if not path.is_file():
         return Check(name, False, f"no {path}", remedy)
     try:
         found = hashes.sha256_of(path)
     except QwqlabError as error:
         return Check(name, False, str(error), remedy)
-    if found != catalog.EMBEDDED.sha256:
+    if found != entry.sha256:
         return Check(name, False, f"{path} has sha256 {found}", f"delete it, then {remedy}")
-    return Check(name, True, f"{path.name}, {catalog.EMBEDDED.gigabytes}, sha256 as catalogued")
+    size = catalog.show_size(entry.n_bytes)
+    return Check(name, True, f"{path.name}, {size}, sha256 as catalogued")
 
 
 def check_memory() -> Check:

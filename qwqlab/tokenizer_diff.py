@@ -153,6 +153,8 @@ def _explain(
     if backend is None or not texts:
         return causes
     plain = json.loads(backend.to_str())
+    if plain["model"]["type"] != "BPE":
+        return causes
     changes = _list_changes(plain, ours, texts)
     left = list(range(len(texts)))
     for size in range(1, len(changes) + 1):

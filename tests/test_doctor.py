@@ -40,6 +40,7 @@ def test_a_home_where_nothing_was_set_up_names_the_remedies(
         "llama.cpp", False, "llama.cpp is not built: run `make setup`."
     )
     assert doctor.check_model().remedy == "run `qwqlab fetch smollm2-135m`"
+    assert doctor.check_vocabulary().remedy == "run `qwqlab fetch qwq-32b-ranks`"
 
 
 def test_one_flipped_byte_in_the_model_is_found(

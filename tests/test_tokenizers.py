@@ -227,6 +227,27 @@ def test_a_difference_without_a_known_cause_is_reported_as_such(
 
 
 @pytest.mark.parametrize(
+    "model",
+    [
+        {
+            "type": "Unigram",
+            "unk_id": 0,
+            "vocab": [["?", 0.0], ["a", -1.0]],
+            "byte_fallback": False,
+        },
+        {"type": "WordLevel", "vocab": {"?": 0, "a": 1}, "unk_token": "?"},
+        {"type": "BPE", "vocab": {"?": 0, "a": 1}, "merges": [], "unk_token": "?"},
+        {"type": "BPE", "vocab": {}, "merges": []},
+    ],
+)
+def test_a_tokenizer_of_another_kind_differs_without_a_cause(
+    model: dict[str, Any], ours: LlamaTokenizer, theirs: TransformersTokenizer
+) -> None:
+    found = compare(ours, copy_of(theirs, model=model, added_tokens=[]), ["ab<think>", "e\u0301"])
+    assert found.counts == {UNEXPLAINED: 2}
+
+
+@pytest.mark.parametrize(
     ("changes", "text", "cause"),
     [
         ({"normalizer": {"type": "Lowercase"}}, "A Bird", "normalisation"),
