@@ -81,6 +81,7 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
             )
         )
     figure.update_xaxes(title="change of the rate, percentage points (band: no harm)")
+    figure.update_layout(legend={"y": -0.3})
     order = [f"{escape_text(suspect)}, {count.what}" for suspect, count in rows]
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
     return Drawing(figure, _tell(rows, harm), _tabulate(rows))
@@ -101,7 +102,7 @@ def _tell(rows: Sequence[tuple[str, Count]], harm: float) -> str:
             f"{suspect}, {c.what}: {c.before} of {c.n} before, {c.after} after "
             f"({low:+.0%} to {high:+.0%}), {c.verdict}"
         )
-    return f"Acquitted means: within {harm:.0%} either way. " + "; ".join(said) + "."
+    return f"Acquitted means: within {100 * harm:.0f} points either way. " + "; ".join(said) + "."
 
 
 def _tabulate(rows: Sequence[tuple[str, Count]]) -> pd.DataFrame:
