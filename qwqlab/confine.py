@@ -1,12 +1,22 @@
-"""The sandbox from inside: a process that takes away its own rights, and then runs the program.
+"""Shut the process that runs this file into one folder, then run a program in it.
 
-Started by `sandbox` as a script, `python -I confine.py PLAN`; PLAN is JSON. It imports nothing of
-the lab. Each layer that was applied is reported through a pipe that is closed before the program
-starts, so that the program can't add to the report; and it starts when the lab says so.
+`sandbox` starts it as a script with its plan, JSON, on stdin. It imports nothing of the lab, since
+the program must not be able to read the lab. Each layer holds on its own; what was really applied
+goes to the pipe that the plan names, which is closed before the program starts.
+
+- Limits (setrlimit): memory, processor time, size of one file, open files, no core dump.
+- Landlock: reads Python and system libraries, writes one folder, and nothing else. In that folder
+  only plain files: no folders, links, sockets or devices.
+- Seccomp: no new process, no socket, no signal to another process, no change of a file's mode,
+  owner, times or attributes, which Landlock does not cover, nor of the limits.
+
+Sources: https://docs.kernel.org/userspace-api/landlock.html, seccomp(2), clone(2), fcntl(2).
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import importlib
 import json
@@ -14,134 +24,250 @@ import os
 import runpy
 import sys
 import sysconfig
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-# What a program could use to start others, to reach other processes or the network, to change what
-# belongs to others, or to raise its limits. Landlock does not cover modes, owners and times.
-DENIED = """
-    fork vfork execve execveat
-    socket socketpair connect bind listen accept accept4 sendto sendmsg sendmmsg
-    ptrace process_vm_readv process_vm_writev pidfd_open pidfd_getfd pidfd_send_signal
-    rt_sigqueueinfo rt_tgsigqueueinfo tkill setpgid setsid
-    mount umount2 pivot_root chroot fsopen fsmount fsconfig fspick move_mount open_tree
-    mount_setattr unshare setns
-    chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat
-    setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr mknod mknodat
-    setrlimit setpriority sched_setaffinity sched_setscheduler sched_setparam sched_setattr
-    ioprio_set setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid
-    capset personality
-    shmget shmat shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv msgctl
-    mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
-    io_uring_setup io_uring_enter io_uring_register bpf perf_event_open userfaultfd
-    keyctl add_key request_key kexec_load kexec_file_load reboot swapon swapoff acct quotactl
-    init_module finit_module delete_module iopl ioperm syslog sethostname setdomainname
-    settimeofday clock_settime clock_adjtime adjtimex vhangup name_to_handle_at open_by_handle_at
-    fanotify_init landlock_create_ruleset memfd_secret lookup_dcookie nfsservctl
-""".split()
+NAMESPACES = ("user", "net", "ipc", "pid")
+SYSTEM = (
+    "/usr/lib /usr/lib64 /usr/local/lib /lib /lib64 /usr/share/fonts /usr/share/zoneinfo "
+    "/etc/ld.so.cache /etc/localtime /dev/urandom /dev/null"
+).split()
+# Names that an architecture does not have are passed over.
+REFUSED = (
+    "fork vfork execve execveat memfd_create setsid setpgid socket socketpair socketcall "
+    "connect bind listen accept accept4 sendto sendmsg sendmmsg tkill rt_sigqueueinfo "
+    "rt_tgsigqueueinfo pidfd_open pidfd_getfd pidfd_send_signal ptrace process_vm_readv "
+    "process_vm_writev kcmp move_pages migrate_pages mount umount umount2 pivot_root chroot "
+    "move_mount open_tree fsopen fsconfig fsmount fspick unshare setns chmod fchmod fchmodat "
+    "chown fchown lchown fchownat utime utimes utimensat futimesat setxattr lsetxattr fsetxattr "
+    "removexattr lremovexattr fremovexattr truncate mknod mknodat open_by_handle_at "
+    "name_to_handle_at inotify_init inotify_init1 inotify_add_watch fanotify_init fanotify_mark "
+    "shmget shmat shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv msgctl ipc "
+    "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr io_uring_setup "
+    "io_uring_enter io_uring_register io_setup io_submit bpf perf_event_open userfaultfd "
+    "add_key request_key keyctl personality setrlimit seccomp setuid setgid setreuid setregid "
+    "setresuid setresgid setfsuid setfsgid setgroups capset kexec_load kexec_file_load reboot "
+    "swapon swapoff init_module finit_module delete_module acct quotactl syslog vhangup iopl "
+    "ioperm modify_ldt sync syncfs settimeofday clock_settime clock_adjtime adjtimex "
+    "sethostname setdomainname setpriority ioprio_set sched_setscheduler sched_setattr "
+    "sched_setparam"
+).split()
+# The calls of Linux 5.10 and later, by number since an older libseccomp has no name for them. No
+# program here needs one, some change files, and those still to come are not known to be safe.
+LATER = range(440, 512)
 CLONE_THREAD = 0x00010000
-NEWER_CALLS = range(440, 512)  # the same numbers on x86-64 and aarch64; Python needs none of them
+CALLS_OF_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a file that sends signals
+CALLS_OF_IOCTL = (0x5412, 0x8901, 0x8902)  # TIOCSTI; FIOSETOWN and SIOCSPGRP, the same again
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
+INT = 0xFFFFFFFF  # the kernel looks at the lower half alone where an argument is an int
+
+
+def grade(applied: Iterable[str]) -> str:
+    """The level that these layers reach together: "strong", "partial" or "weak".
+
+    >>> grade(["limits", "landlock", "seccomp"]), grade(["limits", "landlock"]), grade(["limits"])
+    ('strong', 'partial', 'weak')
+    """
+    applied = set(applied)
+    if applied >= {"limits", "landlock", "seccomp"}:
+        return "strong"
+    return "partial" if applied & {"landlock", "seccomp", "namespaces"} else "weak"
+
+
+def list_readable() -> list[str]:
+    """What a Python program needs to read: this Python, its environment, system libraries."""
+    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
+    python += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    found = {os.path.realpath(path) for path in (*python, *SYSTEM)}
+    # A Python whose prefix is the root would open everything; its library folders are enough.
+    return sorted(path for path in found - {"/"} if Path(path).exists())
+
+
+def list_namespaces() -> dict[str, str]:
+    """The namespaces of this process as the kernel names them; empty where it does not tell."""
+    with contextlib.suppress(OSError):
+        return {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in NAMESPACES}
+    return {}
+
+
+def apply_limits(cpu_seconds: int, memory_bytes: int, file_bytes: int, processes: int) -> None:
+    """Set the limits of this process for good, hard as soft."""
+    import resource
+
+    wanted = {
+        "RLIMIT_CPU": cpu_seconds,
+        "RLIMIT_AS": memory_bytes,
+        "RLIMIT_FSIZE": file_bytes,
+        "RLIMIT_NOFILE": 64,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_MEMLOCK": 65536,
+    }
+    if processes:
+        wanted["RLIMIT_NPROC"] = processes
+    for name, most in wanted.items():
+        if hasattr(resource, name):
+            which = getattr(resource, name)
+            hard = resource.getrlimit(which)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(which, (most, most))
+
+
+def refuse_new_privileges() -> None:
+    """No program that this process starts can gain rights (Linux)."""
+    if ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError("prctl(PR_SET_NO_NEW_PRIVS) failed")
+
+
+def apply_landlock(box: str) -> None:
+    """From now on this process opens what it may read and, for writing, plain files in the box."""
+    from py_landlock import AccessFs, Landlock
+
+    rules = Landlock(strict=False)
+    for path in list_readable():
+        folder = AccessFs.READ_DIR if Path(path).is_dir() else AccessFs(0)
+        write = AccessFs.WRITE_FILE if path == os.devnull else AccessFs(0)
+        rules.add_path_rule(path, access=AccessFs.READ_FILE | folder | write)
+    plain = AccessFs.WRITE_FILE | AccessFs.TRUNCATE | AccessFs.MAKE_REG | AccessFs.REMOVE_FILE
+    rules.add_path_rule(box, access=AccessFs.READ_FILE | AccessFs.READ_DIR | plain)
+    rules.apply()
+
+
+def apply_seccomp() -> None:
+    """From now on the kernel answers EPERM to the calls that a program in a box has no use for.
+
+    Calls of another architecture (x32, i386) are fatal: libseccomp's default.
+    """
+    import pyseccomp as seccomp
+
+    no = seccomp.ERRNO(errno.EPERM)
+    rules = seccomp.SyscallFilter(seccomp.ALLOW)
+
+    def refuse(name: str, *args: Any, answer: int = no) -> None:
+        # Below 0 stand calls that this architecture does not have.
+        if seccomp.resolve_syscall(seccomp.Arch.NATIVE, name) >= 0:
+            rules.add_rule(answer, name, *args)
+
+    def low(number: int, value: int, mask: int = INT) -> Any:
+        return seccomp.Arg(number, seccomp.MASKED_EQ, mask, value)
+
+    for name in REFUSED:
+        refuse(name)
+    for number in LATER:
+        rules.add_rule(seccomp.ERRNO(errno.ENOSYS), number)
+    # Threads are clones that stay in the process. clone3 hides its flags behind a pointer: told
+    # that there is none, the C library takes clone. So it is with openat2 and open.
+    refuse("clone", low(0, 0, CLONE_THREAD))
+    refuse("clone3", answer=seccomp.ERRNO(errno.ENOSYS))
+    refuse("openat2", answer=seccomp.ERRNO(errno.ENOSYS))
+    for name, number in (("open", 1), ("openat", 2)):
+        # Before its version 3 Landlock lets a file that may be read be cut to nothing.
+        refuse(name, low(number, os.O_TRUNC, os.O_TRUNC | os.O_ACCMODE))
+    for name in ("kill", "tgkill"):
+        refuse(name, seccomp.Arg(0, seccomp.NE, os.getpid()))
+    refuse("prlimit64", seccomp.Arg(2, seccomp.NE, 0))
+    refuse("prctl", low(0, PR_SET_DUMPABLE))
+    for name, calls in (("fcntl", CALLS_OF_FCNTL), ("ioctl", CALLS_OF_IOCTL)):
+        for call in calls:
+            refuse(name, low(1, call))
+    rules.load()
+
+
+def confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Apply every layer that this machine has and the plan does not leave out.
+
+    Out come the names of those applied, and of those that failed with the reason.
+    """
+    applied, lacking = [], {}
+    # As the kernel tells it, not as `unshare` was asked for it.
+    inside, outside = list_namespaces(), plan["outside"]
+    if inside and outside and all(inside[name] != outside[name] for name in NAMESPACES):
+        applied.append("namespaces")
+    # Outside a namespace the kernel counts all that the user runs, and for root it counts nothing.
+    processes = plan["threads"] if applied and os.getuid() else 0
+    layers: dict[str, Callable[[], None]] = {
+        "limits": lambda: apply_limits(**plan["limits"], processes=processes),
+        "no new privileges": refuse_new_privileges,
+        "landlock": lambda: apply_landlock(plan["box"]),
+        "seccomp": apply_seccomp,
+    }
+    if sys.platform != "linux":
+        layers = {"limits": layers["limits"]}
+    for library in ("py_landlock", "pyseccomp"):
+        # Each asks ldconfig for a library of C when it is imported: now, or never.
+        with contextlib.suppress(Exception):
+            importlib.import_module(library)
+    for name, apply in layers.items():
+        if name in plan["without"]:
+            continue
+        try:
+            apply()
+        except Exception as error:  # noqa: BLE001 - whatever lacks, the level says that it lacks
+            lacking[name] = f"{type(error).__name__}: {error}"
+        else:
+            applied.append(name)
+    return applied, lacking
+
+
+def refuse_programs(event: str, args: tuple[Any, ...]) -> None:
+    """Say to `subprocess` that there is no such program, which is what its callers are ready for.
+
+    pygame asks fc-list for the fonts, and does without it only where it is not found. This is an
+    answer in plain words, not a layer: the kernel refuses the process in any case.
+    """
+    if event == "subprocess.Popen":
+        raise FileNotFoundError(errno.ENOENT, "No program can be started in the sandbox", args[0])
+
+
+def hide_own_frames(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Show an exception as Python shows it for a program started by itself."""
+    own = (__file__, runpy.__file__, "<frozen runpy>")
+    while trace and trace.tb_frame.f_code.co_filename in own:
+        trace = trace.tb_next
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
+
+
+def stay_behind(report: int) -> None:
+    """As the first process of a namespace: let a child go on, and tell its end when it comes.
+
+    The kernel shields a first process from signals, so a program that is one would not die as
+    others do; and `unshare` cannot hand on a death by SIGKILL. What the child left running ends
+    with this process.
+    """
+    if child := os.fork():
+        _, status, used = os.wait4(child, 0)
+        end = {"status": os.waitstatus_to_exitcode(status), "cpu": used.ru_utime + used.ru_stime}
+        os.write(report, json.dumps(end).encode() + b"\n")
+        os._exit(0)
 
 
 def main() -> None:
-    """Confine this process by the plan, report, and run the program."""
-    plan = json.loads(sys.argv[1])
-    applied: list[str] = []
-    without = set(plan["without"])
-    layers = (("rlimits", _limit), ("landlock", _restrict_files), ("seccomp", _filter_calls))
-    prepared = {} if "seccomp" in without else _load("pyseccomp")
-    landlock = {} if "landlock" in without else _load("py_landlock")
+    """Read the plan, confine this process, report, and run the program of the plan."""
+    plan = json.load(sys.stdin)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.chdir(plan["box"])
-    for name, apply in layers:
-        if name not in without:
-            with suppress(Exception):  # what can't be had is missing from the report
-                apply(plan, {**prepared, **landlock})
-                applied.append(name)
-    report = int(plan["report"])
-    os.write(report, json.dumps(applied).encode() + b"\n")
-    os.close(report)
-    go = int(plan["go"])
-    if not os.read(go, 1):  # the lab doesn't accept this level, or is gone
-        os._exit(1)
-    os.close(go)
+    if os.getpid() == 1:
+        stay_behind(plan["report"])
+    pid = 0
+    with contextlib.suppress(OSError):
+        # The pid outside: /proc is that of the process which started this one.
+        pid = int(str(Path("/proc/self").readlink()))
+    applied, lacking = confine(plan)
+    report = json.dumps({"pid": pid, "applied": applied, "lacking": lacking})
+    os.write(plan["report"], report.encode() + b"\n")
+    os.close(plan["report"])
+    if plan["levels"].index(grade(applied)) < plan["levels"].index(plan["minimum"]):
+        sys.exit(1)
+    sys.excepthook = hide_own_frames
+    sys.addaudithook(refuse_programs)
     sys.argv = [plan["main"], *plan["args"]]
-    sys.path[0:0] = [plan["box"]]
+    # An import that may look but not read fails otherwise than one that finds nothing.
+    readable = tuple(f"{path}/" for path in list_readable())
+    sys.path = [path for path in sys.path if f"{os.path.realpath(path)}/".startswith(readable)]
+    sys.path.insert(0, plan["box"])
     runpy.run_path(plan["main"], run_name="__main__")
-
-
-def _load(name: str) -> dict[str, Any]:
-    """A library by its name, loaded while files and processes are still within reach."""
-    try:
-        return {name: importlib.import_module(name)}
-    except Exception:  # noqa: BLE001 - whatever keeps it from loading, the layer is missing
-        return {}
-
-
-def _limit(plan: dict[str, Any], _: dict[str, Any]) -> None:
-    """Limits of the kernel for one process; the hard limit too, so that it can't be raised."""
-    import resource
-
-    limits = {
-        resource.RLIMIT_CPU: plan["cpu_seconds"],
-        resource.RLIMIT_FSIZE: plan["file_bytes"],
-        resource.RLIMIT_NOFILE: 64,
-        resource.RLIMIT_CORE: 0,
-    }
-    if sys.platform == "linux":
-        limits[resource.RLIMIT_AS] = plan["memory_bytes"]
-        limits[resource.RLIMIT_MSGQUEUE] = 0
-        limits[resource.RLIMIT_MEMLOCK] = 0
-    for limit, value in limits.items():
-        hard = resource.getrlimit(limit)[1]
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # A second more of CPU in which SIGXCPU says why the process ends.
-        resource.setrlimit(limit, (most, most + 1 if limit == resource.RLIMIT_CPU else most))
-
-
-def _restrict_files(plan: dict[str, Any], loaded: dict[str, Any]) -> None:
-    """Landlock: read Python and the system's libraries, write plain files into the box."""
-    lock = loaded["py_landlock"]
-    access = lock.AccessFs
-    read_file, read = access.READ_FILE, access.READ_FILE | access.READ_DIR | access.EXECUTE
-    write = access.READ_FILE | access.READ_DIR | access.WRITE_FILE | access.TRUNCATE
-    ruleset = lock.Landlock(strict=False)
-    for folder in _find_readable():
-        ruleset.add_path_rule(folder, access=read if Path(folder).is_dir() else read_file)
-    ruleset.add_path_rule(plan["box"], access=write | access.MAKE_REG | access.REMOVE_FILE)
-    ruleset.add_path_rule("/dev/null", access=read_file | access.WRITE_FILE)
-    ruleset.apply()
-
-
-def _find_readable() -> list[str]:
-    """Where Python and the libraries that it loads lie, and what they look up on the way."""
-    places = [sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()]
-    places += ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/usr/share/fonts"]
-    files = ["/etc/ld.so.cache", "/etc/localtime", "/dev/urandom", "/dev/random"]
-    return [place for place in dict.fromkeys([*places, *files]) if Path(place).exists()]
-
-
-def _filter_calls(_: dict[str, Any], loaded: dict[str, Any]) -> None:
-    """seccomp: deny the system calls above, and those that make a process rather than a thread."""
-    seccomp = loaded["pyseccomp"]
-    rules = seccomp.SyscallFilter(seccomp.ALLOW)
-    denied = seccomp.ERRNO(errno.EPERM)
-    for call in DENIED:
-        with suppress(OSError, ValueError):  # unknown to this kernel, or to this processor
-            rules.add_rule(denied, call)
-    # What is newer than libseccomp knows it by no name; some of it changes modes of files.
-    for number in NEWER_CALLS:
-        with suppress(OSError, ValueError):
-            rules.add_rule(seccomp.ERRNO(errno.ENOSYS), number)
-    # glibc falls back from clone3, whose flags no filter can read, to clone.
-    rules.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")
-    is_no_thread = seccomp.Arg(0, seccomp.MASKED_EQ, CLONE_THREAD, 0)
-    rules.add_rule(denied, "clone", is_no_thread)
-    # The limits may be read and not set.
-    rules.add_rule(denied, "prlimit64", seccomp.Arg(2, seccomp.NE, 0))
-    for call in ("kill", "tgkill"):
-        rules.add_rule(denied, call, seccomp.Arg(0, seccomp.NE, os.getpid()))
-    rules.load()
 
 
 if __name__ == "__main__":

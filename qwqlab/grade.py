@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from .answer import extract_program
-from .box import Limits
 from .errors import SettingError
 from .game_record import GameRecord, Plan, read_record
 from .game_rules import TEXTS, Requirement, judge
 from .imports import find_missing, list_modules
-from .isolation import Isolation
+from .isolation import Isolation, Limits
 from .pycode import check_code
 from .sandbox import Outcome, probe, run_python
 

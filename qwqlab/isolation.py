@@ -1,27 +1,50 @@
-"""How well a program can be confined on this machine, in levels and in plain words."""
+"""How far a program is shut in: the levels, the limits, and what they mean in plain words."""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from . import confine
+from .errors import SandboxError
+
 LEVELS = ("weak", "partial", "strong")
-UNSHARE = ("unshare", "--user", "--map-current-user", "--net", "--ipc")
-# Where no filter keeps it from starting others, they end with a process tree of its own. With the
-# filter this is left out: `unshare` then stands in between, and gives no true exit status.
-OWN_TREE = ("--pid", "--fork", "--kill-child")
+THREADS = 64
+REMEDIES = {
+    "limits": "resource limits, which this system does not take",
+    "landlock": "Landlock, which Linux has since 5.13 (`landlock` must be in the kernel's `lsm=`)",
+    "seccomp": "seccomp, for which the system's libseccomp is needed (Debian: libseccomp2)",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use up: seconds of wall clock and of processor, bytes, files.
+
+    file_bytes is for one file, folder_bytes for all in its folder, output_bytes for stdout and
+    for stderr each.
+    """
+
+    seconds: float = 20
+    cpu_seconds: int = 15
+    memory_bytes: int = 1 << 30
+    file_bytes: int = 32 << 20
+    folder_bytes: int = 128 << 20
+    files: int = 1000
+    output_bytes: int = 1 << 20
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """How well a program is confined, in plain words.
+    """What holds and what does not, a sentence each; `applied` names the layers.
 
-    level is "strong" (files, network and processes held by the kernel), "partial" (some of them)
-    or "weak" (limits and a clock alone). applied names the layers.
+    The level is "strong" where files, network, processes, memory and time are all held, "partial"
+    where some of them are, and "weak" where only time, memory and the size of files are.
     """
 
     level: str
@@ -32,61 +55,67 @@ class Isolation:
     applied: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The same as JSON has it."""
         return {**asdict(self), "applied": list(self.applied)}
 
 
-def describe(applied: Sequence[str]) -> Isolation:
-    """The level that these layers reach, and what holds in plain words."""
-    has = set(applied)
-    files = "landlock" in has
-    alone = "seccomp" in has
-    quiet = alone or "namespaces" in has
-    limits = "rlimits" in has
-    strong = files and alone and limits
-    level = "strong" if strong else "partial" if files or quiet else "weak"
+def describe(applied: Sequence[str], limits: Limits) -> Isolation:
+    """What these layers give together.
+
+    >>> describe(["limits"], Limits()).network
+    'open: all that this machine reaches'
+    """
+    filtered, apart = "seccomp" in applied, "namespaces" in applied
+    folder, memory = show_bytes(limits.folder_bytes), show_bytes(limits.memory_bytes)
+    network = ["no socket can be made"] if filtered else []
+    network += ["its network has no device"] if apart else []
+    filesystem = f"open: all that this user may open; its own folder is held to {folder}"
+    if "landlock" in applied:
+        filesystem = (
+            f"reads Python and system libraries, writes its own folder of at most {folder}; "
+            "nothing else can be opened"
+        )
+        if not filtered:
+            filesystem += ", but mode, owner and times of this user's files can be changed"
+    processes = "open: it can start others, and signal this user's; one that hides may outlive it"
+    if filtered:
+        processes = f"itself alone, of at most {THREADS} threads; it can signal no other"
+    elif apart:
+        processes = "its own, which end with it; it can signal no other"
+    # macOS takes a limit on memory and does not hold anybody to it.
+    bounded = "limits" in applied and sys.platform != "darwin"
+    bound = f"at most {memory}" + ("" if filtered else " for each of its processes")
     return Isolation(
-        level,
-        "none: no socket can be opened" if alone
-        else "none: an empty network of its own" if quiet
-        else "not held: the program can reach what this machine can",
-        "reads Python and system libraries, writes only its own temporary folder" if files
-        else "not held: the program can read and write what you can",
-        "one process within its limit" if limits else "not held",
-        "none: it can start no other" if alone
-        else "its own, ended with it" if "namespaces" in has
-        else "not held: what it starts is ended if it stays in its session",
-        ("own session", "clean environment", "wall clock", *applied),
-    )  # fmt: skip
-
-
-def refuse(isolation: Isolation, minimum: str) -> str:
-    """The sentence for a program that is not run, because the level is below the minimum."""
-    lacking = [n for n in ("rlimits", "landlock", "seccomp") if n not in isolation.applied]
-    return (
-        f"this machine confines a program only to the level {isolation.level}, and {minimum} is "
-        f"asked for ({', '.join(lacking)} could not be applied); use Linux 5.13 or newer with "
-        f"libseccomp2, or accept the level {isolation.level} for programs that you trust"
+        level=confine.grade(applied),
+        network=f"none: {', '.join(network)}" if network else "open: all that this machine reaches",
+        filesystem=filesystem,
+        memory=bound if bounded else "not limited",
+        processes=processes,
+        applied=tuple(applied),
     )
 
 
-@functools.lru_cache(maxsize=1)
-def has_seccomp() -> bool:
-    """Whether the library that makes the filter is here."""
-    try:
-        importlib.import_module("pyseccomp")
-    except (ImportError, OSError, RuntimeError):
-        return False
-    return True
+def check_level(isolation: Isolation, minimum: str, lacking: Mapping[str, str]) -> None:
+    """SandboxError, with what lacks and how to get it or go without, if it is below the minimum.
+
+    lacking: the reason for each layer that was tried and failed.
+    """
+    if LEVELS.index(isolation.level) >= LEVELS.index(minimum):
+        return
+    lacks = "; ".join(
+        f"{remedy} (here: {lacking.get(name, 'left out')})"
+        for name, remedy in REMEDIES.items()
+        if name not in isolation.applied
+    )
+    raise SandboxError(
+        f"The sandbox is {isolation.level} here and not {minimum}, so the program was not run: it "
+        f"lacks {lacks}. minimum={isolation.level!r} runs it all the same."
+    )
 
 
-@functools.lru_cache(maxsize=1)
-def has_namespaces() -> bool:
-    """Whether `unshare` may make namespaces here; some systems forbid it."""
-    try:
-        done = subprocess.run(
-            [*UNSHARE, *OWN_TREE, "true"], capture_output=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+def show_bytes(count: int) -> str:
+    """
+    >>> show_bytes(128 << 20), show_bytes(1000)
+    ('128 MiB', '1000 bytes')
+    """
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"

@@ -258,5 +258,5 @@ def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path):
 
 
 def test_an_unknown_level_of_isolation_runs_nothing():
-    with pytest.raises(SandboxError, match="'iron' is no level"):
+    with pytest.raises(SandboxError, match="minimum is 'iron'"):
         grade_text(COMPLETE, is_program=True, minimum="iron")
