@@ -95,10 +95,10 @@ def test_one_sequence_is_token_for_token_that_of_llama_completion(
 def test_a_long_run_crosses_the_point_where_flash_attention_splits(
     engine, llama_completion, code_prompt
 ):
-    sampling = Sampling(temp=1.2, top_k=0, top_p=1, min_p=0.05, repeat_penalty=1.05)
-    run = engine.generate(code_prompt, sampling, 11, n_predict=700)
+    sampling = Sampling(temp=1.2, top_k=0, top_p=1, min_p=0.05, ignore_eos=True)
+    run = engine.generate(code_prompt, sampling, 11, n_predict=300)
     assert run.n_prompt + len(run.tokens) > 256  # llama.cpp then reads 512 cells, and splits them
-    command = Command(sampling, engine.loading, engine.path, code_prompt, 11, 700)
+    command = Command(sampling, engine.loading, engine.path, code_prompt, 11, 300)
     assert strip_end(llama_completion(command.argv()), run) == run.text
 
 
