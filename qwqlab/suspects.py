@@ -11,7 +11,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ YARN, EPSILON, CONTROL = "YaRN", "RMSNorm epsilon", "control"
 QWQ_CONTEXT = 32_768  # of QwQ-32B before YaRN, as its model card says
 FACTOR = 4.0
 EPSILONS = (1e-5, 1e-6)
+CONTEXTS = ((512, 4), (1920, 1))
+"""Contexts and chunks to read: short, and the longest that the lab's text allows, of which
+llama-perplexity wants twice the context: it has 4,124 tokens of SmolLM2 and 3,999 of QwQ-32B."""
 HARM = 0.2
 """A change of 20 points in the rate of valid programs, or of loops, is what a culprit must make:
 the article's own effect is three times that (see the experiment)."""
@@ -174,15 +177,26 @@ def measure_logits(
     """What each override does to the model's predictions of a text, by llama-perplexity.
 
     Its file of reference logits takes 2 bytes a token of the vocabulary and scored token (100 MB
-    for 4 chunks of 512 with SmolLM2) in a temporary folder. ToolchainError where it fails.
+    for 4 chunks of 512 with SmolLM2) in a temporary folder. SettingError for fewer than 100 scored
+    tokens, of which it says nothing; ToolchainError where it fails or the text is too short.
     """
+    if n_chunks * (n_ctx - 1 - n_ctx // 2) < 100:
+        raise SettingError(
+            f"n_ctx={n_ctx} and n_chunks={n_chunks} score fewer than 100 tokens; raise one of them"
+        )
     text = text or paths.data_dir() / "texts" / "evaluation.txt"
     common = ["-m", str(model), "-f", str(text), "-c", str(n_ctx), "--chunks", str(n_chunks)]
     effects = []
     with tempfile.TemporaryDirectory(prefix="qwqlab-") as folder:
         logits = ["--kl-divergence-base", str(Path(folder) / "logits")]
         say(f"context {n_ctx}: the file as it stands ...")
-        toolchain.run_tool("llama-perplexity", [*common, *logits])
+        done = toolchain.run_tool("llama-perplexity", [*common, *logits])
+        # It says so and ends as if all were well.
+        if re.search(r"you need at least|tokenizes to only", done.stderr):
+            raise ToolchainError(
+                f"{text} has fewer than {2 * n_ctx} tokens, which a context of {n_ctx} needs; give "
+                "a longer text or a smaller n_ctx."
+            )
         for suspect in suspects:
             say(f"context {n_ctx}: {suspect.title} ...")
             args = [*common, *logits, "--kl-divergence", *suspect.flags()]
@@ -247,7 +261,7 @@ def merge(first: Loading, second: Loading) -> Loading:
     """The first Loading with what the second changes of llama.cpp's defaults."""
     plain, changed = Loading().to_dict(), second.to_dict()
     changes = {name: value for name, value in changed.items() if value != plain[name]}
-    return Loading.from_dict({**replace(first).to_dict(), **changes})
+    return Loading.from_dict({**first.to_dict(), **changes})
 
 
 def _compare(suspect: str, before: Sequence[Run], after: Sequence[Run]) -> Conduct:

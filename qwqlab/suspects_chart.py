@@ -84,6 +84,7 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
     figure.update_layout(legend={"y": -0.3})
     order = [f"{escape_text(suspect)}, {count.what}" for suspect, count in rows]
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
+    figure.update_layout(legend={"y": -0.28})
     return Drawing(figure, _tell(rows, harm), _tabulate(rows))
 
 
@@ -100,7 +101,7 @@ def _tell(rows: Sequence[tuple[str, Count]], harm: float) -> str:
         low, high = c.interval
         said.append(
             f"{suspect}, {c.what}: {c.before} of {c.n} before, {c.after} after "
-            f"({low:+.0%} to {high:+.0%}), {c.verdict}"
+            f"({100 * low:+.0f} to {100 * high:+.0f} points), {c.verdict}"
         )
     return f"Acquitted means: within {100 * harm:.0f} points either way. " + "; ".join(said) + "."
 

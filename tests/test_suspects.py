@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwqlab import gguf_file, suspects
-from qwqlab.errors import SettingError
+from qwqlab import gguf_file, paths, qwq_vocab, suspects
+from qwqlab.errors import SettingError, ToolchainError
 from qwqlab.experiment import LOADING
 from qwqlab.loading import Loading
 from qwqlab.plots import draw_suspects
@@ -24,6 +24,7 @@ from qwqlab.tiny_qwen2 import (
     run_llama_cpp,
     write_model,
 )
+from qwqlab.tokenizers import LlamaTokenizer
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, N_VOCAB, 150)]
 
@@ -139,10 +140,29 @@ def test_the_figure_says_each_verdict_and_its_interval():
     drawing = draw_suspects(found, HARM)
     assert drawing.title == "Flipping YaRN changes the rate of valid programs"
     assert (
-        "YaRN, valid code: 39 of 48 before, 24 after (-48% to -12%), convicted" in drawing.summary
+        "YaRN, valid code: 39 of 48 before, 24 after (-48 to -12 points), convicted"
+        in drawing.summary
     )
     assert list(drawing.table["verdict"]) == ["convicted", "undecided", "acquitted", "acquitted"]
     assert "<b>," not in str(drawing.figure.data[0].y)
+
+
+def test_the_labs_text_is_long_enough_for_every_model_of_the_notebook(model_path):
+    text = (paths.data_dir() / "texts" / "evaluation.txt").read_text(encoding="utf-8")
+    qwq_vocab.build()
+    for name in ("qwq-32b", str(model_path)):
+        (ids,) = LlamaTokenizer(name).encode([text])
+        assert len(ids) >= max(max(2, n_chunks) * n_ctx for n_ctx, n_chunks in suspects.CONTEXTS)
+
+
+def test_a_text_that_is_too_short_is_named(model_path, tmp_path):
+    _, epsilon, _ = list_suspects(gguf_file.inspect(model_path))
+    short = tmp_path / "short.txt"
+    short.write_text("One sentence is not enough.")
+    with pytest.raises(ToolchainError, match=r"short\.txt has fewer than 1024 tokens"):
+        suspects.measure_logits(model_path, [epsilon], text=short, say=lambda _: None)
+    with pytest.raises(SettingError, match="n_ctx=128 and n_chunks=1 score fewer than 100"):
+        suspects.measure_logits(model_path, [epsilon], n_ctx=128, n_chunks=1)
 
 
 @pytest.mark.slow
