@@ -25,8 +25,10 @@ from .pilot import Pilot
 from .watched import Watch
 
 GAME, RECORD = "game.py", "record.json"
+# Of processor time, which passes no faster where other programs want the processor too.
 STUCK_SECONDS = 6.0
 MOST_SECONDS = 15.0  # below what the sandbox allows, so that what was seen is kept
+ASLEEP_SECONDS = 15.0  # of the clock, for what waits without end and takes no processor time
 MOST_TICKS = 6000
 PIPES_WANTED = 3
 KEYS = {"space": (pygame.K_SPACE, " "), "q": (pygame.K_q, "q"), "escape": (pygame.K_ESCAPE, "\x1b")}
@@ -34,11 +36,15 @@ _LOST = re.compile(r"game\s*over|best|high|you\s+(lose|lost|died)|again|restart|
 
 
 class Player:
-    """One run of the game. plan: {"seed", "goal": "play" or "look", "key", "when"}."""
+    """One run of the game. plan: {"seed", "goal": "play" or "look", "key", "when"}.
 
-    def __init__(self, plan: dict[str, Any]) -> None:
-        self._plan = plan
-        self._sleep, self._clock = time.sleep, time.monotonic
+    seconds: after so many of the clock it is left, wherever it is.
+    """
+
+    def __init__(self, plan: dict[str, Any], seconds: float) -> None:
+        self._plan, self._seconds = plan, seconds
+        # As they are before the game's time is put in their place.
+        self._sleep, self._clock, self._work = time.sleep, time.monotonic, time.process_time
         self._watch = Watch(self._tick)
         self._pilot = Pilot()
         self._script = self._follow_plan()
@@ -49,7 +55,8 @@ class Player:
         self._pictures: list[str] = []
         self._n_ticks = 0
         self._pressed_at = -9
-        self._alive_at = self._clock()
+        self._began = self._clock()
+        self._alive_at = self._clock(), self._work()
         self._done = False
 
     def run(self) -> NoReturn:
@@ -87,21 +94,23 @@ class Player:
         os._exit(0)
 
     def _watch_for_standstill(self) -> None:
-        main, began = threading.main_thread().ident or 0, self._clock()
+        main = threading.main_thread().ident or 0
         while True:
             self._sleep(0.25)
-            if self._clock() - began > MOST_SECONDS:
-                self._finish("script", f"too slow: the plan was left after {MOST_SECONDS:g} s")
-            if self._clock() - self._alive_at > STUCK_SECONDS:
+            clock, work = self._clock(), self._work()
+            if work > MOST_SECONDS or clock - self._began > self._seconds:
+                self._finish("script", f"too slow: left after {work:.0f} s of processor time")
+            asleep, worked = clock - self._alive_at[0], work - self._alive_at[1]
+            if worked > STUCK_SECONDS or asleep > ASLEEP_SECONDS:
                 frame = sys._current_frames().get(main)
                 while frame and frame.f_code.co_filename != GAME:
                     frame = frame.f_back
                 where = f" at line {frame.f_lineno}" if frame else ""
-                self._finish("stuck", f"no picture and no event for {STUCK_SECONDS:g} s{where}")
+                self._finish("stuck", f"no picture and no event for {asleep:.0f} s{where}")
 
     def _tick(self) -> None:
         """The game has shown a picture, or waits for a key: look, write down, go on."""
-        self._alive_at = self._clock()
+        self._alive_at = self._clock(), self._work()
         if threading.current_thread() is not threading.main_thread():
             return
         self._n_ticks += 1
@@ -250,5 +259,5 @@ def _describe(error: BaseException) -> str:
 
 
 def main() -> NoReturn:
-    """The plan is the program's one argument, as JSON."""
-    Player(json.loads(sys.argv[1])).run()
+    """The plan is the program's first argument, as JSON; the seconds that it has are the second."""
+    Player(json.loads(sys.argv[1]), float(sys.argv[2])).run()

@@ -1,16 +1,14 @@
 """From a chat template and a conversation to a prompt: by Jinja, by transformers, by llama.cpp.
 
-Whoever wrote the template, it is rendered in a process of its own, with a limit on its time, its
-memory and its length (see `template_worker`).
+Whoever wrote the template, it is rendered in the sandbox, with a limit on its time, its memory and
+its length (see `template_worker`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,17 +18,22 @@ from typing import Any
 from . import template_worker
 from .errors import ChatError, ToolchainError
 from .gguf_cursor import show
+from .isolation import Limits
 from .prompt_text import escape
-from .toolchain import explain_exit, run_tool
+from .sandbox import run_python
+from .toolchain import run_tool
 
 ENGINES = ("jinja", "transformers")
 SECONDS = 1.0
-MEMORY = 512 << 20  # bytes beyond what the process takes before it sees the template
+MEMORY = 512 << 20  # bytes for the process that renders; transformers needs more to begin
 MOST = 4_000_000  # characters of a prompt
 LONGEST = 1_000_000  # characters of a template; the article's has 2,184
+FILE = 64 << 20  # bytes of a job, and of its answer
 START = 120.0  # seconds that a process may take to begin: transformers may bring torch along
-# What Python may need to start; no more, so that the process holds no secrets.
-ENVIRONMENT = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+LIMITS = {
+    engine: Limits(START, round(START), memory, file_bytes=FILE, folder_bytes=2 * FILE)
+    for engine, memory in (("jinja", MEMORY), ("transformers", 8 * MEMORY))
+}
 
 
 @dataclass(frozen=True)
@@ -130,25 +133,20 @@ def render_many(
 
 
 def _ask_worker(job: dict[str, Any]) -> dict[str, Any]:
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", template_worker.__file__],
-            input=json.dumps(job).encode(),
-            capture_output=True,
-            timeout=START,
-            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ChatError(f"the renderer did not begin within {START:g} s; try again") from None
-    if done.returncode == -template_worker.signal.SIGALRM:
+    done = run_python(
+        {"worker.py": Path(template_worker.__file__).read_bytes(), "job.json": json.dumps(job)},
+        "worker.py",
+        limits=LIMITS[job["engine"]],
+        # Jinja's own sandbox holds a template in the first place, on every system.
+        minimum="weak",
+        keep="answer.json".__eq__,
+    )
+    if done.status == -signal.SIGALRM:
         raise ChatError(f"the template did not end within {SECONDS:g} s, and was stopped")
-    if done.returncode != 0:
-        last = done.stderr.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
-        raise ChatError(
-            f"the renderer {explain_exit(done.returncode)} on this template: {show(last, 200)}"
-        )
-    return dict(json.loads(done.stdout))
+    if done.status or "answer.json" not in done.files:
+        last = done.stderr.strip().rsplit("\n", 1)[-1]
+        raise ChatError(f"the renderer {done.reason} on this template: {show(last, 200)}")
+    return dict(json.loads(done.files["answer.json"]))
 
 
 def render_with_llama_cpp(template: str, conversation: Conversation, model: Path) -> str:

@@ -101,8 +101,7 @@ class Watch:
                     if self._take(key.fd, key.data) == b"":
                         selector.unregister(key.fileobj)
                 now = time.monotonic()
-                if not self.report and b"\n" in self.printed["report"]:
-                    self.report = json.loads(self.printed["report"].split(b"\n")[0])
+                if not self.report and self._read_report():
                     begun, until = now, now + self.limits.seconds
                 if self.report and self.stop.is_set():
                     self.verdict = "because it was stopped"
@@ -114,6 +113,8 @@ class Watch:
             for pipe, name in pipes.items():
                 while not self.verdict and self._take(pipe, name):
                     pass
+        # A short program may be over before this process is given time to hear that it began.
+        self._read_report()
         self.seconds = time.monotonic() - begun
 
     def _take(self, pipe: int, name: str) -> bytes | None:
@@ -174,6 +175,13 @@ class Watch:
             while not self._reap(process):
                 time.sleep(TICK / 20)
             kill_strays(self.box)
+
+    def _read_report(self) -> bool:
+        """Take the report's first line, if it has come: the program starts now."""
+        line, end, _ = self.printed["report"].partition(b"\n")
+        if end:
+            self.report = json.loads(line)
+        return bool(end)
 
     def _read_end(self, told: int) -> None:
         """Take the end that the first process of a namespace saw: the report's second line."""

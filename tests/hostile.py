@@ -12,6 +12,7 @@ HOSTILE_GAMES = {
     "reads a file": "import pygame\nprint(open('/etc/passwd').read())\n",
     "asks the user": "import pygame\nname = input()\n",
     "kills itself": "import os, pygame\nos.kill(os.getpid(), 9)\n",
+    "waits for ever": "import pygame, threading\nthreading.Event().wait()\n",
     "memory": "import pygame\nx = []\nwhile True: x.append(bytearray(10**7))\n",
     "prints": "import pygame\nwhile True: print('x' * 999)\n",
     "swallows all": "import pygame\nwhile True:\n try:\n  raise KeyboardInterrupt\n except BaseException: pass\n",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from jinja2 import Environment
 from malformed import Gguf
 
-from qwqlab import chat, paths, rendering, template_worker
+from qwqlab import chat, paths, rendering
 from qwqlab.chat import template
 from qwqlab.cli import main
 from qwqlab.errors import ChatError
@@ -249,48 +247,24 @@ def test_a_hostile_template_gets_a_sentence(source):
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
-@pytest.fixture
-def started(monkeypatch):
-    """The processes that are started in a test, each with the environment that it is given."""
-    made: list[tuple[subprocess.Popen[bytes], dict[str, str]]] = []
-    popen = subprocess.Popen
-
-    def watch(*args: Any, **kwargs: Any) -> Any:
-        made.append((popen(*args, **kwargs), kwargs["env"]))
-        return made[-1][0]
-
-    monkeypatch.setattr(subprocess, "Popen", watch)
-    return made
+@pytest.mark.parametrize("engine", rendering.ENGINES)
+def test_a_template_that_never_ends_is_stopped(engine):
+    with pytest.raises(ChatError, match="did not end within 1 s"):
+        render(FAR + FAR + "{% endfor %}{% endfor %}", HELLO, engine)
 
 
-def test_no_process_outlives_a_template_that_never_ends(started):
-    endless = FAR + FAR + "{% endfor %}{% endfor %}"
-    for engine in rendering.ENGINES:
-        with pytest.raises(ChatError, match="did not end within 1 s"):
-            render(endless, HELLO, engine)
-    assert len(started) == 2
-    for process, _ in started:
-        with pytest.raises(ProcessLookupError):
-            os.kill(process.pid, 0)
+def test_a_template_is_rendered_in_the_sandbox(monkeypatch):
+    outcomes = []
+    run_python = rendering.run_python
 
+    def watch(*args: Any, **named: Any) -> Any:
+        outcomes.append(run_python(*args, **named))
+        return outcomes[-1]
 
-def test_a_template_that_never_ends_ends_even_where_nobody_waits_for_it():
-    # The reader's kernel may be gone by then: the limit is the child's own.
-    job = {"template": "{{ 10 ** (10 ** 9) }}", "engine": "jinja", "values": [HELLO.to_dict()],
-           "seconds": 0.3, "bytes": rendering.MEMORY, "characters": 9}  # fmt: skip
-    args = [rendering.sys.executable, "-I", str(template_worker.__file__)]
-    child = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    assert child.stdin is not None
-    child.stdin.write(json.dumps(job).encode())
-    child.stdin.close()
-    assert child.wait(60) == -template_worker.signal.SIGALRM
-
-
-def test_the_process_of_a_template_is_given_no_secrets(started, monkeypatch):
+    monkeypatch.setattr(rendering, "run_python", watch)
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert render("fine", HELLO) == "fine"
-    ((_, environment),) = started
-    assert "PATH" in environment and "HF_TOKEN" not in environment
+    assert {render("fine", HELLO, engine) for engine in rendering.ENGINES} == {"fine"}
+    assert [outcome.isolation.level for outcome in outcomes] == ["strong", "strong"]
 
 
 def test_a_generation_block_is_shown_as_transformers_shows_it():

@@ -663,6 +663,22 @@ def test_every_end_has_its_words(run: Run, code: str, status: int, reason: str) 
     assert done.ended == ("exited" if status >= 0 else "killed")
 
 
+def test_a_program_that_is_over_before_the_lab_looks_has_its_report(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def start_and_wait(*args: Any, **named: Any) -> Any:
+        process = start(*args, **named)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return process
+
+    monkeypatch.setattr("subprocess.Popen", start_and_wait)
+    done = run("print(6 * 7)")
+    assert (done.stdout, done.reason) == ("42\n", "exited with status 0")
+    assert done.isolation == probe()
+
+
 def test_a_forged_report_changes_nothing(run: Run) -> None:
     done = run(
         """
