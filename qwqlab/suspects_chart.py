@@ -81,7 +81,6 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
             )
         )
     figure.update_xaxes(title="change of the rate, percentage points (band: no harm)")
-    figure.update_layout(legend={"y": -0.3})
     order = [f"{escape_text(suspect)}, {count.what}" for suspect, count in rows]
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
     figure.update_layout(legend={"y": -0.28})

@@ -171,11 +171,31 @@ def test_tokens_are_found_in_older_files_as_well(write: Write) -> None:
         vocab=None,
         tokenizer_config={**config, "added_tokens_decoder": decoder},
     )
-    (folder / "chat_template.jinja").write_text("{{ message['content'] + eos_token }}")
+    template = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
     new = check_stops(folder)
     assert new.ok
     assert new.turn_end is not None
     assert new.turn_end.text == "<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "token"),
+    [
+        ("{% for m in messages %}[{{ m.content }}]<|video_pad|>{% endfor %}", "<|video_pad|>"),
+        ("{% for m in messages %}<|im_end|>{{ m.content }}{% endfor %}", None),
+        ("<|im_end|>", None),
+        ("{{ raise_exception('no answers') }}<|im_end|>", None),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", None),
+    ],
+)
+def test_the_end_of_a_turn_is_what_the_template_writes_behind_an_answer(
+    template: str, token: str | None, write: Write
+) -> None:
+    folder = write()
+    (folder / "chat_template.jinja").write_text(template)
+    found = check_stops(folder).turn_end
+    assert (found.text if found else None) == token
 
 
 @pytest.mark.parametrize(
@@ -224,7 +244,7 @@ def test_whatever_stands_in_the_files_ends_in_a_check_or_a_sentence(write: Write
         names = [name.removesuffix(".json") for name in LIMITS]
         files = {
             name: {key: value(4) for key in rng.sample(keys, 6)}
-            for name in rng.sample(names, rng.randrange(1, len(names)))
+            for name in sorted({"tokenizer_config", *rng.sample(names, rng.randrange(1, 7))})
         }
         try:
             check = check_stops(write(**files))
@@ -234,7 +254,7 @@ def test_whatever_stands_in_the_files_ends_in_a_check_or_a_sentence(write: Write
             json.dumps(check.to_dict())
             check.show()
             checks += 1
-    assert checks > 1000
+    assert checks > 800
 
 
 def test_what_holds_no_model_is_refused(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwqlab import gguf_file, paths, qwq_vocab, suspects
+from qwqlab import divergence, gguf_file, paths, qwq_vocab, suspects
 from qwqlab.errors import SettingError, ToolchainError
 from qwqlab.experiment import LOADING
 from qwqlab.loading import Loading
+from qwqlab.paired import HARM, Paired, pair
 from qwqlab.plots import draw_suspects
-from qwqlab.suspects import HARM, Conduct, Paired, Suspect, list_suspects, merge, pair
+from qwqlab.suspects import Conduct, Suspect, list_suspects, merge
 from qwqlab.tiny_qwen2 import (
     EPSILON,
     N_VOCAB,
@@ -152,7 +153,7 @@ def test_the_labs_text_is_long_enough_for_every_model_of_the_notebook(model_path
     qwq_vocab.build()
     for name in ("qwq-32b", str(model_path)):
         (ids,) = LlamaTokenizer(name).encode([text])
-        assert len(ids) >= max(max(2, n_chunks) * n_ctx for n_ctx, n_chunks in suspects.CONTEXTS)
+        assert len(ids) >= max(max(2, n_chunks) * n_ctx for n_ctx, n_chunks in divergence.CONTEXTS)
 
 
 def test_a_text_that_is_too_short_is_named(model_path, tmp_path):
@@ -160,9 +161,9 @@ def test_a_text_that_is_too_short_is_named(model_path, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("One sentence is not enough.")
     with pytest.raises(ToolchainError, match=r"short\.txt has fewer than 1024 tokens"):
-        suspects.measure_logits(model_path, [epsilon], text=short, say=lambda _: None)
+        divergence.measure_logits(model_path, [epsilon], text=short, say=lambda _: None)
     with pytest.raises(SettingError, match="n_ctx=128 and n_chunks=1 score fewer than 100"):
-        suspects.measure_logits(model_path, [epsilon], n_ctx=128, n_chunks=1)
+        divergence.measure_logits(model_path, [epsilon], n_ctx=128, n_chunks=1)
 
 
 @pytest.mark.slow
@@ -171,18 +172,23 @@ def test_llama_perplexity_measures_an_override_on_the_real_model(model_path):
     yarn, epsilon, _ = list_suspects(info)
     same = Suspect("same", "the epsilon of the file", Loading(
         override_kv=("llama.attention.layer_norm_rms_epsilon=float:1e-05",)))  # fmt: skip
-    effects = suspects.measure_logits(
+    effects = divergence.measure_logits(
         model_path, [yarn, epsilon, same], n_ctx=256, n_chunks=2, say=lambda _: None
     )
     by_yarn, by_epsilon, by_none = effects
     assert by_yarn.kl > 10 * by_epsilon.kl > 0
     assert abs(by_none.kl) < 1e-4 and by_none.same_top == 1
     assert by_yarn.same_top < by_epsilon.same_top < 1
+    for effect in effects:
+        low, high = effect.same_top_interval
+        assert 0 < low <= effect.same_top <= high <= 1 and high - low > 0.01
+        assert effect.n_tokens == 254
+    assert by_yarn.kl_interval[0] > by_epsilon.kl_interval[1]
 
 
 @pytest.mark.slow
 def test_conduct_compares_the_same_runs_with_and_without(model_path):
-    requests = suspects.plan_requests(n_code=2, n_seeds=2, n_long=1)
+    requests = suspects.plan_requests(n_code=2, n_long=1, code_seeds=2)
     requests = [r for r in requests if r.label == "code"] + [
         type(requests[0])(r.prompt, r.sampling, r.seed, 60, r.label)
         for r in requests
