@@ -7,59 +7,25 @@ shown with them. The program runs in the sandbox alone; this process only reads 
 
 from __future__ import annotations
 
-import json
 import threading
-import time
-import zipfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from io import BytesIO
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .answer import extract_program
 from .errors import SettingError
-from .game_record import GameRecord, Plan, read_record
+from .game_record import GameRecord
 from .game_rules import TEXTS, Requirement, judge
 from .imports import find_missing, list_modules
-from .isolation import Isolation, Limits
+from .isolation import Isolation
+from .play import PLANS, Tell, play
 from .pycode import check_code
-from .sandbox import Outcome, probe, run_python
+from .sandbox import probe
 
 STAGES = ("extract", "parse", "names", "imports", "run")
 FRAMES = ("start", "play", "over", "again", "over again")
 MOST_BYTES = 20_000_000
-# Seconds in all, so that any input is done within a minute. One run may take all that is left: what
-# is held short is its processor time, which a busy machine leaves as it is.
-BUDGET = 50.0
-LIMITS = Limits(seconds=BUDGET, cpu_seconds=18)
-# Four runs that are lost and quit, each with another key, and six looks at other luck.
-PLANS = (
-    Plan(1, key="q", when="over"),
-    Plan(2, key="escape", when="over"),
-    Plan(3, key="q", when="play"),
-    Plan(4, key="escape", when="play"),
-    *(Plan(seed, goal="look") for seed in range(5, 11)),
-)
-_START = "import sys\nsys.path.insert(0, 'lab.zip')\nfrom qwqlab.player import main\nmain()\n"
-_SHIPPED = (
-    "extents.py",
-    "colors.py",
-    "scene.py",
-    "virtual_time.py",
-    "watched.py",
-    "pilot.py",
-    "player.py",
-)
-_ENVIRONMENT = {
-    "SDL_VIDEODRIVER": "dummy",
-    "SDL_AUDIODRIVER": "dummy",
-    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-}
-
-
-Tell = Callable[[str], None]
 
 
 def _say_nothing(_: str) -> None:
@@ -190,7 +156,7 @@ def grade_text(
     if any("there is no module" in each or "not imported" in each for each in missing):
         return _stop(stages, isolation, source)
     tell("Playing the game in the sandbox ...")
-    records, outcome = _play(source, minimum, tell, stop)
+    records, outcome = play(source, minimum, tell, stop)
     stages.append(Stage("run", *_judge_run(records)))
     frames = _pick_frames(records)
     return Grade(tuple(stages), tuple(judge(records)), outcome, source, frames)
@@ -202,68 +168,6 @@ def _stop(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
     rest = [Stage(name, False, reason) for name in STAGES[len(stages) :]]
     nothing = tuple(Requirement(n, False, "not run") for n in range(1, len(TEXTS) + 1))
     return Grade((*stages, *rest), nothing, isolation, source)
-
-
-def _play(
-    source: str, minimum: str, tell: Tell, stop: threading.Event | None
-) -> tuple[list[GameRecord], Isolation]:
-    """Play by every plan, two at a time; the first alone, since a broken game need not go on.
-
-    A run for which the budget leaves no time is left out: it says nothing of the game.
-    """
-    until = time.monotonic() + BUDGET
-    first, outcome = _play_once(source, PLANS[0], minimum, BUDGET, stop)
-    records = [first]
-    if not first.ticks or first.ended in ("stuck", "killed"):
-        return records, outcome.isolation
-    tell(f"Seed {PLANS[0].seed} played ({outcome.seconds:.1f} s); {len(PLANS) - 1} more ...")
-
-    def play(plan: Plan) -> GameRecord | None:
-        left = until - time.monotonic()
-        if left < 2 or (stop and stop.is_set()):
-            return None
-        record, outcome = _play_once(source, plan, minimum, left, stop)
-        return None if record.ended == "killed" and outcome.seconds >= left else record
-
-    with ThreadPoolExecutor(2) as pool:
-        records += [record for record in pool.map(play, PLANS[1:]) if record]
-    return records, outcome.isolation
-
-
-def _play_once(
-    source: str, plan: Plan, minimum: str, seconds: float, stop: threading.Event | None
-) -> tuple[GameRecord, Outcome]:
-    outcome = run_python(
-        {"main.py": _START, "game.py": source, "lab.zip": _pack()},
-        "main.py",
-        args=[json.dumps(asdict(plan)), str(seconds - 1)],
-        limits=replace(LIMITS, seconds=seconds),
-        environment=_ENVIRONMENT,
-        minimum=minimum,
-        stop=stop,
-    )
-    record = outcome.files.get("record.json")
-    if record is None:
-        return GameRecord(plan, "killed", outcome.reason), outcome
-    pictures = {
-        name.removesuffix(".png"): data
-        for name, data in outcome.files.items()
-        if name.endswith(".png")
-    }
-    try:
-        return read_record(record, plan, pictures), outcome
-    except ValueError as error:
-        return GameRecord(plan, "killed", str(error)), outcome
-
-
-def _pack() -> bytes:
-    """The player and what it needs, as the package that the game's process imports."""
-    here, packed = Path(__file__).parent, BytesIO()
-    with zipfile.ZipFile(packed, "w") as file:
-        file.writestr("qwqlab/__init__.py", "")
-        for name in _SHIPPED:
-            file.writestr(f"qwqlab/{name}", (here / name).read_text(encoding="utf-8"))
-    return packed.getvalue()
 
 
 def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:

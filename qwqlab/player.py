@@ -84,7 +84,7 @@ class Player:
                 "detail": detail,
                 "phase": self._phase,
                 "size": self._watch.size,
-                "asked": self._watch.asked,
+                "asked": self._watch.keyboard.asked,
                 "passed": self._pilot.passed,
                 "ticks": self._n_ticks,
                 "pictures": self._pictures,
@@ -117,7 +117,7 @@ class Player:
         self._pilot.see(self._watch.picture(), self._watch.size)
         self._log.append(self._describe_tick())
         for key in self._up:
-            self._watch.release(key)
+            self._watch.keyboard.release(key)
         self._up.clear()
         if self._n_ticks > MOST_TICKS or next(self._script, "over") == "over":
             self._finish("script", "the plan was played to its end")
@@ -140,10 +140,10 @@ class Player:
 
     def _press(self, name: str) -> None:
         key, text = KEYS[name]
-        if key in self._watch.held or self._n_ticks - self._pressed_at < 2:
+        if key in self._watch.keyboard.held or self._n_ticks - self._pressed_at < 2:
             return  # a key that stays down is no second press
         self._pressed_at = self._n_ticks
-        self._watch.press(key, text)
+        self._watch.keyboard.press(key, text)
         self._up.append(key)
         self._log[-1]["key"] = name
 

@@ -129,7 +129,7 @@ def _find_land(shapes: Sequence[Mark], width: int, height: int, behind: Mark | N
     low = [m for m in shapes if m.y >= 0.5 * height and m.bottom >= height - 3 and m.h >= 4]
     whole = [m for m in low if m.x <= 2 and m.right >= width - 2]
     if whole:
-        return min(whole, key=lambda m: (m.y, -m.h)) if len(whole) > 1 else whole[0]
+        return min(whole, key=lambda m: (m.y, -m.h))
     for first in low:
         tiles = [m for m in low if abs(m.y - first.y) < 2]
         covered = sum(min(m.right, width) - max(m.x, 0) for m in tiles)

@@ -15,6 +15,7 @@ import pygame.gfxdraw
 import pygame.sysfont
 
 from .extents import bound, find_outline, look_at, place
+from .keyboard import Keyboard
 from .scene import Mark
 from .virtual_time import FRAME, VirtualTime
 
@@ -30,19 +31,16 @@ class Watch:
         self.time = VirtualTime()
         self.time.replace_clocks()
         self.screen: pygame.Surface | None = None
-        self.asked = 0  # how often the game asked for events
-        self.held: set[int] = set()  # the keys that are down
         self._on_tick = on_tick
         self._picture: list[Mark] = []
         # What was drawn on each surface large enough to be the window or a canvas behind it.
         self._drawn: WeakKeyDictionary[pygame.Surface, list[Mark]] = WeakKeyDictionary()
-        self._asked_since_flip = 0
         self._last_flip = -1.0
         self._texts: WeakKeyDictionary[pygame.Surface, str] = WeakKeyDictionary()
         self._patch_screen()
         self._patch_drawing()
         self._patch_text()
-        self._patch_events()
+        self.keyboard = Keyboard(self.time, self._on_tick)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,14 +57,10 @@ class Watch:
             self._drawn[self.screen].clear()
         whole = any(m.solid and m.kind != "text" and m.area >= 0.5 * width * height for m in fresh)
         self._picture = (fresh if whole else self._picture + fresh)[-MOST_MARKS:]
-        self._asked_since_flip = 0
+        self.keyboard.begin_picture()
         if self.time.now == self._last_flip:  # no clock limits the game's speed
             self.time.pass_(FRAME)
         self._last_flip = self.time.now
-        self._on_tick()
-
-    def _idle(self) -> None:
-        self.time.pass_(FRAME)
         self._on_tick()
 
     def _patch_screen(self) -> None:
@@ -117,10 +111,8 @@ class Watch:
         pygame.display.flip = pygame.display.update = watch._show
 
     def _patch_drawing(self) -> None:
-        for name in ("rect", "circle", "ellipse", "polygon", "line", "aaline", "lines", "aalines"):
-            self._wrap(pygame.draw, name, color_at=1)
-        for name in ("aacircle",):
-            if hasattr(pygame.draw, name):
+        for name in "rect circle aacircle ellipse polygon line aaline lines aalines".split():
+            if hasattr(pygame.draw, name):  # aacircle is not in every pygame
                 self._wrap(pygame.draw, name, color_at=1)
         for name in ("box", "filled_circle", "filled_ellipse", "filled_polygon", "filled_trigon"):
             self._wrap(pygame.gfxdraw, name, color_at=-1)
@@ -133,7 +125,6 @@ class Watch:
         def drawn(surface: Any, *args: Any, **named: Any) -> Any:
             box = draw(surface, *args, **named)
             if isinstance(surface, pygame.Surface):
-                everything = (*args, *named.values())
                 color = named.get("color", args[color_at - (color_at > 0)] if args else 0)
                 area = bound(name, module, args, named, box)
                 width = named.get("width", find_outline(name, args))
@@ -141,8 +132,7 @@ class Watch:
                 corners = len(points) if kind == "polygon" and name == "polygon" else 3
                 detail = str(corners) if kind == "polygon" else ""
                 solid = not (kind in ("rect", "circle", "polygon") and 0 < width < 6)
-                if everything:
-                    self._note(surface, kind, color, area, detail, solid)
+                self._note(surface, kind, color, area, detail, solid)
             return box
 
         setattr(module, name, drawn)
@@ -217,60 +207,3 @@ class Watch:
         pygame.font.SysFont = pygame.sysfont.SysFont = make_font  # type: ignore[assignment]
         pygame.font.match_font = lambda *_, **__: None
         pygame.font.get_fonts = list
-
-    def _patch_events(self) -> None:
-        get, poll, peek, wait = (
-            getattr(pygame.event, name) for name in ("get", "poll", "peek", "wait")
-        )
-        del wait
-
-        def asking(function: Any) -> Any:
-            def ask(*args: Any, **named: Any) -> Any:
-                self.asked += 1
-                self._asked_since_flip += 1
-                if self._asked_since_flip > 1:  # a loop that waits and draws nothing
-                    self._idle()
-                return function(*args, **named)
-
-            return ask
-
-        def await_event(timeout: int = 0) -> Any:
-            self.asked += 1
-            until = self.time.now + timeout / 1000 if timeout else float("inf")
-            while not (event := poll()) and self.time.now < until:
-                self._idle()
-            return event
-
-        pygame.event.get, pygame.event.poll = asking(get), asking(poll)
-        pygame.event.peek, pygame.event.wait = asking(peek), await_event
-        pygame.key.get_pressed = lambda: Held(self.held)  # type: ignore[assignment, return-value]
-
-    def press(self, key: int, text: str) -> None:
-        """Put a key down."""
-        self.held.add(key)
-        values = {"key": key, "mod": 0, "unicode": text, "scancode": 0}
-        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, values))
-        if text.isprintable() and text:
-            pygame.event.post(pygame.event.Event(pygame.TEXTINPUT, {"text": text}))
-
-    def release(self, key: int) -> None:
-        """Let it up again."""
-        self.held.discard(key)
-        values = {"key": key, "mod": 0, "unicode": "", "scancode": 0}
-        pygame.event.post(pygame.event.Event(pygame.KEYUP, values))
-
-
-class Held:
-    """What pygame.key.get_pressed gives: whether a key is down, by its constant."""
-
-    def __init__(self, keys: set[int]) -> None:
-        self._keys = frozenset(keys)
-
-    def __getitem__(self, key: int) -> bool:
-        return key in self._keys
-
-    def __len__(self) -> int:
-        return 512
-
-    def __iter__(self) -> Any:
-        return (key in self._keys for key in range(512))
