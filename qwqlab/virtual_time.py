@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -68,6 +69,27 @@ class VirtualTime:
             virtual.pass_(milliseconds / 1000)
             return int(milliseconds)
 
+        class Loop(asyncio.BaseEventLoop):
+            """asyncio's loop, which waits for this time and, in a sandbox, for nothing else."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self._selector = self
+
+            def select(self, timeout: float | None) -> list[Any]:
+                virtual.pass_(timeout or 0)
+                return []
+
+            def _process_events(self, events: list[Any]) -> None:
+                pass
+
+            def _write_to_self(self) -> None:
+                pass
+
+        class Policy(asyncio.DefaultEventLoopPolicy):
+            _loop_factory = Loop
+
+        asyncio.set_event_loop_policy(Policy())
         began = time.time()
         pygame.time.Clock = Clock  # type: ignore[misc, assignment]
         pygame.time.get_ticks = lambda: int(1000 * virtual.now)

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import pygame
+import pygame.freetype
 import pygame.gfxdraw
 import pygame.sysfont
 
@@ -20,7 +21,7 @@ from .scene import Mark
 from .virtual_time import FRAME, VirtualTime
 
 MOST_MARKS = 3000
-SMALLEST_CANVAS = 120  # pixels a side; smaller surfaces are sprites
+SMALLEST_CANVAS = 120  # pixels of the longer side; smaller surfaces are sprites
 
 
 class Watch:
@@ -157,7 +158,7 @@ class Watch:
 
     def _add(self, surface: pygame.Surface, marks: list[Mark]) -> None:
         width, height = surface.get_size()
-        if width < SMALLEST_CANVAS or height < SMALLEST_CANVAS:
+        if max(width, height) < SMALLEST_CANVAS:
             return
         drawn = self._drawn.setdefault(surface, [])
         if surface is not self.screen and marks[0].solid:
@@ -173,18 +174,20 @@ class Watch:
         if text is not None:
             self._note(surface, "text", "white", area, text)
             return
+        marks = self._drawn.get(source)
         look = look_at(source)
-        if look is not None:
+        # A narrow one with two pipes and the gap between them is what was drawn on it.
+        if look is not None and not (marks and min(source.get_size()) < SMALLEST_CANVAS):
             filled, lopsided, color, box = look
             size = surface.get_size()
             solid = filled > 95 or area.w * area.h < 0.2 * size[0] * size[1]
             box = box.move(area.topleft)
             self._note(surface, "image", color, box, f"{filled} {lopsided}", solid)
-        if marks := self._drawn.get(source):
+        if marks:
             self._add(surface, [place(mark, area.x, area.y) for mark in marks])
 
     def _patch_text(self) -> None:
-        texts = self._texts
+        watch, texts = self, self._texts
 
         class Font(pygame.font.Font):
             """A font that remembers what it wrote."""
@@ -193,6 +196,19 @@ class Watch:
                 surface = super().render(text, *args, **named)
                 texts[surface] = str(text)
                 return surface
+
+        class FreeFont(pygame.freetype.Font):
+            """The same of pygame.freetype."""
+
+            def render(self, text: Any, *args: Any, **named: Any) -> Any:
+                surface, rect = super().render(text, *args, **named)
+                texts[surface] = str(text)
+                return surface, rect
+
+            def render_to(self, surf: Any, dest: Any, text: Any, *args: Any, **named: Any) -> Any:
+                rect = super().render_to(surf, dest, text, *args, **named)
+                watch._note(surf, "text", "white", rect, str(text))
+                return rect
 
         def make_font(
             name: Any = None, size: int = 20, bold: bool = False, italic: bool = False, *_: Any
@@ -203,7 +219,9 @@ class Watch:
             return font
 
         pygame.font.Font = Font  # type: ignore[misc]
+        pygame.freetype.Font = FreeFont  # type: ignore[misc]
         # Looking for the system's fonts starts a program, and they differ from machine to machine.
         pygame.font.SysFont = pygame.sysfont.SysFont = make_font  # type: ignore[assignment]
+        pygame.freetype.SysFont = lambda name=None, size=20, *_, **__: FreeFont(None, size)
         pygame.font.match_font = lambda *_, **__: None
         pygame.font.get_fonts = list

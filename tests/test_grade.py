@@ -47,6 +47,44 @@ def test_a_specimen_fails_as_its_name_says_and_nowhere_else(name):
     assert all(each.evidence for each in graded.requirements)
 
 
+# The complete game, written in other ways that models write it.
+OTHER_WAYS = {
+    "asyncio": {
+        "import random\n": "import asyncio\nimport random\n",
+        "    def run(self):": "    async def run(self):",
+        "self.clock.tick(60)": "await asyncio.sleep(1 / 60)",
+        "Game().run()": "asyncio.run(Game().run())",
+    },
+    "freetype": {
+        "import pygame\n": "import pygame\nimport pygame.freetype\n",
+        "pygame.font.Font(None, 32)": "pygame.freetype.SysFont('Arial', 24)",
+        "image = self.font.render(text, True, (20, 20, 20))": (
+            "image, _ = self.font.render(text, (20, 20, 20))"
+        ),
+    },
+    "a pair of pipes as one image": {
+        """            for wall in self.walls(pipe):
+                pygame.draw.rect(self.screen, pipe["color"], wall)
+""": """            image = pygame.Surface((PIPE_WIDTH, FLOOR), pygame.SRCALPHA)
+            for wall in self.walls(pipe):
+                pygame.draw.rect(image, pipe["color"], wall.move(-pipe["x"], 0))
+            self.screen.blit(image, (pipe["x"], 0))
+"""
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER_WAYS)
+def test_the_complete_game_passes_however_it_is_written(name):
+    source = COMPLETE
+    for old, new in OTHER_WAYS[name].items():
+        assert old in source
+        source = source.replace(old, new)
+    graded = grade_text(source, is_program=True)
+    assert graded.verdict == "pass", graded.describe()
+
+
 def test_every_specimen_is_expected_and_every_requirement_is_missed_by_one():
     assert {path.name for path in SPECIMENS.glob("*.py")} == set(EXPECTED)
     missed = {number for each in EXPECTED.values() for number in each["requirements"]}

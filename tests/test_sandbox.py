@@ -779,6 +779,8 @@ def test_below_the_minimum_no_line_is_run(run: Run, outside: Path) -> None:
 
 
 def test_ctrl_c_in_the_lab_ends_the_program(run: Run) -> None:
+    # A shell that runs this in the background has it ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     begun = time.monotonic()
@@ -786,6 +788,7 @@ def test_ctrl_c_in_the_lab_ends_the_program(run: Run) -> None:
         run("import time\ntime.sleep(60)")
     assert time.monotonic() - begun < 20
     timer.join()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
@@ -796,7 +799,7 @@ def test_the_program_ends_where_the_lab_is_killed(tmp_path: Path) -> None:
             sys.executable,
             "-c",
             "from qwqlab import sandbox, watch\n"
-            "watch.START = watch.GRACE = 1.0\n"
+            "watch.START, watch.GRACE = 10.0, 1.0\n"
             "sandbox.run_python({'a.py': 'import time; time.sleep(300)'}, 'a.py',"
             f" environment={{{MARK!r}: {mark!r}}}, limits=sandbox.Limits(seconds=3))",
         ],
