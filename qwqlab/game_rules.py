@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from .colors import Color, is_brown_or_yellow, is_dark, is_light, is_light_blue, is_pipe_color
 from .game_record import GameRecord, Tick
-from .game_texts import find_best, find_growing, is_inside, is_top_right, make_pattern
+from .game_texts import find_best, find_growing, find_score, is_inside, is_top_right, make_pattern
 from .scene import Mark, name_shape
 
 SHAPES = ("circle", "square", "triangle")
@@ -194,6 +194,11 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
         first, second = find_best(tick), find_best(later) if later else None
         if first and second and second[1] < first[1]:
             problems.append(f"the best score falls from {first[1]} to {second[1]} in a new round")
+            break
+    for record, tick in ends:
+        found, score = find_best(tick), find_score([*record.in_phase("play")])
+        if found and score is not None and found[1] < score:
+            problems.append(f"the best score shown is {found[1]}, and the score was {score}")
             break
     outside = [text for r, tick in ends for text in tick.texts if not is_inside(text, r.size)]
     if outside:

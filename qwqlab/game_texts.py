@@ -24,6 +24,12 @@ def find_growing(ticks: Sequence[Tick]) -> Iterable[tuple[Mark, int]]:
             yield text, earlier
 
 
+def find_score(ticks: Sequence[Tick]) -> int | None:
+    """The number that grew in these pictures, as the last of them shows it; None if none did."""
+    grown = [_last_number(text) for text, _ in find_growing(ticks)] if ticks else []
+    return min((number for number in grown if number is not None), default=None)
+
+
 def make_pattern(text: Mark) -> str:
     return _NUMBER.sub("#", text.detail)
 
