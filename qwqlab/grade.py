@@ -8,6 +8,7 @@ shown with them. The program runs in the sandbox alone; this process only reads 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from .sandbox import probe
 STAGES = ("extract", "parse", "names", "imports", "run")
 FRAMES = ("start", "play", "over", "again", "over again")
 MOST_BYTES = 20_000_000
+BUDGET = 50.0  # seconds for all of it, so that any input is done within a minute
 
 
 def _say_nothing(_: str) -> None:
@@ -134,6 +136,7 @@ def grade_text(
     step; setting `stop` ends the runs, and what was seen until then is judged. Never raises for
     what the text holds. SandboxError where the level cannot be reached.
     """
+    until = time.monotonic() + BUDGET
     extracted = extract_program(text, is_program)
     source = extracted.program
     stages = [Stage("extract", extracted.ok, extracted.detail)]
@@ -156,7 +159,7 @@ def grade_text(
     if any("there is no module" in each or "not imported" in each for each in missing):
         return _stop(stages, isolation, source)
     tell("Playing the game in the sandbox ...")
-    records, outcome = play(source, minimum, tell, stop)
+    records, outcome = play(source, minimum, tell, stop, until)
     stages.append(Stage("run", *_judge_run(records)))
     frames = _pick_frames(records)
     return Grade(tuple(stages), tuple(judge(records)), outcome, source, frames)

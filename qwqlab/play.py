@@ -16,10 +16,9 @@ from .game_record import GameRecord, Plan, read_record
 from .isolation import Isolation, Limits
 from .sandbox import Outcome, run_python
 
-# Seconds in all, so that any input is done within a minute. One run may take all that is left: what
-# is held short is its processor time, which a busy machine leaves as it is.
-BUDGET = 50.0
-LIMITS = Limits(seconds=BUDGET, cpu_seconds=18)
+# One run may take all the time that is left: what is held short is its processor time, which is the
+# same on a busy machine.
+LIMITS = Limits(cpu_seconds=18)
 # Four runs that are lost and quit, each with another key, and six looks at other luck.
 PLANS = (
     Plan(1, key="q", when="over"),
@@ -49,14 +48,14 @@ Tell = Callable[[str], None]
 
 
 def play(
-    source: str, minimum: str, tell: Tell, stop: threading.Event | None
+    source: str, minimum: str, tell: Tell, stop: threading.Event | None, until: float
 ) -> tuple[list[GameRecord], Isolation]:
     """Play by every plan, two at a time; the first alone, since a broken game need not go on.
 
-    A run for which the budget leaves no time is left out: it says nothing of the game.
+    until: when time.monotonic() says that, all is over. A run for which there is no time left is
+    left out: it says nothing of the game.
     """
-    until = time.monotonic() + BUDGET
-    first, outcome = _play_once(source, PLANS[0], minimum, BUDGET, stop)
+    first, outcome = _play_once(source, PLANS[0], minimum, until - time.monotonic(), stop)
     records = [first]
     if not first.ticks or first.ended in ("stuck", "killed"):
         return records, outcome.isolation
