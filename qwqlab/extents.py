@@ -72,7 +72,12 @@ def look_at(
         lopsided = round(100 * max(abs(x - box.centerx) / box.w, abs(y - box.centery) / box.h))
     if (surface.get_alpha() or 255) < 250:
         filled = min(filled, 50)
-    r, g, b, *_ = pygame.transform.average_color(surface, box, see_through)
+    whole: pygame.Surface = surface
+    if surface.get_colorkey() is not None:
+        # What the key hides counts as transparent. `pygame.Surface` notes what is drawn on it.
+        whole = pygame.surface.Surface(surface.get_size(), pygame.SRCALPHA)
+        whole.blit(surface, (0, 0))
+    r, g, b, *_ = pygame.transform.average_color(whole, box, see_through)
     return filled, lopsided, (r, g, b), box
 
 

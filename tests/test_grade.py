@@ -62,6 +62,19 @@ OTHER_WAYS = {
             "image, _ = self.font.render(text, (20, 20, 20))"
         ),
     },
+    "a bird on a colour key": {
+        "        if self.shape ==": """        target = self.screen
+        self.screen = pygame.Surface((30, 30)).convert()
+        self.screen.set_colorkey((255, 0, 255))
+        self.screen.fill((255, 0, 255))
+        place, self.bird = self.bird, pygame.Rect(0, 0, 30, 30)
+        self.draw_shape()
+        target.blit(self.screen, place)
+        self.screen, self.bird = target, place
+
+    def draw_shape(self):
+        if self.shape =="""
+    },
     "a pair of pipes as one image": {
         """            for wall in self.walls(pipe):
                 pygame.draw.rect(self.screen, pipe["color"], wall)
