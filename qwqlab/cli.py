@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_judge, paths
+from . import cli_judge, cli_quant, paths
 from .errors import QwqlabError, SettingError, StoreError
 
 
@@ -74,6 +74,7 @@ def _make_parser() -> argparse.ArgumentParser:
     export.add_argument("store", type=Path, help="the store of runs (SQLite)")
     export.add_argument("file", type=Path, help="a .csv, or a .json with every run whole")
     cli_judge.add_commands(add)
+    cli_quant.add_commands(add)
     return parser
 
 
@@ -192,8 +193,7 @@ def _check_writable(target: Path, store: Path) -> None:
     """Say before the work, not after it, that its result could not be written."""
     if target.resolve() == store.resolve():
         raise SettingError(f"{target} is the store of runs; give --json another file")
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise SettingError(f"{target} cannot be written; give --json a file in a folder of yours")
+    cli_quant.check_target(target)
 
 
 def _export(args: argparse.Namespace, _: list[str]) -> None:
