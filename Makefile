@@ -55,13 +55,13 @@ clean:
 
 $(VENV)/.qwqlab: pyproject.toml constraints.txt
 	@$(PYTHON) qwqlab/preflight.py
-	@echo "Installing Python packages into $(VENV) (2 min, 1 GB) ..."
+	@echo "Installing Python packages into $(VENV) (3 min, 2 GB) ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check "pip>=24"
-	@$(PIP_INSTALL) -e .
+	@$(PIP_INSTALL) -e ".[train]"
 	@touch $@
 
 $(VENV)/.qwqlab-dev: $(VENV)/.qwqlab
 	@echo "Installing the tools for tests and checks into $(VENV) (30 s) ..."
-	@$(PIP_INSTALL) -e ".[dev]"
+	@$(PIP_INSTALL) -e ".[train,dev]"
 	@touch $@

@@ -133,16 +133,17 @@ class BnbEncoded:
         n_in = self._state.shape[1]
         first, last = start * n_in, stop * n_in
         block = self._state.blocksize
+        # Flat: on CPUs bitsandbytes 0.50 decodes a matrix wrongly whose rows end within a block.
         state = functional.QuantState(
             absmax=self._scales[first // block : math.ceil(last / block)],
-            shape=torch.Size((stop - start, n_in)),
+            shape=torch.Size((last - first,)),
             dtype=self._state.dtype,
             blocksize=block,
             code=self._state.code,
             quant_type=self._state.quant_type,
         )
         packed = self._packed[first // 2 : math.ceil(last / 2)].unsqueeze(1)
-        return functional.dequantize_4bit(packed, state).float()
+        return functional.dequantize_4bit(packed, state).float().view(stop - start, n_in)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from .linears import Linear
 
 SLICE = 1 << 23
 """Numbers of a matrix that are held in 32 bits at a time."""
+CHUNK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class ModuleError:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values, n_bytes as "bytes_4bit"; `from_dict` is its inverse."""
         values = asdict(self)
-        return {**values, "bytes_4bit": values.pop("n_bytes")}
+        values["bytes_4bit"] = values.pop("n_bytes")
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModuleError:
@@ -145,7 +147,9 @@ def measure(
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(torch.dot(a.flatten(), b.flatten()))
+    """Their inner product: short sums in float32, and the sums summed in float64."""
+    parts = zip(a.flatten().split(CHUNK), b.flatten().split(CHUNK), strict=True)
+    return sum(float(torch.dot(*part)) for part in parts)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -7,6 +7,7 @@ memory doesn't hold is read from its folder one module at a time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -90,50 +91,47 @@ def quant_error(
     tokens = read_blocks(checkpoint, path, n_tokens) if outputs else None
     key = [checkpoint.identify(), chosen.name, None if tokens is None else tokens.tolist()]
     with Journal("quant-errors", json.dumps(key)) as journal:
-        weights, module = _open(checkpoint, outputs)
         known = {error.name: error for error in map(_read, journal.rows) if error}
+        linears = open_weights(checkpoint).linears
 
         def keep(error: ModuleError) -> None:
             journal.add(error.to_dict())
             known[error.name] = error
             if on_module:
-                on_module(len(known), len(weights.linears), error)
+                on_module(len(known), len(linears), error)
             if stop():
                 raise Stopped
 
-        try:
+        with contextlib.suppress(Stopped):
             if tokens is None:
-                for linear in weights.linears:
+                weights = open_weights(checkpoint)
+                for linear in linears:
                     if linear.name not in known:
                         keep(measure(linear, weights.read(linear), chosen))
-            elif any(linear.name not in known for linear in weights.linears):
-                run_through(module, weights, chosen, tokens, keep, known)
-        except Stopped:
-            pass
+            elif any(linear.name not in known for linear in linears):
+                run_through(*_load(checkpoint), chosen, tokens, keep, known)
     return QuantErrors(
         model=checkpoint.title,
         codec=chosen.name,
         precision=checkpoint.precision,
         n_tokens=0 if tokens is None else tokens.numel(),
-        modules=tuple(known[each.name] for each in weights.linears if each.name in known),
-        whole=len(known) == len(weights.linears),
+        modules=tuple(known[each.name] for each in linears if each.name in known),
+        whole=len(known) == len(linears),
         theory=theory.bounds(chosen.name),
         seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_memory(),
     )
 
 
-def _open(checkpoint: Checkpoint, outputs: bool) -> tuple[Weights, Any]:
-    """The weights, and the model to run them in: loaded where memory holds it twice over."""
-    if not outputs:
-        return open_weights(checkpoint), None
+def _load(checkpoint: Checkpoint) -> tuple[Any, Weights]:
+    """The model to run and its weights: in memory where it holds them twice over, or streamed."""
     if 2 * checkpoint.n_bytes < free_memory():
         model = checkpoint.load()
-        return LoadedWeights(model), model
+        return model, LoadedWeights(model)
     if not checkpoint.is_folder:
         check_room(2 * checkpoint.n_bytes, f"Unpacking {checkpoint.title}")
     weights = FolderWeights(checkpoint)
-    return weights, stream(weights)
+    return stream(weights), weights
 
 
 def _read(row: dict[str, Any]) -> ModuleError | None:

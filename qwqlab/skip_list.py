@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import Checkpoint, free_memory, list_linears
-from .codecs import BnbCodec
+from .codecs import BnbCodec, import_bitsandbytes
 from .errors import SettingError
 from .linears import HEAD, Linear, to_gguf
 from .shapes import Shapes, bits_per_weight
@@ -116,18 +116,23 @@ def tensor_types(keep: Iterable[str], linears: Sequence[Linear], tied: bool) -> 
     return [word for pattern in patterns for word in ("--tensor-type", pattern)]
 
 
-def load_quantised(checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec) -> Any:
+def load_quantised(
+    checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16"
+) -> Any:
     """The model with its linear modules in 4 bits but for a skip list, as bitsandbytes holds it.
 
-    On some CPUs (AVX512-BF16) the first forward pass in eval mode repacks these weights in place,
-    and then neither their values nor gradients through them are right. That is switched off here.
+    dtype: of all else, and of the products. On some CPUs (AVX512-BF16) the first forward pass in
+    eval mode repacks the 4-bit weights in place, and then neither their values nor gradients
+    through them are right. That is switched off here.
     """
     import torch
     import transformers
 
+    import_bitsandbytes()
     options: Any = transformers.BitsAndBytesConfig
-    config = options(**bnb_options(skip, codec))
-    return stop_repacking(checkpoint.load(quantization_config=config, dtype=torch.bfloat16))
+    config = options(**{**bnb_options(skip, codec), "bnb_4bit_compute_dtype": dtype})
+    loaded = checkpoint.load(quantization_config=config, dtype=getattr(torch, dtype))
+    return stop_repacking(loaded)
 
 
 def stop_repacking(model: Any) -> Any:

@@ -108,7 +108,7 @@ def test_conda_gets_the_versions_that_pip_gets() -> None:
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert python in PYTHONS
     assert "-c constraints.txt" in pip
-    assert "-e .[dev]" in pip
+    assert "-e .[train,dev]" in pip
     for system in SYSTEMS:
         pins = read_pins(python, system)
         named = [line.split()[0] for line in pip if not line.startswith("-")]

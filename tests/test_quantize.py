@@ -1,0 +1,248 @@
+"""The errors of every module: against direct arithmetic, streamed, stopped, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes.functional as bnb
+import pytest
+import tiny_llama
+import torch
+
+from qwqlab import one_pass, quantize
+from qwqlab.checkpoint import Checkpoint
+from qwqlab.codecs import find_codec
+from qwqlab.errors import FetchError, ModelFileError, QwqlabError, SettingError
+from qwqlab.linears import HEAD
+from qwqlab.module_error import ModuleError
+from qwqlab.quantize import quant_error
+from qwqlab.text_blocks import read_blocks
+from qwqlab.weights import FolderWeights, GgufWeights, LoadedWeights, open_weights
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny untied model in several shards."""
+    return tiny_llama.make(tmp_path_factory.mktemp("tiny"), shard="30MB")
+
+
+@pytest.fixture(autouse=True)
+def empty_journal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is known from an earlier run."""
+    kept = tmp_path / "models"
+    kept.mkdir()
+    monkeypatch.setattr("qwqlab.journal.paths.models_dir", lambda: kept)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A text of some 300 tokens."""
+    path = tmp_path / "text.txt"
+    path.write_text("Write a Python function that reverses a string, and say why. " * 24)
+    return path
+
+
+def run(folder: Path, tokens: torch.Tensor, codec: str = "nf4") -> dict[str, ModuleError]:
+    model = Checkpoint(folder).load()
+    found: list[ModuleError] = []
+    one_pass.run_through(model, LoadedWeights(model), find_codec(codec), tokens, found.append)
+    return {error.name: error for error in found}
+
+
+def test_every_module_is_what_direct_arithmetic_gives(folder: Path):
+    tokens = torch.arange(240).view(2, 120)
+    errors = run(folder, tokens)
+    model = Checkpoint(folder).load()
+    inputs: dict[str, torch.Tensor] = {}
+    for name in errors:
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _m, x, name=name: inputs.update({name: x[0].flatten(0, 1)})
+        )
+    with torch.no_grad():
+        model(tokens)
+    assert len(errors) == 15
+    for name, error in errors.items():
+        weight = model.get_submodule(name).weight.detach().double()
+        packed, state = bnb.quantize_4bit(weight.float(), quant_type="nf4")
+        decoded = bnb.dequantize_4bit(packed, state).double()
+        lost = (weight - decoded).square().sum() / weight.square().sum()
+        assert error.weight_rel_mse == pytest.approx(float(lost), abs=1e-6)
+        x = inputs[name].double()
+        outputs = (x @ (weight - decoded).T).square().sum() / (x @ weight.T).square().sum()
+        assert error.output_rel_mse == pytest.approx(float(outputs), rel=1e-4)
+        cosine = torch.cosine_similarity(weight.flatten(), decoded.flatten(), 0)
+        assert error.cosine == pytest.approx(float(cosine), abs=1e-6)
+        centred = weight - weight.mean()
+        kurtosis = centred.pow(4).mean() / centred.square().mean().square()
+        assert error.kurtosis == pytest.approx(float(kurtosis), rel=1e-4)
+        largest = weight.abs().max() / weight.square().mean().sqrt()
+        assert error.outlier_ratio == pytest.approx(float(largest), rel=1e-4)
+        assert error.bytes_16bit == 2 * weight.numel()
+        assert error.n_bytes == packed.numel() + 4 * weight.numel() // 64
+
+
+def test_the_model_is_as_it_was_after_a_pass(folder: Path):
+    model = Checkpoint(folder).load()
+    tokens = torch.arange(64).view(1, 64)
+    with torch.no_grad():
+        before = model(tokens).logits
+    weights = LoadedWeights(model)
+    one_pass.run_through(model, weights, find_codec("nf4"), tokens, lambda _error: None)
+    with torch.no_grad():
+        assert torch.equal(model(tokens).logits, before)
+
+    def interrupt(_error: ModuleError) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one_pass.run_through(model, weights, find_codec("nf4"), tokens, interrupt)
+    with torch.no_grad():
+        assert torch.equal(model(tokens).logits, before)
+
+
+def test_a_streamed_model_gives_what_a_loaded_one_gives(folder: Path):
+    tokens = torch.arange(200).view(2, 100)
+    loaded = run(folder, tokens)
+    weights = FolderWeights(Checkpoint(folder))
+    found: list[ModuleError] = []
+    model = one_pass.stream(weights)
+    one_pass.run_through(model, weights, find_codec("nf4"), tokens, found.append)
+    assert {error.name for error in found} == set(loaded)
+    for error in found:
+        same = loaded[error.name]
+        assert error.weight_rel_mse == same.weight_rel_mse
+        assert error.output_rel_mse == pytest.approx(same.output_rel_mse, rel=1e-4)
+    assert all(
+        parameter.is_meta
+        for name, parameter in model.named_parameters()
+        if name.endswith("proj.weight") or name.startswith(HEAD)
+    )
+
+
+def test_a_model_larger_than_memory_is_streamed(
+    folder: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = quant_error(folder, "nf4-dq", text)
+    monkeypatch.setattr(quantize, "free_memory", lambda: 1000)
+    monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("it was loaded whole"))
+    streamed = quant_error(folder, "nf4-dq-b128", text)
+    assert whole.whole and streamed.whole
+    assert [e.name for e in whole.modules] == [e.name for e in streamed.modules]
+
+
+def test_a_pass_that_was_stopped_goes_on(folder: Path, text: Path):
+    seen: list[str] = []
+    first = quant_error(
+        folder,
+        text=text,
+        on_module=lambda _d, _n, e: seen.append(e.name),
+        stop=lambda: len(seen) == 4,
+    )
+    assert not first.whole and len(first.modules) == 4
+    again = quant_error(folder, text=text, on_module=lambda _d, _n, e: seen.append(e.name))
+    assert again.whole and len(seen) == len(set(seen)) == 15
+    third = quant_error(folder, text=text, on_module=lambda _d, _n, e: seen.append(e.name))
+    assert len(seen) == 15 and third.modules == again.modules
+    fresh = run(folder, read_blocks(Checkpoint(folder), text, 2048))
+    assert {e.name: e for e in again.modules} == fresh
+
+
+def test_a_line_cut_short_is_measured_again(folder: Path, text: Path, tmp_path: Path):
+    whole = quant_error(folder, text=text)
+    (path,) = (tmp_path / "models").rglob("*.jsonl")
+    path.write_text(path.read_text()[:-200] + "\x00\n[1]\n7\n" + "[" * 100_000)
+    again = quant_error(folder, text=text)
+    assert again.whole and again.modules == whole.modules
+
+
+def test_another_text_or_model_is_another_result(folder: Path, text: Path, tmp_path: Path):
+    first = quant_error(folder, text=text)
+    other = tmp_path / "other.txt"
+    other.write_text("Nothing of the kind stands here, 1 2 3 4 5. " * 30)
+    assert quant_error(folder, text=other).modules[0] != first.modules[0]
+    changed = tiny_llama.make(tmp_path / "changed", intermediate_size=256)
+    assert quant_error(changed, text=text).modules[4].n_out == 256
+
+
+def test_weights_alone_need_no_text_and_no_model(folder: Path, model_path: Path):
+    found = quant_error(folder, outputs=False)
+    assert found.whole and found.n_tokens == 0
+    assert all(error.output_rel_mse is None for error in found.modules)
+    unpacked = open_weights(Checkpoint(model_path))
+    assert isinstance(unpacked, GgufWeights)
+    assert len(unpacked.linears) == 211  # the head is the embedding's
+
+
+def test_a_tied_head_is_a_module_too(tmp_path: Path):
+    tied = tiny_llama.make(tmp_path / "tied", tie_word_embeddings=True)
+    errors = run(tied, torch.arange(40).view(1, 40))
+    assert HEAD in errors and len(errors) == 15
+    weights = FolderWeights(Checkpoint(tied))
+    head = next(linear for linear in weights.linears if linear.name == HEAD)
+    assert torch.equal(weights.read(head), weights.tensor("model.embed_tokens.weight"))
+
+
+def test_results_go_through_json(folder: Path, text: Path):
+    found = quant_error(folder, text=text)
+    values = json.loads(json.dumps(found.to_dict()))
+    assert tuple(map(ModuleError.from_dict, values["modules"])) == found.modules
+    assert {"shannon_4bit", "lloyd_max_16", "nf4_gaussian"} <= set(values["theory"])
+    assert values["peak_rss_bytes"] > 10**8 and values["seconds"] > 0
+
+
+def write_index(folder: Path, files: dict[str, Any]) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "config.json").unlink(),
+        lambda folder: (folder / "config.json").write_text("{"),
+        lambda folder: (folder / "config.json").write_text('{"model_type": "nonsense"}'),
+        lambda folder: (folder / "config.json").write_text(
+            (folder / "config.json").read_text().replace('layers": 2', 'layers": 200000000')
+        ),
+        lambda folder: (folder / "model.safetensors").unlink(),
+        lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 1000),
+        lambda folder: (folder / "model.safetensors").write_bytes(
+            (folder / "model.safetensors").read_bytes()[:-1000]
+        ),
+        lambda folder: write_index(folder, {"lm_head.weight": "../../etc/passwd"}),
+        lambda folder: write_index(folder, {"lm_head.weight": "absent.safetensors"}),
+        lambda folder: (folder / "model.safetensors.index.json").write_text("[1]"),
+    ],
+)
+def test_a_spoilt_folder_is_refused_in_a_sentence(tmp_path: Path, spoil: Any):
+    folder = tiny_llama.make(tmp_path / "model", vocab_size=1000)
+    spoil(folder)
+    with pytest.raises(ModelFileError) as caught:
+        quant_error(folder, outputs=False)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_numbers_that_are_not_finite_are_named(tmp_path: Path):
+    model = Checkpoint(tiny_llama.make(tmp_path / "model", vocab_size=1000)).load()
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = math.nan
+    model.save_pretrained(tmp_path / "spoilt")
+    with pytest.raises(ModelFileError, match=r"layers\.1\.mlp\.up_proj"):
+        quant_error(tmp_path / "spoilt", outputs=False)
+
+
+def test_what_cannot_be_used_is_refused(folder: Path, tmp_path: Path, text: Path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "latin.txt").write_bytes(b"\xe9" * 5000)
+    refused: list[tuple[type[QwqlabError], dict[str, Any]]] = [
+        (FetchError, {"model": tmp_path / "absent.gguf"}),
+        (SettingError, {"model": folder, "codec": "nf5"}),
+        (SettingError, {"model": folder, "text": tmp_path / "empty.txt"}),
+        (SettingError, {"model": folder, "text": tmp_path / "latin.txt"}),
+        (SettingError, {"model": folder, "text": tmp_path / "absent.txt"}),
+        (SettingError, {"model": folder, "text": text, "n_tokens": 0}),
+    ]
+    for error, args in refused:
+        with pytest.raises(error):
+            quant_error(**args)
