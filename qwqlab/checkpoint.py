@@ -167,7 +167,9 @@ def build_skeleton(config: Any, path: Path) -> Any:
     with reading("a language model", path) as transformers:
         auto = transformers.AutoModelForCausalLM
         with init_empty_weights(include_buffers=False):
-            return auto.from_config(config, trust_remote_code=False).eval()
+            model = auto.from_config(config, trust_remote_code=False).eval()
+        model.tie_weights()  # or a head that shares the embedding would count twice
+    return model
 
 
 def _unpack(path: Path, target: Path) -> None:

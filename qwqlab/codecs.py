@@ -22,6 +22,8 @@ from . import ggml
 from .errors import SettingError
 
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+SLICE = 1 << 20
+"""Numbers of a matrix that are worked on at a time, so that a large one is held once."""
 FOUR_BIT = ("nf4", "nf4-dq", "fp4", "fp4-dq")
 
 
@@ -104,46 +106,63 @@ class BnbCodec:
         return self.block // math.gcd(n_in, self.block)
 
     def encode(self, weight: torch.Tensor) -> BnbEncoded:
-        packed, state = import_bitsandbytes().quantize_4bit(
-            weight.contiguous(),
-            blocksize=self.block,
-            compress_statistics=self.double,
-            quant_type=self.quant_type,
-        )
-        return BnbEncoded(self.name, packed, state)
+        """A slice of rows at a time: bitsandbytes works on several copies of what it is given."""
+        functional = import_bitsandbytes()
+        n_out, n_in = weight.shape
+        step = self.step(n_in)
+        n_rows = max(1, SLICE // (n_in * step)) * step
+        # Made before the slices: kept parts among freed ones would keep the heap from shrinking.
+        packed = torch.empty(math.ceil(weight.numel() / 2), dtype=torch.uint8)
+        scales = torch.empty(math.ceil(weight.numel() / self.block))
+        for start in range(0, n_out, n_rows):
+            rows = weight[start : start + n_rows].contiguous()
+            part, state = functional.quantize_4bit(
+                rows, blocksize=self.block, quant_type=self.quant_type
+            )
+            first = start * n_in
+            packed[first // 2 : first // 2 + part.numel()] = part.flatten()
+            scales[first // self.block : first // self.block + state.absmax.numel()] = state.absmax
+        return BnbEncoded(self, weight, packed, scales)
 
 
 class BnbEncoded:
-    """A matrix that bitsandbytes packed."""
+    """A matrix that bitsandbytes packed.
 
-    def __init__(self, name: str, packed: torch.Tensor, state: Any) -> None:
-        self.type = name
-        self._packed = packed.flatten()
-        self._state = state
-        self.n_bytes = packed.nbytes + state.absmax.nbytes
-        self._scales = state.absmax
-        if state.nested:
+    The scales of double quantisation are those of all the matrix less their mean, in blocks of
+    256, as in its `quantize_4bit(compress_statistics=True)`.
+    """
+
+    def __init__(
+        self, codec: BnbCodec, weight: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor
+    ) -> None:
+        self.type = codec.name
+        self._codec = codec
+        self._n_in, self._dtype = weight.shape[1], weight.dtype
+        self._packed = packed
+        self._scales = scales
+        self.n_bytes = packed.nbytes + scales.nbytes
+        if codec.double:
             functional = import_bitsandbytes()
-            self.n_bytes += state.state2.absmax.nbytes + state.offset.nbytes
-            self._scales = functional.dequantize_blockwise(state.absmax, state.state2)
-            self._scales = (self._scales + state.offset).float()
+            offset = scales.mean()
+            small, state = functional.quantize_blockwise(scales - offset, blocksize=256)
+            self._scales = functional.dequantize_blockwise(small, state) + offset
+            self.n_bytes = packed.nbytes + small.nbytes + state.absmax.nbytes + offset.nbytes
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         functional = import_bitsandbytes()
-        n_in = self._state.shape[1]
-        first, last = start * n_in, stop * n_in
-        block = self._state.blocksize
+        block = self._codec.block
+        first, last = start * self._n_in, stop * self._n_in
         # Flat: on CPUs bitsandbytes 0.50 decodes a matrix wrongly whose rows end within a block.
         state = functional.QuantState(
             absmax=self._scales[first // block : math.ceil(last / block)],
             shape=torch.Size((last - first,)),
-            dtype=self._state.dtype,
+            dtype=self._dtype,
             blocksize=block,
-            code=self._state.code,
-            quant_type=self._state.quant_type,
+            code=functional.get_4bit_type(self._codec.quant_type, device="cpu"),
+            quant_type=self._codec.quant_type,
         )
         packed = self._packed[first // 2 : math.ceil(last / 2)].unsqueeze(1)
-        return functional.dequantize_4bit(packed, state).float().view(stop - start, n_in)
+        return functional.dequantize_4bit(packed, state).float().view(stop - start, self._n_in)
 
 
 @dataclass(frozen=True)

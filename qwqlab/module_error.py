@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 
-from .codecs import Codec
+from .codecs import SLICE, Codec
 from .errors import ModelFileError
 from .linears import Linear
 
-SLICE = 1 << 23
-"""Numbers of a matrix that are held in 32 bits at a time."""
 CHUNK = 1 << 14
 
 
@@ -148,7 +146,7 @@ def measure(
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     """Their inner product: short sums in float32, and the sums summed in float64."""
-    parts = zip(a.flatten().split(CHUNK), b.flatten().split(CHUNK), strict=True)
+    parts = zip(torch.split(a.flatten(), CHUNK), torch.split(b.flatten(), CHUNK), strict=True)
     return sum(float(torch.dot(*part)) for part in parts)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from .codecs import Codec
+from .codecs import SLICE, Codec
 from .linears import HEAD, Linear
-from .module_error import SLICE, Inputs, ModuleError, measure
+from .module_error import Inputs, ModuleError, measure
 from .weights import FolderWeights, Weights
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from qwqlab import ggml, gguf_file, theory, toolchain
+from qwqlab import codecs, ggml, gguf_file, theory, toolchain
 from qwqlab.codecs import find_codec
 from qwqlab.errors import SettingError
 
@@ -29,6 +29,15 @@ def test_a_codec_gives_what_bitsandbytes_gives(quant_type: str, double: bool):
     scales = 192 * 576 // 64
     nested = (scales + 4 * -(-scales // 256) + 4) if double else 4 * scales
     assert encoded.n_bytes == 192 * 576 // 2 + nested
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_matrix_encoded_in_slices_is_the_same(double: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(codecs, "SLICE", 5000)
+    weight = draw(192, 576).bfloat16()
+    packed, state = bnb.quantize_4bit(weight, quant_type="nf4", compress_statistics=double)
+    encoded = codecs.BnbCodec("nf4", double).encode(weight)
+    assert torch.equal(encoded.rows(0, 192), bnb.dequantize_4bit(packed, state).float())
 
 
 def test_nf4_is_not_what_bitsandbytes_takes_by_default():
@@ -82,7 +91,7 @@ def quantised(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     found = {}
     for quant in ("Q4_0", "Q8_0", "Q4_K_S", "Q3_K_S", "Q6_K"):
         target = folder / f"{quant}.gguf"
-        args = ["--allow-requantize", "--pure", model_path, target, quant]
+        args = ["--allow-requantize", "--pure", str(model_path), str(target), quant]
         done = toolchain.run_tool("llama-quantize", args)
         target.with_suffix(".log").write_text(done.stderr)
         found[quant] = target

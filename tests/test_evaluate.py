@@ -1,0 +1,160 @@
+"""Perplexity, divergence and agreement: against llama-perplexity, bitsandbytes and arithmetic."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scipy.stats
+import torch
+
+from qwqlab import paths, skip_list, toolchain
+from qwqlab.alone import measure_alone
+from qwqlab.checkpoint import Checkpoint, list_linears
+from qwqlab.codecs import BnbCodec, find_codec
+from qwqlab.decoded import Decoded
+from qwqlab.errors import SettingError
+from qwqlab.evaluate import Reference, evaluate, predict
+from qwqlab.quality import compare_blocks, jackknife
+from qwqlab.text_blocks import read_blocks
+
+TEXT = paths.data_dir() / "texts" / "evaluation.txt"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model_path: Path) -> Checkpoint:
+    return Checkpoint(model_path)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Checkpoint) -> Any:
+    return checkpoint.load()
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Checkpoint, model: Any) -> Reference:
+    return Reference(model, read_blocks(checkpoint, TEXT, 192, 64))
+
+
+@pytest.fixture(scope="module")
+def decoded(model: Any) -> Decoded:
+    return Decoded(model, find_codec("nf4-dq"))
+
+
+@pytest.mark.slow
+def test_perplexity_is_llama_perplexitys(model_path: Path):
+    quality, _ = evaluate(model_path, n_tokens=1024)
+    args = ["-m", str(model_path), "-f", str(TEXT), "-c", "512", "--chunks", "2"]
+    for _ in range(3):
+        said = toolchain.run_tool("llama-perplexity", args).stderr
+        if final := re.search(r"Final estimate: PPL = ([\d.]+)", said):
+            break
+    assert final and quality.perplexity == pytest.approx(float(final[1]), rel=0.01)
+    assert quality.kl_mean == 0 and quality.top1_agreement == 1 and quality.n_blocks == 2
+    assert quality.n_tokens == 2 * 255
+
+
+def test_decoded_weights_predict_what_bitsandbytes_predicts(
+    checkpoint: Checkpoint, reference: Reference, decoded: Decoded
+):
+    keep = ["model.layers.4.mlp.down_proj"]
+    with decoded.swapped(keep=keep) as model:
+        mine = predict(model, reference.blocks[0])
+    codec = BnbCodec("nf4", double=True)
+    loaded = skip_list.load_quantised(checkpoint, [*keep, "lm_head"], codec, "float32")
+    assert torch.allclose(mine, predict(loaded, reference.blocks[0]), atol=1e-4)
+
+
+def test_the_numbers_are_those_of_their_definitions(reference: Reference, decoded: Decoded):
+    before = [predict(reference.model, block) for block in reference.blocks]
+    with decoded.swapped():
+        after = [predict(reference.model, block) for block in reference.blocks]
+        quality = reference.compare()
+    p, q = torch.cat(before).double(), torch.cat(after).double()
+    divergence = torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(1)
+    assert quality.kl_mean == pytest.approx(float(divergence.mean()), rel=1e-4)
+    assert quality.kl_p99 == pytest.approx(float(divergence.quantile(0.99)), rel=1e-4)
+    same = (p.argmax(1) == q.argmax(1)).double().mean()
+    assert quality.top1_agreement == pytest.approx(float(same))
+    follows = torch.cat([block[33:64] for block in reference.blocks])
+    surprise = -q.gather(1, follows[:, None]).mean()
+    assert quality.perplexity == pytest.approx(math.exp(float(surprise)), rel=1e-5)
+    low, high = quality.kl_mean_interval
+    assert low < quality.kl_mean < high
+    again = reference.compare()  # and the model is itself again
+    assert again.kl_mean == 0
+
+
+def test_one_module_alone_is_what_a_whole_pass_gives(reference: Reference, decoded: Decoded):
+    chosen = [linear for linear in decoded.linears if linear.layer in (0, 17, 29)][::4]
+    alone = measure_alone(reference, decoded, chosen)
+    for linear in chosen:
+        with decoded.swapped(only=[linear.name]):
+            assert alone[linear.name] == pytest.approx(reference.compare().kl_mean, rel=1e-3)
+    assert reference.compare().kl_mean == 0
+
+
+def test_a_divergence_measured_once_is_kept(
+    reference: Reference, decoded: Decoded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("qwqlab.journal.paths.models_dir", lambda: tmp_path)
+    chosen = decoded.linears[:2]
+    first = measure_alone(reference, decoded, chosen, key="x")
+    monkeypatch.setattr(Reference, "score", lambda *_: pytest.fail("it was measured again"))
+    assert measure_alone(reference, decoded, chosen, key="x") == first
+
+
+def test_intervals_are_students_for_a_mean():
+    blocks = [torch.randn(1, 50, generator=torch.Generator().manual_seed(k)) for k in range(6)]
+    value, (low, high) = jackknife(blocks, lambda each: float(each.mean()) + 1)
+    means = [float(block.mean()) + 1 for block in blocks]
+    t = scipy.stats.t(5, sum(means) / 6, scipy.stats.sem(means))
+    assert value == pytest.approx(sum(means) / 6)
+    assert (low, high) == pytest.approx(tuple(map(float, t.interval(0.95))), rel=1e-5)
+
+
+def test_two_variants_are_compared_block_by_block(reference: Reference, decoded: Decoded):
+    with decoded.swapped():
+        naive = reference.compare()
+    with decoded.swapped(keep=[each.name for each in decoded.linears[:150]]):
+        better = reference.compare()
+    difference, (low, high) = compare_blocks(naive, better)
+    assert difference == pytest.approx(naive.kl_mean - better.kl_mean)
+    assert 0 < low < difference < high
+
+
+def test_a_head_that_no_list_keeps_is_quantised_and_the_embedding_is_not(model: Any):
+    embedding = model.get_input_embeddings().weight
+    before = embedding.detach().clone()
+    whole = Decoded(model, find_codec("nf4"), head=True)
+    with whole.swapped():
+        assert not torch.equal(model.lm_head.weight, before)
+        assert torch.equal(model.get_input_embeddings().weight, before)
+    assert model.lm_head.weight is embedding
+
+
+def test_skip_lists_that_fit_nothing_and_short_texts_are_refused(
+    model_path: Path, tmp_path: Path, model: Any
+):
+    with pytest.raises(SettingError, match="fits no linear module"):
+        evaluate(model_path, "nf4", ["model.layers.99.mlp"], n_tokens=64)
+    short = tmp_path / "short.txt"
+    short.write_text("Too short for two blocks.")
+    with pytest.raises(SettingError, match="two"):
+        evaluate(model_path, text=short)
+    with pytest.raises(SettingError):
+        Reference(model, torch.zeros(1, 512, dtype=torch.long))
+
+
+def test_quality_goes_through_json(reference: Reference):
+    values = json.loads(json.dumps(reference.itself().to_dict()))
+    assert values["kl_mean"] == 0 and values["n_blocks"] == 3
+    assert len(values["perplexity_interval"]) == 2
+
+
+def test_linears_of_a_model_are_those_of_its_skeleton(checkpoint: Checkpoint, model: Any):
+    assert list_linears(model) == list_linears(checkpoint.skeleton())
