@@ -25,18 +25,17 @@ import torch
 from qwqlab import one_pass, paths
 from qwqlab.checkpoint import Checkpoint
 from qwqlab.codecs import find_codec, import_bitsandbytes
-from qwqlab.quantize import peak_memory
-from qwqlab.text_blocks import read_blocks
+from qwqlab.quantize import N_TOKENS, peak_memory
+from qwqlab.text_blocks import N_CTX, read_blocks
 from qwqlab.weights import FolderWeights, LoadedWeights
 
 ROUNDS = 5
-N_TOKENS = 512
 QWQ: dict[str, Any] = {
     "hidden_size": 5120, "intermediate_size": 27648, "num_attention_heads": 40,
     "num_key_value_heads": 8, "num_hidden_layers": 2, "vocab_size": 1024,
     "tie_word_embeddings": False,
 }  # fmt: skip
-TINY = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8}
 
 
 def main() -> None:
@@ -51,7 +50,7 @@ def measure_time() -> float:
     model = checkpoint.load()
     weights = LoadedWeights(model)
     text = paths.data_dir() / "texts" / "calibration.txt"
-    tokens = read_blocks(checkpoint, text, 2048)
+    tokens = read_blocks(checkpoint, text, N_TOKENS)
     codec = find_codec("nf4")
     bnb = import_bitsandbytes()
 
@@ -118,7 +117,7 @@ def run(folder: Path) -> None:
     """A streamed pass."""
     weights = FolderWeights(Checkpoint(folder))
     found: list[Any] = []
-    tokens = torch.arange(N_TOKENS)[None] % 1000
+    tokens = torch.arange(N_TOKENS).view(-1, N_CTX) % 1000
     model = one_pass.stream(weights)
     one_pass.run_through(model, weights, find_codec("nf4"), tokens, found.append)
     assert len(found) == 15, [error.name for error in found]

@@ -72,7 +72,7 @@ class Inputs:
 
     def __init__(self, x: torch.Tensor) -> None:
         self.x = x
-        scale = float(x.square().mean().sqrt())
+        scale = math.sqrt(_dot(x, x) / x.numel())
         self.outlier_ratio = _ratio(max(abs(float(end)) for end in torch.aminmax(x)), scale)
         self._gram: torch.Tensor | None = None
 
