@@ -1,7 +1,8 @@
 """Every figure of the lab, from one door. Each is a `Drawing`: it brings its words and numbers.
 
 A run's text is drawn by `show_run`, a step of a run by `draw_stages`, the experiment by
-`draw_trade_off`, and quants by `draw_ladder`; `show_rows` is a table of words.
+`draw_trade_off`, and quants by `draw_ladder`; what few bits lose by `draw_errors`, `draw_heat` and
+`draw_types`, what that costs by `draw_quality` and `draw_proxies`. `show_rows` is a table of words.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from .drawing import Drawing, show_rows
 from .grade_view import GradeView, show_grade
 from .ladder_chart import Rung, draw_ladder
+from .quality_chart import draw_proxies, draw_quality
+from .quant_chart import draw_errors, draw_heat, draw_types
 from .run_text import RunText, show_run
 from .stages import draw_stages
 from .suspects_chart import draw_suspects
@@ -20,10 +23,15 @@ __all__ = [
     "GradeView",
     "RunText",
     "Rung",
+    "draw_errors",
+    "draw_heat",
     "draw_ladder",
+    "draw_proxies",
+    "draw_quality",
     "draw_stages",
     "draw_suspects",
     "draw_trade_off",
+    "draw_types",
     "show_grade",
     "show_rows",
     "show_run",

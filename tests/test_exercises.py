@@ -48,6 +48,18 @@ WRONG = [
     ("06_ruling_out_suspects", 0, 'differs = {"a", "b"}', "look at what NFC changes"),
     ("06_ruling_out_suspects", 1, "fewest = 10", "9 would do"),
     ("06_ruling_out_suspects", 1, "fewest = 5", "5 runs leave it undecided"),
+    ("07_dynamic_4bit", 0, "bits = 4.0625", "8 for each block of 128"),
+    ("07_dynamic_4bit", 0, "bits = 4.125", "scales of their own"),
+    ("07_dynamic_4bit", 1, 'mine = ["layers.0.mlp", "lm_head"]', "a name begins with model"),
+    ("07_dynamic_4bit", 1, 'mine = ["model.layers.0.mlp"]', "quantises the head"),
+    ("07_dynamic_4bit", 1, 'mine = ["model.layers.0", "lm_head"]', "self_attn.k_proj too"),
+    ("07_dynamic_4bit", 1, 'mine = ["model.layers.0.mlp.up_proj", "lm_head"]', "three linear"),
+    (
+        "07_dynamic_4bit",
+        2,
+        "harm_of_mine = {m.name: m.kurtosis for m in errors.quantised}",
+        "is it the outputs that decide?",
+    ),
 ]
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
