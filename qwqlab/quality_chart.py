@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .drawing import BLUE, GREY, INK, VERMILLION, WIDTH, Drawing, style
+from .drawing import BLUE, INK, VERMILLION, WIDTH, Drawing, style
 from .labels import Frame, annotate
 
 
@@ -60,12 +60,13 @@ def draw_quality(variants: Sequence[Variant]) -> Drawing:
             )
         )
     widest = max(extra for _, extra, _, _ in variants) * 1.25 + 1
+    lowest = min(quality.kl_mean_interval[0] for _, _, quality, _ in variants) * 0.8
     highest = max(quality.kl_mean_interval[1] for _, _, quality, _ in variants) * 1.1
     figure.update_xaxes(
         title="extra bytes over nf4 with double quantisation, percent", range=[-1, widest]
     )
-    figure.update_yaxes(title="mean KL divergence, nats a token", range=[0, highest])
-    frame = Frame((-1, widest), (0, highest), (WIDTH - 100, height - margin))
+    figure.update_yaxes(title="mean KL divergence, nats a token", range=[lowest, highest])
+    frame = Frame((-1, widest), (lowest, highest), (WIDTH - 100, height - margin))
     annotate(figure, {(x, quality.kl_mean): label for label, x, quality, _ in variants}, frame)
     best = min(variants, key=lambda variant: variant[2].kl_mean)
     summary = (
@@ -82,9 +83,7 @@ def draw_proxies(
     from scipy.stats import spearmanr
 
     ranks = [float(spearmanr(values, harm).statistic) for values in proxies]
-    titles = [
-        f"{name}: rank correlation {rank:.2f}" for name, rank in zip(names, ranks, strict=True)
-    ]
+    titles = [f"rank correlation {rank:.2f}" for rank in ranks]
     figure = make_subplots(1, len(names), shared_yaxes=True, subplot_titles=titles)
     for column, (name, values) in enumerate(zip(names, proxies, strict=True), start=1):
         figure.add_trace(
@@ -94,9 +93,11 @@ def draw_proxies(
             ),
             row=1, col=column,
         )  # fmt: skip
-        figure.update_xaxes(title=name, type="log", row=1, col=column)
+        wide = min(values) > 0 and max(values) > 3 * min(values)
+        kind = {"type": "log", "dtick": "D2"} if wide else {"nticks": 5}
+        figure.update_xaxes(title=name, row=1, col=column, **kind)
     style(figure, "Which number foretells the harm of quantising a module alone", 420)
-    figure.update_yaxes(type="log", gridcolor=GREY)
+    figure.update_yaxes(type="log", dtick=1, exponentformat="e")
     figure.update_yaxes(title="KL divergence, nats a token", row=1, col=1)
     table = pd.DataFrame({"proxy": list(names), "rank correlation (Spearman)": ranks})
     best = max(range(len(names)), key=lambda place: ranks[place])

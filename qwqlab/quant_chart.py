@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -9,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .drawing import AMBER, BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, Drawing, style
+from .drawing import AMBER, BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, WIDTH, Drawing, style
+from .labels import Frame, annotate
 
 STYLES = {
     "q_proj": (BLUE, "circle"),
@@ -25,6 +27,7 @@ BOUNDS = {
     "lloyd_max_16": "Lloyd-Max, 16 levels",
     "nf4_gaussian": "nf4 on a Gaussian",
 }
+LEAST = 1e-6  # an error below this is that of weights which lay on the type's own grid
 HEAVY = 5.0  # a kurtosis above this is named as the reason: 3 is a Gaussian's, 6 a Laplacian's
 
 
@@ -105,6 +108,7 @@ def draw_errors(errors: Errors, n_outliers: int = 3) -> Drawing:
         )  # fmt: skip
     title = f"Error of {errors.codec} by layer: the weights differ little, the outputs much"
     style(figure, title, 480)
+    figure.update_layout(legend={"y": -0.24})
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="relative mean squared error", rangemode="tozero")
     return Drawing(figure, _tell(errors, modules, worst), tabulate(modules))
@@ -157,32 +161,45 @@ def draw_types(
         go.Scatter(x=bits, y=[bound for _, bound in ordered], name="Shannon's bound, Gaussian",
                    mode="lines", line={"dash": "dot", "color": INK})
     )  # fmt: skip
-    for place, (name, color, symbol) in enumerate(
-        (("the model's weights", BLUE, "circle"), ("a Gaussian", VERMILLION, "x-thin-open"))
+    for place, name, color, symbol in (
+        (2, "the model's weights", BLUE, "circle"),
+        (3, "a Gaussian", VERMILLION, "x-thin-open"),
     ):
         figure.add_trace(
             go.Scatter(
                 x=bits,
-                y=[row[2 + place] for row, _ in ordered],
-                text=[row[0] for row, _ in ordered] if place == 0 else None,
+                y=[row[place] or None for row, _ in ordered],
+                text=[row[0] for row, _ in ordered],
                 name=name,
-                mode="markers+text" if place == 0 else "markers",
-                textposition=["top right", "bottom left"] * (len(ordered) // 2 + 1),
-                marker={"size": 10, "color": color, "symbol": symbol},
+                mode="markers",
+                marker={"size": 10, "color": color, "symbol": symbol, "line": {"width": 1.5}},
+                hovertemplate="%{text}: %{y:.5f} at %{x:.2f} bits<extra></extra>",
             )
         )
+    shown = {(row[1], math.log10(row[2])): row[0] for row, _ in ordered if row[2] > LEAST}
+    ends = math.log10(LEAST), math.log10(max(row[2] for row, _ in ordered)) + 0.4
+    frame = Frame((bits[0] - 0.3, bits[-1] + 0.5), ends, (WIDTH - 100, 340))
+    figure.update_xaxes(range=frame.x)
+    figure.update_yaxes(range=frame.y)
+    annotate(figure, shown, frame)
     figure.update_xaxes(title="bits a weight, scales included")
-    figure.update_yaxes(title="relative mean squared error", type="log")
+    figure.update_yaxes(
+        title="relative mean squared error", type="log", dtick=1, exponentformat="e"
+    )
+    figure.update_layout(legend={"y": -0.2})
     table = pd.DataFrame(
         [(*row, bound) for row, bound in ordered],
         columns=["type", "bits", "error, weights", "error, Gaussian", "Shannon"],
     )
     near = [row for row, _ in ordered if 4.4 <= row[1] <= 4.6]
     best = min(near or [row for row, _ in ordered], key=lambda row: row[2])
+    exact = [row[0] for row, _ in ordered if row[2] <= LEAST]
     summary = (
         f"Of the types with about 4.5 bits a weight {best[0]} loses least of the model's weights "
-        f"({best[2]:.4f}); every type lies above Shannon's bound for a Gaussian."
+        f"({best[2]:.4f}); on a Gaussian every type lies above Shannon's bound."
     )
+    if exact:
+        summary += f" {' and '.join(exact)} loses next to nothing of the weights and is not drawn."
     return Drawing(figure, summary, table)
 
 

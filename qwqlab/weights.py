@@ -13,7 +13,7 @@ import torch
 from . import ggml, gguf_file
 from .checkpoint import Checkpoint, list_linears
 from .errors import ModelFileError
-from .linears import HEAD, Linear, from_gguf
+from .linears import HEAD, KINDS, Linear, from_gguf
 
 
 class Weights(Protocol):
@@ -62,9 +62,11 @@ class GgufWeights:
             shared = [tensor for tensor in info.tensors if tensor.name == "token_embd.weight"]
             if shared:
                 self._tensors[HEAD] = shared[0]
-        self.linears = tuple(
+        found = [
             Linear(name, tensor.shape[1], tensor.shape[0]) for name, tensor in self._tensors.items()
-        )
+        ]
+        # A file may hold layer 10 before layer 2; the model's own order is that of its layers.
+        self.linears = tuple(sorted(found, key=_place))
         if not self.linears:
             raise ModelFileError(f"{info.path} holds no linear module that the lab knows.")
 
@@ -79,6 +81,11 @@ class GgufWeights:
                 f"{self._info.path}: {tensor.name} is in {tensor.type}, which gguf cannot read."
             ) from error
         return torch.from_numpy(np.array(numbers, np.float32, copy=None))
+
+
+def _place(linear: Linear) -> tuple[float, int]:
+    layer = float("inf") if linear.layer is None else float(linear.layer)
+    return layer, KINDS.index(linear.kind) if linear.kind in KINDS else 0
 
 
 class FolderWeights:
