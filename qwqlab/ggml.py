@@ -30,17 +30,6 @@ Matrix = npt.NDArray[np.float32]
 Packed = npt.NDArray[np.uint8]
 
 
-def check_type(name: str) -> str:
-    """The type as ggml spells it; SettingError lists those that the lab can make and read.
-
-    >>> check_type("q4_k")
-    'Q4_K'
-    """
-    if name.upper() not in TYPES:
-        raise SettingError(f"{name!r} is not a tensor type that the lab can make; it has {TYPES}")
-    return name.upper()
-
-
 def fit_type(name: str, n_in: int) -> str:
     """The type that llama-quantize stores rows of n_in numbers in when asked for `name`.
 

@@ -76,7 +76,7 @@ class GgufWeights:
         packed = np.memmap(self._info.path, np.uint8, "r", tensor.offset, (tensor.n_bytes,))
         try:
             numbers = ggml.dequantize(packed.reshape(linear.n_out, -1), tensor.type)
-        except (KeyError, NotImplementedError, ValueError) as error:
+        except (KeyError, NotImplementedError) as error:
             raise ModelFileError(
                 f"{self._info.path}: {tensor.name} is in {tensor.type}, which gguf cannot read."
             ) from error

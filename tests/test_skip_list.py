@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import bitsandbytes.functional as bnb
 import pytest
@@ -108,9 +107,7 @@ def test_weights_stay_what_they_are_after_a_forward_pass(checkpoint: Checkpoint)
     assert torch.equal(bnb.dequantize_4bit(weight.data, weight.quant_state), before)
 
 
-def test_without_the_guard_they_do_not(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, lacking: Any
-):
+def test_without_the_guard_they_do_not(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
     if not has_avx512bf16():
         pytest.skip("only CPUs with AVX512-BF16 repack")
     monkeypatch.setattr(skip_list, "stop_repacking", lambda model: model)
