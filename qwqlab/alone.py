@@ -23,12 +23,14 @@ def measure_alone(
     decoded: Decoded,
     linears: Sequence[Linear] | None = None,
     on_module: Callable[[int, int, str, float], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
     key: str = "",
 ) -> dict[str, float]:
     """The mean KL divergence when one module alone is quantised, for each module by its name.
 
     Layers before the module give what they gave, so they are run once for all: half the work.
-    on_module gets the number, how many there are, the name and the divergence.
+    on_module gets the number, how many there are, the name and the divergence. stop is asked
+    between two modules; those that are known by then are given back.
 
     key: what stands for model, codec and text; where it is given, each divergence is kept in
     models_dir() and not measured again (`Checkpoint.identify` is the model's part).
@@ -46,6 +48,8 @@ def measure_alone(
             found[linear.name] = kl
             if on_module:
                 on_module(len(found), len(linears), linear.name, kl)
+            if stop():
+                break
     return found
 
 

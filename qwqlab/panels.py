@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .grade_panel import GradePanel
+from .job_panel import JobPanel
 from .microscope import Microscope
 from .order_editor import OrderEditor
 from .page import RunProgress
@@ -11,6 +12,7 @@ from .think_panel import ThinkPanel
 
 __all__ = [
     "GradePanel",
+    "JobPanel",
     "Microscope",
     "OrderEditor",
     "RunProgress",

@@ -1,18 +1,18 @@
-"""A GGUF whose weights are decoded from few bits: a variant that llama.cpp and the lab can run."""
+"""Variants of a model as GGUFs: its weights decoded from few bits, or some tensors in more bits."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from . import gguf_file
+from . import gguf_file, toolchain
 from .codecs import Codec
 from .linears import HEAD, to_gguf
-from .requantize import requantize
+from .requantize import check_quant, requantize
 from .weights import GgufWeights
 
 
@@ -41,3 +41,19 @@ def write_variant(
         file[:] = decoded.numpy()
         file.flush()
     return target
+
+
+def write_dynamic(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    quant: str,
+    tensor_types: Sequence[str] = (),
+) -> Path:
+    """Quantise a model with llama-quantize, some tensors to types of their own.
+
+    tensor_types: flags such as `skip_list.tensor_types` makes. SettingError for an unknown quant,
+    ToolchainError with llama-quantize's own words when it fails.
+    """
+    args = ["--allow-requantize", *tensor_types, source, target, check_quant(quant)]
+    toolchain.run_tool("llama-quantize", args)
+    return Path(target)

@@ -108,6 +108,19 @@ def test_a_divergence_measured_once_is_kept(
     assert measure_alone(reference, decoded, chosen, key="x") == first
 
 
+def test_measuring_each_alone_stops_between_two(reference: Reference, decoded: Decoded):
+    told: list[tuple[int, int]] = []
+    found = measure_alone(
+        reference,
+        decoded,
+        decoded.linears[-5:],
+        on_module=lambda done, total, *_: told.append((done, total)),
+        stop=lambda: len(told) == 2,
+    )
+    assert list(found) == [each.name for each in decoded.linears[-5:-3]]
+    assert told == [(1, 5), (2, 5)]
+
+
 def test_intervals_are_students_for_a_mean():
     blocks = [torch.randn(1, 50, generator=torch.Generator().manual_seed(k)) for k in range(6)]
     value, (low, high) = jackknife(blocks, lambda each: float(each.mean()) + 1)

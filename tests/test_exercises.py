@@ -90,13 +90,20 @@ def find_exercises(stem: str = "") -> list[tuple[str, int]]:
     ]
 
 
+STARTED: dict[str, tuple[int, dict[str, Any]]] = {}
+"""For each notebook, up to which cell its needed cells were run, and the names that they bound."""
+
+
 def run_up_to(name: str, place: int) -> dict[str, Any]:
     """The names that the notebook's needed cells have bound before an exercise."""
-    names: dict[str, Any] = {}
-    for cell in read_cells(name)[:place]:
+    start, names = STARTED.get(name, (0, {}))
+    if start > place:
+        start, names = 0, {}
+    for cell in read_cells(name)[start:place]:
         if has_tag(cell, "needed"):
             exec(source(cell), names)
-    return names
+    STARTED[name] = place, names
+    return dict(names)
 
 
 @pytest.mark.parametrize(("name", "place"), find_exercises())

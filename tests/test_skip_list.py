@@ -11,12 +11,14 @@ import tiny_llama
 import torch
 from bitsandbytes.nn.modules import has_avx512bf16
 
-from qwqlab import gguf_file, skip_list, toolchain
+from qwqlab import gguf_file, skip_list
 from qwqlab.checkpoint import Checkpoint, list_linears
 from qwqlab.codecs import BnbCodec
+from qwqlab.divergence import measure_files
 from qwqlab.errors import ModelFileError, SettingError
 from qwqlab.linears import Linear, from_gguf, to_gguf
 from qwqlab.shapes import read_shapes
+from qwqlab.variant import write_dynamic
 
 CODEC = BnbCodec("nf4", double=True)
 
@@ -128,12 +130,27 @@ def test_llama_quantize_keeps_the_same_modules(model_path: Path, tmp_path: Path)
     keep = ["model.layers.1.mlp.down_proj", "model.layers.11.self_attn.v_proj"]
     flags = skip_list.tensor_types(keep, linears, tied=True)
     target = tmp_path / "dynamic.gguf"
-    args = ["--allow-requantize", *flags, str(model_path), str(target), "Q4_0"]
-    toolchain.run_tool("llama-quantize", args)
+    write_dynamic(model_path, target, "Q4_0", flags)
     types = {tensor.name: tensor.type for tensor in gguf_file.inspect(target).tensors}
     kept = {name for name, kind in types.items() if kind == "BF16"}
     assert kept == {"blk.1.ffn_down.weight", "blk.11.attn_v.weight", "token_embd.weight"}
     assert types["blk.10.ffn_down.weight"] == "Q4_0"
+    plain = write_dynamic(model_path, tmp_path / "plain.gguf", "Q4_0")
+    whole = write_dynamic(
+        model_path, tmp_path / "whole.gguf", "Q4_0",
+        skip_list.tensor_types([linear.name for linear in linears], linears, tied=True),
+    )  # fmt: skip
+    files = {"plain": plain, "whole": whole}
+    found = measure_files(model_path, files, n_ctx=256, n_chunks=1, say=lambda _: None)
+    by = {effect.name: effect.kl for effect in found}
+    assert list(by) == list(files)
+    assert by["plain"] > 20 * abs(by["whole"])  # BF16 holds Q4_1 to within its rounding
+
+
+def test_a_dynamic_copy_of_an_unknown_quant_is_refused(model_path: Path, tmp_path: Path):
+    with pytest.raises(SettingError, match="'Q4_X' is not a quant"):
+        write_dynamic(model_path, tmp_path / "none.gguf", "Q4_X")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_audit_counts_what_was_published_of_qwq():
