@@ -87,7 +87,11 @@ class LabPage:
 
 @contextmanager
 def open_notebook(cells: list[dict[str, Any]], folder: Path, chromium: Path) -> Iterator[LabPage]:
-    """Start JupyterLab in `folder` with settings of its own, and open these cells in it."""
+    """Start JupyterLab in `folder` with settings of its own, and open these cells in it.
+
+    The kernel's sockets lie in the folder, so its path has to be short: fewer than 50 characters.
+    """
+    assert len(str(folder)) < 50, folder
     root = folder / "root"
     root.mkdir()
     notebook = {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
+from lab_page import open_notebook
+from playwright.sync_api import expect
 
 from qwqlab.errors import SettingError
 from qwqlab.panels import JobPanel
@@ -101,3 +104,48 @@ def test_an_interrupt_of_the_kernel_stops_the_job(monkeypatch):
     steps.leave.release()
     assert panel.wait(60)
     assert steps.done == [0]
+
+
+CELLS = [
+    """
+import time
+from qwqlab.panels import JobPanel
+
+done = []
+
+def job(on_step, stop):
+    while len(done) < 200 and not stop():
+        time.sleep(0.02)
+        done.append(1)
+        on_step(len(done), 200)
+    return len(done)
+
+panel = JobPanel("Count", job)
+panel
+""",
+]
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_reader_stops_a_job_and_goes_on(chromium: Path, tmp_path_factory: pytest.TempPathFactory):
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"cell-{place}",
+            "metadata": {},
+            "source": source,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for place, source in enumerate(CELLS)
+    ]
+    with open_notebook(cells, tmp_path_factory.mktemp("lab"), chromium) as lab:
+        lab.run_all()
+        status = lab.page.locator(".qwqlab-status")
+        lab.page.get_by_role("button", name="Stop").press("Enter")
+        expect(status).to_contain_text("nothing is lost")
+        lab.page.get_by_role("button", name="Go on").press("Enter")
+        expect(status).to_contain_text("Done in", timeout=60_000)
+        expect(lab.page.get_by_role("progressbar")).to_have_count(1)
+        assert not lab.outside
