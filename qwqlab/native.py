@@ -8,10 +8,11 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
@@ -75,8 +76,9 @@ class Closing(ABC):
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():  # at the end of the process the library may be gone before
+            self.close()
 
     @abstractmethod
     def close(self) -> None:

@@ -411,6 +411,17 @@ def test_an_interrupt_while_a_model_loads_is_kept_until_it_is_loaded(model_path)
     assert b"Exception ignored" not in done.stderr
 
 
+def test_what_is_not_closed_says_nothing_at_the_end_of_the_process(model_path):
+    script = (
+        "import sys, torch\nfrom qwqlab.native import Loading, Model\n"
+        "kept = Model(sys.argv[1], Loading(), vocab_only=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(model_path)], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_breaker_may_hold_bytes_that_are_no_text(engine, code_prompt):
     sampling = Sampling(dry_multiplier=1, dry_sequence_breakers=("\udcff",))
     assert engine.generate(code_prompt, sampling, 1, 3).tokens
