@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab_page import open_notebook
@@ -129,7 +130,7 @@ panel
 @pytest.mark.browser
 @pytest.mark.slow
 def test_a_reader_stops_a_job_and_goes_on(chromium: Path, tmp_path_factory: pytest.TempPathFactory):
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "cell_type": "code",
             "id": f"cell-{place}",
