@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from .linears import Linear
 from .tokenizers import LlamaTokenizer, TransformersTokenizer, import_transformers
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+TOKENIZER = "tokenizer.json"
 MOST_LAYERS = 1000  # a config that asks for more asks for the machine's memory
 
 
@@ -111,6 +113,22 @@ class Checkpoint:
         kind = TransformersTokenizer if self.is_folder else LlamaTokenizer
         with kind(self.path) as tokenizer:
             return tokenizer.encode([text], parse_special=True)[0]
+
+    def tokenizer(self) -> Any:
+        """The model's tokenizer in transformers; a GGUF's is written beside its weights, once."""
+        if self.info is not None and not (self.folder / TOKENIZER).is_file():
+            with tempfile.TemporaryDirectory(dir=self.folder) as staged:
+                # A GGUF gives a tokenizer up slowly: 10 s.
+                tokenizer = TransformersTokenizer(self.path).tokenizer
+                for role in ("bos", "eos", "pad"):  # transformers takes another eos for its own
+                    token = getattr(self.info.tokenizer, role)
+                    text = None if token is None else tokenizer.convert_ids_to_tokens(token)
+                    setattr(tokenizer, f"{role}_token", text)
+                tokenizer.save_pretrained(staged)
+                files = sorted(Path(staged).iterdir(), key=lambda each: each.name == TOKENIZER)
+                for file in files:
+                    file.replace(self.folder / file.name)
+        return TransformersTokenizer(self.folder).tokenizer
 
     @property
     def first_token(self) -> int | None:

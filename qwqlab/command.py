@@ -198,7 +198,7 @@ class _Reader:
 
     def _loading(self, flag: str, name: str) -> None:
         value = self._value(flag)
-        if name == "override_kv":
+        if name in ("override_kv", "lora"):
             self.loading[name] = (*self.loading.get(name, ()), *value.split(","))
             return
         if name == "flash_attn":

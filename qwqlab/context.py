@@ -42,8 +42,17 @@ class Context(Handle):
                 f"llama.cpp makes no context of {n_seq} x {n_ctx} tokens: {last_error()}; ask for "
                 "less or load the model otherwise"
             )
+        self._set_adapters()
         self._n_batch: int = C.llama_n_batch(self.handle)
         self._batch = Tokens(max(self._n_batch, n_seq))
+
+    def _set_adapters(self) -> None:
+        if not (adapters := self.model.adapters):
+            return
+        pointers = (C.llama_adapter_lora_p_ctypes * len(adapters))(*adapters)
+        scales = (ctypes.c_float * len(adapters))(*[1.0] * len(adapters))
+        if C.llama_set_adapters_lora(self.handle, pointers, len(adapters), scales):
+            raise ContextError(f"llama.cpp could not set the adapters: {last_error()}")
 
     def close(self) -> None:
         """Free the cache."""

@@ -53,7 +53,7 @@ class Engine(Closing):
         self.path = os.fspath(path)
         self.loading = loading or Loading()
         self.info = gguf_file.inspect(path)
-        trial.check_loads(path, self.loading.override_kv)
+        trial.check_loads(path, self.loading.override_kv, self.loading.lora)
         self.model = Model(path, self.loading)
         self._context: Context | None = None
         self._drawer = Drawer(self.model, self.loading.threads())
@@ -96,13 +96,13 @@ class Engine(Closing):
         True where every matrix is of an integer type and in this one file, the CPU computes, and
         attention sums in one order: without flash attention, or on a quantised cache. On a cache
         of floats llama.cpp splits the sum of a lone sequence among its threads from 512 cells on,
-        but no other's.
+        but no other's. An adapter's matrices are floats.
         """
         matrices = {tensor.type for tensor in self.info.tensors if len(tensor.shape) > 1}
         integer = bool(matrices) and matrices <= INTEGER_TYPES and self.info.n_parts == 1
         cache = {self.loading.cache_type_k, self.loading.cache_type_v}
         unsplit = self.loading.flash_attn == "off" or not cache & SPLIT_CACHES
-        return integer and self._on_cpu and unsplit
+        return integer and self._on_cpu and unsplit and not self.loading.lora
 
     @property
     def _on_cpu(self) -> bool:

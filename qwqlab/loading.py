@@ -55,6 +55,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "yarn_beta_fast": ("--yarn-beta-fast",),
     "yarn_beta_slow": ("--yarn-beta-slow",),
     "override_kv": ("--override-kv",),
+    "lora": ("--lora",),
 }
 
 
@@ -65,7 +66,8 @@ class Loading:
     n_ctx counts the tokens of one sequence. override_kv holds llama.cpp's KEY=TYPE:VALUE
     strings, such as `llama.attention.layer_norm_rms_epsilon=float:1e-6`. n_gpu_layers=-1 puts
     every layer on a GPU, if there is one; llama.cpp's programs put there what fits, and every
-    layer for -2. Raises `SettingError` for a value that llama.cpp could not use.
+    layer for -2. lora holds files of LoRA adapters (GGUF), which are added to the weights as the
+    model computes. Raises `SettingError` for a value that llama.cpp could not use.
     """
 
     n_threads: int = 0
@@ -87,6 +89,7 @@ class Loading:
     yarn_beta_fast: float = -1.0
     yarn_beta_slow: float = -1.0
     override_kv: tuple[str, ...] = ()
+    lora: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -100,6 +103,10 @@ class Loading:
         if self.rope_scale and self.rope_freq_scale:
             raise SettingError("rope_scale is 1 / rope_freq_scale; give one of the two")
         object.__setattr__(self, "override_kv", tuple(self.override_kv))
+        object.__setattr__(self, "lora", tuple(os.fspath(path) for path in self.lora))
+        for path in self.lora:
+            if "," in path:  # llama.cpp cuts its list of adapters at each comma
+                raise SettingError(f"lora={path!r} has a comma; rename the file")
         for text in self.override_kv:
             parse_override(text)
 
@@ -120,12 +127,16 @@ class Loading:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values; `from_dict` is its inverse."""
-        return {**asdict(self), "override_kv": list(self.override_kv)}
+        values = {**asdict(self), "override_kv": list(self.override_kv), "lora": list(self.lora)}
+        if not self.lora:  # keys of stored runs hold these values, and were made without it
+            del values["lora"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Loading:
         """The Loading that `to_dict` described."""
-        return cls(**{**values, "override_kv": tuple(values.get("override_kv", ()))})
+        lists = {name: tuple(values.get(name, ())) for name in ("override_kv", "lora")}
+        return cls(**{**values, **lists})
 
 
 def parse_override(text: str) -> tuple[str, int | float | bool | str]:

@@ -122,9 +122,21 @@ class Model(Handle):
             self._pointer = C.llama_model_load_from_file(os.fsencode(path), params)
         if not self._pointer:
             raise ModelFileError(f"llama.cpp does not load {path}: {last_error()}")
+        self.adapters = [] if vocab_only else [self._load_adapter(file) for file in loading.lora]
         self.n_vocab: int = C.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = C.llama_model_n_ctx_train(self.handle)
         self._pieces: dict[int, bytes] = {}
+
+    def _load_adapter(self, path: str) -> Any:
+        """llama.cpp's pointer to an adapter, which is freed with the model."""
+        log.clear()
+        with hold_interrupts():
+            adapter = C.llama_adapter_lora_init(self.handle, os.fsencode(path))
+        if not adapter:
+            reason = last_error()
+            self.close()
+            raise ModelFileError(f"llama.cpp does not load the adapter {path}: {reason}")
+        return adapter
 
     def close(self) -> None:
         """Free the weights. Contexts and chains of the model must be closed first."""

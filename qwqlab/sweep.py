@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from . import gguf_file, toolchain
+from . import gguf_file, hashes, toolchain
 from .engine import Engine
 from .records import Request, Run
 from .replay import command_of
@@ -34,6 +35,8 @@ def sweep(
     model_sha256 = gguf_file.hash_model(engine.info)
     build = toolchain.describe_build()
     settings = engine.loading.to_dict()
+    if engine.loading.lora:
+        settings["lora_sha256"] = [hashes.sha256_of(Path(path)) for path in engine.loading.lora]
     commands = [command_of(request, engine).line() for request in requests]
     keys = [run_key(r, model_sha256=model_sha256, build=build, settings=settings) for r in requests]
     runs: dict[int, Run] = {}

@@ -6,6 +6,7 @@ it would be the end of the notebook.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from .gguf_file import GGUFInfo, inspect, list_parts
 
 REFUSED = 3
 START = """
+import json
 import sys
 try:
     import resource
@@ -30,7 +32,8 @@ from qwqlab.errors import QwqlabError
 from qwqlab.loading import Loading
 from qwqlab.native import C, Model
 C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
-loading = Loading(n_gpu_layers=0, override_kv=tuple(sys.argv[2:]))
+overrides, adapters = json.loads(sys.argv[2])
+loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
 """
 LOAD = f"""
 {START}
@@ -66,16 +69,19 @@ except QwqlabError as error:
 
 
 def check_loads(
-    path: str | os.PathLike[str], override_kv: Sequence[str] = (), timeout: float = 900.0
+    path: str | os.PathLike[str],
+    override_kv: Sequence[str] = (),
+    lora: Sequence[str] = (),
+    timeout: float = 900.0,
 ) -> None:
     """Return if llama.cpp can use the file; ModelFileError with its own reason if not.
 
-    Loads the file with these overrides on the CPU and decodes one token, in a child process. A
-    yes is remembered for as long as the file and the library stay as they are; a file whose hash
-    the catalog fixes, and which `fetch` has checked, needs no child unless something in it is
-    overridden. ToolchainError if there is no llama.cpp to ask. timeout in seconds.
+    Loads the file with these overrides and adapters on the CPU and decodes one token, in a child
+    process. A yes is remembered for as long as the files and the library stay as they are; a file
+    whose hash the catalog fixes, and which `fetch` has checked, needs no child where it stands as
+    it is. ToolchainError if there is no llama.cpp to ask. timeout in seconds.
     """
-    _try(Path(path), LOAD, [str(Path(path).resolve()), *override_kv], override_kv, timeout)
+    _try(Path(path), LOAD, "", override_kv, lora, timeout)
 
 
 def check_tokenizes(path: str | os.PathLike[str], timeout: float = 120.0) -> None:
@@ -83,18 +89,27 @@ def check_tokenizes(path: str | os.PathLike[str], timeout: float = 120.0) -> Non
 
     A file without a vocabulary is refused; one without tensors is not.
     """
-    _try(Path(path), TOKENIZE, [str(Path(path).resolve()), "vocabulary"], (), timeout)
+    _try(Path(path), TOKENIZE, "vocabulary", (), (), timeout)
 
 
 def _try(
-    path: Path, script: str, key: Sequence[str], override_kv: Sequence[str], timeout: float
+    path: Path,
+    script: str,
+    what: str,
+    override_kv: Sequence[str],
+    lora: Sequence[str],
+    timeout: float,
 ) -> None:
-    if not override_kv and hashes.known_sha256(path) in catalog.fixed_hashes():
+    if not override_kv and not lora and hashes.known_sha256(path) in catalog.fixed_hashes():
         return
     info = inspect(path)
+    for adapter in lora:
+        if not inspect(adapter).tensors:
+            raise ModelFileError(f"{adapter} holds no tensors, and so no adapter; give another.")
     library = toolchain.library_dir()
-    proof = _describe_state(info, library)
-    memory, name = paths.models_dir() / "loads.json", " ".join(key)
+    proof = _describe_state(info, lora, library)
+    key = [str(Path(each).resolve()) for each in (path, *lora)]
+    memory, name = paths.models_dir() / "loads.json", " ".join([*key, what, *override_kv]).strip()
     if hashes.read_json(memory).get(name) == proof:
         return
     environment = {
@@ -104,7 +119,7 @@ def _try(
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-c", script, str(path), *override_kv],
+            [sys.executable, "-c", script, str(path), json.dumps([list(override_kv), list(lora)])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -121,7 +136,8 @@ def _try(
         return
     log = done.stderr.decode("utf-8", errors="replace")
     reason = _find_reason(log)
-    remedy = f"leave out {', '.join(override_kv)}" if override_kv else "take another file"
+    extras = [*override_kv, *lora]
+    remedy = f"leave out {', '.join(extras)}" if extras else "take another file"
     if done.returncode < 0:
         raise ModelFileError(
             f"llama.cpp {toolchain.explain_exit(done.returncode)} while it loaded {path} "
@@ -132,8 +148,8 @@ def _try(
     raise ModelFileError(f"{path} {_explain(reason, remedy)}.")
 
 
-def _describe_state(info: GGUFInfo, library: Path) -> list[int]:
-    files = [*list_parts(info), *sorted(library.glob("libllama.*"))]
+def _describe_state(info: GGUFInfo, lora: Sequence[str], library: Path) -> list[int]:
+    files = [*list_parts(info), *map(Path, lora), *sorted(library.glob("libllama.*"))]
     stats = [file.stat() for file in files]
     return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
 
