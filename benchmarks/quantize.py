@@ -101,6 +101,7 @@ def write_checkpoint(folder: Path, options: dict[str, Any]) -> None:
     torch.manual_seed(3407)
     config = transformers.Qwen2Config(**options)
     model: Any = transformers.Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder, max_shard_size="1GB")
 
 

@@ -21,7 +21,7 @@ import torch
 
 from . import fetch, gguf_file, paths, trial
 from .download import check_disk
-from .errors import ModelFileError, QwqlabError, SettingError
+from .errors import ModelFileError, QwqlabError, SettingError, first_lines
 from .ggml_types import FILE_TYPES
 from .linears import Linear
 from .tokenizers import LlamaTokenizer, TransformersTokenizer, import_transformers
@@ -159,8 +159,8 @@ def reading(what: str, path: Path) -> Iterator[Any]:
     except (MemoryError, QwqlabError):
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelFileError(f"transformers reads no {what[2:]} from {path}: {reason}") from error
+        said = first_lines(error)
+        raise ModelFileError(f"transformers reads no {what[2:]} from {path}: {said}") from error
     finally:
         logs.set_verbosity(level)
         if bars:

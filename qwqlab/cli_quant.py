@@ -79,12 +79,13 @@ def _select(args: argparse.Namespace, _: list[str]) -> None:
     from .checkpoint import Checkpoint, list_linears
     from .codecs import BnbCodec, find_codec
     from .quantize import quant_error
-    from .select_modules import METRICS, select
+    from .select_modules import METRICS, check_budget, select
 
     check_target(args.json)
     codec = find_codec(args.type)
     if not isinstance(codec, BnbCodec):
         raise SettingError(f"{args.type} is no type of bitsandbytes; select takes nf4 and fp4")
+    check_budget(args.extra_percent)
     if args.metric not in METRICS:
         raise SettingError(f"metric={args.metric!r} is not one of {', '.join(METRICS)}")
     checkpoint = Checkpoint(args.model)

@@ -45,3 +45,15 @@ class SandboxError(QwqlabError, RuntimeError):
 
 class ChatError(QwqlabError, ValueError):
     """A chat template, or a conversation, that cannot be rendered."""
+
+
+def first_lines(error: BaseException) -> str:
+    r"""What an error of another library says, cut to what fits into a sentence of the lab's.
+
+    >>> first_lines(ValueError("Validation error for 'x':\n    'x' is no number\nmore"))
+    "Validation error for 'x': 'x' is no number"
+    >>> first_lines(KeyError())
+    'KeyError'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2] if lines else [type(error).__name__])[:200]

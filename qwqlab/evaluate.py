@@ -37,8 +37,8 @@ class Reference:
     def __init__(self, model: Any, blocks: torch.Tensor) -> None:
         if len(blocks) < 2 or blocks.shape[1] < 8:
             raise SettingError(
-                f"{blocks.numel()} tokens make {len(blocks)} blocks of text; an interval needs two "
-                "or more. Give a longer text."
+                f"{blocks.numel()} tokens make {len(blocks)} block of text; an interval needs two "
+                "or more. Give a longer text, or take more tokens of it."
             )
         self.model = model
         self.blocks = blocks

@@ -33,7 +33,12 @@ class JobPanel(Panel, Generic[Result]):
         self._found: list[Result] = []
         self._error: Exception | None = None
         self._started = 0.0
-        self.bar = widgets.IntProgress(description=label, max=1, layout={"width": "50%"})
+        self.bar = widgets.IntProgress(
+            description=label,
+            max=1,
+            style={"description_width": "initial"},
+            layout={"width": "50%"},
+        )
         self.run_button = make_button("Go on", self.start, f"{label}: go on where it stopped")
         self.stop_button = make_button("Stop", self.stop, f"{label}: stop, and keep what is there")
         self.status = status_box()

@@ -14,6 +14,8 @@ from .shapes import Shapes, bits_per_weight
 
 GB, GIB = 10**9, 2**30
 
+MOST = 10**7  # of rank, batch and context
+
 QUANTS = ("nf4", "fp4", "bf16")
 """nf4 and fp4 with double quantisation, as QLoRA and Unsloth load them."""
 
@@ -104,8 +106,8 @@ def ledger(
     if quant not in QUANTS:
         raise SettingError(f"quant={quant!r} is not one of {', '.join(QUANTS)}")
     for name, value, least in (("rank", rank, 0), ("batch", batch, 1), ("context", context, 1)):
-        if not least <= value <= 10**7:
-            raise SettingError(f"{name}={value} is out of range; give {least} or more")
+        if not least <= value <= MOST:
+            raise SettingError(f"{name}={value} is out of range; give {least} to {MOST:,}")
     lines = tuple(_list_lines(shapes, quant, rank, batch * context, kept))
     return Ledger(shapes.name, quant, rank, batch, context, lines)
 

@@ -75,11 +75,16 @@ def check(errors: QuantErrors, extra_percent: float) -> tuple[ModuleError, ...]:
     """The modules to choose from; SettingError for half a result or a budget that is none."""
     if not errors.whole:
         raise SettingError(f"{errors.model}: the pass was stopped; run it again to finish it.")
-    if not (math.isfinite(extra_percent) and extra_percent >= 0):
-        raise SettingError(f"extra_percent={extra_percent} is no budget; give 0 or more")
+    check_budget(extra_percent)
     if not errors.quantised:
         raise SettingError(f"{errors.model} has no linear module besides its head")
     return errors.quantised
+
+
+def check_budget(extra_percent: float) -> None:
+    """SettingError for a budget that is none."""
+    if not (math.isfinite(extra_percent) and extra_percent >= 0):
+        raise SettingError(f"extra_percent={extra_percent} is no budget; give 0 or more")
 
 
 def budget_bytes(errors: QuantErrors, extra_percent: float) -> int:
@@ -91,6 +96,8 @@ def _harm(module: ModuleError, metric: str, harm: Mapping[str, float] | None) ->
     if harm is not None:
         if module.name not in harm:
             raise SettingError(f"{metric}: no harm is given for {module.name}")
+        if not math.isfinite(harm[module.name]):
+            raise SettingError(f"{metric}: the harm of {module.name} is {harm[module.name]}")
         return harm[module.name]
     if metric not in METRICS:
         raise SettingError(f"metric={metric!r} is not one of {', '.join(METRICS)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import paths
 from .checkpoint import Checkpoint, build_skeleton, check_layers, list_linears
-from .errors import ModelFileError
+from .errors import ModelFileError, first_lines
 from .linears import HEAD, Linear
 from .tokenizers import import_transformers
 
@@ -90,8 +90,8 @@ def read_config(path: Path) -> Any:
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # transformers checks a configuration in many ways of its own
-        reason = (str(error).strip().splitlines() or ["nothing said"])[0][:200]
-        raise ModelFileError(f"{path} is no configuration of a language model: {reason}") from error
+        said = first_lines(error)
+        raise ModelFileError(f"{path} is no configuration of a language model: {said}") from error
     return check_layers(config, path)
 
 

@@ -19,6 +19,8 @@ def read_blocks(
 
     Each block begins with BOS where the model's file says so.
     """
+    if n_tokens < 2:
+        raise SettingError(f"n_tokens={n_tokens} is out of range; give 2 or more")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:

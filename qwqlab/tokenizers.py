@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import fetch, paths, qwq_vocab, trial
-from .errors import ModelFileError, SettingError
+from .errors import ModelFileError, SettingError, first_lines
 from .gguf_file import GGUFInfo, inspect
 from .loading import Loading
 from .native import Closing, Model
@@ -147,8 +147,8 @@ def _load_transformers(name: str | os.PathLike[str]) -> Any:
             "installed: `pip install qwqlab[train]`, or give a folder with a tokenizer.json."
         ) from error
     except Exception as error:  # its readers raise whatever a file leads them to
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelFileError(f"transformers reads no tokenizer from {name}: {reason}") from error
+        said = first_lines(error)
+        raise ModelFileError(f"transformers reads no tokenizer from {name}: {said}") from error
 
 
 def import_transformers() -> Any:

@@ -81,6 +81,8 @@ def test_what_cannot_be_done_is_one_sentence(
     wrong = [
         ["quant-error", folder, "--type", "int4"],
         ["quant-error", str(tmp_path)],
+        ["quant-error", folder, "--tokens", "-5"],
+        ["quant-error", folder, "--tokens", "0"],
         ["quant-error", folder, "--json", str(tmp_path / "no" / "out.json")],
         ["select", folder, "--extra-percent", "-3"],
         ["select", folder, "--extra-percent", "9", "--type", "Q4_K"],
