@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_judge, cli_quant, paths
+from . import cli_judge, cli_quant, cli_tune, paths
 from .errors import QwqlabError, SettingError, StoreError
 
 
@@ -57,6 +57,9 @@ def _make_parser() -> argparse.ArgumentParser:
     generate = add("generate", _generate, "generate one text; takes llama.cpp's flags")
     generate.add_argument("--model", "-m", default="smollm2-135m", help="a name or a .gguf file")
     generate.add_argument("--prompt-file", help="taken byte for byte; or --prompt TEXT")
+    generate.add_argument(
+        "--adapter", help="a LoRA adapter as a GGUF; llama.cpp's own flag is --lora"
+    )
     generate.add_argument("--preset", help="official, llama.cpp, article, ...; flags go over it")
     generate.add_argument("--json", action="store_true", help="one JSON object on stdout")
     add("fetch", _fetch, "bring a model here").add_argument("name")
@@ -75,6 +78,7 @@ def _make_parser() -> argparse.ArgumentParser:
     export.add_argument("file", type=Path, help="a .csv, or a .json with every run whole")
     cli_judge.add_commands(add)
     cli_quant.add_commands(add)
+    cli_tune.add_commands(add)
     return parser
 
 
@@ -82,6 +86,7 @@ def _generate(args: argparse.Namespace, flags: list[str]) -> None:
     from .command import parse_command
     from .engine import Engine
     from .fetch import model_path
+    from .loading import Loading
     from .prompt_text import read_prompt
     from .sampling import Sampling, preset
 
@@ -92,7 +97,10 @@ def _generate(args: argparse.Namespace, flags: list[str]) -> None:
         raise SettingError("give --prompt-file or --prompt, not both")
     prompt = read_prompt(args.prompt_file) if args.prompt_file else command.prompt
     seed = 3407 if command.seed is None else command.seed
-    with Engine(model_path(args.model), command.loading) as engine:
+    loading = command.loading
+    if args.adapter:
+        loading = Loading.from_dict({**loading.to_dict(), "lora": [args.adapter, *loading.lora]})
+    with Engine(model_path(args.model), loading) as engine:
         show = None if args.json else lambda _i, _t, text: print(text, end="", flush=True)
         started = time.perf_counter()
         run = engine.generate(prompt, sampling, seed, command.n_predict, show)

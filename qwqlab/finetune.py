@@ -158,6 +158,10 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
         there = there if isinstance(there, dict) else {}
         if there != plan:
             names = [name for name in plan if there.get(name) != plan[name]]
+            own, other = plan["recipe"], there.get("recipe")
+            if isinstance(other, dict) and "recipe" in names:
+                names += [name for name in own if other.get(name) != own[name]]
+                names.remove("recipe")
             raise SettingError(
                 f"{folder} holds a run with other {', '.join(names)}; choose another folder"
             )

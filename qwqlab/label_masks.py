@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .codecs import import_bitsandbytes
 from .errors import SettingError
 from .examples import Example
 
@@ -44,6 +45,7 @@ def make_collator(name: str, tokenizer: Any, pad: int) -> Collator:
     """A collator of rows with input_ids and labels, as that library makes labels."""
     if name not in COLLATORS:
         raise SettingError(f"collator={name!r} is not one of {', '.join(COLLATORS)}")
+    import_bitsandbytes()  # both import it, and it would advise to install more
     if name == "trl":
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 

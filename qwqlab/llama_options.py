@@ -52,6 +52,7 @@ TARGETS = (
     "llama-quantize",
     "llama-gguf-split",
     "llama-imatrix",
+    "llama-export-lora",
     "llama-perplexity",
     "llama-bench",
     "llama-batched-bench",

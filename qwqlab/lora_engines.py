@@ -12,7 +12,7 @@ from typing import Any
 
 from . import skip_list
 from .checkpoint import Checkpoint, check_room, list_linears
-from .codecs import BnbCodec
+from .codecs import BnbCodec, import_bitsandbytes
 from .errors import SettingError
 from .recipe import Recipe
 
@@ -58,6 +58,7 @@ def why_no_unsloth() -> str:
 
 def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe) -> Any:
     """By transformers, bitsandbytes and peft."""
+    import_bitsandbytes()
     import peft
     import torch
 
@@ -91,7 +92,10 @@ def load_unsloth(
     checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe
 ) -> Any:
     """By unsloth, which changes transformers, peft and trl as it is imported."""
-    import unsloth  # isort: skip  (before the libraries that it changes)
+    import importlib
+
+    # Before the libraries that it changes, where these are not imported yet.
+    unsloth = importlib.import_module("unsloth")
     import transformers
 
     linears = list_linears(checkpoint.skeleton())

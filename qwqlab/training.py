@@ -166,7 +166,7 @@ class _Journal:
 
         journal = self
 
-        class Callback(TrainerCallback):  # type: ignore[misc]
+        class Callback(TrainerCallback):
             def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 journal._started = time.perf_counter()
 
@@ -175,9 +175,9 @@ class _Journal:
                 if journal._stop():
                     control.should_training_stop = control.should_save = True
 
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
-                if "loss" in logs:
-                    journal._add(state.global_step, float(logs["loss"]))
+            def on_log(self, args: Any, state: Any, control: Any, **told: Any) -> None:
+                if "loss" in told["logs"]:
+                    journal._add(state.global_step, float(told["logs"]["loss"]))
 
         return Callback()
 

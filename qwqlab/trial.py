@@ -103,12 +103,12 @@ def _try(
     if not override_kv and not lora and hashes.known_sha256(path) in catalog.fixed_hashes():
         return
     info = inspect(path)
-    for adapter in lora:
+    for adapter in map(Path, lora):
         if not inspect(adapter).tensors:
             raise ModelFileError(f"{adapter} holds no tensors, and so no adapter; give another.")
     library = toolchain.library_dir()
     proof = _describe_state(info, lora, library)
-    key = [str(Path(each).resolve()) for each in (path, *lora)]
+    key = [str(Path(each).resolve()) for each in [str(path), *lora]]
     memory, name = paths.models_dir() / "loads.json", " ".join([*key, what, *override_kv]).strip()
     if hashes.read_json(memory).get(name) == proof:
         return

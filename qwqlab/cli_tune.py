@@ -1,0 +1,125 @@
+"""The commands of `qwqlab` on fine-tuning: labels, finetune, export-adapter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .cli_quant import check_target
+
+
+def add_commands(add: Callable[..., Any]) -> None:
+    """Add them to the parser of `cli`: `add` is its function of a name, a function and a text."""
+    labels = add("labels", _labels, "which tokens are learnt under a pad token and a collator")
+    labels.add_argument("--pad", required=True, help="a token by its text, as '<|im_end|>'")
+    labels.add_argument("--collator", default="transformers", help="transformers or trl")
+    labels.add_argument("--model", default="qwq-32b", help="whose tokenizer: qwq-32b, or a model")
+    labels.add_argument("--text", action="append", help="instead of the lab's two; may be repeated")
+    labels.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    tune = add("finetune", _finetune, "train LoRA adapters on a model in 4 bits")
+    tune.add_argument("--model", default="smollm2-135m", help="a name, a .gguf file, or a folder")
+    tune.add_argument("--data", type=Path, help="Alpaca's format: JSON lines or a JSON list")
+    tune.add_argument("--steps", type=int, default=60)
+    tune.add_argument("--rank", type=int, default=32)
+    tune.add_argument("--seed", type=int, default=3407)
+    tune.add_argument("--engine", default="auto", help="auto, unsloth or peft")
+    tune.add_argument("--pad", help="a token by its text; by default the model's own")
+    tune.add_argument("--collator", default="trl", help="trl or transformers")
+    tune.add_argument("--skip-file", type=Path, help="modules to keep in 16 bits: see `select`")
+    tune.add_argument("--no-checkpointing", action="store_true", help="faster, with more memory")
+    tune.add_argument(
+        "--out", type=Path, required=True, help="the run's folder; it can go on there"
+    )
+    tune.add_argument("--json", type=Path, metavar="OUT", help="write the result there")
+    export = add("export-adapter", _export, "write a trained adapter as a GGUF")
+    export.add_argument("folder", type=Path, help="a folder of `finetune`, or an adapter of peft's")
+    export.add_argument("--gguf", type=Path, required=True, help="the file to write")
+    export.add_argument("--model", default="smollm2-135m", help="what it was trained on")
+    export.add_argument(
+        "--merge", metavar="QUANT", help="add it to the model's weights, F16 or less"
+    )
+
+
+def _labels(args: argparse.Namespace, _: list[str]) -> None:
+    from .checkpoint import Checkpoint
+    from .label_masks import TURNS, label
+    from .qwq_vocab import NAME
+    from .tokenizers import TransformersTokenizer
+
+    is_qwq = args.model.casefold() == NAME
+    tokenizer = (
+        TransformersTokenizer(NAME).tokenizer if is_qwq else Checkpoint(args.model).tokenizer()
+    )
+    table = label(tokenizer, args.pad, args.collator, args.text or TURNS)
+    if args.json:
+        print(json.dumps(table.to_dict()))
+        return
+    for row in table.rows:
+        for each in row:
+            how = "padding" if each.is_padding else "learnt" if each.is_learnt else "not learnt"
+            print(f"{each.token:8d}  {how:10}  {each.text!r}")
+        print()
+
+
+def _finetune(args: argparse.Namespace, _: list[str]) -> None:
+    from . import paths, skip_list
+    from .checkpoint import Checkpoint, list_linears
+    from .examples import read_examples
+    from .finetune import finetune
+    from .linears import HEAD
+    from .recipe import Recipe
+
+    check_target(args.json)
+    examples = read_examples(args.data or paths.data_dir() / "shopping" / "train.jsonl")
+    recipe = Recipe(
+        rank=args.rank,
+        alpha=args.rank,
+        steps=args.steps,
+        seed=args.seed,
+        checkpointing=not args.no_checkpointing,
+    )
+    checkpoint = Checkpoint(args.model)
+    keep: tuple[str, ...] = ()
+    if args.skip_file:
+        skip = skip_list.read_skip_file(args.skip_file)
+        resolved = skip_list.resolve(skip, list_linears(checkpoint.skeleton()))
+        keep = tuple(name for name in resolved.kept if name != HEAD)
+    found = finetune(
+        checkpoint, examples, args.out, recipe, args.engine, args.pad, args.collator, keep,
+        on_step=_tell,
+    )  # fmt: skip
+    print(f"{found.engine} on {found.device}: {found.adapter}")
+    if args.json:
+        args.json.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+
+
+def _tell(done: int, total: int, step: Any) -> None:
+    print(
+        f"{done} of {total}: loss {step.loss:.4f}, {step.seconds:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _export(args: argparse.Namespace, _: list[str]) -> None:
+    from .adapter import export_adapter, merge_adapter
+    from .checkpoint import Checkpoint
+    from .finetune import ADAPTER
+    from .requantize import requantize
+
+    own = args.folder / ADAPTER
+    checkpoint = Checkpoint(args.model)
+    folder = own if own.is_dir() else args.folder
+    if args.merge is None:
+        print(export_adapter(folder, args.gguf, checkpoint))
+        return
+    adapter = export_adapter(folder, args.gguf.with_name(f".{args.gguf.name}.adapter"), checkpoint)
+    try:
+        quant = None if args.merge.upper() == "F16" else args.merge
+        print(merge_adapter(adapter, requantize(checkpoint.path, "F16"), args.gguf, quant))
+    finally:
+        adapter.unlink(missing_ok=True)
