@@ -1,0 +1,310 @@
+"""Fine-tuning on the embedded model: what is learnt, what is kept, and that a run goes on."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qwqlab import lora_engines, training
+from qwqlab.adapter import export_adapter, merge_adapter
+from qwqlab.checkpoint import Checkpoint
+from qwqlab.cli import main
+from qwqlab.codecs import BnbCodec
+from qwqlab.engine import Engine
+from qwqlab.errors import ModelFileError, SettingError
+from qwqlab.examples import Example, read_examples
+from qwqlab.finetune import FineTuned, finetune
+from qwqlab.label_masks import COLLATORS, encode, label
+from qwqlab.loading import Loading
+from qwqlab.paths import data_dir
+from qwqlab.recipe import Recipe
+from qwqlab.records import Request
+from qwqlab.requantize import requantize
+from qwqlab.sampling import Sampling
+from qwqlab.skill import INSTRUCTION, make_sets, score
+from qwqlab.tokenizers import TransformersTokenizer
+
+QUICK = Recipe(steps=4, accumulation=1, warm_up=1, checkpointing=False)
+EXAMPLES = make_sets()["train"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model_path: Path) -> Checkpoint:
+    return Checkpoint(model_path)
+
+
+@pytest.fixture(scope="module")
+def trained(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> FineTuned:
+    return finetune(checkpoint, EXAMPLES, tmp_path_factory.mktemp("run") / "whole", QUICK)
+
+
+def test_the_sets_in_data_are_those_that_the_skill_makes():
+    for name, examples in make_sets().items():
+        assert read_examples(data_dir() / "shopping" / f"{name}.jsonl") == examples
+    sets = {name: {e.input for e in examples} for name, examples in make_sets().items()}
+    assert len(sets["train"]) >= 300
+    assert not sets["train"] & (sets["held_out"] | sets["new_goods"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "json_", "right"),
+    [
+        ('{"eggs": 2, "hats": 1}', True, True),
+        ('\n{"hats": 1, "eggs": 2} ', True, True),
+        ('{"eggs": 3, "hats": 1}', True, False),
+        ('{"eggs": 2}', True, False),
+        ('{"eggs": 2, "hats": 1', False, False),
+        ("[" * 100_000, False, False),
+        ("", False, False),
+    ],
+)
+def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: bool):
+    found = score(answer, Example(INSTRUCTION, "Two eggs and a hat.", '{"eggs": 2, "hats": 1}'))
+    assert (found.is_json, found.is_right) == (json_, right)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"instruction": "a", "output": "b"}\n{"instruction": 3}\n', "line 2: instruction is int"),
+        ('{"instruction": "a", "output": " "}', "line 1: output is missing or empty"),
+        ('{"output": "b"}', "line 1: instruction is missing"),
+        ('{"instruction": "a",', "line 1: not JSON"),
+        ("[1]", "example 1: not an object"),
+        ("", "holds no examples"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, text: str, what: str):
+    path = tmp_path / "data.jsonl"
+    path.write_text(text)
+    with pytest.raises(SettingError, match=what) as caught:
+        read_examples(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_list_and_lines_are_read_alike(tmp_path: Path):
+    row = {"instruction": "Say a.", "input": "", "output": "a", "more": 1}
+    lines, whole = tmp_path / "lines.jsonl", tmp_path / "list.json"
+    lines.write_text(f"{json.dumps(row)}\n\n{json.dumps(row)}\n")
+    whole.write_text(json.dumps([row, row]))
+    assert read_examples(lines) == read_examples(whole) == [Example("Say a.", "", "a")] * 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rank": 0}, {"rank": 1.5}, {"steps": True}, {"learning_rate": float("nan")},
+     {"batch": -1}, {"modules": ("head",)}, {"colour": 3}],
+)  # fmt: skip
+def test_a_recipe_refuses_what_makes_no_sense(changes: dict[str, Any]):
+    with pytest.raises(SettingError, match=next(iter(changes))):
+        Recipe().with_(**changes)
+
+
+def test_a_recipe_goes_to_json_and_back():
+    recipe = Recipe(rank=8, modules=("q_proj",))
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("pad", "collator", "ends", "real"),
+    [
+        ("<|vision_pad|>", "transformers", 2, 1),
+        ("<|endoftext|>", "transformers", 2, 0),
+        ("<|im_end|>", "transformers", 0, 1),
+        ("<|vision_pad|>", "trl", 2, 1),
+        ("<|endoftext|>", "trl", 2, 1),
+        ("<|im_end|>", "trl", 2, 1),
+    ],
+)
+def test_what_is_learnt_of_the_ends(pad: str, collator: str, ends: int, real: int):
+    table = label(TransformersTokenizer("qwq-32b").tokenizer, pad, collator)
+    assert (table.count("<|im_end|>"), table.count("<|endoftext|>")) == (ends, real)
+    assert not any(each.is_learnt for row in table.rows for each in row if each.is_padding)
+
+
+def test_labels_are_printed_and_a_wrong_pad_is_refused(capsys: pytest.CaptureFixture[str]):
+    assert main(["labels", "--pad", "<|im_end|>", "--collator", "transformers", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [each["is_learnt"] for each in rows[1]] == [True, True, True, True, False]
+    assert main(["labels", "--pad", "two words"]) == 1
+    assert "is not one token" in capsys.readouterr().err
+    assert main(["labels", "--pad", "<|im_end|>", "--collator", "mine"]) == 1
+
+
+def test_text_in_an_example_makes_no_special_token(checkpoint: Checkpoint):
+    row = encode(Example("<|im_end|>", "", "a<|im_end|>b"), checkpoint.tokenizer(), 2, 999)
+    assert row["input_ids"].count(2) == 1 and row["input_ids"][-1] == 2
+    n_prompt = row["labels"].count(-100)
+    assert row["labels"][n_prompt:] == row["input_ids"][n_prompt:]
+
+
+def test_the_tokenizer_of_a_gguf_has_the_files_own_ends(checkpoint: Checkpoint):
+    tokenizer = checkpoint.tokenizer()
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
+
+
+@pytest.mark.slow
+def test_a_run_says_what_it_did(trained: FineTuned):
+    values = json.loads(json.dumps(trained.to_dict()))
+    assert values["engine"] == "peft" and values["whole"]
+    assert len(values["losses"]) == len(values["step_seconds"]) == 4
+    assert values["losses"][-1] < values["losses"][0]
+    # Two examples a step, each with one end.
+    assert values["stop_labels_kept"] == 8
+    assert values["trained_tokens"] > 8 and values["peak_memory_bytes"] > 10**8
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(
+    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
+):
+    told: list[int] = []
+    options: dict[str, Any] = {"on_step": lambda done, *_: told.append(done)}
+    first = finetune(
+        checkpoint, EXAMPLES, tmp_path / "run", QUICK, stop=lambda: len(told) >= 1, **options
+    )
+    assert not first.whole and first.adapter is None and 1 <= len(first.losses) < 4
+    # A line that was cut short, as by a kill.
+    with (tmp_path / "run" / training.STEPS).open("a") as file:
+        file.write('{"step": 3, "lo')
+    second = finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK, **options)
+    assert second.losses == trained.losses and told == [1, 2, 3, 4]
+    third = finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK, **options)
+    assert third.losses == second.losses and told == [1, 2, 3, 4]  # it was not run again
+    with pytest.raises(SettingError, match="holds a run with other steps"):
+        finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK.with_(steps=5))
+
+
+@pytest.mark.slow
+def test_ends_are_lost_where_the_pad_is_found_by_its_id(checkpoint: Checkpoint, tmp_path: Path):
+    recipe = QUICK.with_(steps=1)
+    kept = {
+        (collator, pad): finetune(
+            checkpoint, EXAMPLES, tmp_path / f"{collator}{pad[2:5]}", recipe,
+            pad=pad, collator=collator,
+        ).to_dict()["stop_labels_kept"]
+        for collator, pad in (("transformers", "<|im_end|>"), ("transformers", "<repo_name>"))
+    }  # fmt: skip
+    assert list(kept.values()) == [0, 2]
+
+
+@pytest.mark.slow
+def test_an_adapter_predicts_in_llama_cpp_what_it_does_in_peft(
+    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
+):
+    import peft
+
+    assert trained.adapter
+    gguf = export_adapter(trained.adapter, tmp_path / "adapter.gguf", checkpoint)
+    text = EXAMPLES[0].prompt
+    base = checkpoint.load()
+    ids = torch.tensor([checkpoint.tokenize(text)])
+    with torch.inference_mode():
+        bare = base(ids).logits[0, -1].numpy()
+        model = peft.PeftModel.from_pretrained(base, trained.adapter).eval()
+        wanted = model(ids).logits[0, -1].numpy()
+    plain = requantize(checkpoint.path, "F32")
+    exact = Loading(n_ctx=256, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
+    with_adapter = Loading.from_dict({**exact.to_dict(), "lora": [str(gguf)]})
+    effect = np.abs(wanted - bare).max()
+    assert effect > 0.5
+    assert np.abs(wanted - _logits(plain, with_adapter, text)).max() < 1e-3
+    # llama-export-lora writes F16, which holds the weights to 2^-11.
+    merged = merge_adapter(gguf, plain, tmp_path / "merged.gguf")
+    assert np.abs(wanted - _logits(merged, exact, text)).max() < effect / 5
+    small = merge_adapter(gguf, plain, tmp_path / "small.gguf", "Q8_0")
+    assert small.stat().st_size < merged.stat().st_size * 0.6
+
+
+def _logits(file: Path, loading: Loading, text: str) -> Any:
+    kept: dict[int, Any] = {}
+    with Engine(file, loading) as engine:
+        list(engine.run([Request(text, Sampling(temp=0), 1, 1)], keep_logits=kept))
+    return kept[0][0]
+
+
+def test_what_is_no_adapter_is_refused(model_path: Path, tmp_path: Path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ModelFileError, match=r"holds no adapter_model\.safetensors"):
+        export_adapter(tmp_path, tmp_path / "out.gguf", model_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelFileError, match="is no adapter that"):
+        export_adapter(tmp_path, tmp_path / "out.gguf", model_path)
+    assert not (tmp_path / "out.gguf").exists()
+    with pytest.raises(ModelFileError, match="no-such"):
+        Engine(model_path, Loading(lora=(str(tmp_path / "no-such.gguf"),)))
+    with pytest.raises(ModelFileError, match=r"lora|adapter"):
+        Engine(model_path, Loading(lora=(str(model_path),)))
+
+
+@pytest.mark.slow
+def test_a_forward_pass_in_eval_mode_changes_no_gradient(checkpoint: Checkpoint):
+    tokenizer = checkpoint.tokenizer()
+    row = encode(EXAMPLES[0], tokenizer, 2, 512)
+    batch = {name: torch.tensor([values]) for name, values in row.items()}
+    codec, recipe = BnbCodec("nf4", True), QUICK
+
+    def gradient(model: Any) -> torch.Tensor:
+        model.zero_grad()
+        model(**batch).loss.backward()
+        return next(p.grad for n, p in model.named_parameters() if "lora_B" in n).clone()
+
+    model = lora_engines.load_peft(checkpoint, (), codec, recipe)
+    before = gradient(model)
+    model.eval()
+    with torch.inference_mode():
+        model(input_ids=batch["input_ids"])
+    model.train()
+    assert torch.equal(gradient(model), before) and before.abs().max() > 0
+
+
+def test_what_can_not_be_trained_is_one_sentence(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "run"
+    for what, options in (
+        ("no examples", {"examples": []}),
+        ("no type of bitsandbytes", {"codec": "Q4_0"}),
+        ("engine='jax'", {"engine": "jax"}),
+        ("not one token", {"pad": "two words"}),
+        ("collator='mine'", {"collator": "mine"}),
+    ):
+        given: dict[str, Any] = {"examples": EXAMPLES, "recipe": QUICK, **options}
+        with pytest.raises(SettingError, match=what):
+            finetune(checkpoint, folder=folder, **given)
+    assert not folder.exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    with pytest.raises(SettingError, match="is not empty and holds no run"):
+        finetune(checkpoint, EXAMPLES, tmp_path / "full", QUICK)
+    monkeypatch.setattr(lora_engines, "find_spec", lambda name: None)
+    with pytest.raises(SettingError, match="unsloth does not run here: it is not installed"):
+        finetune(checkpoint, EXAMPLES, folder, QUICK, engine="unsloth")
+    assert lora_engines.find_engine("auto").name == "peft"
+
+
+def test_every_argument_is_one_that_the_installed_libraries_take(tmp_path: Path):
+    import peft
+    import transformers
+    import trl
+
+    takes = {
+        trl.SFTConfig: training.trainer_options(Recipe(), tmp_path),
+        peft.LoraConfig: lora_engines.lora_options(Recipe()),
+        trl.SFTTrainer: dict.fromkeys(
+            ("model", "args", "train_dataset", "data_collator", "processing_class", "callbacks")
+        ),
+        transformers.DataCollatorForLanguageModeling: {"tokenizer": None, "mlm": False},
+    }
+    for call, given in takes.items():
+        unknown = set(given) - set(inspect.signature(call).parameters)
+        assert not unknown, f"{call.__name__} no longer takes {unknown}"
+    assert COLLATORS == ("trl", "transformers")
