@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .grade_panel import GradePanel
 from .job_panel import JobPanel
+from .loss_panel import LossPanel
 from .microscope import Microscope
 from .order_editor import OrderEditor
 from .page import RunProgress
@@ -13,6 +14,7 @@ from .think_panel import ThinkPanel
 __all__ = [
     "GradePanel",
     "JobPanel",
+    "LossPanel",
     "Microscope",
     "OrderEditor",
     "RunProgress",

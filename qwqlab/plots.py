@@ -2,7 +2,8 @@
 
 A run's text is drawn by `show_run`, a step of a run by `draw_stages`, the experiment by
 `draw_trade_off`, and quants by `draw_ladder`; what few bits lose by `draw_errors`, `draw_heat` and
-`draw_types`, what that costs by `draw_quality` and `draw_proxies`. `show_rows` is a table of words.
+`draw_types`, what that costs by `draw_quality` and `draw_proxies`; training by `draw_losses`.
+`show_rows` is a table of words.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from .drawing import Drawing, show_rows
 from .grade_view import GradeView, show_grade
 from .ladder_chart import Rung, draw_ladder
+from .loss_chart import draw_losses
 from .quality_chart import draw_proxies, draw_quality
 from .quant_chart import draw_errors, draw_heat, draw_types
 from .run_text import RunText, show_run
@@ -26,6 +28,7 @@ __all__ = [
     "draw_errors",
     "draw_heat",
     "draw_ladder",
+    "draw_losses",
     "draw_proxies",
     "draw_quality",
     "draw_stages",
