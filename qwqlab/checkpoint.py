@@ -12,6 +12,7 @@ import io
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,9 @@ from .tokenizers import LlamaTokenizer, TransformersTokenizer, import_transforme
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 TOKENIZER = "tokenizer.json"
+# Whoever makes a model holds it: for a skeleton accelerate changes torch in the whole process, so
+# that a model made meanwhile in another thread would have no weights either.
+making_a_model = threading.RLock()
 MOST_LAYERS = 1000  # a config that asks for more asks for the machine's memory
 
 
@@ -104,7 +108,7 @@ class Checkpoint:
                 f"{self.path} is quantised already; give the folder of its 16-bit original."
             )
         options = {"dtype": torch.float32, **LOCAL, **options}
-        with reading("a language model", self.folder) as transformers:
+        with making_a_model, reading("a language model", self.folder) as transformers:
             auto = transformers.AutoModelForCausalLM
             return auto.from_pretrained(str(self.folder), **options).eval()
 
@@ -182,7 +186,7 @@ def build_skeleton(config: Any, path: Path) -> Any:
     config = copy.deepcopy(config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    with reading("a language model", path) as transformers:
+    with making_a_model, reading("a language model", path) as transformers:
         auto = transformers.AutoModelForCausalLM
         with init_empty_weights(include_buffers=False):
             model = auto.from_config(config, trust_remote_code=False).eval()
@@ -194,7 +198,7 @@ def _unpack(path: Path, target: Path) -> None:
     """Write a GGUF as a folder of safetensors in float32, whole or not at all."""
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with reading("a language model", path) as transformers:
+        with making_a_model, reading("a language model", path) as transformers:
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 str(path.parent), gguf_file=path.name, dtype=torch.float32, **LOCAL
             )

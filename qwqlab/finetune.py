@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -16,7 +17,7 @@ from typing import Any
 from . import lora_engines
 from .checkpoint import Checkpoint
 from .codecs import BnbCodec, find_codec
-from .errors import SettingError
+from .errors import BusyError, SettingError
 from .examples import Example
 from .label_masks import encode, find_token, make_collator
 from .quantize import peak_memory
@@ -25,6 +26,7 @@ from .training import OnStep, Step, read_steps, train
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
 RUN, ADAPTER = "run.json", "adapter"
+_training = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,40 @@ def finetune(
     keep:     linear modules that stay in 16 bits (see `select_modules`).
 
     SettingError for values that make no sense or memory that is too short, ModelFileError and
-    FetchError for a model that can't be used.
+    FetchError for a model that can't be used, BusyError where this process trains already: two
+    runs would draw from one source of random numbers.
     """
+    if not _training.acquire(blocking=False):
+        raise BusyError("a model is being trained here; wait for it, or press its Stop")
+    try:
+        return _finetune(
+            model, examples, Path(folder), recipe or Recipe(), engine, pad, collator, keep, codec,
+            on_step, stop,
+        )  # fmt: skip
+    finally:
+        _training.release()
+
+
+def _finetune(
+    model: str | Path | Checkpoint,
+    examples: Sequence[Example],
+    folder: Path,
+    recipe: Recipe,
+    engine: str,
+    pad: str | None,
+    collator: str,
+    keep: Sequence[str],
+    codec: str,
+    on_step: OnStep | None,
+    stop: Callable[[], bool],
+) -> FineTuned:
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
-    recipe = recipe or Recipe()
     if not examples:
         raise SettingError("there are no examples to train on")
     chosen = find_codec(codec)
     if not isinstance(chosen, BnbCodec):
         raise SettingError(f"{codec!r} is no type of bitsandbytes; train on nf4 or fp4")
     start = lora_engines.find_engine(engine)
-    folder = Path(folder)
     tokenizer = checkpoint.tokenizer()
     if tokenizer.eos_token_id is None:
         raise SettingError(f"{checkpoint.title} names no end token, so none could be learnt")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import skip_list
-from .checkpoint import Checkpoint, check_room, list_linears
+from .checkpoint import Checkpoint, check_room, list_linears, making_a_model
 from .codecs import BnbCodec, import_bitsandbytes
 from .errors import SettingError
 from .recipe import Recipe
@@ -69,8 +69,9 @@ def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, reci
     model = skip_list.load_quantised(checkpoint, skip, codec)
     skip_list.verify_loaded(model, keep, linears)
     model.config.use_cache = False
-    torch.manual_seed(recipe.seed)  # the adapters begin at random
-    adapted = peft.get_peft_model(model, peft.LoraConfig(**lora_options(recipe)))
+    with making_a_model:
+        torch.manual_seed(recipe.seed)  # the adapters begin at random
+        adapted = peft.get_peft_model(model, peft.LoraConfig(**lora_options(recipe)))
     if recipe.checkpointing:
         adapted.enable_input_require_grads()
     return adapted.train()

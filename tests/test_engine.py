@@ -139,7 +139,7 @@ def requests(code_prompts):
                  Sampling(samplers=ARTICLE_ORDER, dry_multiplier=0.5, temp=0.9)]  # fmt: skip
     return [
         Request(prompt, sampling, seed, n_predict=20 + 37 * (seed + i) % 90)
-        for i, prompt in enumerate(code_prompts[:3])
+        for i, prompt in enumerate(code_prompts[:2])
         for sampling in samplings
         for seed in (1, 2)
     ]

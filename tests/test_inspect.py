@@ -203,9 +203,10 @@ def test_tokenize_prints_the_ids_and_the_pieces(engine: str, tmp_path: Path, cap
 @pytest.mark.slow
 def test_tokenize_gives_the_same_ids_in_both_engines_on_the_corpus(tmp_path: Path, capsys) -> None:
     file = tmp_path / "text.txt"
-    for text in read_corpus():
-        if text.cause:
-            continue
+    # The whole corpus is compared in test_tokenizers; here each call loads the vocabulary anew.
+    plain = [text for text in read_corpus() if not text.cause]
+    assert len(plain) > 40
+    for text in plain[::6]:
         file.write_bytes(text.text.encode())
         ids = []
         for engine in ("llama.cpp", "transformers"):
