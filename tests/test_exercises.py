@@ -60,6 +60,14 @@ WRONG = [
         "harm_of_mine = {m.name: m.kurtosis for m in errors.quantised}",
         "is it the outputs that decide?",
     ),
+    ("08_qlora", 0, "n_learnt = 12", "the end of the turn"),
+    ("08_qlora", 0, "n_learnt = 83", "a prompt is read"),
+    ("08_qlora", 0, "n_learnt = 18", "padding is found by its place"),
+    ("08_qlora", 1, 'mine = "<|im_end|>"', "it ends every answer"),
+    ("08_qlora", 1, 'mine = "2"', "labels are lost: answers hold that token"),
+    ("08_qlora", 2, "count_numbers = lambda rank: 355_008 * rank", "the head, lm_head"),
+    ("08_qlora", 2, "count_numbers = lambda rank: 149_760 * rank", "two matrices, A and B"),
+    ("08_qlora", 2, "count_numbers = lambda rank: rank", "it gives 32 for rank 32"),
 ]
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))

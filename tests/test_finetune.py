@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_llama
 import torch
 
 from qwqlab import lora_engines, training
@@ -17,7 +19,7 @@ from qwqlab.checkpoint import Checkpoint
 from qwqlab.cli import main
 from qwqlab.codecs import BnbCodec
 from qwqlab.engine import Engine
-from qwqlab.errors import ModelFileError, SettingError
+from qwqlab.errors import BusyError, ModelFileError, SettingError
 from qwqlab.examples import Example, read_examples
 from qwqlab.finetune import FineTuned, finetune
 from qwqlab.label_masks import COLLATORS, encode, label
@@ -29,6 +31,7 @@ from qwqlab.requantize import requantize
 from qwqlab.sampling import Sampling
 from qwqlab.skill import INSTRUCTION, make_sets, score
 from qwqlab.tokenizers import TransformersTokenizer
+from qwqlab.trained_runs import measure_skill, measure_stopping
 
 QUICK = Recipe(steps=4, accumulation=1, warm_up=1, checkpointing=False)
 EXAMPLES = make_sets()["train"]
@@ -289,6 +292,47 @@ def test_what_can_not_be_trained_is_one_sentence(
     with pytest.raises(SettingError, match="unsloth does not run here: it is not installed"):
         finetune(checkpoint, EXAMPLES, folder, QUICK, engine="unsloth")
     assert lora_engines.find_engine("auto").name == "peft"
+
+
+def test_one_model_is_trained_at_a_time(checkpoint: Checkpoint, tmp_path: Path):
+    from qwqlab import finetune as module
+
+    with module._training, pytest.raises(BusyError, match="press its Stop"):
+        finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_made_beside_a_skeleton_has_its_weights(tmp_path: Path):
+    tiny = Checkpoint(tiny_llama.make(tmp_path / "tiny"))
+    over = threading.Event()
+
+    def build() -> None:
+        while not over.is_set():
+            tiny.skeleton()
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert not any(each.is_meta for each in tiny.load().parameters())
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_stopping_is_the_share_of_the_end_token(model_path: Path):
+    examples = make_sets()["held_out"][:3]
+    with Engine(model_path, Loading(n_ctx=256)) as engine:
+        found = measure_stopping(engine, examples, n_seeds=2, n_predict=8)
+        assert (found.n, len(found.p_stop)) == (6, 3)
+        assert 0 <= found.stopped <= 6 and found.interval[0] >= 0
+        # Where the end is the likeliest token, greedy decoding stops there, and elsewhere not.
+        for example, share in zip(examples, found.p_stop, strict=True):
+            run = engine.generate(example.prompt + example.output, Sampling(temp=0), 1, 1)
+            assert (run.stop == "end") == (share > 0.5) or 0.3 < share < 0.5
+        skill = measure_skill(engine, examples)
+    assert skill.n == len(skill.answers) == 3 and 0 <= skill.right <= skill.json <= 3
 
 
 def test_every_argument_is_one_that_the_installed_libraries_take(tmp_path: Path):

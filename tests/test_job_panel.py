@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from lab_page import open_notebook
 from playwright.sync_api import expect
 
 from qwqlab.errors import SettingError
-from qwqlab.panels import JobPanel
+from qwqlab.panels import JobPanel, LossPanel
+from qwqlab.training import Step
 
 
 class Steps:
@@ -105,6 +107,20 @@ def test_an_interrupt_of_the_kernel_stops_the_job(monkeypatch):
     steps.leave.release()
     assert panel.wait(60)
     assert steps.done == [0]
+
+
+def test_a_training_run_shows_its_loss_as_it_goes():
+    steps = [Step(n, 2.0 / n, 0.1, 10, 1) for n in (1, 2, 3)]
+
+    def train(on_step, stop):
+        for step in steps:
+            on_step(step.step, 3, step)
+        return SimpleNamespace(losses=[step.loss for step in steps])
+
+    panel = LossPanel("Train", train)
+    assert panel.result().losses == [2.0, 1.0, 2.0 / 3]
+    assert list(panel.figure.data[0].y) == [2.0, 1.0, 2.0 / 3]
+    assert list(panel.figure.data[0].x) == [1, 2, 3]
 
 
 CELLS = [
