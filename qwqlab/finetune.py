@@ -147,11 +147,13 @@ def _finetune(
         "keep": sorted(keep),
         "codec": chosen.name,
     }
+    rows = [encode(each, tokenizer, end, recipe.max_tokens) for each in examples]
+    longest = max(len(row["input_ids"]) for row in rows)
+    lora_engines.check_memory(checkpoint, keep, chosen, recipe, longest)
     _claim(folder, plan)
     adapter = folder / ADAPTER
     steps = read_steps(folder)
     if not (adapter / "adapter_config.json").is_file():
-        rows = [encode(each, tokenizer, end, recipe.max_tokens) for each in examples]
         ready = start.load(checkpoint, keep, chosen, recipe)
         steps = train(ready, tokenizer, rows, collate, recipe, end, folder, on_step, stop)
         if len(steps) == recipe.steps:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from . import skip_list
-from .checkpoint import Checkpoint, check_room, list_linears, making_a_model
+from .checkpoint import Checkpoint, free_memory, list_linears, making_a_model
 from .codecs import BnbCodec, import_bitsandbytes
 from .errors import SettingError
+from .memory import ledger
 from .recipe import Recipe
+from .shapes import read_shapes
 
 ENGINES = ("auto", "peft", "unsloth")
 UNSLOTH_ON_CPU = "2026.10.9"
@@ -62,8 +64,6 @@ def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, reci
     import peft
     import torch
 
-    if not torch.cuda.is_available():
-        check_room(checkpoint.n_bytes, f"Fine-tuning {checkpoint.title}")
     linears = list_linears(checkpoint.skeleton())
     skip = skip_list.make_skip_list(keep, linears)
     model = skip_list.load_quantised(checkpoint, skip, codec)
@@ -117,6 +117,33 @@ def load_unsloth(
         **{name: value for name, value in lora_options(recipe).items() if name != "task_type"},
     )
     return adapted.train()
+
+
+def check_memory(
+    checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe, context: int
+) -> None:
+    """SettingError, with the ledger's figures, where a run would not fit into memory.
+
+    context: tokens of the longest example.
+    """
+    shapes = read_shapes(checkpoint.folder / "config.json")
+    kept = sum(linear.n_weights for linear in shapes.quantised if linear.name in set(keep))
+    found = ledger(shapes, codec.quant_type, recipe.rank, recipe.batch, context, kept)
+    need, has = found.total("training"), free_on_device()
+    if need > has:
+        weights = found.lines[0].gb
+        raise SettingError(
+            f"Fine-tuning {checkpoint.title} takes {need / 1e9:.1f} GB of memory, {weights:.1f} of "
+            f"them for its weights, and {has / 1e9:.1f} GB are free on {name_device()}; take a "
+            "smaller model, a smaller rank or batch, or shorter examples."
+        )
+
+
+def free_on_device() -> int:
+    """Bytes that are free where a model would be trained: on the GPU if there is one."""
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_memory()
 
 
 def name_device() -> str:

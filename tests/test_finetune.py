@@ -294,6 +294,16 @@ def test_what_can_not_be_trained_is_one_sentence(
     assert lora_engines.find_engine("auto").name == "peft"
 
 
+def test_a_run_that_does_not_fit_is_refused_with_the_ledgers_figure(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lora_engines, "free_on_device", lambda: 5 * 10**8)
+    says = r"takes \d\.\d GB of memory, 0\.1 of them for its weights, and 0\.5 GB are free on .+;"
+    with pytest.raises(SettingError, match=says):
+        finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK)
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_model_is_trained_at_a_time(checkpoint: Checkpoint, tmp_path: Path):
     from qwqlab import finetune as module
 
