@@ -148,13 +148,14 @@ def requests(code_prompts):
 def test_a_run_is_the_same_alone_and_in_a_batch_of_any_width(batch_engine, requests):
     assert batch_engine.width_independent
     alone = [next(batch_engine.run([request], width=1))[1] for request in requests]
-    for width in (2, 5):
-        runs = dict(batch_engine.run(requests, width=width))
-        assert sorted(runs) == list(range(len(requests)))
+    for width, some in ((5, requests), (2, requests[::2])):
+        runs = dict(batch_engine.run(some, width=width))
+        assert sorted(runs) == list(range(len(some)))
         for index, run in runs.items():
-            assert run.tokens == alone[index].tokens, (width, index)
-            assert (run.text, run.stop) == (alone[index].text, alone[index].stop)
-            assert run.escapes == alone[index].escapes
+            lone = alone[requests.index(some[index])]
+            assert run.tokens == lone.tokens, (width, index)
+            assert (run.text, run.stop) == (lone.text, lone.stop)
+            assert run.escapes == lone.escapes
 
 
 def test_every_run_of_a_batch_is_reproduced_by_its_command(
@@ -171,8 +172,8 @@ def test_every_run_of_a_batch_is_reproduced_by_its_command(
 
 
 def test_long_runs_in_a_batch_are_reproduced_too(batch_engine, llama_completion, code_prompt):
-    requests = [Request(code_prompt, NEVER_ENDS, seed, 600) for seed in (11, 12, 13)]
-    runs = dict(batch_engine.run(requests, width=3))
+    requests = [Request(code_prompt, NEVER_ENDS, seed, 560) for seed in (11, 12)]
+    runs = dict(batch_engine.run(requests, width=2))
     longest = max(runs, key=lambda index: len(runs[index].tokens))
     # Past 256 and 512 tokens flash attention on a cache of floats would split its sums.
     assert len(runs[longest].tokens) > 512
