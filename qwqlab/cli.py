@@ -73,6 +73,9 @@ def _make_parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--model", default="smollm2-135m")
     reproduce.add_argument("--json", type=Path, help="write the counts there")
     reproduce.add_argument("--store", type=Path, help="the store of runs (SQLite)")
+    reproduce.add_argument(
+        "--dask", metavar="ADDRESS", default="", help="a Dask scheduler, whose workers run it"
+    )
     export = add("export", _export, "write a store of runs as a table or as JSON")
     export.add_argument("store", type=Path, help="the store of runs (SQLite)")
     export.add_argument("file", type=Path, help="a .csv, or a .json with every run whole")
@@ -167,12 +170,13 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
             seconds = time.perf_counter() - started
             print(f"{done} of {total} runs, {seconds:.0f} s", file=sys.stderr, flush=True)
 
+    length = f"{'1' if args.quick else '9'} min on two cores"
     print(
-        f"Running the experiment ({'1' if args.quick else '9'} min on two cores) ...",
+        f"Running the experiment ({f'on {args.dask}' if args.dask else length}) ...",
         file=sys.stderr,
     )
     with experiment.open_engine(args.model) as engine, RunStore(path) as store:
-        runs = experiment.run_experiment(engine, args.quick, store, on_run=tell)
+        runs = experiment.run_experiment(engine, args.quick, store, tell, args.dask)
         seconds = time.perf_counter() - started
         results = experiment.count(runs)
         samples = [report.show_sample(run, engine) for run in report.pick_samples(runs)]

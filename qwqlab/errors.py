@@ -39,6 +39,10 @@ class StoreError(QwqlabError, RuntimeError):
     """A store of runs that cannot be opened or read."""
 
 
+class ClusterError(QwqlabError, RuntimeError):
+    """A cluster that cannot be reached, or whose workers are gone or not of one kind."""
+
+
 class SandboxError(QwqlabError, RuntimeError):
     """A program that can't be confined here as well as was asked, so that it was not run."""
 

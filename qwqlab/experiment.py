@@ -26,7 +26,7 @@ from .requantize import sweep_copy
 from .runs import RunStore
 from .sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
 from .settings import DEFAULT_ORDER
-from .sweep import OnRun, sweep
+from .sweep import OnRun, Source, sweep
 
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 ORDER_WITHOUT_PENALTIES = tuple(name for name in DEFAULT_ORDER if name != "penalties")
@@ -139,10 +139,19 @@ def run_experiment(
     quick: bool = False,
     store: RunStore | None = None,
     on_run: OnRun | None = None,
+    cluster: str = "",
 ) -> list[Run]:
-    """Run the experiment, or what of it the store lacks; `count` counts its runs."""
+    """Run the experiment, or what of it the store lacks; `count` counts its runs.
+
+    cluster: a Dask scheduler's address, whose workers then run it instead of `engine`.
+    """
     requests = plan_requests(QUICK if quick else FULL)
-    return sweep(engine, requests, store, "reproduce", on_run=on_run)
+    if not cluster:
+        return sweep(engine, requests, store, "reproduce", on_run=on_run)
+    from .cluster import sweep_on
+
+    source = Source.of(engine.path, engine.loading)
+    return sweep_on(cluster, source, requests, store, "reproduce", on_run=on_run)
 
 
 def count(runs: Sequence[Run]) -> list[ArmResult]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from .command import Command
-from .engine import Engine
 from .errors import ToolchainError
+from .loading import Loading
 from .records import Request
 from .toolchain import run_tool
 
@@ -14,7 +16,19 @@ _LAST_WORD = "graphs reused"
 _END = " [end of text]\n"
 
 
-def command_of(request: Request, engine: Engine) -> Command:
+class Loaded(Protocol):
+    """A model and how it is loaded: an engine, or what a sweep knows of one."""
+
+    @property
+    def path(self) -> str:
+        """The model's file."""
+
+    @property
+    def loading(self) -> Loading:
+        """How it is loaded."""
+
+
+def command_of(request: Request, engine: Loaded) -> Command:
     """The llama-completion command that reproduces a request, alone and from nothing.
 
     It does so token for token where `engine.width_independent`, whatever else was in the

@@ -1,0 +1,248 @@
+"""A sweep over a cluster: a scheduler and two workers, started as the notebook says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import cloudpickle
+import pytest
+from distributed import Client
+
+from qwqlab import cli, cluster, experiment, paths
+from qwqlab.cluster import Bench, cut_grid, sweep_on
+from qwqlab.engine import Engine
+from qwqlab.errors import ClusterError, SettingError
+from qwqlab.experiment import LOADING, Plan, plan_requests
+from qwqlab.loading import Loading, count_threads
+from qwqlab.records import Request
+from qwqlab.requantize import requantize, sweep_copy
+from qwqlab.runs import RunStore
+from qwqlab.sweep import Source, sweep
+
+# What the tests run on a worker goes there whole: a worker can't import this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Room:
+    """A scheduler and its workers, each a process of its own with nobody to start it anew."""
+
+    def __init__(self, folder: Path, n_workers: int) -> None:
+        self.folder, self.processes = folder, list[subprocess.Popen[bytes]]()
+        self.file = folder / "scheduler.json"
+        self._start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        for _ in range(n_workers):
+            self.add_worker()
+        self.client = Client(scheduler_file=str(self.file), timeout=60, set_as_default=False)
+        if n_workers:
+            self.client.wait_for_workers(n_workers, timeout=60)
+        self.address = str(json.loads(self.file.read_text())["address"])
+
+    def add_worker(self) -> None:
+        self._start("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+    def kill_a_worker(self) -> None:
+        """The way of a machine that is switched off."""
+        os.kill(next(iter(self.client.run(os.getpid).values())), signal.SIGKILL)
+
+    def count_plugins(self) -> list[int]:
+        return list(self.client.run(_count_benches).values())
+
+    def close(self) -> None:
+        self.client.close()
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def _start(self, name: str, *flags: str) -> None:
+        script = f"from distributed.cli.{name} import main; main()"
+        command = [sys.executable, "-c", script, "--scheduler-file", str(self.file), *flags]
+        with (self.folder / "log").open("ab") as log:
+            self.processes.append(
+                subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            )
+
+
+def _count_benches(dask_worker: Any) -> int:
+    return sum(name.startswith("qwqlab") for name in dask_worker.plugins)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Iterator[Room]:
+    room = Room(tmp_path_factory.mktemp("room"), 2)
+    yield room
+    room.close()
+
+
+@pytest.fixture(scope="module")
+def source(model_path) -> Source:
+    return Source.of(str(sweep_copy(model_path)), LOADING)
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[Request]:
+    return [replace(r, n_predict=24) for r in plan_requests(Plan(2, 1, 24, 1, 1, 24))]
+
+
+@pytest.fixture(scope="module")
+def tokens(source, requests) -> list[tuple[int, ...]]:
+    """What a local sweep gives."""
+    with Engine(source.path, LOADING) as engine:
+        return [run.tokens for run in sweep(engine, requests, width=8)]
+
+
+def test_a_cluster_gives_what_one_engine_gives_and_keeps_it_alike(
+    room, source, requests, tokens, tmp_path
+):
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        ran = []
+        runs = sweep_on(
+            room.address, source, requests, store, width=8, on_run=lambda *e: ran.append(e)
+        )
+        assert [run.tokens for run in runs] == tokens
+        assert [run.request for run in runs] == requests
+        assert [done for done, _, _ in ran] == list(range(1, len(requests) + 1))
+        with Engine(source.path, LOADING) as engine:
+            again = sweep(engine, requests, store, on_run=lambda *_: pytest.fail("run anew"))
+        assert again == runs
+        # and the other way round: a cluster finds what one engine has kept
+        assert (
+            sweep_on(
+                room.address, source, requests, store, on_run=lambda *_: pytest.fail("run anew")
+            )
+            == runs
+        )
+        assert next(iter(store.runs())).settings == LOADING.to_dict()
+    assert room.count_plugins() == [0, 0]
+
+
+def test_the_death_of_a_worker_costs_no_finished_run(source, requests, tokens, tmp_path):
+    room = Room(tmp_path, 2)
+    ran: list[int] = []
+
+    def kill_once(done: int, total: int, run: object) -> None:
+        ran.append(done)
+        if done == 3:
+            room.kill_a_worker()
+
+    try:
+        with RunStore(tmp_path / "runs.sqlite") as store:
+            runs = sweep_on(room.address, source, requests, store, width=2, on_run=kill_once)
+            assert [run.tokens for run in runs] == tokens
+            assert len(list(store.runs())) == len(requests)
+        told = [message["place"] for _, message in room.client.get_events(cluster.TOPIC)]
+        assert sorted(told) == list(range(len(requests)))  # none was run a second time
+        assert len(room.client.scheduler_info(n_workers=-1)["workers"]) == 1
+    finally:
+        room.close()
+
+
+def test_a_sweep_that_is_interrupted_ends_on_the_workers_too_and_goes_on(
+    room, source, requests, tokens, tmp_path
+):
+    long = [replace(request, n_predict=1000) for request in requests]
+
+    def interrupt(done: int, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        mixed = [*requests[:2], *long]
+        with pytest.raises(KeyboardInterrupt):
+            sweep_on(room.address, source, mixed, store, width=2, on_run=interrupt)
+        assert room.count_plugins() == [0, 0]
+        kept = len(list(store.runs()))
+        assert 1 <= kept < len(mixed)
+        ran = []
+        runs = sweep_on(
+            room.address, source, requests, store, width=8, on_run=lambda *e: ran.append(e)
+        )
+        assert [run.tokens for run in runs] == tokens
+        assert len(requests) - kept <= len(ran) < len(requests)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model_sha256": "0" * 64}, "is another file than the sweep's: its sha256 is"),
+        ({"build": "llama.cpp 1"}, "was begun with llama.cpp 1; give both the same build"),
+        ({"path": "/nowhere/no-such.gguf"}, "has neither /nowhere/no-such.gguf nor "),
+    ],
+)
+def test_a_worker_that_has_something_else_says_so(room, source, requests, change, says):
+    # The places here are the workers' too, so the difference is put into what is sent.
+    grid = requests[:2]
+    with pytest.raises(ClusterError, match=says) as caught:
+        list(cluster._run_pieces(room.client, replace(source, **change), grid, 2))
+    assert "worker tcp://" in str(caught.value)
+    assert room.count_plugins() == [0, 0]
+
+
+def test_a_model_whose_runs_depend_on_the_batch_is_taken_one_by_one(
+    room, model_path, requests, tmp_path
+):
+    loading = Loading(flash_attn="off")
+    source = Source.of(str(requantize(model_path, "F16")), loading)
+    with pytest.raises(SettingError, match=r"width=4: what .* depends on what is beside it"):
+        sweep_on(room.address, source, requests[:4], width=4)
+    with Engine(source.path, loading) as engine:
+        alone = sweep(engine, requests[:2], width=1)
+    runs = sweep_on(room.address, source, requests[:2], width=1)
+    assert [run.tokens for run in runs] == [run.tokens for run in alone]
+
+
+def test_a_scheduler_that_does_not_answer(source, requests, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(ClusterError, match=r"no scheduler answers at tcp://127.0.0.1:9 "):
+        sweep_on("tcp://127.0.0.1:9", source, requests)
+    with pytest.raises(ClusterError, match=r"no scheduler answers at gopher://x"):
+        sweep_on("gopher://x", source, requests)
+
+
+def test_a_cluster_without_workers(source, requests, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    room = Room(tmp_path, 0)
+    try:
+        with pytest.raises(ClusterError, match="has no worker; finished runs are kept"):
+            sweep_on(room.address, source, requests)
+    finally:
+        room.close()
+
+
+def test_workers_of_one_machine_share_its_threads(source):
+    bench = Bench(source, 8, {"10.0.0.1": 2, "10.0.0.2": 1})
+    for host, n_workers in (("10.0.0.1", 2), ("10.0.0.2", 1), ("10.0.0.3", 1)):
+        bench.setup(cast(Any, SimpleNamespace(address=f"tcp://{host}:4000")))
+        assert bench._count_threads() == max(1, count_threads() // n_workers)
+
+
+@pytest.mark.parametrize(("n_runs", "n_workers"), [(1, 1), (7, 2), (560, 2), (560, 100)])
+def test_pieces_fill_a_batch_where_there_is_enough_for_all(n_runs, n_workers):
+    size = cut_grid(n_runs, n_workers)
+    n_pieces = -(-n_runs // size)
+    assert n_pieces >= min(n_runs, n_workers) / 2
+    assert size <= max(32, -(-n_runs // cluster.PIECES // n_workers) + 1)
+
+
+def test_the_experiment_by_the_command_line(room, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "QUICK", Plan(1, 1, 16, 1, 1, 16))
+    monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path)
+    counts = {}
+    for name, flags in (("local", []), ("cluster", ["--dask", room.address])):
+        out = tmp_path / f"{name}.json"
+        store = str(tmp_path / f"{name}.sqlite")
+        assert cli.main(["reproduce", "--quick", "--json", str(out), "--store", store, *flags]) == 0
+        counts[name] = json.loads(out.read_text())
+    assert counts["local"]["arms"] == counts["cluster"]["arms"]
+    assert counts["cluster"]["runs_generated_tokens"] > 0
+    capsys.readouterr()
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    assert cli.main(["reproduce", "--quick", "--dask", "tcp://127.0.0.1:9"]) == 1
+    assert "no scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
