@@ -66,7 +66,7 @@ def _labels(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _finetune(args: argparse.Namespace, _: list[str]) -> None:
-    from . import paths, skip_list
+    from . import paths, ranks, skip_list
     from .checkpoint import Checkpoint, list_linears
     from .examples import read_examples
     from .finetune import finetune
@@ -92,6 +92,8 @@ def _finetune(args: argparse.Namespace, _: list[str]) -> None:
         checkpoint, examples, args.out, recipe, args.engine, args.pad, args.collator, keep,
         on_step=_tell,
     )  # fmt: skip
+    if not ranks.is_main():
+        return
     print(f"{found.engine} on {found.device}: {found.adapter}")
     if args.json:
         args.json.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")

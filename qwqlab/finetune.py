@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import lora_engines
+from . import lora_engines, ranks
 from .checkpoint import Checkpoint
 from .codecs import BnbCodec, find_codec
 from .errors import BusyError, SettingError
@@ -130,7 +130,8 @@ def _finetune(
     if not isinstance(chosen, BnbCodec):
         raise SettingError(f"{codec!r} is no type of bitsandbytes; train on nf4 or fp4")
     start = lora_engines.find_engine(engine)
-    tokenizer = checkpoint.tokenizer()
+    with ranks.main_first():  # it may unpack the model
+        tokenizer = checkpoint.tokenizer()
     if tokenizer.eos_token_id is None:
         raise SettingError(f"{checkpoint.title} names no end token, so none could be learnt")
     end = int(tokenizer.eos_token_id)
@@ -150,14 +151,16 @@ def _finetune(
     rows = [encode(each, tokenizer, end, recipe.max_tokens) for each in examples]
     longest = max(len(row["input_ids"]) for row in rows)
     lora_engines.check_memory(checkpoint, keep, chosen, recipe, longest)
-    _claim(folder, plan)
+    with ranks.main_first():
+        _claim(folder, plan)
     adapter = folder / ADAPTER
     steps = read_steps(folder)
     if not (adapter / "adapter_config.json").is_file():
         ready = start.load(checkpoint, keep, chosen, recipe)
         steps = train(ready, tokenizer, rows, collate, recipe, end, folder, on_step, stop)
-        if len(steps) == recipe.steps:
-            _save(ready, adapter)
+        with ranks.main_first():
+            if len(steps) == recipe.steps and ranks.is_main():
+                _save(ready, adapter)
     whole = (adapter / "adapter_config.json").is_file()
     return FineTuned(
         engine=start.name,

@@ -24,13 +24,21 @@ def explain(sampling: Sampling) -> tuple[str, ...]:
     is a tuning number at llama.cpp's default. Each sentence is tested: taking the setting back to
     neutral leaves a run's tokens as they were.
     """
+    return tuple(
+        f"{name}={getattr(sampling, name):g} has no effect: {why}"
+        for name, why in find_inert(sampling).items()
+    )
+
+
+def find_inert(sampling: Sampling) -> dict[str, str]:
+    """The same as the setting's name and the reason."""
     reason = _mirostat_reason if sampling.mirostat else _chain_reason(sampling)
-    sentences = []
-    for setting in SETTINGS:
-        if _is_set(sampling, setting) and (why := reason(sampling, setting)):
-            value = getattr(sampling, setting.name)
-            sentences.append(f"{setting.name}={value:g} has no effect: {why}")
-    return tuple(sentences)
+    found = {
+        setting.name: reason(sampling, setting)
+        for setting in SETTINGS
+        if _is_set(sampling, setting)
+    }
+    return {name: why for name, why in found.items() if why}
 
 
 def is_neutral(sampling: Sampling, setting: Setting) -> bool:

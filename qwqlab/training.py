@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from . import ranks
 from .errors import SettingError
 from .label_masks import IGNORED, Collator, Row
 from .recipe import Recipe
@@ -100,7 +101,7 @@ def trainer_options(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return {
         "output_dir": str(folder / "checkpoints"),
         "per_device_train_batch_size": recipe.batch,
-        "gradient_accumulation_steps": recipe.accumulation,
+        "gradient_accumulation_steps": ranks.share_accumulation(recipe.accumulation),
         "max_steps": recipe.steps,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": "linear",
@@ -158,7 +159,9 @@ class _Journal:
         self.steps, self._counter, self._total = steps, counter, total
         self._file, self._on_step, self._stop = folder / STEPS, on_step, stop
         self._started = self._seconds = 0.0
-        self._file.write_text("".join(map(_line, steps)), encoding="utf-8")
+        self._counts = [0, 0]
+        if ranks.is_main():
+            self._file.write_text("".join(map(_line, steps)), encoding="utf-8")
 
     def callback(self) -> Any:
         """As transformers wants it."""
@@ -172,7 +175,7 @@ class _Journal:
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 journal._seconds = time.perf_counter() - journal._started
-                if journal._stop():
+                if journal._end_step():
                     control.should_training_stop = control.should_save = True
 
             def on_log(self, args: Any, state: Any, control: Any, **told: Any) -> None:
@@ -181,11 +184,18 @@ class _Journal:
 
         return Callback()
 
-    def _add(self, step: int, loss: float) -> None:
+    def _end_step(self) -> bool:
+        """Add up what the processes have learnt; whether one of them is to stop."""
         counter = self._counter
-        found = Step(step, loss, self._seconds, counter.tokens, counter.stops)
+        *self._counts, stops = ranks.add_up([counter.tokens, counter.stops, self._stop()])
         counter.tokens = counter.stops = 0
+        return bool(stops)
+
+    def _add(self, step: int, loss: float) -> None:
+        found = Step(step, loss, self._seconds, *self._counts)
         self.steps.append(found)
+        if not ranks.is_main():
+            return
         with self._file.open("a", encoding="utf-8") as file:
             file.write(_line(found))
         if self._on_step:

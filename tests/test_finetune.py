@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
+import sys
 import threading
+import time
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import numpy as np
@@ -13,7 +17,7 @@ import pytest
 import tiny_llama
 import torch
 
-from qwqlab import lora_engines, training
+from qwqlab import lora_engines, ranks, training
 from qwqlab.adapter import export_adapter, merge_adapter
 from qwqlab.checkpoint import Checkpoint
 from qwqlab.cli import main
@@ -183,6 +187,67 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     assert third.losses == second.losses and told == [1, 2, 3, 4]  # it was not run again
     with pytest.raises(SettingError, match="holds a run with other steps"):
         finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK.with_(steps=5))
+
+
+SCRIPT = """
+import sys
+from qwqlab.finetune import finetune
+from qwqlab.recipe import Recipe
+from qwqlab.skill import make_sets
+recipe = Recipe.from_dict({recipe})
+finetune({model!r}, make_sets()["train"], {folder!r}, recipe, "peft")
+"""
+
+
+def start_run(recipe: Recipe, checkpoint: Checkpoint, folder: Path, *launch: str) -> Popen[bytes]:
+    """A run in a process of its own."""
+    script = SCRIPT.format(recipe=recipe.to_dict(), model=str(checkpoint.path), folder=str(folder))
+    file = folder.with_suffix(".py")
+    file.write_text(script)
+    with folder.with_suffix(".log").open("wb") as log:
+        return Popen([sys.executable, *launch, str(file)], stdout=log, stderr=log)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_nothing_had_been(
+    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
+):
+    folder = tmp_path / "run"
+    process = start_run(QUICK, checkpoint, folder)
+    while len(training.read_steps(folder)) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "adapter").exists() and len(training.read_steps(folder)) < 4
+    told: list[int] = []
+    again = finetune(
+        checkpoint, EXAMPLES, folder, QUICK, on_step=lambda done, *_: told.append(done)
+    )
+    assert again.losses == trained.losses
+    assert told[0] > 1  # it did not begin anew
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(checkpoint: Checkpoint, tmp_path: Path):
+    recipe = QUICK.with_(steps=2, accumulation=2)
+    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
+    plain = "--mixed_precision no --dynamo_backend no"
+    process = start_run(recipe, checkpoint, tmp_path / "two", *launch.split(), *plain.split())
+    assert process.wait() == 0, (tmp_path / "two.log").read_text()
+    alone = finetune(checkpoint, EXAMPLES, tmp_path / "one", recipe, "peft")
+    together = training.read_steps(tmp_path / "two")
+    assert [step.tokens for step in together] == [step.tokens for step in alone.steps]
+    assert [step.stops for step in together] == [4, 4]
+    np.testing.assert_allclose([step.loss for step in together], alone.losses, rtol=1e-5)
+    assert (tmp_path / "two" / "adapter" / "adapter_config.json").is_file()
+
+
+def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(SettingError, match="accumulation=4 can't be shared by 3 processes"):
+        ranks.share_accumulation(4)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert ranks.share_accumulation(4) == 2
 
 
 @pytest.mark.slow
