@@ -27,11 +27,15 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Repository:
-    """Files of a repository on a hub: those that match one of the fnmatch patterns `allow`."""
+    """Files of a repository on a hub: those that match one of the fnmatch patterns `allow`.
+
+    kind: "model" or "dataset".
+    """
 
     repo_id: str
     allow: tuple[str, ...]
     revision: str = "main"
+    kind: str = "model"
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,22 @@ class Checkpoint:
             config = transformers.AutoConfig.from_pretrained(str(self.folder), **LOCAL)
         return check_layers(config, self.folder)
 
+    @property
+    def quantisation(self) -> dict[str, Any]:
+        """What its configuration says of a quantisation that it has already; empty if none."""
+        found = getattr(self.config(), "quantization_config", None) or {}
+        return dict(found if isinstance(found, dict) else found.to_dict())
+
     def skeleton(self) -> Any:
         """The model without weights: every module by its name, nothing of its memory."""
         return build_skeleton(self.config(), self.folder)
 
-    def load(self, **options: Any) -> Any:
-        """The model in memory, float32 unless `options` of from_pretrained say otherwise."""
-        if getattr(self.config(), "quantization_config", None):
+    def load(self, packed: bool = False, **options: Any) -> Any:
+        """The model in memory, float32 unless `options` of from_pretrained say otherwise.
+
+        packed: take a model that is quantised already as it is; else it is a ModelFileError.
+        """
+        if self.quantisation and not packed:
             raise ModelFileError(
                 f"{self.path} is quantised already; give the folder of its 16-bit original."
             )

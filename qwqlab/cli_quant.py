@@ -75,7 +75,7 @@ def _worst(module: Any) -> float:
 
 
 def _select(args: argparse.Namespace, _: list[str]) -> None:
-    from . import skip_list
+    from . import four_bit, skip_list
     from .checkpoint import Checkpoint, list_linears
     from .codecs import BnbCodec, find_codec
     from .quantize import quant_error
@@ -95,7 +95,7 @@ def _select(args: argparse.Namespace, _: list[str]) -> None:
     skeleton = checkpoint.skeleton()
     linears = list_linears(skeleton)
     skip = skip_list.make_skip_list(chosen.keep, linears)
-    how = skip_list.verify(checkpoint, skip, chosen.keep, codec)
+    how = four_bit.verify(checkpoint, skip, chosen.keep, codec)
     tied = bool(skeleton.config.tie_word_embeddings)
     values = {
         "skip": skip,

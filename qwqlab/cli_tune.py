@@ -22,7 +22,11 @@ def add_commands(add: Callable[..., Any]) -> None:
     labels.add_argument("--json", action="store_true", help="one JSON object on stdout")
     tune = add("finetune", _finetune, "train LoRA adapters on a model in 4 bits")
     tune.add_argument("--model", default="smollm2-135m", help="a name, a .gguf file, or a folder")
-    tune.add_argument("--data", type=Path, help="Alpaca's format: JSON lines or a JSON list")
+    tune.add_argument(
+        "--data",
+        default="shopping",
+        help="shopping, alpaca-cleaned (from the hub), or a file of JSON lines in Alpaca's format",
+    )
     tune.add_argument("--steps", type=int, default=60)
     tune.add_argument("--rank", type=int, default=32)
     tune.add_argument("--seed", type=int, default=3407)
@@ -66,15 +70,15 @@ def _labels(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _finetune(args: argparse.Namespace, _: list[str]) -> None:
-    from . import paths, ranks, skip_list
+    from . import ranks, skip_list
     from .checkpoint import Checkpoint, list_linears
-    from .examples import read_examples
+    from .examples import find_examples
     from .finetune import finetune
     from .linears import HEAD
     from .recipe import Recipe
 
     check_target(args.json)
-    examples = read_examples(args.data or paths.data_dir() / "shopping" / "train.jsonl")
+    examples = find_examples(args.data)
     recipe = Recipe(
         rank=args.rank,
         alpha=args.rank,

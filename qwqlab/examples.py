@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import hub_fetch, paths
+from .catalog import Repository
 from .errors import SettingError
 
 # As Unsloth's notebooks have them, after Stanford's Alpaca; the end-of-turn token follows.
@@ -31,6 +33,9 @@ appropriately completes the request.
 ### Response:
 """
 MOST_BYTES = 2**30
+ALPACA = Repository("yahma/alpaca-cleaned", ("alpaca_data_cleaned.json",), kind="dataset")
+"""Stanford's Alpaca, cleaned by hand: 52,000 examples, CC BY 4.0; the article trains on it."""
+SETS = ("shopping", "alpaca-cleaned")
 FIELDS = ("instruction", "input", "output")
 
 
@@ -53,10 +58,28 @@ class Example:
         return asdict(self)
 
 
-def read_examples(path: str | Path) -> list[Example]:
+def find_examples(name: str | Path) -> list[Example]:
+    """A set by its name, or a file.
+
+    "shopping" ships with the lab; "alpaca-cleaned" is fetched from the hub, once. Of the latter,
+    an example without an answer is left out: it would teach to say nothing. FetchError where it
+    can't be fetched, SettingError as `read_examples`.
+    """
+    if str(name) == "shopping":
+        return read_examples(paths.data_dir() / "shopping" / "train.jsonl")
+    if str(name) == "alpaca-cleaned":
+        found = hub_fetch.find_fetched(ALPACA) or hub_fetch.fetch_repository(ALPACA)
+        return read_examples(found.paths[0], leave_out=True)
+    if not paths.from_user(name).is_file():
+        raise SettingError(f"{name} is no file, and no set: these are {', '.join(SETS)}")
+    return read_examples(paths.from_user(name))
+
+
+def read_examples(path: str | Path, leave_out: bool = False) -> list[Example]:
     """Read a file of JSON lines, or one JSON list.
 
-    SettingError names the file and the line that is no example.
+    leave_out: pass over examples without an output. SettingError names the file and the line that
+    is no example.
     """
     path = Path(path)
     try:
@@ -65,7 +88,11 @@ def read_examples(path: str | Path) -> list[Example]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
-    found = [read_example(row, where) for where, row in _rows(text, path)]
+    found = [
+        read_example(row, where)
+        for where, row in _rows(text, path)
+        if not (leave_out and isinstance(row, dict) and row.get("output") == "")
+    ]
     if not found:
         raise SettingError(f"{path} holds no examples")
     return found

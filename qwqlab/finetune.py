@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import lora_engines, ranks
+from . import four_bit, lora_engines, ranks
 from .checkpoint import Checkpoint
 from .codecs import BnbCodec, find_codec
 from .errors import BusyError, SettingError
@@ -94,6 +94,8 @@ def finetune(
     pad:      a token by its text, by default the model's own; see `label_masks` for what it does
               with which collator.
     keep:     linear modules that stay in 16 bits (see `select_modules`).
+    codec:    nf4-dq, nf4, fp4-dq or fp4. A folder that is in bitsandbytes' 4 bits already is taken
+              as it is, with the modules that it keeps.
 
     SettingError for values that make no sense or memory that is too short, ModelFileError and
     FetchError for a model that can't be used, BusyError where this process trains already: two
@@ -126,6 +128,10 @@ def _finetune(
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
     if not examples:
         raise SettingError("there are no examples to train on")
+    if checkpoint.quantisation:
+        if keep:
+            raise SettingError(f"{checkpoint.path} is in 4 bits already: leave `keep` out")
+        keep = four_bit.read_kept(checkpoint)
     chosen = find_codec(codec)
     if not isinstance(chosen, BnbCodec):
         raise SettingError(f"{codec!r} is no type of bitsandbytes; train on nf4 or fp4")

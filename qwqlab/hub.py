@@ -66,11 +66,14 @@ class Hub:
 
     def file_url(self, repository: Repository, commit: str, file: str) -> str:
         """Where the bytes of a file are."""
-        return f"{self.endpoint}/{repository.repo_id}/resolve/{commit}/{quote(file)}"
+        place = (
+            repository.repo_id if repository.kind == "model" else f"datasets/{repository.repo_id}"
+        )
+        return f"{self.endpoint}/{place}/resolve/{commit}/{quote(file)}"
 
     def folder(self, repository: Repository) -> Path:
         """The repository's folder in the cache."""
-        return self.cache / repo_folder_name(repo_id=repository.repo_id, repo_type="model")
+        return self.cache / repo_folder_name(repo_id=repository.repo_id, repo_type=repository.kind)
 
     def blob(self, repository: Repository, file: RemoteFile) -> Path:
         """Where the bytes of a file lie in the cache."""
@@ -112,7 +115,9 @@ def list_files(web: Web, hub: Hub, repository: Repository) -> Listing:
     One request, so everything belongs to one commit even if the branch moves meanwhile.
     """
     revision = quote(repository.revision, safe="")
-    url = f"{hub.endpoint}/api/models/{repository.repo_id}/revision/{revision}?blobs=true"
+    url = (
+        f"{hub.endpoint}/api/{repository.kind}s/{repository.repo_id}/revision/{revision}?blobs=true"
+    )
     subject = hub.subject(repository)
     answer = web.read_json(url, subject)
     try:

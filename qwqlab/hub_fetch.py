@@ -105,7 +105,7 @@ def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | N
     """What `fetch_repository` would give, if all of it is in the cache; asks nobody.
 
     Complete means that every pattern without wildcards has its file, every split GGUF all its
-    parts, and every weight file that an index names is there.
+    parts, and every weight file that an index names is there; a model has weights.
     """
     hub = hub or Hub.from_environment()
     folder = find_snapshot(hub, repository)
@@ -126,7 +126,8 @@ def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | N
         if index.endswith(".safetensors.index.json")
         for name in _read_weight_files(folder, index)
     }
-    complete = bool(weights) and not set(exact) - set(files) and not indexed - set(files)
+    there = weights if repository.kind == "model" else files
+    complete = bool(there) and not set(exact) - set(files) and not indexed - set(files)
     return Snapshot(folder, tuple(files)) if complete else None
 
 

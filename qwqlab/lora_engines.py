@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import skip_list
+from . import four_bit, skip_list
 from .checkpoint import Checkpoint, free_memory, list_linears, making_a_model
 from .codecs import BnbCodec, import_bitsandbytes
 from .errors import SettingError
@@ -64,10 +64,13 @@ def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, reci
     import peft
     import torch
 
-    linears = list_linears(checkpoint.skeleton())
-    skip = skip_list.make_skip_list(keep, linears)
-    model = skip_list.load_quantised(checkpoint, skip, codec)
-    skip_list.verify_loaded(model, keep, linears)
+    if checkpoint.quantisation:
+        model = four_bit.load_packed(checkpoint, keep)
+    else:
+        linears = list_linears(checkpoint.skeleton())
+        skip = skip_list.make_skip_list(keep, linears)
+        model = four_bit.load_quantised(checkpoint, skip, codec)
+        four_bit.verify_loaded(model, keep, linears)
     model.config.use_cache = False
     with making_a_model:
         torch.manual_seed(recipe.seed)  # the adapters begin at random
@@ -100,18 +103,21 @@ def load_unsloth(
     import transformers
 
     linears = list_linears(checkpoint.skeleton())
-    skip = skip_list.make_skip_list(keep, linears)
-    options: Any = transformers.BitsAndBytesConfig
+    config: dict[str, Any] = {}
+    if not checkpoint.quantisation:
+        skip = skip_list.make_skip_list(keep, linears)
+        options: Any = transformers.BitsAndBytesConfig
+        config["quantization_config"] = options(**skip_list.bnb_options(skip, codec))
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         model_name=str(checkpoint.folder),
         max_seq_length=recipe.max_tokens,
         load_in_4bit=True,
-        quantization_config=options(**skip_list.bnb_options(skip, codec)),
         local_files_only=True,
+        **config,
     )
-    skip_list.verify_loaded(model, keep, linears)
+    four_bit.verify_loaded(model, keep, linears)
     adapted = unsloth.FastLanguageModel.get_peft_model(
-        skip_list.stop_repacking(model),
+        four_bit.stop_repacking(model),
         use_gradient_checkpointing="unsloth" if recipe.checkpointing else False,
         random_state=recipe.seed,
         **{name: value for name, value in lora_options(recipe).items() if name != "task_type"},

@@ -3,7 +3,7 @@
 An entry of `llm_int8_skip_modules` is a regular expression that a module's name begins with, or a
 text that it ends in. One that fits nothing is passed over in silence; "model.layers.1" fits layers
 10 to 19 too; and a list without "lm_head" quantises the head. So a list is tried on a model's names
-before it is believed, and a loaded model is looked at.
+before it is believed; `four_bit` looks at a loaded model too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import Checkpoint, free_memory, list_linears
-from .codecs import BnbCodec, import_bitsandbytes
+from .codecs import BnbCodec
 from .errors import SettingError
 from .linears import HEAD, Linear, to_gguf
 from .shapes import Shapes, bits_per_weight
@@ -114,78 +113,6 @@ def tensor_types(keep: Iterable[str], linears: Sequence[Linear], tied: bool) -> 
     names += ["token_embd.weight"] if tied else ["token_embd.weight", to_gguf(HEAD)]
     patterns = [f"^{re.escape(name)}$={SIXTEEN}" for name in names]
     return [word for pattern in patterns for word in ("--tensor-type", pattern)]
-
-
-def load_quantised(
-    checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16"
-) -> Any:
-    """The model with its linear modules in 4 bits but for a skip list, as bitsandbytes holds it.
-
-    dtype: of all else, and of the products. On some CPUs (AVX512-BF16) the first forward pass in
-    eval mode repacks the 4-bit weights in place, and then neither their values nor gradients
-    through them are right. That is switched off here.
-    """
-    import torch
-    import transformers
-
-    import_bitsandbytes()
-    options: Any = transformers.BitsAndBytesConfig
-    config = options(**{**bnb_options(skip, codec), "bnb_4bit_compute_dtype": dtype})
-    loaded = checkpoint.load(quantization_config=config, dtype=getattr(torch, dtype))
-    return stop_repacking(loaded)
-
-
-def stop_repacking(model: Any) -> Any:
-    """Keep bitsandbytes from repacking a model's 4-bit weights on the CPU; gives the model."""
-    for module in _four_bit(model).values():
-        module.support_avx512bf16_for_cpu = False
-    return model
-
-
-def verify(
-    checkpoint: Checkpoint, skip: Sequence[str], keep: Iterable[str], codec: BnbCodec
-) -> str:
-    """Load a model with a skip list and look at it; how it was looked at, in words.
-
-    Where memory has no room for the model, transformers replaces the modules of its skeleton: the
-    same code on the same names, without weights. SettingError as `verify_loaded`.
-    """
-    room = checkpoint.n_bytes < free_memory()
-    model = load_quantised(checkpoint, skip, codec) if room else replace(checkpoint, skip, codec)
-    verify_loaded(model, keep, list_linears(checkpoint.skeleton()))
-    return "verified on the loaded model" if room else "verified on the model without weights"
-
-
-def replace(checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec) -> Any:
-    """The skeleton of a model, its linear modules replaced as a load with a skip list would."""
-    import transformers
-    from transformers.quantizers import AutoHfQuantizer
-
-    options: Any = transformers.BitsAndBytesConfig
-    quantizer: Any = AutoHfQuantizer.from_config(options(**bnb_options(skip, codec)))
-    model = checkpoint.skeleton()
-    quantizer.preprocess_model(model, device_map=None)
-    return model
-
-
-def verify_loaded(model: Any, keep: Iterable[str], linears: Sequence[Linear]) -> None:
-    """SettingError unless a loaded model holds these modules and the head in 16 bits, no others."""
-    wanted = {*keep, HEAD}
-    packed = set(_four_bit(model))
-    wrong = {
-        linear.name for linear in linears if (linear.name in packed) == (linear.name in wanted)
-    }
-    if wrong:
-        raise SettingError(
-            f"{len(wrong)} modules were not loaded as the skip list says, {min(wrong)} among them"
-        )
-
-
-def _four_bit(model: Any) -> dict[str, Any]:
-    import bitsandbytes
-
-    kind = bitsandbytes.nn.Linear4bit
-    return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
 
 
 @dataclass(frozen=True)

@@ -149,11 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         if self.name == "network":
             self._send_blob(path.rsplit("/", 1)[-1])
-        elif listing := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
+        elif listing := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/revision/(.+)", path):
             self._list(listing[1], listing[2])
         elif tree := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+).*", path):
             self._list(tree[1], tree[2], tree=True)
-        elif file := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif file := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._resolve(file[1], file[2], file[3])
         else:
             self._answer(404)

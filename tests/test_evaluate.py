@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 import torch
 
-from qwqlab import paths, skip_list, toolchain
+from qwqlab import four_bit, paths, toolchain
 from qwqlab.alone import measure_alone
 from qwqlab.checkpoint import Checkpoint, list_linears
 from qwqlab.codecs import BnbCodec, find_codec
@@ -65,7 +65,7 @@ def test_decoded_weights_predict_what_bitsandbytes_predicts(
     with decoded.swapped(keep=keep) as model:
         mine = predict(model, reference.blocks[0])
     codec = BnbCodec("nf4", double=True)
-    loaded = skip_list.load_quantised(checkpoint, [*keep, "lm_head"], codec, "float32")
+    loaded = four_bit.load_quantised(checkpoint, [*keep, "lm_head"], codec, "float32")
     assert torch.allclose(mine, predict(loaded, reference.blocks[0]), atol=1e-4)
 
 

@@ -12,19 +12,22 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import tiny_llama
 import torch
+from hub_server import serve_hub
+from huggingface_hub import constants
 
-from qwqlab import lora_engines, ranks, training
+from qwqlab import four_bit, lora_engines, ranks, skip_list, training
 from qwqlab.adapter import export_adapter, merge_adapter
-from qwqlab.checkpoint import Checkpoint
+from qwqlab.checkpoint import Checkpoint, list_linears
 from qwqlab.cli import main
 from qwqlab.codecs import BnbCodec
 from qwqlab.engine import Engine
-from qwqlab.errors import BusyError, ModelFileError, SettingError
-from qwqlab.examples import Example, read_examples
+from qwqlab.errors import BusyError, FetchError, ModelFileError, SettingError
+from qwqlab.examples import Example, find_examples, read_examples
 from qwqlab.finetune import FineTuned, finetune
 from qwqlab.label_masks import COLLATORS, encode, label
 from qwqlab.loading import Loading
@@ -155,6 +158,64 @@ def test_text_in_an_example_makes_no_special_token(checkpoint: Checkpoint):
 def test_the_tokenizer_of_a_gguf_has_the_files_own_ends(checkpoint: Checkpoint):
     tokenizer = checkpoint.tokenizer()
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
+
+
+def test_alpaca_comes_from_the_hub_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    rows = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(40)]
+    silent = {"instruction": "Say nothing.", "input": "", "output": ""}
+    with serve_hub() as hub:
+        text = json.dumps([*rows, silent]).encode()
+        hub.add("yahma/alpaca-cleaned", {"alpaca_data_cleaned.json": text, "README.md": b"-"})
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        found = find_examples("alpaca-cleaned")
+        asked = [seen.path for seen in hub.log]
+        assert find_examples("alpaca-cleaned") == found and len(hub.log) == len(asked)
+    assert found == [Example(**row) for row in rows]
+    assert all("/datasets/yahma/alpaca-cleaned/" in path for path in asked if "/blobs/" not in path)
+    # Where every other program that uses the hub's cache looks for it, too.
+    kept = huggingface_hub.try_to_load_from_cache(
+        "yahma/alpaca-cleaned", "alpaca_data_cleaned.json", str(tmp_path), repo_type="dataset"
+    )
+    assert isinstance(kept, str) and Path(kept).read_bytes() == text
+
+
+def test_alpaca_without_a_network_and_a_set_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FetchError, match=r"yahma/alpaca-cleaned .* is not complete in"):
+        find_examples("alpaca-cleaned")
+    with pytest.raises(SettingError, match=r"alpaca is no file, and no set: these are shopping"):
+        find_examples("alpaca")
+    assert find_examples("shopping") == EXAMPLES
+
+
+@pytest.mark.slow
+def test_a_model_that_is_in_4_bits_already_is_trained_as_it_is(
+    checkpoint: Checkpoint, tmp_path: Path
+):
+    keep = ("model.layers.0.mlp.down_proj", "model.layers.7.mlp.down_proj")
+    skip = skip_list.make_skip_list(keep, list_linears(checkpoint.skeleton()))
+    packed = tmp_path / "packed"
+    four_bit.load_quantised(checkpoint, skip, BnbCodec(double=True)).save_pretrained(packed)
+    checkpoint.tokenizer().save_pretrained(packed)
+    recipe = QUICK.with_(steps=2)
+    own = finetune(packed, EXAMPLES, tmp_path / "own", recipe, "peft")
+    same = finetune(checkpoint, EXAMPLES, tmp_path / "same", recipe, "peft", keep=keep)
+    assert own.kept == same.kept == keep
+    assert own.losses == same.losses
+    with pytest.raises(SettingError, match="is in 4 bits already: leave `keep` out"):
+        finetune(packed, EXAMPLES, tmp_path / "no", recipe, "peft", keep=keep[:1])
+    config = packed / "config.json"
+    values = json.loads(config.read_text())
+    values["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    config.write_text(json.dumps(values))
+    with pytest.raises(ModelFileError, match="is quantised by 'gptq', not to 4 bits"):
+        finetune(packed, EXAMPLES, tmp_path / "no", recipe, "peft")
 
 
 @pytest.mark.slow

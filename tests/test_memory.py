@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 
-from qwqlab import skip_list
+from qwqlab import four_bit
 from qwqlab.checkpoint import Checkpoint
 from qwqlab.codecs import BnbCodec
 from qwqlab.errors import SettingError
@@ -53,7 +53,7 @@ def test_each_mlp_in_16_bits_adds_its_part(qwq: Shapes):
 
 def test_a_real_load_takes_what_the_ledger_says(model_path: Path):
     checkpoint = Checkpoint(model_path)
-    model = skip_list.load_quantised(checkpoint, ["lm_head"], BnbCodec(double=True))
+    model = four_bit.load_quantised(checkpoint, ["lm_head"], BnbCodec(double=True))
     taken = 0
     for parameter in model.parameters():
         taken += parameter.nbytes

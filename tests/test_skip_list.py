@@ -11,7 +11,7 @@ import tiny_llama
 import torch
 from bitsandbytes.nn.modules import has_avx512bf16
 
-from qwqlab import gguf_file, skip_list
+from qwqlab import four_bit, gguf_file, skip_list
 from qwqlab.checkpoint import Checkpoint, list_linears
 from qwqlab.codecs import BnbCodec
 from qwqlab.divergence import measure_files
@@ -54,13 +54,13 @@ def linears(checkpoint: Checkpoint) -> tuple[Linear, ...]:
 def test_a_list_keeps_what_transformers_keeps(
     skip: list[str], checkpoint: Checkpoint, linears: tuple[Linear, ...]
 ):
-    model = skip_list.load_quantised(checkpoint, skip, CODEC)
+    model = four_bit.load_quantised(checkpoint, skip, CODEC)
     packed = {
         name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"
     }
     resolved = skip_list.resolve(skip, linears)
     assert packed == {linear.name for linear in linears} - set(resolved.kept)
-    same = skip_list.replace(checkpoint, skip, CODEC)
+    same = four_bit.replace(checkpoint, skip, CODEC)
     assert packed == {n for n, m in same.named_modules() if type(m).__name__ == "Linear4bit"}
 
 
@@ -79,11 +79,11 @@ def test_a_made_list_keeps_just_what_was_asked_for(
     keep = ["model.layers.1.mlp.up_proj", "model.layers.11.self_attn.v_proj"]
     skip = skip_list.make_skip_list(keep, linears)
     assert set(skip) == {*keep, "lm_head"}
-    assert "loaded" in skip_list.verify(checkpoint, skip, keep, CODEC)
+    assert "loaded" in four_bit.verify(checkpoint, skip, keep, CODEC)
     with pytest.raises(SettingError, match="not loaded as the skip list says"):
-        skip_list.verify(checkpoint, ["model.layers.1", "lm_head"], keep, CODEC)
+        four_bit.verify(checkpoint, ["model.layers.1", "lm_head"], keep, CODEC)
     with pytest.raises(SettingError, match="not loaded as the skip list says"):
-        skip_list.verify(checkpoint, [*keep], keep, CODEC)  # no lm_head: the head is packed
+        four_bit.verify(checkpoint, [*keep], keep, CODEC)  # no lm_head: the head is packed
     with pytest.raises(SettingError, match="no skip list"):
         skip_list.make_skip_list(["model.layers.77.mlp.up_proj"], linears)
 
@@ -91,17 +91,17 @@ def test_a_made_list_keeps_just_what_was_asked_for(
 def test_where_memory_is_short_the_skeleton_is_looked_at(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(skip_list, "free_memory", lambda: 0)
+    monkeypatch.setattr(four_bit, "free_memory", lambda: 0)
     keep = ["model.layers.1.mlp.up_proj"]
-    how = skip_list.verify(checkpoint, [*keep, "lm_head"], keep, CODEC)
+    how = four_bit.verify(checkpoint, [*keep, "lm_head"], keep, CODEC)
     assert "without weights" in how
     with pytest.raises(SettingError):
-        skip_list.verify(checkpoint, ["model.layers.1", "lm_head"], keep, CODEC)
+        four_bit.verify(checkpoint, ["model.layers.1", "lm_head"], keep, CODEC)
 
 
 def test_weights_stay_what_they_are_after_a_forward_pass(checkpoint: Checkpoint):
     # On a CPU with AVX512-BF16 bitsandbytes repacks them in place unless told not to.
-    model = skip_list.load_quantised(checkpoint, ["lm_head"], CODEC, "float32")
+    model = four_bit.load_quantised(checkpoint, ["lm_head"], CODEC, "float32")
     weight = model.model.layers[3].mlp.down_proj.weight
     before = bnb.dequantize_4bit(weight.data, weight.quant_state).clone()
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_weights_stay_what_they_are_after_a_forward_pass(checkpoint: Checkpoint)
 def test_without_the_guard_they_do_not(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
     if not has_avx512bf16():
         pytest.skip("only CPUs with AVX512-BF16 repack")
-    monkeypatch.setattr(skip_list, "stop_repacking", lambda model: model)
+    monkeypatch.setattr(four_bit, "stop_repacking", lambda model: model)
     with pytest.raises(AssertionError):
         test_weights_stay_what_they_are_after_a_forward_pass(checkpoint)
 
@@ -175,7 +175,7 @@ def test_an_audit_of_a_tied_model_agrees_with_a_load(model_path: Path):
     checkpoint = Checkpoint(model_path)
     shapes = read_shapes(model_path)
     keep = ["model.layers.1.mlp.down_proj"]
-    model = skip_list.load_quantised(checkpoint, [*keep, "lm_head"], CODEC)
+    model = four_bit.load_quantised(checkpoint, [*keep, "lm_head"], CODEC)
     n_bytes = 0
     for parameter in model.parameters():
         n_bytes += parameter.nbytes
