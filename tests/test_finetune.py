@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import signal
 import sys
@@ -29,7 +28,7 @@ from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, FetchError, ModelFileError, SettingError
 from qwqlab.examples import Example, find_examples, read_examples
 from qwqlab.finetune import FineTuned, finetune
-from qwqlab.label_masks import COLLATORS, encode, label
+from qwqlab.label_masks import encode, label
 from qwqlab.loading import Loading
 from qwqlab.paths import data_dir
 from qwqlab.recipe import Recipe
@@ -469,22 +468,3 @@ def test_stopping_is_the_share_of_the_end_token(model_path: Path):
             assert (run.stop == "end") == (share > 0.5) or 0.3 < share < 0.5
         skill = measure_skill(engine, examples)
     assert skill.n == len(skill.answers) == 3 and 0 <= skill.right <= skill.json <= 3
-
-
-def test_every_argument_is_one_that_the_installed_libraries_take(tmp_path: Path):
-    import peft
-    import transformers
-    import trl
-
-    takes = {
-        trl.SFTConfig: training.trainer_options(Recipe(), tmp_path),
-        peft.LoraConfig: lora_engines.lora_options(Recipe()),
-        trl.SFTTrainer: dict.fromkeys(
-            ("model", "args", "train_dataset", "data_collator", "processing_class", "callbacks")
-        ),
-        transformers.DataCollatorForLanguageModeling: {"tokenizer": None, "mlm": False},
-    }
-    for call, given in takes.items():
-        unknown = set(given) - set(inspect.signature(call).parameters)
-        assert not unknown, f"{call.__name__} no longer takes {unknown}"
-    assert COLLATORS == ("trl", "transformers")
