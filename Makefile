@@ -29,7 +29,9 @@ setup: $(VENV)/.qwqlab
 	@$(BIN)/qwqlab fetch smollm2-135m
 	@$(BIN)/qwqlab fetch qwq-32b-ranks
 
+# unsloth trains on a GPU; where there is none, peft does (README, Fine-tuning).
 lab: setup
+	@if nvidia-smi -L >/dev/null 2>&1; then $(MAKE) --no-print-directory $(VENV)/.qwqlab-unsloth; fi
 	@echo "Starting JupyterLab (5 s; Ctrl-C ends it) ..."
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(LAB_ARGS)
 
@@ -60,6 +62,11 @@ $(VENV)/.qwqlab: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check "pip>=24"
 	@$(PIP_INSTALL) -e ".[train]"
+	@touch $@
+
+$(VENV)/.qwqlab-unsloth: $(VENV)/.qwqlab
+	@echo "Installing unsloth into $(VENV), for the GPU (3 min, 6 GB) ..."
+	@$(PIP_INSTALL) -e ".[train,unsloth]"
 	@touch $@
 
 $(VENV)/.qwqlab-dev: $(VENV)/.qwqlab

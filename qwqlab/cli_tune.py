@@ -29,6 +29,8 @@ def add_commands(add: Callable[..., Any]) -> None:
     )
     tune.add_argument("--steps", type=int, default=60)
     tune.add_argument("--rank", type=int, default=32)
+    tune.add_argument("--batch", type=int, default=2, help="examples run at once")
+    tune.add_argument("--accumulation", type=int, default=4, help="batches of a step")
     tune.add_argument("--seed", type=int, default=3407)
     tune.add_argument("--engine", default="auto", help="auto, unsloth or peft")
     tune.add_argument("--pad", help="a token by its text; by default the model's own")
@@ -82,6 +84,8 @@ def _finetune(args: argparse.Namespace, _: list[str]) -> None:
     recipe = Recipe(
         rank=args.rank,
         alpha=args.rank,
+        batch=args.batch,
+        accumulation=args.accumulation,
         steps=args.steps,
         seed=args.seed,
         checkpointing=not args.no_checkpointing,

@@ -158,17 +158,24 @@ class Bench(WorkerPlugin):
         return max(1, count_threads() // beside)
 
 
-def run_piece(name: str, piece: Sequence[tuple[int, Request]]) -> None:
-    """Run on a worker: what of the piece has not been told yet, and tell of each run."""
+def run_piece(name: str, piece: Sequence[tuple[int, Request]]) -> QwqlabError | None:
+    """Run on a worker: what of the piece has not been told yet, and tell of each run.
+
+    What the lab refuses is given back rather than raised: trying again would not help.
+    """
     worker = get_worker()
     bench = worker.plugins[name]
     assert isinstance(bench, Bench)
     told = {message["place"] for message in _read_events(get_client(), name)}
     left = [(place, request) for place, request in piece if place not in told]
-    for index, run in bench.run([request for _, request in left]):
-        # As text: a text may hold what the messages' own format cannot.
-        message = {"sweep": name, "place": left[index][0], "run": json.dumps(run.to_dict())}
-        worker.log_event(TOPIC, message)
+    try:
+        for index, run in bench.run([request for _, request in left]):
+            # As text: a text may hold what the messages' own format cannot.
+            message = {"sweep": name, "place": left[index][0], "run": json.dumps(run.to_dict())}
+            worker.log_event(TOPIC, message)
+    except QwqlabError as error:
+        return error
+    return None
 
 
 def cut_grid(n_runs: int, n_workers: int, width: int = WIDTH) -> int:
@@ -237,9 +244,7 @@ def _collect(
 
 def _check_done(future: Any) -> None:
     try:
-        future.result()
-    except QwqlabError:
-        raise
+        refused = future.result()
     except KilledWorker as error:
         raise ClusterError(
             "several workers died of the same runs, perhaps for lack of memory; finished runs are "
@@ -250,6 +255,8 @@ def _check_done(future: Any) -> None:
             f"the cluster gave up on some runs ({first_lines(error)}); finished runs are kept: "
             "call again"
         ) from error
+    if refused is not None:
+        raise refused
 
 
 def _read_events(client: Client, name: str) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ a GPU; since 0.28.0 it needs the plugin for them.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ def complete(url: str, body: dict[str, Any], timeout: float = 600.0) -> str:
         raise ClusterError(
             f"no server answers at {url} ({first_lines(error)}); start one with `{serve_command()}`"
         ) from error
-    except (json.JSONDecodeError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise ClusterError(f"{url} is no server of completions: {first_lines(error)}") from error
     return str(text)
 

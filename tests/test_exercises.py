@@ -68,6 +68,19 @@ WRONG = [
     ("08_qlora", 2, "count_numbers = lambda rank: 355_008 * rank", "the head, lm_head"),
     ("08_qlora", 2, "count_numbers = lambda rank: 149_760 * rank", "two matrices, A and B"),
     ("08_qlora", 2, "count_numbers = lambda rank: rank", "it gives 32 for rank 32"),
+    ("09_beyond_one_machine", 0, "n_pieces = 2", "would wait for the other's last run"),
+    ("09_beyond_one_machine", 0, "n_pieces = 100", "31 places of the batch empty"),
+    ("09_beyond_one_machine", 0, "n_pieces = 8", "the batch holds 32"),
+    ("09_beyond_one_machine", 0, "n_pieces = 3", "fills a batch of 32"),
+    ("09_beyond_one_machine", 1, 'mine = PRESETS["article"]', "vLLM has no DRY"),
+    ("09_beyond_one_machine", 1, 'mine = PRESETS["official"]', "draw none"),
+    (
+        "09_beyond_one_machine",
+        1,
+        'mine = PRESETS["official"].with_(temp=0.0, repeat_penalty=1.1)',
+        "penalties see the whole text",
+    ),
+    ("09_beyond_one_machine", 2, "merge = lambda first, second: None", "no more than before"),
 ]
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))

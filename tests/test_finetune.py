@@ -259,13 +259,13 @@ finetune({model!r}, make_sets()["train"], {folder!r}, recipe, "peft")
 """
 
 
-def start_run(recipe: Recipe, checkpoint: Checkpoint, folder: Path, *launch: str) -> Popen[bytes]:
+def start_run(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> Popen[bytes]:
     """A run in a process of its own."""
     script = SCRIPT.format(recipe=recipe.to_dict(), model=str(checkpoint.path), folder=str(folder))
     file = folder.with_suffix(".py")
     file.write_text(script)
     with folder.with_suffix(".log").open("wb") as log:
-        return Popen([sys.executable, *launch, str(file)], stdout=log, stderr=log)
+        return Popen([sys.executable, str(file)], stdout=log, stderr=log)
 
 
 @pytest.mark.slow
@@ -285,21 +285,6 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     )
     assert again.losses == trained.losses
     assert told[0] > 1  # it did not begin anew
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_learns(checkpoint: Checkpoint, tmp_path: Path):
-    recipe = QUICK.with_(steps=2, accumulation=2)
-    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
-    plain = "--mixed_precision no --dynamo_backend no"
-    process = start_run(recipe, checkpoint, tmp_path / "two", *launch.split(), *plain.split())
-    assert process.wait() == 0, (tmp_path / "two.log").read_text()
-    alone = finetune(checkpoint, EXAMPLES, tmp_path / "one", recipe, "peft")
-    together = training.read_steps(tmp_path / "two")
-    assert [step.tokens for step in together] == [step.tokens for step in alone.steps]
-    assert [step.stops for step in together] == [4, 4]
-    np.testing.assert_allclose([step.loss for step in together], alone.losses, rtol=1e-5)
-    assert (tmp_path / "two" / "adapter" / "adapter_config.json").is_file()
 
 
 def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.MonkeyPatch):

@@ -208,6 +208,22 @@ def test_make_knows_the_target(target: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_make_lab_brings_unsloth_where_there_is_a_gpu(tmp_path: Path, has_gpu: bool) -> None:
+    card = tmp_path / "nvidia-smi"
+    card.write_text(f"#!/bin/sh\nexit {0 if has_gpu else 9}\n")
+    card.chmod(0o755)
+    done = subprocess.run(
+        ["make", "-n", "lab", f"VENV={tmp_path}"],
+        cwd=CHECKOUT,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ('-e ".[train,unsloth]"' in done.stdout) == has_gpu
+
+
 def test_make_stops_with_the_missing_thing_named(tmp_path: Path) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()

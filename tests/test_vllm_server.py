@@ -1,0 +1,139 @@
+"""A request in vLLM's terms: nothing sent that it does not know, nothing lost without a word."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from qwqlab.errors import ClusterError
+from qwqlab.records import Request
+from qwqlab.sampling import PRESETS, Sampling
+from qwqlab.vllm_server import complete, find_unseen, serve_command, translate
+
+# What CompletionRequest of vLLM 0.33.0 takes, of what the lab could mean to send.
+TAKEN = {"model", "prompt", "max_tokens", "seed", "temperature", "top_k", "top_p", "min_p",
+         "repetition_penalty", "frequency_penalty", "presence_penalty"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_setting_is_sent_or_noted(name):
+    sampling = PRESETS[name]
+    found = translate(Request("Hello", sampling, 7, 99))
+    assert set(found.body) == TAKEN  # all of them, or generation_config.json would fill in
+    assert (found.body["prompt"], found.body["seed"], found.body["max_tokens"]) == ("Hello", 7, 99)
+    assert found.body["temperature"] == sampling.temp
+    assert any("dry_multiplier" in note for note in found.notes) == (sampling.dry_multiplier > 0)
+    has_penalty = "penalties" in sampling.samplers and sampling.repeat_penalty != 1
+    assert found.body["repetition_penalty"] == (sampling.repeat_penalty if has_penalty else 1.0)
+
+
+def test_a_setting_without_effect_is_not_sent():
+    absent = Sampling(samplers=("temperature",), top_k=5, repeat_penalty=1.5, temp=0.7)
+    body = translate(Request("a", absent)).body
+    assert body["top_k"] == 0 and body["repetition_penalty"] == 1.0 and body["temperature"] == 0.7
+    no_window = PRESETS["official"].with_(repeat_penalty=1.5, repeat_last_n=0)
+    assert translate(Request("a", no_window)).body["repetition_penalty"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"mirostat": 2}, "mirostat=2 is left out"),
+        ({"typ_p": 0.5}, "typ_p=0.5 is left out"),
+        ({"xtc_probability": 0.5}, "xtc_probability=0.5 is left out"),
+        ({"dynatemp_range": 0.5}, "dynatemp_range=0.5 is left out"),
+        ({"top_n_sigma": 1.0}, "top_n_sigma=1 is left out"),
+        ({"ignore_eos": True}, "biases of tokens are left out"),
+        ({"repeat_penalty": 1.1}, "penalties see the whole text, not the last 64 tokens"),
+    ],
+)
+def test_what_vllm_does_otherwise_is_noted(changes, note):
+    plain = translate(Request("a", PRESETS["official"])).notes
+    changed = translate(Request("a", PRESETS["official"].with_(**changes))).notes
+    assert any(each.startswith(note) for each in changed), changed
+    assert not any(each.startswith(note) for each in plain)
+
+
+def test_greedy_decoding_is_the_same_in_both():
+    assert translate(Request("a", PRESETS["official"].with_(temp=0.0))).notes == ()
+
+
+def test_no_limit_is_left_to_the_server():
+    assert "max_tokens" not in translate(Request("a", n_predict=-1)).body
+
+
+def test_a_list_of_single_modules_is_not_seen_by_vllm():
+    assert (
+        find_unseen(["lm_head", "model.layers.1.mlp.down_proj", "model.layers.2.self_attn"]) == []
+    )
+    assert find_unseen(["model.layers.1.mlp.gate_proj"]) == ["model.layers.1.mlp.gate_proj"]
+
+
+def test_the_command_quotes_what_a_shell_would_read():
+    assert serve_command("a b", 100).split(" --")[0] == "vllm serve 'a b'"
+
+
+@contextmanager
+def serve(status: int, answer: bytes) -> Iterator[tuple[str, list[Any]]]:
+    asked: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["content-length"])
+            asked.append((self.path, json.loads(self.rfile.read(length))))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def test_the_client_asks_for_a_completion():
+    body = translate(Request("Hello", PRESETS["official"])).body
+    with serve(200, b'{"choices": [{"text": " there"}]}') as (url, asked):
+        assert complete(url + "/", body) == " there"
+    assert asked == [("/v1/completions", body)]
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "says"),
+    [
+        (400, b'{"message": "top_k must be -1"}', "refused the request: .*top_k must be -1"),
+        (200, b"<html>", "is no server of completions"),
+        (200, b"[]", "is no server of completions"),
+        (200, b'{"choices": []}', "is no server of completions"),
+        (200, b"\xff\xfe", "is no server of completions"),
+    ],
+)
+def test_an_answer_that_is_none_is_one_sentence(status, answer, says):
+    with serve(status, answer) as (url, _), pytest.raises(ClusterError, match=says):
+        complete(url, {})
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "ftp://x", "http://[", ""])
+def test_a_server_that_does_not_answer_is_one_sentence(url):
+    with pytest.raises(ClusterError, match="no server answers at"):
+        complete(url, {}, timeout=2)
