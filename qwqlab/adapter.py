@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from . import gguf_file, llama_source, toolchain
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, making_a_model
 from .download import check_disk
+from .engine import Engine
 from .errors import ModelFileError, ToolchainError
-from .requantize import check_quant
+from .loading import Loading
+from .native import Matrix
+from .records import Request
+from .requantize import check_quant, requantize
+from .sampling import Sampling
 
 SCRIPT = "convert_lora_to_gguf.py"
 WEIGHTS = "adapter_model.safetensors"
@@ -56,6 +65,51 @@ def export_adapter(
     finally:
         staged.unlink(missing_ok=True)
     return target
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Logits after a text, the largest difference of any token.
+
+    difference: between llama.cpp with the adapter and peft. effect: between peft with the adapter
+    and without it.
+    """
+
+    difference: float
+    effect: float
+
+
+def compare_with_peft(
+    folder: str | os.PathLike[str], gguf: str | Path, checkpoint: Checkpoint, texts: Sequence[str]
+) -> list[Agreement]:
+    """Whether an exported adapter does in llama.cpp what it does in peft, for each text.
+
+    folder: the adapter as peft wrote it; gguf: the same, exported; checkpoint: a GGUF, of which a
+    copy in float32 is made. Weights, cache and products are float32 on both sides, so what is left
+    is the order of the sums.
+    """
+    import peft
+    import torch
+
+    base = checkpoint.load()
+    with making_a_model:
+        model = peft.PeftModel.from_pretrained(base, os.fspath(folder)).eval()
+    exact = Loading(
+        n_ctx=1024, flash_attn="off", cache_type_k="f32", cache_type_v="f32", lora=(str(gguf),)
+    )
+    found = []
+    with Engine(requantize(checkpoint.path, "F32"), exact) as engine, torch.inference_mode():
+        for text in texts:
+            ids = torch.tensor([checkpoint.tokenize(text)])
+            ours = model(ids).logits[0, -1].numpy()
+            with model.disable_adapter():
+                bare = model(ids).logits[0, -1].numpy()
+            kept: dict[int, Matrix] = {}
+            list(engine.run([Request(text, Sampling(temp=0.0), 1, 1)], keep_logits=kept))
+            found.append(
+                Agreement(float(np.abs(ours - kept[0][0]).max()), float(np.abs(ours - bare).max()))
+            )
+    return found
 
 
 def merge_adapter(

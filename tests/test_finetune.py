@@ -20,7 +20,7 @@ from hub_server import serve_hub
 from huggingface_hub import constants
 
 from qwqlab import four_bit, lora_engines, ranks, skip_list, training
-from qwqlab.adapter import export_adapter, merge_adapter
+from qwqlab.adapter import compare_with_peft, export_adapter, merge_adapter
 from qwqlab.checkpoint import Checkpoint, list_linears
 from qwqlab.cli import main
 from qwqlab.codecs import BnbCodec
@@ -312,26 +312,18 @@ def test_ends_are_lost_where_the_pad_is_found_by_its_id(checkpoint: Checkpoint, 
 def test_an_adapter_predicts_in_llama_cpp_what_it_does_in_peft(
     trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
 ):
-    import peft
-
     assert trained.adapter
     gguf = export_adapter(trained.adapter, tmp_path / "adapter.gguf", checkpoint)
-    text = EXAMPLES[0].prompt
-    base = checkpoint.load()
-    ids = torch.tensor([checkpoint.tokenize(text)])
-    with torch.inference_mode():
-        bare = base(ids).logits[0, -1].numpy()
-        model = peft.PeftModel.from_pretrained(base, trained.adapter).eval()
-        wanted = model(ids).logits[0, -1].numpy()
+    texts = [example.prompt for example in EXAMPLES[:2]]
+    for found in compare_with_peft(trained.adapter, gguf, checkpoint, texts):
+        assert found.difference < 1e-3 and found.effect > 0.5
+    # llama-export-lora writes F16, which holds the weights to 2^-11.
     plain = requantize(checkpoint.path, "F32")
     exact = Loading(n_ctx=256, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
     with_adapter = Loading.from_dict({**exact.to_dict(), "lora": [str(gguf)]})
-    effect = np.abs(wanted - bare).max()
-    assert effect > 0.5
-    assert np.abs(wanted - _logits(plain, with_adapter, text)).max() < 1e-3
-    # llama-export-lora writes F16, which holds the weights to 2^-11.
     merged = merge_adapter(gguf, plain, tmp_path / "merged.gguf")
-    assert np.abs(wanted - _logits(merged, exact, text)).max() < effect / 5
+    wanted = _logits(plain, with_adapter, texts[0])
+    assert np.abs(wanted - _logits(merged, exact, texts[0])).max() < found.effect / 5
     small = merge_adapter(gguf, plain, tmp_path / "small.gguf", "Q8_0")
     assert small.stat().st_size < merged.stat().st_size * 0.6
 
