@@ -19,7 +19,7 @@ help:
 	@echo "make reproduce  set up, then run the experiment and write its report (ARGS=--quick)"
 	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
-	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 15 min"
+	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 20 min"
 	@echo "make setup      set up only: about 6 min on two cores, once"
 	@echo "make clean      remove what the set-up made; models and runs stay in build/"
 	@echo "PYTHON=python3.12 names another Python; VENV=... uses another environment."
@@ -52,6 +52,7 @@ benchmark: setup $(VENV)/.qwqlab-dev
 	@$(BIN)/python benchmarks/speed.py
 	@$(BIN)/python benchmarks/redraw.py
 	@$(BIN)/python benchmarks/quantize.py
+	@$(BIN)/python benchmarks/finetune.py
 
 clean:
 	rm -rf .venv .ruff_cache .mypy_cache .pytest_cache build/llama.cpp* build/llama_cpp_python*

@@ -201,7 +201,7 @@ def _run_pieces(
             inbox.put(event[1])
 
     client.subscribe_topic(TOPIC, hear)
-    client.register_plugin(bench)
+    _set_up(client, bench)
     grid = list(enumerate(requests))
     size = cut_grid(len(grid), len(workers), width)
     pieces = [grid[start : start + size] for start in range(0, len(grid), size)]
@@ -217,6 +217,16 @@ def _run_pieces(
         with suppress(Exception):  # a cluster that is gone has nothing left to clean up
             client.cancel(futures)
             client.unregister_worker_plugin(bench.name)
+
+
+def _set_up(client: Client, bench: Bench) -> None:
+    try:
+        client.register_plugin(bench)
+    except Exception as error:
+        raise ClusterError(
+            f"a worker could not be made ready ({first_lines(error)}); start every worker in an "
+            "environment of this lab"
+        ) from error
 
 
 def _collect(
@@ -265,6 +275,8 @@ def _read_events(client: Client, name: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
+    if not address:  # Dask would start a cluster of its own
+        raise ClusterError("give the address of a scheduler, such as tcp://127.0.0.1:8786")
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:

@@ -67,7 +67,7 @@ class Room:
         command = [sys.executable, "-c", script, "--scheduler-file", str(self.file), *flags]
         with (self.folder / "log").open("ab") as log:
             self.processes.append(
-                subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+                subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
             )
 
 
@@ -204,6 +204,21 @@ def test_a_scheduler_that_does_not_answer(source, requests, monkeypatch):
         sweep_on("tcp://127.0.0.1:9", source, requests)
     with pytest.raises(ClusterError, match=r"no scheduler answers at gopher://x"):
         sweep_on("gopher://x", source, requests)
+    with pytest.raises(ClusterError, match="give the address of a scheduler"):
+        sweep_on("", source, requests)
+
+
+def test_a_worker_without_the_lab_is_named(source, requests, tmp_path, monkeypatch):
+    empty = tmp_path / "qwqlab"
+    empty.mkdir()
+    (empty / "__init__.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # it stands before the lab's own
+    room = Room(tmp_path, 1)
+    try:
+        with pytest.raises(ClusterError, match=r"could not be made ready .*in an environment of"):
+            sweep_on(room.address, source, requests[:2])
+    finally:
+        room.close()
 
 
 def test_a_cluster_without_workers(source, requests, tmp_path, monkeypatch):
