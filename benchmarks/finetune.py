@@ -190,7 +190,8 @@ def time_bare(model: str, turns: Turns, dtype: str) -> list[float]:
             processing_class=tokenizer,
             callbacks=[Clock()],
         )
-        for parameter in trainer.model.parameters():
+        model_there: Any = trainer.model
+        for parameter in model_there.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(getattr(torch, dtype))
         trainer.train()

@@ -7,6 +7,7 @@ the loss, the end of an answer included where that is the pad token.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -112,12 +113,13 @@ def label(tokenizer: Any, pad: str, collator: str, texts: Sequence[str] = TURNS)
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     rows: list[Row] = [{"input_ids": list(each), "labels": list(each)} for each in ids]
     batch = make_collator(collator, tokenizer, pad_id)(rows)
+    decode = functools.partial(tokenizer.decode, clean_up_tokenization_spaces=False)
     return LabelTable(
         pad,
         collator,
         tuple(
             tuple(
-                Labelled(int(token), tokenizer.decode([token]), place >= len(row), label != IGNORED)
+                Labelled(int(token), decode([token]), place >= len(row), label != IGNORED)
                 for place, (token, label) in enumerate(zip(tokens, labels, strict=True))
             )
             for tokens, labels, row in zip(

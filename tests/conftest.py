@@ -95,7 +95,7 @@ PLAIN_ATTENTION = Loading(flash_attn="off")
 
 @pytest.fixture(
     scope="session",
-    params=[(PLAIN_ATTENTION, "Q4_1"), (LOADING, "Q4_0"), (LOADING, "Q8_0")],
+    params=[(PLAIN_ATTENTION, "Q4_1"), (LOADING, "Q8_0")],
     ids=lambda param: f"{param[1]}-fa-{param[0].flash_attn}",
 )
 def batch_engine(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:

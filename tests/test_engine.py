@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 from qwqlab.command import Command
 from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, ClosedError, ContextError, ModelFileError, SettingError
+from qwqlab.experiment import LOADING
 from qwqlab.loading import Loading
 from qwqlab.probe import Probe
 from qwqlab.records import Request, Run
 from qwqlab.replay import command_of
+from qwqlab.requantize import requantize
 from qwqlab.sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
 
 REVERSED = tuple(reversed(Sampling().samplers))
@@ -156,6 +159,15 @@ def test_a_run_is_the_same_alone_and_in_a_batch_of_any_width(batch_engine, reque
             assert run.tokens == lone.tokens, (width, index)
             assert (run.text, run.stop) == (lone.text, lone.stop)
             assert run.escapes == lone.escapes
+
+
+def test_another_integer_type_does_not_depend_on_the_batch_either(model_path, requests):
+    some = [replace(request, n_predict=40) for request in requests[::2]]
+    with Engine(requantize(model_path, "Q4_0"), LOADING) as engine:
+        assert engine.width_independent
+        alone = [next(engine.run([request], width=1))[1].tokens for request in some]
+        together = dict(engine.run(some, width=5))
+    assert [together[place].tokens for place in range(len(some))] == alone
 
 
 def test_every_run_of_a_batch_is_reproduced_by_its_command(

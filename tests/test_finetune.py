@@ -296,19 +296,6 @@ def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_ends_are_lost_where_the_pad_is_found_by_its_id(checkpoint: Checkpoint, tmp_path: Path):
-    recipe = QUICK.with_(steps=1)
-    kept = {
-        (collator, pad): finetune(
-            checkpoint, EXAMPLES, tmp_path / f"{collator}{pad[2:5]}", recipe,
-            pad=pad, collator=collator,
-        ).to_dict()["stop_labels_kept"]
-        for collator, pad in (("transformers", "<|im_end|>"), ("transformers", "<repo_name>"))
-    }  # fmt: skip
-    assert list(kept.values()) == [0, 2]
-
-
-@pytest.mark.slow
 def test_an_adapter_predicts_in_llama_cpp_what_it_does_in_peft(
     trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
 ):
