@@ -88,10 +88,12 @@ class Bench(WorkerPlugin):
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Run]]:
         """As Engine.run; a second piece on this worker waits for the first."""
         with self._claim:
-            if self._over:
-                return
-            if self._engine is None:
+            if self._engine is None and not self._over:
                 self._engine = self._open()
+            if self._over:  # perhaps while the engine was opened
+                self.teardown(get_worker())
+                return
+            assert self._engine is not None
             for place, run in self._engine.run(requests, width=self.width):
                 if run.stop != "stopped":
                     yield place, run
