@@ -78,15 +78,19 @@ def compare_loops(model: str, dtype: str) -> float:
     medians = []
     for _ in range(ROUNDS):
         found = run_apart(model, f"loops:{dtype}")
+        if not found:
+            continue
         ratios = [own / other for own, other in zip(found["engine"], found["bare"], strict=True)]
         medians.append(statistics.median(ratios[1:]))
         print(f"  {medians[-1]:.3f} over {len(ratios) - 1} steps")
-    return statistics.median(medians)
+    return statistics.median(medians) if medians else float("nan")
 
 
 def measure_engine(model: str, engine: str) -> dict[str, float]:
     """Step time in seconds, peak memory in GB, and where there is a GPU the longest example."""
     run = run_apart(model, f"steps:{engine}")
+    if not run:
+        return {}
     found = {"step time": statistics.median(run["seconds"][1:]), "peak memory": run["peak"] / 1e9}
     if torch.cuda.is_available():
         length, longest = FIRST, 0
@@ -101,7 +105,8 @@ def run_apart(model: str, work: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--model", model, "--work", work]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        print(f"  {work}: {done.stderr.strip().splitlines()[-1][:200]}")
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        print(f"  {work}: {said[-1][:200]}")
         return {}
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -48,7 +48,8 @@ def export_adapter(
                "choose a folder on a larger disk")  # fmt: skip
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     command = [sys.executable, SCRIPT, str(folder.resolve()), "--outtype", "f32",
-               "--base", str(checkpoint.folder), "--outfile", str(staged.absolute())]  # fmt: skip
+               "--base", str(checkpoint.folder.resolve()),
+               "--outfile", str(staged.absolute())]  # fmt: skip
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     try:
         done = subprocess.run(

@@ -10,29 +10,21 @@ from __future__ import annotations
 
 import json
 import queue
-import threading
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future, KilledWorker, Worker, get_client, get_worker
+from distributed import Client, Future, KilledWorker
+from distributed import TimeoutError as DaskTimeoutError  # on Python 3.10 not the builtin
 from distributed.comm import get_address_host
-from distributed.diagnostics.plugin import WorkerPlugin
 
-from . import paths, toolchain
-from .engine import Engine
-from .errors import ClusterError, QwqlabError, SettingError, first_lines
-from .loading import count_threads
+from .cluster_worker import TOPIC, Bench, run_piece
+from .errors import ClusterError, QwqlabError, first_lines
 from .records import Request, Run
 from .runs import RunStore
 from .sweep import WIDTH, OnRun, Source, fill
 
-# The scheduler keeps a topic's last thousand events; all sweeps share one, so that this is all.
-TOPIC = "qwqlab-runs"
 CONNECT_SECONDS = 10.0
 PATIENCE = 30.0  # seconds without any worker after which a sweep gives up
 RETRIES = 2  # times that a piece is tried again after an error, on whichever worker
@@ -65,121 +57,6 @@ def sweep_on(
         return fill(source, requests, run, store, experiment, on_run)
 
 
-class Bench(WorkerPlugin):
-    """A worker's engine, for one sweep: opened by its first piece, closed with the sweep."""
-
-    def __init__(self, source: Source, width: int, neighbours: dict[str, int]) -> None:
-        self.source, self.width, self.neighbours = source, width, neighbours
-        self.name = f"qwqlab-{uuid.uuid4().hex}"
-
-    def setup(self, worker: Worker) -> None:
-        """Called by Dask on each worker, also on one that joins later."""
-        self.address = worker.address
-        self._claim = threading.Lock()
-        self._engine: Engine | None = None
-        self._over = False
-
-    def teardown(self, worker: Worker) -> None:
-        """Called by Dask when the sweep is over, or the worker's time: what runs is ended."""
-        self._over = True
-        if self._engine is not None:
-            self._engine.close()
-
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Run]]:
-        """As Engine.run; a second piece on this worker waits for the first."""
-        with self._claim:
-            if self._engine is None and not self._over:
-                self._engine = self._open()
-            if self._over:  # perhaps while the engine was opened
-                self.teardown(get_worker())
-                return
-            assert self._engine is not None
-            for place, run in self._engine.run(requests, width=self.width):
-                if run.stop != "stopped":
-                    yield place, run
-
-    def _open(self) -> Engine:
-        build = toolchain.describe_build()
-        if build != self.source.build:
-            raise ClusterError(
-                f"worker {self.address} has {build}, and the sweep was begun with "
-                f"{self.source.build}; give both the same build"
-            )
-        loading = self.source.loading
-        threads = loading.n_threads or self._count_threads()
-        engine = Engine(
-            self._find(self.source.path),
-            replace(
-                loading,
-                n_threads=threads,
-                n_threads_batch=loading.n_threads_batch or threads,
-                lora=tuple(self._find(path) for path in loading.lora),
-            ),
-        )
-        try:
-            self._check(engine)
-        except BaseException:
-            engine.close()
-            raise
-        return engine
-
-    def _check(self, engine: Engine) -> None:
-        here = Source.of(engine.path, engine.loading)
-        adapters = "lora_sha256"
-        if here.model_sha256 != self.source.model_sha256:
-            raise ClusterError(
-                f"{engine.path} on worker {self.address} is another file than the sweep's: its "
-                f"sha256 is {here.model_sha256[:12]}…, not {self.source.model_sha256[:12]}…; copy "
-                "the sweep's there"
-            )
-        if here.settings.get(adapters) != self.source.settings.get(adapters):
-            raise ClusterError(
-                f"the adapter on worker {self.address} is another file than the sweep's; copy the "
-                "sweep's there"
-            )
-        if self.width > 1 and not engine.width_independent:
-            raise SettingError(
-                f"width={self.width}: what {engine.path} writes with this loading depends on what "
-                "is beside it in a batch, and so on the cluster; give width=1, or load as "
-                "experiment.LOADING does"
-            )
-
-    def _find(self, path: str) -> str:
-        """The sender's path, or the file of that name in this worker's own folder of models."""
-        places = (Path(path), paths.models_dir() / Path(path).name)
-        for place in places:
-            if place.is_file():
-                return str(place)
-        raise ClusterError(
-            f"worker {self.address} has neither {places[0]} nor {places[1]}; copy the file there"
-        )
-
-    def _count_threads(self) -> int:
-        """This worker's share of its machine: threads that wait for each other are slow."""
-        beside = self.neighbours.get(get_address_host(self.address), 1)
-        return max(1, count_threads() // beside)
-
-
-def run_piece(name: str, piece: Sequence[tuple[int, Request]]) -> QwqlabError | None:
-    """Run on a worker: what of the piece has not been told yet, and tell of each run.
-
-    What the lab refuses is given back rather than raised: trying again would not help.
-    """
-    worker = get_worker()
-    bench = worker.plugins[name]
-    assert isinstance(bench, Bench)
-    told = {message["place"] for message in _read_events(get_client(), name)}
-    left = [(place, request) for place, request in piece if place not in told]
-    try:
-        for index, run in bench.run([request for _, request in left]):
-            # As text: a text may hold what the messages' own format cannot.
-            message = {"sweep": name, "place": left[index][0], "run": json.dumps(run.to_dict())}
-            worker.log_event(TOPIC, message)
-    except QwqlabError as error:
-        return error
-    return None
-
-
 def cut_grid(n_runs: int, n_workers: int, width: int = WIDTH) -> int:
     """Runs of a piece: PIECES pieces a worker, but a batch is filled while there is one for each.
 
@@ -202,23 +79,23 @@ def _run_pieces(
         if event[1]["sweep"] == bench.name:
             inbox.put(event[1])
 
-    client.subscribe_topic(TOPIC, hear)
-    _set_up(client, bench)
-    grid = list(enumerate(requests))
-    size = cut_grid(len(grid), len(workers), width)
-    pieces = [grid[start : start + size] for start in range(0, len(grid), size)]
-    futures = [
-        client.submit(run_piece, bench.name, piece, pure=False, retries=RETRIES) for piece in pieces
-    ]
+    futures: list[Any] = []
     try:
-        for future in futures:
+        client.subscribe_topic(TOPIC, hear)
+        _set_up(client, bench)
+        grid = list(enumerate(requests))
+        size = cut_grid(len(grid), len(workers), width)
+        for start in range(0, len(grid), size):
+            piece = grid[start : start + size]
+            future = client.submit(run_piece, bench.name, piece, pure=False, retries=RETRIES)
+            futures.append(future)
             future.add_done_callback(inbox.put)
         yield from _collect(client, inbox, len(futures), len(grid))
     finally:
-        client.unsubscribe_topic(TOPIC)
         with suppress(Exception):  # a cluster that is gone has nothing left to clean up
             client.cancel(futures)
             client.unregister_worker_plugin(bench.name)
+            client.unsubscribe_topic(TOPIC)
 
 
 def _set_up(client: Client, bench: Bench) -> None:
@@ -234,45 +111,49 @@ def _set_up(client: Client, bench: Bench) -> None:
 def _collect(
     client: Client, inbox: queue.Queue[Any], n_pieces: int, n_runs: int
 ) -> Iterator[tuple[int, Run]]:
-    """Each run once, as it is told; until every piece is done."""
+    """Each run once, as it is told; until every piece is done, or one has failed."""
     places: set[int] = set()
-    while n_pieces:
+    failure: QwqlabError | None = None
+    while n_pieces and not (failure and inbox.empty()):
         try:
             item = inbox.get(timeout=PATIENCE)
         except queue.Empty:
             _await_workers(client)
             continue
         if isinstance(item, Future):
-            _check_done(item)
+            failure = failure or _explain_failure(item)
             n_pieces -= 1
+        elif "refused" in item:
+            failure = failure or _KINDS.get(item["kind"], ClusterError)(item["refused"])
         elif item["place"] not in places:
             places.add(item["place"])
             yield item["place"], Run.from_dict(json.loads(item["run"]))
+    if failure:
+        raise failure
     if len(places) != n_runs:
         raise ClusterError(
             f"the cluster told of {len(places)} runs of {n_runs}; call again for the rest"
         )
 
 
-def _check_done(future: Any) -> None:
-    try:
-        refused = future.result()
-    except KilledWorker as error:
-        raise ClusterError(
+_KINDS = {kind.__name__: kind for kind in QwqlabError.__subclasses__()}
+
+
+def _explain_failure(future: Any) -> ClusterError | None:
+    """Why a piece was given up, or None if it is done. Its result, which lies on a worker, is not
+    asked for."""
+    if future.status == "finished":
+        return None
+    error = future.exception(timeout=CONNECT_SECONDS) if future.status == "error" else None
+    if isinstance(error, KilledWorker):
+        return ClusterError(
             "several workers died of the same runs, perhaps for lack of memory; finished runs are "
-            "kept: give a smaller width, and call again"
-        ) from error
-    except Exception as error:
-        raise ClusterError(
-            f"the cluster gave up on some runs ({first_lines(error)}); finished runs are kept: "
-            "call again"
-        ) from error
-    if refused is not None:
-        raise refused
-
-
-def _read_events(client: Client, name: str) -> list[dict[str, Any]]:
-    return [message for _, message in client.get_events(TOPIC) if message["sweep"] == name]
+            "kept: give a smaller width, or start the workers with --memory-limit 0, and call again"
+        )
+    reason = first_lines(error) if error else f"it is {future.status}"
+    return ClusterError(
+        f"the cluster gave up on some runs ({reason}); finished runs are kept: call again"
+    )
 
 
 @contextmanager
@@ -291,13 +172,25 @@ def _connect(address: str) -> Iterator[Client]:
 
 
 def _await_workers(client: Client) -> list[str]:
-    """The addresses of the workers there are, once there is one."""
-    with suppress(TimeoutError):
-        client.wait_for_workers(1, timeout=PATIENCE)
-    workers = list(client.scheduler_info(n_workers=-1)["workers"])
-    if not workers:
+    """The addresses of the workers that run, once there is one."""
+    try:
+        with suppress(TimeoutError, DaskTimeoutError):
+            client.wait_for_workers(1, timeout=PATIENCE)
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+    except (OSError, AttributeError) as error:
+        raise ClusterError(
+            "the scheduler is gone; finished runs are kept: start it again, and call again"
+        ) from error
+    running = [address for address, each in workers.items() if each["status"] == "running"]
+    if workers and not running:
+        raise ClusterError(
+            "all workers are paused, which Dask does where memory is short by its own count; "
+            "finished runs are kept: start them with --memory-limit 0, and call again"
+        )
+    if not running:
         raise ClusterError(
             "the cluster has no worker; finished runs are kept: start some with `dask worker "
-            "ADDRESS --nthreads 1`, the address being the scheduler's, and call again"
+            "ADDRESS --nthreads 1 --memory-limit 0`, the address being the scheduler's, and call "
+            "again"
         )
-    return workers
+    return running

@@ -85,7 +85,7 @@ def read_examples(path: str | Path, leave_out: bool = False) -> list[Example]:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise SettingError(f"{path} is larger than 1 GiB; give a smaller set")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
     found = [
@@ -103,7 +103,7 @@ def _rows(text: str, path: Path) -> Iterable[tuple[str, Any]]:
         rows = _parse(text, str(path))
         yield from ((f"{path}, example {n}", row) for n, row in enumerate(rows, 1))
         return
-    for n, line in enumerate(text.splitlines(), 1):
+    for n, line in enumerate(text.split("\n"), 1):  # a string may hold other ends of lines
         if line.strip():
             yield f"{path}, line {n}", _parse(line, f"{path}, line {n}")
 
@@ -123,6 +123,10 @@ def read_example(row: Any, where: str) -> Example:
     for name, value in values.items():
         if not isinstance(value, str):
             raise SettingError(f"{where}: {name} is {type(value).__name__}; it must be text")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise SettingError(f"{where}: {name} holds half of a surrogate pair") from None
     for name in ("instruction", "output"):
         if not values[name].strip():
             raise SettingError(f"{where}: {name} is missing or empty")

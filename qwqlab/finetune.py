@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint
 from .codecs import BnbCodec, find_codec
 from .errors import BusyError, SettingError
 from .examples import Example
-from .label_masks import encode, find_token, make_collator
+from .label_masks import IGNORED, encode, find_token, make_collator
 from .quantize import peak_memory
 from .recipe import Recipe
 from .training import OnStep, Step, read_steps, train
@@ -155,6 +155,12 @@ def _finetune(
         "codec": chosen.name,
     }
     rows = [encode(each, tokenizer, end, recipe.max_tokens) for each in examples]
+    for number, row in enumerate(rows, 1):
+        if all(target == IGNORED for target in row["labels"][1:]):
+            raise SettingError(
+                f"example {number}: its prompt takes all of max_tokens={recipe.max_tokens}, and "
+                "nothing of its answer would be learnt; leave it out, or raise max_tokens"
+            )
     longest = max(len(row["input_ids"]) for row in rows)
     lora_engines.check_memory(checkpoint, keep, chosen, recipe, longest)
     with ranks.main_first():

@@ -61,6 +61,7 @@ def train(
     written, and the steps so far are given back.
     """
     import datasets
+    import peft
     import trl
 
     checkpoint = _last_checkpoint(folder)
@@ -68,7 +69,9 @@ def train(
     steps = [step for step in read_steps(folder) if step.step <= done]
     if [step.step for step in steps] != list(range(1, done + 1)):
         raise SettingError(f"{folder / STEPS} lacks steps of its checkpoint; take another folder")
-    if done >= recipe.steps:
+    if checkpoint and done >= recipe.steps:
+        # Its adapter was not written, or is gone; the model that came in is an untrained one.
+        peft.set_peft_model_state_dict(model, peft.load_peft_weights(str(checkpoint)))
         return steps
     counter = Counter(model, end)
     journal = _Journal(steps, counter, recipe.steps, folder, on_step, stop)
@@ -115,6 +118,7 @@ def trainer_options(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "use_cpu": not on_gpu,
         "gradient_checkpointing": recipe.checkpointing,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": max(1, recipe.steps // N_CHECKPOINTS),
         "save_total_limit": 1,
@@ -161,7 +165,9 @@ class _Journal:
         self._started = self._seconds = 0.0
         self._counts = [0, 0]
         if ranks.is_main():
-            self._file.write_text("".join(map(_line, steps)), encoding="utf-8")
+            staged = self._file.with_name(f".{self._file.name}")
+            staged.write_text("".join(map(_line, steps)), encoding="utf-8")
+            staged.replace(self._file)
 
     def callback(self) -> Any:
         """As transformers wants it."""

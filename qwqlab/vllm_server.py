@@ -50,9 +50,10 @@ def serve_command(model: str = DYNAMIC, context: int = 8192, port: int = 8000) -
     return shlex.join(["vllm", "serve", model, *flags])
 
 
-def translate(request: Request, model: str = DYNAMIC) -> Translation:
+def translate(request: Request, model: str = DYNAMIC, context: int = 8192) -> Translation:
     """The body of a POST to /v1/completions.
 
+    context: what the server was started with; no limit (n_predict=-1) is as many tokens.
     A setting that has no effect in llama.cpp is not sent; one that vLLM does not have is noted.
     """
     sampling, inert = request.sampling, find_inert(request.sampling)
@@ -64,14 +65,13 @@ def translate(request: Request, model: str = DYNAMIC) -> Translation:
         and setting.name not in inert
     }
     body: dict[str, Any] = {"model": model, "prompt": request.prompt, "seed": request.seed}
-    if request.n_predict >= 0:
-        body["max_tokens"] = request.n_predict
+    body["max_tokens"] = request.n_predict if request.n_predict >= 0 else context
     for name in _SENT:
         body[_NAMES.get(name, name)] = getattr(sampling if name in acts else _NEUTRAL, name)
-    return Translation(body, tuple(_explain(sampling, acts)))
+    return Translation(body, tuple(_explain(sampling, acts, body)))
 
 
-def _explain(sampling: Sampling, acts: dict[str, str]) -> list[str]:
+def _explain(sampling: Sampling, acts: dict[str, str], body: dict[str, Any]) -> list[str]:
     notes = [
         f"{name}={getattr(sampling, name):g} is left out: vLLM has nothing like it"
         for name in acts
@@ -86,10 +86,10 @@ def _explain(sampling: Sampling, acts: dict[str, str]) -> list[str]:
         notes.append(f"the order is vLLM's, {', '.join(theirs)}; here it is {', '.join(own)}")
     if "penalties" in acting:
         notes.append(
-            f"penalties see the whole text, not the last {sampling.repeat_last_n} tokens; "
-            "repetition_penalty sees the prompt too"
+            f"penalties see the whole text, not the last {sampling.repeat_last_n} tokens; presence "
+            "and frequency see the answer alone"
         )
-    if sampling.temp > 0:
+    if body["temperature"] > 0 and body["top_k"] != 1:
         notes.append("the same seed draws other numbers")
     return notes
 
@@ -104,6 +104,8 @@ def complete(url: str, body: dict[str, Any], timeout: float = 600.0) -> str:
         if answer.status_code != 200:
             raise ClusterError(f"{url} refused the request: {answer.text[:300]}")
         text = answer.json()["choices"][0]["text"]
+    except httpx.TimeoutException as error:
+        raise ClusterError(f"{url} took longer than {timeout:.0f} s; allow more time") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ClusterError(
             f"no server answers at {url} ({first_lines(error)}); start one with `{serve_command()}`"

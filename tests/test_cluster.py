@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +20,13 @@ import pytest
 from distributed import Client
 
 from qwqlab import cli, cluster, experiment, paths
-from qwqlab.cluster import Bench, cut_grid, sweep_on
+from qwqlab.cluster import cut_grid, sweep_on
+from qwqlab.cluster_worker import PLACES, Bench
 from qwqlab.engine import Engine
-from qwqlab.errors import ClusterError, SettingError
+from qwqlab.errors import ClusterError, ContextError, SettingError
 from qwqlab.experiment import LOADING, Plan, plan_requests
 from qwqlab.loading import Loading, count_threads
-from qwqlab.records import Request
+from qwqlab.records import Request, Run
 from qwqlab.requantize import requantize, sweep_copy
 from qwqlab.runs import RunStore
 from qwqlab.sweep import Source, sweep
@@ -56,6 +59,14 @@ class Room:
     def count_plugins(self) -> list[int]:
         return list(self.client.run(_count_benches).values())
 
+    def await_idle(self) -> bool:
+        """Whether the workers end what they do within some seconds."""
+        for _ in range(100):
+            if not any(self.client.run(_count_tasks).values()):
+                return True
+            time.sleep(0.1)
+        return False
+
     def close(self) -> None:
         self.client.close()
         for process in self.processes:
@@ -69,6 +80,14 @@ class Room:
             self.processes.append(
                 subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
             )
+
+
+def _list_plugins(dask_scheduler: Any) -> list[str]:
+    return list(dask_scheduler.worker_plugins)
+
+
+def _count_tasks(dask_worker: Any) -> int:
+    return len(dask_worker.state.executing)
 
 
 def _count_benches(dask_worker: Any) -> int:
@@ -138,7 +157,7 @@ def test_the_death_of_a_worker_costs_no_finished_run(source, requests, tokens, t
             runs = sweep_on(room.address, source, requests, store, width=2, on_run=kill_once)
             assert [run.tokens for run in runs] == tokens
             assert len(list(store.runs())) == len(requests)
-        told = [message["place"] for _, message in room.client.get_events(cluster.TOPIC)]
+        told = [message["place"] for _, message in room.client.get_events(PLACES)]
         assert sorted(told) == list(range(len(requests)))  # none was run a second time
         assert len(room.client.scheduler_info(n_workers=-1)["workers"]) == 1
     finally:
@@ -150,14 +169,16 @@ def test_a_sweep_that_is_interrupted_ends_on_the_workers_too_and_goes_on(
 ):
     long = [replace(request, n_predict=1000) for request in requests]
 
-    def interrupt(done: int, *_: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(done: int, total: int, run: Run) -> None:
+        if run.request.n_predict == 24:
+            raise KeyboardInterrupt
 
     with RunStore(tmp_path / "runs.sqlite") as store:
         mixed = [*requests[:2], *long]
         with pytest.raises(KeyboardInterrupt):
             sweep_on(room.address, source, mixed, store, width=2, on_run=interrupt)
         assert room.count_plugins() == [0, 0]
+        assert room.await_idle()  # long before a thousand tokens are written
         kept = len(list(store.runs()))
         assert 1 <= kept < len(mixed)
         ran = []
@@ -217,6 +238,9 @@ def test_a_worker_without_the_lab_is_named(source, requests, tmp_path, monkeypat
     try:
         with pytest.raises(ClusterError, match=r"could not be made ready .*in an environment of"):
             sweep_on(room.address, source, requests[:2])
+        # Nothing of the sweep is left for a worker that comes later.
+        left = room.client.run_on_scheduler(_list_plugins)
+        assert not [name for name in left if name.startswith("qwqlab")]
     finally:
         room.close()
 
@@ -236,6 +260,29 @@ def test_workers_of_one_machine_share_its_threads(source):
     for host, n_workers in (("10.0.0.1", 2), ("10.0.0.2", 1), ("10.0.0.3", 1)):
         bench.setup(cast(Any, SimpleNamespace(address=f"tcp://{host}:4000")))
         assert bench._count_threads() == max(1, count_threads() // n_workers)
+    # Alone in its batch a model of floats may run, whose sums may depend on the threads.
+    alone = Bench(source, 1, {"10.0.0.1": 2})
+    alone.setup(cast(Any, SimpleNamespace(address="tcp://10.0.0.1:4000")))
+    assert alone._count_threads() == source.loading.threads()
+
+
+def test_workers_that_are_paused_for_memory_are_named(room, monkeypatch):
+    paused = {"workers": {"tcp://127.0.0.1:1": {"status": "paused"}}}
+    monkeypatch.setattr(room.client, "scheduler_info", lambda **_: paused)
+    with pytest.raises(ClusterError, match=r"all workers are paused.* --memory-limit 0"):
+        cluster._await_workers(room.client)
+
+
+def test_a_refusal_loses_no_run_that_was_told_before_it(requests, tokens):
+    run = Run(requests[0], 1, tokens[0], "a", "length", (0,) * 24, (), 0.1)
+    inbox: queue.Queue[Any] = queue.Queue()
+    inbox.put({"refused": "no room", "kind": "ContextError"})
+    inbox.put({"place": 3, "run": json.dumps(run.to_dict())})
+    found = []
+    with pytest.raises(ContextError, match="no room"):
+        for each in cluster._collect(cast(Any, None), inbox, 1, 5):
+            found.append(each)
+    assert found == [(3, run)]
 
 
 @pytest.mark.parametrize(("n_runs", "n_workers"), [(1, 1), (7, 2), (560, 2), (560, 100)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ import tiny_llama
 import torch
 from hub_server import serve_hub
 from huggingface_hub import constants
+from safetensors.torch import load_file
 
 from qwqlab import four_bit, lora_engines, ranks, skip_list, training
 from qwqlab.adapter import compare_with_peft, export_adapter, merge_adapter
@@ -88,6 +90,7 @@ def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: boo
         ("[1]", "example 1: not an object"),
         ("", "holds no examples"),
         ("[" * 100_000, "not JSON"),
+        ('{"instruction": "\\ud800", "output": "b"}', "line 1: instruction holds half of a surrog"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, what: str):
@@ -104,6 +107,9 @@ def test_a_list_and_lines_are_read_alike(tmp_path: Path):
     lines.write_text(f"{json.dumps(row)}\n\n{json.dumps(row)}\n")
     whole.write_text(json.dumps([row, row]))
     assert read_examples(lines) == read_examples(whole) == [Example("Say a.", "", "a")] * 2
+    # A byte order mark, and an end of a line that is none in JSON.
+    lines.write_text('\ufeff{"instruction": "a", "output": "b\u2028c"}\r\n', encoding="utf-8")
+    assert read_examples(lines) == [Example("a", "", "b\u2028c")]
 
 
 @pytest.mark.parametrize(
@@ -266,6 +272,28 @@ def start_run(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> Popen[byt
     file.write_text(script)
     with folder.with_suffix(".log").open("wb") as log:
         return Popen([sys.executable, str(file)], stdout=log, stderr=log)
+
+
+@pytest.mark.slow
+def test_an_adapter_that_was_not_written_is_that_of_the_last_checkpoint(
+    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
+):
+    assert trained.adapter
+    folder = tmp_path / "run"
+    shutil.copytree(Path(trained.adapter).parent, folder)
+    shutil.rmtree(folder / "adapter")
+    again = finetune(checkpoint, EXAMPLES, folder, QUICK)
+    assert again.losses == trained.losses and again.adapter
+    name = "adapter_model.safetensors"
+    own, other = (load_file(Path(each) / name) for each in (trained.adapter, again.adapter))
+    assert own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
+    assert any(bool(value.any()) for key, value in own.items() if "lora_B" in key)
+
+
+def test_an_example_of_which_nothing_is_learnt_is_named(checkpoint: Checkpoint, tmp_path: Path):
+    short = QUICK.with_(max_tokens=40)  # no prompt has so few
+    with pytest.raises(SettingError, match="example 1: its prompt takes all of max_tokens=40"):
+        finetune(checkpoint, EXAMPLES, tmp_path / "run", short)
 
 
 @pytest.mark.slow

@@ -29,6 +29,10 @@ def test_every_setting_is_sent_or_noted(name):
     assert (found.body["prompt"], found.body["seed"], found.body["max_tokens"]) == ("Hello", 7, 99)
     assert found.body["temperature"] == sampling.temp
     assert any("dry_multiplier" in note for note in found.notes) == (sampling.dry_multiplier > 0)
+    for cut in ("top_k", "top_p", "min_p"):
+        assert found.body[cut] == getattr(sampling, cut)
+    assert any("seed" in note for note in found.notes)
+    assert any(note.startswith("the order is vLLM's") for note in found.notes)
     has_penalty = "penalties" in sampling.samplers and sampling.repeat_penalty != 1
     assert found.body["repetition_penalty"] == (sampling.repeat_penalty if has_penalty else 1.0)
 
@@ -64,8 +68,8 @@ def test_greedy_decoding_is_the_same_in_both():
     assert translate(Request("a", PRESETS["official"].with_(temp=0.0))).notes == ()
 
 
-def test_no_limit_is_left_to_the_server():
-    assert "max_tokens" not in translate(Request("a", n_predict=-1)).body
+def test_no_limit_is_as_much_as_the_server_holds():
+    assert translate(Request("a", n_predict=-1), context=4096).body["max_tokens"] == 4096
 
 
 def test_a_list_of_single_modules_is_not_seen_by_vllm():
