@@ -11,13 +11,15 @@ PIP_INSTALL := CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_PATH := $(CURDIR)/jupyter
 
-.PHONY: help setup lab reproduce test check benchmark clean
+.PHONY: help setup lab reproduce test book pictures check benchmark clean
 .NOTPARALLEL:
 
 help:
 	@echo "make lab        set up what is missing and open JupyterLab (LAB_ARGS=... goes to it)"
 	@echo "make reproduce  set up, then run the experiment and write its report (ARGS=--quick)"
 	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
+	@echo "make book       run every notebook and make pages of them, to read without running"
+	@echo "make pictures   draw the README's pictures from the last book"
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
 	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 20 min"
 	@echo "make setup      set up only: about 6 min on two cores, once"
@@ -39,7 +41,17 @@ reproduce: setup
 	@$(BIN)/qwqlab reproduce $(ARGS)
 
 test: check setup
-	@$(BIN)/python -m pytest --nbmake qwqlab tests notebooks $(ARGS)
+	@$(BIN)/python -m pytest qwqlab tests --ignore=tests/book $(ARGS)
+	@$(MAKE) --no-print-directory book
+	@$(BIN)/python -m pytest tests/book $(ARGS)
+
+book: setup $(VENV)/.qwqlab-dev
+	@$(BIN)/python docs/make_book.py write
+	@QWQLAB_PROGRESS=build/book/progress $(BIN)/python -m pytest --nbmake --overwrite @build/book/order
+	@$(BIN)/python docs/make_book.py bind
+
+pictures: $(VENV)/.qwqlab-dev
+	@$(BIN)/python docs/make_pictures.py
 
 check: $(VENV)/.qwqlab-dev
 	@$(BIN)/ruff check .

@@ -45,6 +45,12 @@ def runs_dir() -> Path:
     return home() / "build" / "runs"
 
 
+def progress_dir() -> Path:
+    """Which exercises were solved here, an empty file for each; `QWQLAB_PROGRESS` names another."""
+    own = os.environ.get("QWQLAB_PROGRESS")
+    return Path(own) if own else home() / "build" / "progress"
+
+
 def data_dir() -> Path:
     """The data that ships with the lab: prompts and texts."""
     return CHECKOUT / "data"

@@ -1,11 +1,13 @@
-"""Check the form of every notebook, as `make check` does; `--fix` removes what a run left behind.
+"""Check the form of every notebook, as `make check` does; `--fix` mends what can be mended.
 
 The rules:
+- what is written from elsewhere is up to date: exercises, costs, tables, links (notebook_parts),
+  and every notebook has exercises to predict, to change and to build something;
 - nothing of a run is kept (outputs, counts, widget state, timings), and lines are written as
   Jupyter writes them, one by one;
 - exactly one H1, in the first cell; the kernel is python3; every cell has an id of its own;
 - a code cell has at most 15 lines;
-- local links lead to something, and the last cell links to the previous and the next notebook;
+- local links lead to something;
 - an image has a text in its place;
 - a figure is shown in words too: either by `show_figure(...)`, which prints them, or by a
   Markdown cell that comes next and does not begin with a heading, behind a code cell whose last
@@ -23,7 +25,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+from notebook_parts import fill_notebook, fill_tables
+
+from qwqlab.course import Notebook, read_course
+from qwqlab.errors import SettingError
+from qwqlab.exercise import KINDS, list_exercises
+from qwqlab.paths import CHECKOUT
+
 MOST_LINES = 15
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
@@ -31,8 +39,8 @@ HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 Cell = dict[str, Any]
 
 
-def find_faults(path: Path, order: Sequence[str]) -> Iterator[str]:
-    """The rules that a notebook breaks, a sentence each; order: all notebooks' names in order."""
+def find_faults(path: Path) -> Iterator[str]:
+    """The rules of form that a notebook breaks, a sentence each."""
     text = path.read_text(encoding="utf-8")
     notebook = json.loads(text)
     cells: list[Cell] = notebook["cells"]
@@ -52,11 +60,22 @@ def find_faults(path: Path, order: Sequence[str]) -> Iterator[str]:
         faults = _check_code(cells, number - 1) if cell["cell_type"] == "code" else ()
         for fault in (*faults, *_check_links(_prose(cell), path.parent)):
             yield f"cell {number} {fault}"
-    place = order.index(path.name)
-    last = {target for _, _, target in LINK.findall(_prose(cells[-1]))} if cells else set()
-    for neighbour in [*order[max(place - 1, 0) : place], *order[place + 1 : place + 2]]:
-        if neighbour not in last:
-            yield f"its last cell does not link to {neighbour}"
+
+
+def find_stale_parts(course: Sequence[Notebook], place: int) -> Iterator[str]:
+    """What of a notebook's generated parts is not as it should be, a sentence each."""
+    path = course[place].path
+    content = json.loads(path.read_text(encoding="utf-8"))
+    lacking = set(KINDS) - {each.kind for each in list_exercises(path.stem)}
+    if lacking:
+        yield f"it has no exercise of the kind {min(lacking)}"
+    try:
+        fill_notebook(content, course, place)
+    except ValueError as fault:
+        yield str(fault)
+    else:
+        if tidy(json.dumps(content)) != tidy(path.read_text(encoding="utf-8")):
+            yield "a generated part is not up to date: run `python tests/check_notebooks.py --fix`"
 
 
 def _source(cell: Cell) -> str:
@@ -128,15 +147,35 @@ def tidy(text: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
+def fix(course: Sequence[Notebook], readme: Path) -> None:
+    """Write every notebook without what a run left, and every generated part anew."""
+    for place, each in enumerate(course):
+        content = json.loads(each.path.read_text(encoding="utf-8"))
+        fill_notebook(content, course, place)
+        each.path.write_text(tidy(json.dumps(content)), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(fill_tables(text, course, "notebooks/"), encoding="utf-8")
+
+
 def main() -> int:
     """Print a line for each fault; 0 when there is none."""
-    paths = sorted(NOTEBOOKS.glob("*.ipynb"))
-    if "--fix" in sys.argv[1:]:
-        for path in paths:
-            path.write_text(tidy(path.read_text(encoding="utf-8")), encoding="utf-8")
-    order = [path.name for path in paths]
-    faults = [f"{path.name}: {fault}" for path in paths for fault in find_faults(path, order)]
-    print("\n".join(faults) or f"{len(paths)} notebooks are in good form.")
+    readme = CHECKOUT / "README.md"
+    try:
+        course = read_course()
+        if "--fix" in sys.argv[1:]:
+            fix(course, readme)
+    except (SettingError, ValueError) as error:
+        print(error)
+        return 1
+    faults = [
+        f"{each.path.name}: {fault}"
+        for place, each in enumerate(course)
+        for fault in (*find_faults(each.path), *find_stale_parts(course, place))
+    ]
+    text = readme.read_text(encoding="utf-8")
+    if fill_tables(text, course, "notebooks/") != text:
+        faults.append("README.md: its table is not up to date: run this with --fix")
+    print("\n".join(faults) or f"{len(course)} notebooks are in good form.")
     return 1 if faults else 0
 
 

@@ -1,0 +1,152 @@
+"""Run every notebook once, and make of it a book that needs no kernel and no network.
+
+    python docs/make_book.py write   # copies to run, with both tracks of every exercise
+    python -m pytest --nbmake --overwrite @build/book/order
+    python docs/make_book.py bind    # pages from what came out, and what it took
+
+`make book` does the three. What a notebook's contract asks for and this machine lacks leaves it
+out; the others run in the order of the minutes that they take. In a copy each exercise is tried as
+the reader finds it, with the wrong answers that we know of, and with its solution; the cells that
+do so are left out of the pages.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from qwqlab import paths
+from qwqlab.course import Notebook, read_course
+from qwqlab.exercise import RIGHT, UNANSWERED, Exercise, list_exercises
+
+sys.path.append(str(Path(__file__).parent))
+from book_pages import write_pages
+
+BOOK = paths.build_dir() / "book"
+RUN = BOOK / "run"
+Cell = dict[str, Any]
+
+BEFORE = """\
+import resource as _resource
+
+from qwqlab import paths as _paths
+
+
+def _measure_disk():
+    files = (path for path in _paths.build_dir().rglob("*") if path.is_file())
+    return sum(path.lstat().st_size for path in files) / 1e9
+
+
+_disk_before = _measure_disk()"""
+AFTER = """\
+import json as _json
+
+_who = (_resource.RUSAGE_SELF, _resource.RUSAGE_CHILDREN)
+_memory = sum(_resource.getrusage(who).ru_maxrss for who in _who) * 1024 / 1e9
+print(_json.dumps({"memory_gb": _memory, "disk_gb": _measure_disk() - _disk_before}))"""
+
+
+def write_runs() -> int:
+    """Write the copies, in place of those of an earlier time, and the order to run them in."""
+    shutil.rmtree(BOOK, ignore_errors=True)
+    RUN.mkdir(parents=True)
+    course = read_course()
+    lacks = {each: each.contract.find_lacks() for each in course}
+    for notebook in course:
+        content = json.loads(notebook.path.read_text(encoding="utf-8"))
+        exercises = {each.name: each for each in list_exercises(notebook.path.stem)}
+        content["cells"] = list(_add_tracks(content["cells"], exercises))
+        (RUN / notebook.path.name).write_text(json.dumps(content), encoding="utf-8")
+        if lacks[notebook]:
+            print(f"{notebook.path.name} is not run: it needs {', '.join(lacks[notebook])}.")
+    ready = [each for each in course if not lacks[each]]
+    ready.sort(key=lambda each: each.contract.minutes)
+    order = "".join(f"{RUN / each.path.name}\n" for each in ready)
+    (BOOK / "order").write_text(order, encoding="utf-8")
+    # In continuous integration everything must be there.
+    return 1 if os.environ.get("CI") and len(ready) < len(course) else 0
+
+
+def _add_tracks(cells: list[Cell], exercises: dict[str, Exercise]) -> Iterator[Cell]:
+    yield _make_cell("before", BEFORE, {})
+    for cell in cells:
+        if "exercise-check" not in cell["metadata"].get("tags", []):
+            yield cell
+            continue
+        exercise = exercises[cell["metadata"]["exercise"]]
+        yield _expect(cell, UNANSWERED)
+        for number, (answer, hint) in enumerate(exercise.wrong):
+            yield _make_cell(f"{exercise.name}-wrong-{number}", answer, {})
+            yield _expect(cell, hint, f"{exercise.name}-hint-{number}")
+        yield _make_cell(f"{exercise.name}-answer", exercise.solution, {})
+        yield _expect(cell, RIGHT, f"{exercise.name}-right")
+    yield _make_cell("after", AFTER, {})
+
+
+def _make_cell(name: str, source: str, track: dict[str, Any]) -> Cell:
+    return {
+        "cell_type": "code",
+        "id": name.replace("_", "-")[:64],
+        "metadata": {"track": track},
+        "source": source,
+        "outputs": [],
+        "execution_count": None,
+    }
+
+
+def _expect(check: Cell, words: str, name: str = "") -> Cell:
+    """A check cell that notes what it has to say; the reader's own, where no name is given."""
+    expected = copy.deepcopy(check)
+    if name:
+        expected["id"] = name.replace("_", "-")[:64]
+        expected["metadata"]["track"] = {}
+    expected["metadata"]["expect"] = words
+    return expected
+
+
+def measure(notebook: Notebook) -> dict[str, float]:
+    """What the run took: minutes of the notebook's own cells, GB of memory and of disk."""
+    content = json.loads((RUN / notebook.path.name).read_text(encoding="utf-8"))
+    own = [cell for cell in content["cells"] if "track" not in cell["metadata"]]
+    seconds = sum(map(_time_cell, own))
+    (printed,) = content["cells"][-1]["outputs"]
+    found = json.loads("".join(printed["text"]))
+    return {"minutes": round(seconds / 60, 2), **{k: round(v, 2) for k, v in found.items()}}
+
+
+def _time_cell(cell: Cell) -> float:
+    times = cell["metadata"].get("execution", {})
+    if "iopub.execute_input" not in times or "shell.execute_reply" not in times:
+        return 0.0
+    begin, end = (
+        datetime.fromisoformat(times[name].replace("Z", "+00:00"))
+        for name in ("iopub.execute_input", "shell.execute_reply")
+    )
+    return (end - begin).total_seconds()
+
+
+def bind() -> int:
+    """Write the pages and `measured.json`, and say where they are."""
+    ran = (BOOK / "order").read_text(encoding="utf-8").splitlines()
+    course = [each for each in read_course() if str(RUN / each.path.name) in ran]
+    runs = {each.path.stem: RUN / each.path.name for each in course}
+    write_pages(course, runs, BOOK)
+    measured = {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "notebooks": {each.path.stem: measure(each) for each in course},
+    }
+    (BOOK / "measured.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    print(f"The book begins at {BOOK / 'index.html'}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit({"write": write_runs, "bind": bind}[sys.argv[1]]())

@@ -1,0 +1,101 @@
+"""Draw the README's pictures, with no network: `make pictures`.
+
+The central one is drawn from docs/pictures/trade_off.json, which
+`qwqlab reproduce --json docs/pictures/trade_off.json` writes. The others come from the last
+`make book`: from each cell whose metadata names a "picture". A headless Chromium draws, the one
+that the browser tests use. The words of each picture go into docs/pictures/README.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import plotly.graph_objects as go
+from playwright.sync_api import Page, sync_playwright
+
+from qwqlab import paths
+from qwqlab.drawing import WIDTH
+from qwqlab.plots import draw_trade_off
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from lab_page import CHROMIUM, NO_BROWSER, find_chromium
+
+PICTURES = Path(__file__).parent / "pictures"
+RUNS = paths.build_dir() / "book" / "run"
+PLOTLY = "application/vnd.plotly.v1+json"
+SNAP = "options => Plotly.toImage(document.querySelector('.js-plotly-plot'), options)"
+HEAD = """# Pictures
+
+Made by `make pictures` from `trade_off.json` and the last `make book`: change those, not these.
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure to draw, its file's name, and the sentence that stands for it."""
+
+    name: str
+    figure: Any
+    words: str
+
+
+def main() -> int:
+    """Draw every picture that there is a figure for, and write their words."""
+    browser = find_chromium()
+    if browser is None:
+        print(NO_BROWSER, file=sys.stderr)
+        return 1
+    pictures = [read_trade_off(), *read_book()]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=CHROMIUM)
+        page = chromium.new_page(offline=True)
+        for picture in pictures:
+            (PICTURES / f"{picture.name}.png").write_bytes(draw(picture, page))
+        chromium.close()
+    parts = [f"## {picture.name}.png\n\n{picture.words}\n" for picture in pictures]
+    (PICTURES / "README.md").write_text("\n".join([HEAD, *parts]), encoding="utf-8")
+    print(f"{len(pictures)} pictures are in {PICTURES}.")
+    return 0
+
+
+def read_trade_off() -> Picture:
+    """The experiment's figure, from its results."""
+    results = json.loads((PICTURES / "trade_off.json").read_text(encoding="utf-8"))
+    drawing = draw_trade_off([SimpleNamespace(**arm) for arm in results["arms"]])
+    return Picture("trade_off", drawing.figure, drawing.summary)
+
+
+def read_book() -> Iterator[Picture]:
+    """The figures of the cells that name a picture, as the last run of the notebooks left them."""
+    for path in sorted(RUNS.glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            shown = [output.get("data", {}) for output in cell.get("outputs", [])]
+            figures = [data[PLOTLY] for data in shown if PLOTLY in data]
+            if "picture" in cell["metadata"] and figures:
+                texts = "".join("".join(data.get("text/html", "")) for data in shown)
+                words = re.search(r"(?s)<p>(.*?)</p>", texts)
+                plain = html.unescape(re.sub("<[^>]*>", "", words[1])) if words else ""
+                figure = go.Figure(figures[0]["data"], figures[0]["layout"])
+                yield Picture(cell["metadata"]["picture"], figure, plain)
+
+
+def draw(picture: Picture, page: Page) -> bytes:
+    """A picture as a png, at twice the resolution, for print."""
+    page.set_content(picture.figure.to_html(include_plotlyjs=True))
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    height = picture.figure.layout.height or 500
+    options = {"format": "png", "width": WIDTH, "height": height, "scale": 2}
+    return base64.b64decode(page.evaluate(SNAP, options).split(",", 1)[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

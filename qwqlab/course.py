@@ -1,0 +1,161 @@
+"""The notebooks as one course: what each costs, what lacks for it here, and how far a reader is.
+
+A notebook's metadata holds its contract under "qwqlab". The tables in README and 00, the sentence
+on costs at each notebook's top, what CI skips and in which order it runs all come from there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import exercise, paths, preflight
+from .errors import SettingError
+from .llama_options import find_nvidia_gpu
+
+NEEDS = ("none", "optional", "needed")
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a notebook costs.
+
+    minutes: of computing on two cores, the first time. disk_gb: what it adds, in 10^9 bytes.
+    memory_gb: at its peak, in the kernel and the largest program that it starts. gpu, network:
+    "none", "optional" (some cells use it where it is there) or "needed".
+    """
+
+    minutes: float
+    disk_gb: float
+    memory_gb: float
+    gpu: str
+    network: str
+
+    def __post_init__(self) -> None:
+        numbers = (self.minutes, self.disk_gb, self.memory_gb)
+        if not all(isinstance(n, (int, float)) and n >= 0 for n in numbers):
+            raise SettingError("minutes, disk_gb and memory_gb are numbers from 0 on")
+        if self.gpu not in NEEDS or self.network not in NEEDS:
+            raise SettingError(f"gpu and network are one of {', '.join(NEEDS)}")
+
+    def sentence(self) -> str:
+        """The costs in words.
+
+        >>> Contract(4, 1.2, 1, "none", "optional").sentence()
+        '4 minutes of computing on two cores, 1.2 GB of disk, 1 GB of memory, no GPU, no network.'
+        """
+        disk = [f"{self.disk_gb:g} GB of disk"] if self.disk_gb else []
+        parts = [
+            f"{show_minutes(self.minutes)} of computing on two cores",
+            *disk,
+            f"{self.memory_gb:g} GB of memory",
+            "a GPU" if self.gpu == "needed" else "no GPU",
+            "a network" if self.network == "needed" else "no network",
+        ]
+        return ", ".join(parts) + "."
+
+    def find_lacks(self) -> list[str]:
+        """What this machine lacks for it, a phrase each; empty where it can run."""
+        lacks = []
+        memory = preflight.count_memory() / 1e9
+        if memory < self.memory_gb:
+            lacks.append(f"{self.memory_gb:g} GB of memory (this machine has {memory:.1f})")
+        folder = next(p for p in (paths.build_dir(), *paths.build_dir().parents) if p.exists())
+        free = shutil.disk_usage(folder).free / 1e9
+        if free < self.disk_gb:
+            lacks.append(f"{self.disk_gb:g} GB of free disk ({free:.1f} are free)")
+        if self.gpu == "needed" and find_nvidia_gpu() is None:
+            lacks.append("a GPU")
+        if self.network == "needed" and not os.environ.get("QWQLAB_NETWORK"):
+            lacks.append("a network (say that there is one with QWQLAB_NETWORK=1)")
+        return lacks
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook of the course: its file, its title, what one does in it, what it costs."""
+
+    path: Path
+    title: str
+    does: str
+    contract: Contract
+
+    @property
+    def number(self) -> str:
+        """Its two digits."""
+        return self.path.name[:2]
+
+    def link(self, folder: str = "") -> str:
+        """A Markdown link to it from a page beside which the notebooks' `folder` lies."""
+        return f"[{self.number} {self.title}]({folder}{self.path.name})"
+
+    def count_solved(self) -> tuple[int, int]:
+        """How many of its exercises were solved here, and how many it has."""
+        exercises = exercise.list_exercises(self.path.stem)
+        return sum(map(exercise.has_passed, exercises)), len(exercises)
+
+
+def read_notebook(path: Path) -> Notebook:
+    """Read a notebook's contract; SettingError names the file and what is wrong in it."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values = dict(content["metadata"]["qwqlab"])
+        does = str(values.pop("does"))
+        first = "".join(content["cells"][0]["source"]).partition("\n")[0]
+        return Notebook(path, first.removeprefix("# "), does, Contract(**values))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise SettingError(
+            f"{path} holds no contract: its metadata needs a `qwqlab` with does, minutes, disk_gb, "
+            f"memory_gb, gpu and network ({error})"
+        ) from error
+
+
+def read_course(folder: Path = paths.CHECKOUT / "notebooks") -> list[Notebook]:
+    """The notebooks in their order."""
+    return [read_notebook(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+
+
+def show_minutes(minutes: float) -> str:
+    """Minutes in words, rounded up.
+
+    >>> show_minutes(0.4), show_minutes(1), show_minutes(3.2)
+    ('less than a minute', '1 minute', '4 minutes')
+    """
+    if minutes < 1:
+        return "less than a minute"
+    whole = math.ceil(minutes)
+    return "1 minute" if whole == 1 else f"{whole} minutes"
+
+
+def draw_table(course: Sequence[Notebook], folder: str = "") -> str:
+    """The course as a Markdown table."""
+    names = ("notebook", "what you do there", "time", "disk", "memory", "GPU", "network")
+    rows = [names, ("---",) * len(names)]
+    for each in course:
+        contract = each.contract
+        time = f"{max(1, math.ceil(contract.minutes))} min"
+        disk, memory = f"{contract.disk_gb:g} GB", f"{contract.memory_gb:g} GB"
+        needs = ["no" if need == "none" else need for need in (contract.gpu, contract.network)]
+        rows.append((each.link(folder), each.does, time, disk, memory, *needs))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def draw_progress(course: Sequence[Notebook]) -> str:
+    """How far the reader of this checkout is, as a Markdown table."""
+    lines = ["| notebook | exercises solved here | still open |", "| --- | --- | --- |"]
+    for each in course:
+        n_solved, n_all = each.count_solved()
+        open_ones = [
+            f"{place} ({one.kind})"
+            for place, one in enumerate(exercise.list_exercises(each.path.stem), start=1)
+            if not exercise.has_passed(one)
+        ]
+        state = ", ".join(open_ones) or "none: done"
+        lines.append(f"| {each.link()} | {n_solved} of {n_all} | {state} |")
+    return "\n".join(lines)

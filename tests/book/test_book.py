@@ -1,0 +1,95 @@
+"""What came of running every notebook: both tracks of the exercises, the costs, the pages.
+
+`make book` runs the notebooks first; without its copies there is nothing to look at here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_page import CHROMIUM
+from playwright.sync_api import Browser, sync_playwright
+
+from qwqlab.course import Notebook, read_course
+from qwqlab.exercise import MIMETYPE, list_exercises
+from qwqlab.paths import build_dir
+
+BOOK = build_dir() / "book"
+COURSE = read_course()
+by_stem = pytest.mark.parametrize("notebook", COURSE, ids=[each.path.stem for each in COURSE])
+Cell = dict[str, Any]
+
+
+def read_run(notebook: Notebook) -> list[Cell]:
+    path = BOOK / "run" / notebook.path.name
+    if not path.is_file():
+        pytest.fail(f"{path} is missing: run `make book`")
+    return list(json.loads(path.read_text(encoding="utf-8"))["cells"])
+
+
+def read_outcomes(cell: Cell) -> list[dict[str, Any]]:
+    outputs = (output.get("data", {}) for output in cell["outputs"])
+    return [data[MIMETYPE] for data in outputs if MIMETYPE in data]
+
+
+@by_stem
+def test_each_exercise_is_open_as_it_stands_and_solved_by_its_solution(notebook: Notebook) -> None:
+    checks = [cell for cell in read_run(notebook) if "expect" in cell["metadata"]]
+    for cell in checks:
+        (outcome,) = read_outcomes(cell)
+        assert cell["metadata"]["expect"] in outcome["sentence"], cell["id"]
+        assert outcome["passed"] == (outcome["sentence"] == "Right."), cell["id"]
+    exercises = list_exercises(notebook.path.stem)
+    assert len(checks) == sum(2 + len(each.wrong) for each in exercises)
+    assert all(each.wrong for each in exercises)
+
+
+@by_stem
+def test_no_cell_but_a_check_fails_and_each_ran(notebook: Notebook) -> None:
+    for cell in read_run(notebook):
+        if cell["cell_type"] == "code":
+            errors = [o["evalue"] for o in cell["outputs"] if o["output_type"] == "error"]
+            assert not errors and cell["execution_count"], (cell["id"], errors)
+
+
+@by_stem
+def test_a_notebook_takes_no_more_than_its_contract_says(notebook: Notebook) -> None:
+    took = json.loads((BOOK / "measured.json").read_text())["notebooks"][notebook.path.stem]
+    assert took["memory_gb"] <= notebook.contract.memory_gb
+    assert took["disk_gb"] <= notebook.contract.disk_gb
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("stem", ["index", *(each.path.stem for each in COURSE)])
+def test_a_page_of_the_book_draws_each_figure_and_asks_for_nothing_outside(
+    stem: str, browser: Browser
+) -> None:
+    page = browser.new_page(offline=True)
+    asked, failed, errors = list[str](), list[str](), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((BOOK / f"{stem}.html").as_uri(), wait_until="load")
+    figures = page.locator(".figure")
+    drawn = page.locator(".figure .main-svg:first-child")
+    assert drawn.count() == figures.count()
+    assert all(url.startswith((BOOK.as_uri(), "data:", "blob:")) for url in asked)
+    assert not failed and not errors
+    for link in page.locator("a[href]").all():
+        target = str(link.get_attribute("href"))
+        if "://" not in target and not target.startswith("#"):
+            assert (BOOK / target.split("#")[0]).is_file(), target
+    assert not page.locator("text=FigureWidget(").count()
+    page.close()

@@ -1,0 +1,98 @@
+"""The parts of the notebooks and of README that are written from what is said elsewhere.
+
+- an exercise: four cells (question, stub, check, folded solution) from `qwqlab.exercises`. A cell
+  whose metadata says `"exercise": NAME` stands for all four, wherever it is put;
+- what a notebook costs, at its top, and the tables of all of them, from the notebooks' metadata;
+- the links to the previous and the next notebook, and to the contents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from qwqlab.course import Notebook, draw_table
+from qwqlab.exercise import Exercise, list_exercises
+
+Cell = dict[str, Any]
+TABLE = re.compile(r"(?s)(?<=<!-- course -->\n).*?(?=<!-- /course -->)")
+COST = re.compile(r"(?s)(?<=\*\*What it costs:\*\* ).*?\.(?=\s|$)")
+LINKS = re.compile(r"(?s)\n\*\*(Previous|Contents|Next):\*\*.*\Z")
+HOW = "Replace `...`, run the cell and then the one below it, which says whether you are right."
+
+
+def fill_notebook(content: dict[str, Any], course: Sequence[Notebook], place: int) -> None:
+    """Write the generated parts of the notebook that stands at `place` in the course."""
+    cells, this = content["cells"], course[place]
+    content["cells"] = cells = _fill_exercises(cells, list_exercises(this.path.stem))
+    first, last = cells[0], cells[-1]
+    first["source"] = COST.sub(lambda _: this.contract.sentence(), _source(first), count=1)
+    links = [] if place == 0 else [f"**Previous:** {course[place - 1].link()}"]
+    links += [] if place == 0 else [f"**Contents:** {course[0].link()}"]
+    links += [f"**Next:** {each.link()}" for each in course[place + 1 : place + 2]]
+    last["source"] = LINKS.sub("", _source(last)).rstrip() + "\n\n" + " · ".join(links)
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = fill_tables(_source(cell), course)
+
+
+def fill_tables(text: str, course: Sequence[Notebook], folder: str = "") -> str:
+    """A page with the course's table between its marks."""
+    return TABLE.sub(lambda _: f"\n{draw_table(course, folder)}\n\n", text)
+
+
+def _fill_exercises(cells: Sequence[Cell], exercises: Sequence[Exercise]) -> list[Cell]:
+    """The cells with each exercise's four written anew, where the first of them stands."""
+    by_name = {each.name: each for each in exercises}
+    filled, done = list[Cell](), list[str]()
+    for cell in cells:
+        name = cell["metadata"].get("exercise")
+        if name is None:
+            filled.append(cell)
+        elif name not in done:
+            if name not in by_name:
+                raise ValueError(f"there is no exercise {name}: look into qwqlab/exercises")
+            done.append(name)
+            filled += write_exercise(by_name[name], len(done))
+    missing = [name for name in by_name if name not in done]
+    if missing:
+        raise ValueError(f'the exercise {missing[0]} has no cell: give one "exercise" metadata')
+    return filled
+
+
+def write_exercise(exercise: Exercise, number: int) -> list[Cell]:
+    """The four cells of an exercise, the `number`-th of its notebook."""
+    how = f"\n\n{HOW}" if number == 1 else ""
+    question = f"### Exercise {number}: {exercise.kind}\n\n{unwrap(exercise.question)}{how}"
+    after = f"\n\n{unwrap(exercise.after)}" if exercise.after else ""
+    solution = (
+        "<details><summary>Solution</summary>\n\n"
+        f"```python\n{exercise.solution}\n```{after}\n\n</details>"
+    )
+    return [
+        _make_cell(exercise, "question", "markdown", question),
+        _make_cell(exercise, "stub", "code", exercise.stub),
+        _make_cell(exercise, "check", "code", exercise.call),
+        _make_cell(exercise, "solution", "markdown", solution),
+    ]
+
+
+def unwrap(text: str) -> str:
+    """A text with each paragraph on one line."""
+    return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip()))
+
+
+def _make_cell(exercise: Exercise, part: str, kind: str, source: str) -> Cell:
+    cell: Cell = {
+        "cell_type": kind,
+        "id": f"{exercise.name.replace('_', '-')}-{part}",
+        "metadata": {"exercise": exercise.name, "tags": [f"exercise-{part}"]},
+        "source": source,
+    }
+    return cell if kind == "markdown" else {**cell, "execution_count": None, "outputs": []}
+
+
+def _source(cell: Cell) -> str:
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)

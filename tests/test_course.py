@@ -1,0 +1,162 @@
+"""The notebooks as a course: contracts, exercises and their stubs, progress, generated parts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from notebook_parts import fill_notebook
+
+from qwqlab import course, exercise
+from qwqlab.course import Contract, read_course
+from qwqlab.errors import SettingError
+from qwqlab.exercise import KINDS, UNANSWERED, Hint, expect, list_exercises, make_stub
+from qwqlab.exercises import start_here
+from qwqlab.paths import CHECKOUT
+
+COURSE = read_course()
+EXERCISES = [each for notebook in COURSE for each in list_exercises(notebook.path.stem)]
+names = pytest.mark.parametrize(
+    "each", EXERCISES, ids=[f"{each.notebook}-{each.name}" for each in EXERCISES]
+)
+
+
+@exercise.exercise(
+    "build",
+    solution="def double(n):\n    return 2 * n",
+    wrong=[("double = lambda n: n", "twice")],
+)
+def doubling(double: object, base: int) -> None:
+    """Build `double`."""
+    assert callable(double)
+    expect(double(base) == 2 * base, "twice as much is asked for")
+
+
+@pytest.fixture(autouse=True)
+def own_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWQLAB_PROGRESS", str(tmp_path / "progress"))
+
+
+def test_every_notebook_has_something_to_predict_to_change_and_to_build() -> None:
+    assert len(COURSE) == 10
+    for notebook in COURSE:
+        assert {each.kind for each in list_exercises(notebook.path.stem)} == set(KINDS)
+
+
+@names
+def test_a_stub_gives_nothing_away_and_counts_as_unanswered(each: exercise.Exercise) -> None:
+    given: dict[str, object] = {}
+    exec(each.stub, given)
+    asked = each.call.partition("(")[2].rstrip(")").split(", ")
+    values = [given.get(name) for name in asked]
+    assert each(*values).sentence == UNANSWERED
+    assert "..." in each.stub and len(each.stub) < 60
+    assert len(each.wrong) >= 2 and all(hint != "wrong" for _, hint in each.wrong)
+
+
+def test_an_answer_gets_the_hint_of_its_misconception_or_right() -> None:
+    assert doubling(lambda n: n, 2).sentence == "Not yet: twice as much is asked for"
+    assert not exercise.has_passed(doubling)
+    outcome = doubling(lambda n: n + n, 2)
+    assert outcome.passed and outcome.sentence == "Right."
+    assert exercise.has_passed(doubling)
+
+
+def test_an_answer_that_raises_is_no_traceback() -> None:
+    outcome = doubling(lambda: 1, 2)
+    assert not outcome.passed and "this answer can't be checked (TypeError" in outcome.sentence
+    assert "text/html" in outcome._repr_mimebundle_()
+
+
+def test_a_hint_is_shown_as_text_and_not_as_markup() -> None:
+    outcome = exercise.Outcome("x", False, "<script>alert(1)</script>")
+    assert "&lt;script&gt;" in outcome._repr_mimebundle_()["text/html"]
+
+
+def test_a_right_answer_counts_where_progress_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QWQLAB_PROGRESS", str(tmp_path / "file" / "below"))
+    assert doubling(lambda n: 2 * n, 3).passed
+    assert not exercise.has_passed(doubling)
+
+
+def test_progress_names_what_is_still_open() -> None:
+    before = course.draw_progress(COURSE)
+    assert "0 of 3 | 1 (predict), 2 (change), 3 (build) |" in before.splitlines()[2]
+    assert start_here.idle_presets({"article"}).passed
+    assert "1 of 3 | 2 (change), 3 (build) |" in course.draw_progress(COURSE).splitlines()[2]
+
+
+def test_a_stub_keeps_the_names_that_the_check_asks_for_and_no_others() -> None:
+    solution = "import math\nhelper = 3\nanswer = helper + 1"
+    assert make_stub(solution, ["answer"]) == "answer = ..."
+
+
+def test_hints_are_exceptions_that_only_checks_raise() -> None:
+    with pytest.raises(Hint, match="no"):
+        expect(False, "no")
+    expect(True, "no")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gpu": "maybe"}, "one of none, optional, needed"),
+        ({"minutes": -1}, "numbers from 0 on"),
+        ({"minutes": "four"}, "numbers from 0 on"),
+        ({"colour": "red"}, "holds no contract"),
+    ],
+)
+def test_a_contract_out_of_form_names_the_file(
+    values: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    content = json.loads(COURSE[0].path.read_text(encoding="utf-8"))
+    content["metadata"]["qwqlab"].update(values)
+    path = tmp_path / "00_broken.ipynb"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SettingError, match=message) as caught:
+        course.read_notebook(path)
+    assert "00_broken.ipynb" in str(caught.value)
+
+
+def test_a_contract_says_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Contract(1, 0, 0, "none", "none").find_lacks() == []
+    monkeypatch.delenv("QWQLAB_NETWORK", raising=False)
+    lacks = Contract(1, 1e6, 1e6, "none", "needed").find_lacks()
+    assert [each.split(" (")[0] for each in lacks] == [
+        "1e+06 GB of memory",
+        "1e+06 GB of free disk",
+        "a network",
+    ]
+
+
+def test_the_contracts_agree_with_what_was_measured() -> None:
+    """docs/measured.json is what `make book` wrote, on the machine that it names."""
+    measured = json.loads((CHECKOUT / "docs" / "measured.json").read_text())["notebooks"]
+    assert set(measured) == {each.path.stem for each in COURSE}
+    for notebook in COURSE:
+        took, contract = measured[notebook.path.stem], notebook.contract
+        assert took["memory_gb"] <= contract.memory_gb <= took["memory_gb"] + 1.5, notebook.path
+        assert took["disk_gb"] <= contract.disk_gb, notebook.path
+        assert took["minutes"] / 1.5 <= contract.minutes <= 2 * took["minutes"] + 1, notebook.path
+
+
+def test_what_is_generated_is_written_where_its_mark_stands() -> None:
+    place = 3
+    content = json.loads(COURSE[place].path.read_text(encoding="utf-8"))
+    name = list_exercises(COURSE[place].path.stem)[0].name
+    mark = {"cell_type": "markdown", "id": "x", "metadata": {"exercise": name}, "source": ""}
+    cells = [cell for cell in content["cells"] if cell["metadata"].get("exercise") != name]
+    content["cells"] = [cells[0], mark, *cells[1:]]
+    fill_notebook(content, COURSE, place)
+    written = [cell for cell in content["cells"] if cell["metadata"].get("exercise") == name]
+    assert [cell["metadata"]["tags"] for cell in written] == [
+        ["exercise-question"], ["exercise-stub"], ["exercise-check"], ["exercise-solution"]
+    ]  # fmt: skip
+    assert "**Previous:** [02" in content["cells"][-1]["source"]
+    content["cells"] = cells
+    with pytest.raises(ValueError, match="has no cell"):
+        fill_notebook(content, COURSE, place)
