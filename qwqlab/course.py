@@ -139,8 +139,9 @@ def draw_table(course: Sequence[Notebook], folder: str = "") -> str:
     rows = [names, ("---",) * len(names)]
     for each in course:
         contract = each.contract
-        time = f"{max(1, math.ceil(contract.minutes))} min"
-        disk, memory = f"{contract.disk_gb:g} GB", f"{contract.memory_gb:g} GB"
+        # With spaces that do not break, so that a number and its unit stay on one line.
+        time = f"{max(1, math.ceil(contract.minutes))}\u00a0min"
+        disk, memory = (f"{size:g}\u00a0GB" for size in (contract.disk_gb, contract.memory_gb))
         needs = ["no" if need == "none" else need for need in (contract.gpu, contract.network)]
         rows.append((each.link(folder), each.does, time, disk, memory, *needs))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
