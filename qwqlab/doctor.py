@@ -17,6 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from . import catalog, hashes, paths, preflight, toolchain
+from .entries import Entry, Vocabulary, show_size
 from .errors import QwqlabError, ToolchainError
 from .llama_options import TARGETS, find_nvidia_gpu
 from .llama_source import SDIST
@@ -162,7 +163,7 @@ def check_vocabulary() -> Check:
     return _check_file("QwQ-32B's vocabulary", catalog.QWQ_RANKS)
 
 
-def _check_file(name: str, entry: catalog.Entry | catalog.Vocabulary) -> Check:
+def _check_file(name: str, entry: Entry | Vocabulary) -> Check:
     path = paths.models_dir() / entry.filename
     remedy = f"run `qwqlab fetch {entry.name}`"
     if not path.is_file():
@@ -173,7 +174,7 @@ def _check_file(name: str, entry: catalog.Entry | catalog.Vocabulary) -> Check:
         return Check(name, False, str(error), remedy)
     if found != entry.sha256:
         return Check(name, False, f"{path} has sha256 {found}", f"delete it, then {remedy}")
-    size = catalog.show_size(entry.n_bytes)
+    size = show_size(entry.n_bytes)
     return Check(name, True, f"{path.name}, {size}, sha256 as catalogued")
 
 

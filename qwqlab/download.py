@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 from filelock import FileLock, Timeout
 
-from .catalog import show_size
+from .entries import show_size
 from .errors import FetchError
 from .web import Subject, TryAgainError, Web
 
@@ -150,17 +150,17 @@ def download(web: Web, url: str, part: Path, size: int, subject: Subject, watch:
     here. FetchError or FetchStoppedError leave the part as it is.
     """
     before = 0
-    watch.skip(_size(part))
+    watch.skip(count_bytes(part))
 
     def progressed() -> bool:
-        return _size(part) - before >= GOOD_PROGRESS
+        return count_bytes(part) - before >= GOOD_PROGRESS
 
     def attempt() -> None:
         nonlocal before
-        if _size(part) > size:
-            watch.skip(-_size(part))
+        if count_bytes(part) > size:
+            watch.skip(-count_bytes(part))
             part.unlink()
-        before = _size(part)
+        before = count_bytes(part)
         if before < size or not part.exists():
             _append(web, url, part, size, subject, watch)
 
@@ -168,7 +168,7 @@ def download(web: Web, url: str, part: Path, size: int, subject: Subject, watch:
 
 
 def _append(web: Web, url: str, part: Path, size: int, subject: Subject, watch: Watch) -> None:
-    have = _size(part)
+    have = count_bytes(part)
     wanted = {"range": f"bytes={have}-"} if have else {}
     with web.open(url, subject, wanted) as response:
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
@@ -215,5 +215,6 @@ def _continues(response: httpx.Response, have: int, size: int) -> bool:
     return bool(response.headers.get("content-range") == f"bytes {have}-{size - 1}/{size}")
 
 
-def _size(path: Path) -> int:
+def count_bytes(path: Path) -> int:
+    """The size of a file, 0 where there is none yet."""
     return path.stat().st_size if path.exists() else 0

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import catalog, hashes, hub_fetch, paths, wheel
-from .catalog import QWQ_RANKS, Entry, Repository
+from .catalog import QWQ_RANKS
 from .download import Progress, Watch, check_disk
+from .entries import Entry, Repository
 from .errors import FetchError
 from .gguf_file import inspect
 from .hub import Hub

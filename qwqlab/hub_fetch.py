@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import hashes
-from .catalog import Repository
-from .download import Progress, Watch, check_disk, download, locked
+from .download import Progress, Watch, check_disk, count_bytes, download, locked
+from .entries import Repository
 from .errors import FetchError
 from .hub import (
     SHA256,
@@ -79,7 +79,7 @@ def fetch_repository(
         wanted = [file for file in files if not _is_here(hub, repository, file, say, watch)]
         watch.total = sum(file.size for file in files)
         watch.skip(sum(file.size for file in files if file not in wanted))
-        missing = sum(file.size - _size(_part(hub, repository, file)) for file in wanted)
+        missing = sum(file.size - count_bytes(_part(hub, repository, file)) for file in wanted)
         check_disk(
             hub.cache, missing, repository.repo_id, "set HF_HOME to a folder on a larger disk"
         )
@@ -241,7 +241,3 @@ def _is_here(
 def _part(hub: Hub, repository: Repository, file: RemoteFile) -> Path:
     blob = hub.blob(repository, file)
     return blob.with_name(f"{blob.name}.incomplete")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -115,28 +115,12 @@ class Player:
             return
         self._n_ticks += 1
         self._pilot.see(self._watch.picture(), self._watch.size)
-        self._log.append(self._describe_tick())
+        self._log.append({"phase": self._phase, **self._pilot.describe()})
         for key in self._up:
             self._watch.keyboard.release(key)
         self._up.clear()
         if self._n_ticks > MOST_TICKS or next(self._script, "over") == "over":
             self._finish("script", "the plan was played to its end")
-
-    def _describe_tick(self) -> dict[str, Any]:
-        bird, land = self._pilot.bird, self._pilot.scene.land
-        texts = [[t.detail[:80], t.x, t.y, t.w, t.h] for t in self._pilot.scene.texts[-12:]]
-        return {
-            "phase": self._phase,
-            "background": self._pilot.scene.background,
-            "land": [land.color, land.y, land.h] if land else None,
-            "bird": [bird.kind, bird.color, bird.x, bird.y, bird.w, bird.h, bird.detail]
-            if bird
-            else None,
-            "moving": self._pilot.moving,
-            "pipes": [[p.x, p.w, p.top, p.bottom, p.color] for p in self._pilot.scene.pipes[:8]],
-            "texts": texts,
-            "passed": self._pilot.passed,
-        }
 
     def _press(self, name: str) -> None:
         key, text = KEYS[name]

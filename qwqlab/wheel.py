@@ -13,8 +13,8 @@ import zipfile
 from pathlib import Path
 
 from . import hashes, paths
-from .catalog import Entry, Vocabulary, Wheel
 from .download import Watch, check_disk, locked
+from .entries import Entry, Vocabulary, Wheel
 from .errors import FetchError
 
 PREFIX = "fetch-"
