@@ -11,13 +11,14 @@ PIP_INSTALL := CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_PATH := $(CURDIR)/jupyter
 
-.PHONY: help setup lab reproduce test check benchmark clean
+.PHONY: help setup lab reproduce test coverage check benchmark clean
 .NOTPARALLEL:
 
 help:
 	@echo "make lab        set up what is missing and open JupyterLab (LAB_ARGS=... goes to it)"
 	@echo "make reproduce  set up, then run the experiment and write its report (ARGS=--quick)"
 	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
+	@echo "make coverage   which lines the tests run, as a table (ARGS=... for pytest)"
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
 	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 20 min"
 	@echo "make setup      set up only: about 6 min on two cores, once"
@@ -40,6 +41,12 @@ reproduce: setup
 
 test: check setup
 	@$(BIN)/python -m pytest --nbmake qwqlab tests notebooks $(ARGS)
+
+# Shown, no bar to be cleared. Notebooks are left out: their kernels would double the time.
+coverage: setup $(VENV)/.qwqlab-dev
+	@mkdir -p build/coverage && rm -f build/coverage/data*
+	@$(BIN)/coverage run -m pytest -q qwqlab tests $(ARGS); ended=$$?; \
+	$(BIN)/coverage combine -q && $(BIN)/coverage report && exit $$ended
 
 check: $(VENV)/.qwqlab-dev
 	@$(BIN)/ruff check .

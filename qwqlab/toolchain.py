@@ -141,7 +141,7 @@ def spin_briefly() -> None:
 
     By default OpenMP's threads spin for milliseconds, at each of the thousand joints of a step.
     Two notebooks on the same cores then spin away each other's time: on two cores both came to a
-    halt. So short a spin costs nothing alone (docs/architecture.md has the figures). Read when the
+    halt. So short a spin costs nothing alone (docs/decisions.md has the figures). Read when the
     library is loaded; what the reader has set by hand stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
