@@ -1,4 +1,4 @@
-"""The house for those who carry it on: short modules, links that lead somewhere, forms to ask in."""
+"""The house for those who carry it on: short modules, links that lead somewhere, issue forms."""
 
 from __future__ import annotations
 
