@@ -11,7 +11,7 @@ PIP_INSTALL := CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_PATH := $(CURDIR)/jupyter
 
-.PHONY: help setup lab reproduce test book pictures check benchmark clean
+.PHONY: help setup lab reproduce test coverage book pictures check benchmark clean
 .NOTPARALLEL:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
 	@echo "make book       run every notebook and make pages of them, to read without running"
 	@echo "make pictures   draw the README's pictures from the last book"
+	@echo "make coverage   which lines the tests run, as a table (ARGS=... for pytest)"
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
 	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 20 min"
 	@echo "make setup      set up only: about 6 min on two cores, once"
@@ -52,6 +53,12 @@ book: setup $(VENV)/.qwqlab-dev
 
 pictures: $(VENV)/.qwqlab-dev
 	@$(BIN)/python docs/make_pictures.py
+
+# Shown, no bar to be cleared. Notebooks are left out: their kernels would double the time.
+coverage: setup $(VENV)/.qwqlab-dev
+	@mkdir -p build/coverage && rm -f build/coverage/data*
+	@$(BIN)/coverage run -m pytest -q qwqlab tests --ignore=tests/book $(ARGS); ended=$$?; \
+	$(BIN)/coverage combine -q && $(BIN)/coverage report && exit $$ended
 
 check: $(VENV)/.qwqlab-dev
 	@$(BIN)/ruff check .

@@ -97,7 +97,9 @@ def compare_batch(engine: Engine, requests: Sequence[Request]) -> float:
         bench = time_batched_bench(engine, n_prompt, requests[0].n_predict, len(requests))
         seconds, rate = time_sweep(engine, requests)
         rounds.append((rate / bench, rate, bench, seconds))
-    ratio, rate, bench, seconds = (statistics.median(side) for side in zip(*rounds, strict=True))
+    ratio, rate, bench, seconds = (
+        float(statistics.median(side)) for side in zip(*rounds, strict=True)
+    )
     figures = f"{rate:.0f} : {bench:.0f} tokens/s, median of {ROUNDS}"
     tell("llama-batched-bench, generation", ratio, figures)
     return seconds

@@ -125,7 +125,8 @@ class Checkpoint:
         """A text as tokens, by llama.cpp for a GGUF, and nothing put before it."""
         kind = TransformersTokenizer if self.is_folder else LlamaTokenizer
         with kind(self.path) as tokenizer:
-            return tokenizer.encode([text], parse_special=True)[0]
+            tokens: list[int] = tokenizer.encode([text], parse_special=True)[0]
+            return tokens
 
     def tokenizer(self) -> Any:
         """The model's tokenizer in transformers; a GGUF's is written beside its weights, once."""
@@ -155,7 +156,7 @@ class Checkpoint:
         """Bytes of all its weights in float32."""
         if self.info is not None:
             return 4 * self.info.n_parameters
-        return 4 * sum(parameter.numel() for parameter in self.skeleton().parameters())
+        return 4 * int(sum(parameter.numel() for parameter in self.skeleton().parameters()))
 
 
 @contextlib.contextmanager

@@ -162,7 +162,8 @@ class BnbEncoded:
             quant_type=self._codec.quant_type,
         )
         packed = self._packed[first // 2 : math.ceil(last / 2)].unsqueeze(1)
-        return functional.dequantize_4bit(packed, state).float().view(stop - start, self._n_in)
+        flat: torch.Tensor = functional.dequantize_4bit(packed, state)
+        return flat.float().view(stop - start, self._n_in)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from .loading import FLAGS as LOADING_FLAGS
 from .loading import Loading
 from .prompt_text import escape, read_prompt, unescape
 from .sampling import Sampling
-from .settings import SETTINGS, STAGES, check_order, check_seed
+from .settings import LETTERS, SETTINGS, STAGES, check_order, check_seed
 
-STAGE_LETTERS = dict(zip("edskypmxtia", STAGES, strict=True))
+_STAGE_OF_LETTER = dict(zip(LETTERS, STAGES, strict=True))
 _SAMPLING_FLAGS = {flag: setting for setting in SETTINGS for flag in setting.flags}
 # What stands before a shell's first pipe, redirection or separator.
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
@@ -219,10 +219,10 @@ class _Reader:
 
     def _letters(self, flag: str) -> tuple[str, ...]:
         letters = self._value(flag)
-        unknown = set(letters) - set(STAGE_LETTERS)
+        unknown = set(letters) - set(_STAGE_OF_LETTER)
         if unknown:
             raise SettingError(f"{flag} {letters}: {sorted(unknown)} name no sampler")
-        return check_order(STAGE_LETTERS[letter] for letter in letters)
+        return check_order(_STAGE_OF_LETTER[letter] for letter in letters)
 
     def _file(self, flag: str) -> str:
         path = self._value(flag)

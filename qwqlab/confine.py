@@ -33,29 +33,6 @@ SYSTEM = (
     "/usr/lib /usr/lib64 /usr/local/lib /lib /lib64 /usr/share/fonts /usr/share/zoneinfo "
     "/etc/ld.so.cache /etc/localtime /dev/urandom /dev/null"
 ).split()
-# Names that an architecture does not have are passed over.
-REFUSED = (
-    "fork vfork execve execveat memfd_create setsid setpgid socket socketpair socketcall "
-    "connect bind listen accept accept4 sendto sendmsg sendmmsg tkill rt_sigqueueinfo "
-    "rt_tgsigqueueinfo pidfd_open pidfd_getfd pidfd_send_signal ptrace process_vm_readv "
-    "process_vm_writev kcmp move_pages migrate_pages mount umount umount2 pivot_root chroot "
-    "move_mount open_tree fsopen fsconfig fsmount fspick unshare setns chmod fchmod fchmodat "
-    "chown fchown lchown fchownat utime utimes utimensat futimesat setxattr lsetxattr fsetxattr "
-    "removexattr lremovexattr fremovexattr truncate mknod mknodat open_by_handle_at "
-    "name_to_handle_at inotify_init inotify_init1 inotify_add_watch fanotify_init fanotify_mark "
-    "shmget shmat shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv msgctl ipc "
-    "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr io_uring_setup "
-    "io_uring_enter io_uring_register io_setup io_submit bpf perf_event_open userfaultfd "
-    "add_key request_key keyctl personality setrlimit seccomp setuid setgid setreuid setregid "
-    "setresuid setresgid setfsuid setfsgid setgroups capset kexec_load kexec_file_load reboot "
-    "swapon swapoff init_module finit_module delete_module acct quotactl syslog vhangup iopl "
-    "ioperm modify_ldt sync syncfs settimeofday clock_settime clock_adjtime adjtimex "
-    "sethostname setdomainname setpriority ioprio_set sched_setscheduler sched_setattr "
-    "sched_setparam"
-).split()
-# The calls of Linux 5.10 and later, by number since an older libseccomp has no name for them. No
-# program here needs one, some change files, and those still to come are not known to be safe.
-LATER = range(440, 512)
 CLONE_THREAD = 0x00010000
 CALLS_OF_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a file that sends signals
 CALLS_OF_IOCTL = (0x5412, 0x8901, 0x8902)  # TIOCSTI; FIOSETOWN and SIOCSPGRP, the same again
@@ -134,8 +111,8 @@ def apply_landlock(box: str) -> None:
     rules.apply()
 
 
-def apply_seccomp() -> None:
-    """From now on the kernel answers EPERM to the calls that a program in a box has no use for.
+def apply_seccomp(refused: Iterable[str], unknown: Iterable[int]) -> None:
+    """From now on the kernel answers EPERM to the calls named and ENOSYS to the numbers.
 
     Calls of another architecture (x32, i386) are fatal: libseccomp's default.
     """
@@ -152,9 +129,9 @@ def apply_seccomp() -> None:
     def low(number: int, value: int, mask: int = INT) -> Any:
         return seccomp.Arg(number, seccomp.MASKED_EQ, mask, value)
 
-    for name in REFUSED:
+    for name in refused:
         refuse(name)
-    for number in LATER:
+    for number in unknown:
         rules.add_rule(seccomp.ERRNO(errno.ENOSYS), number)
     # Threads are clones that stay in the process. clone3 hides its flags behind a pointer: told
     # that there is none, the C library takes clone. So it is with openat2 and open.
@@ -190,16 +167,14 @@ def confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
         "limits": lambda: apply_limits(**plan["limits"], processes=processes),
         "no new privileges": refuse_new_privileges,
         "landlock": lambda: apply_landlock(plan["box"]),
-        "seccomp": apply_seccomp,
+        "seccomp": lambda: apply_seccomp(plan["refused"], plan["unknown"]),
     }
-    if sys.platform != "linux":
-        layers = {"limits": layers["limits"]}
     for library in ("py_landlock", "pyseccomp"):
         # Each asks ldconfig for a library of C when it is imported: now, or never.
         with contextlib.suppress(Exception):
             importlib.import_module(library)
     for name, apply in layers.items():
-        if name in plan["without"]:
+        if name in plan["without"] or (sys.platform != "linux" and name != "limits"):
             continue
         try:
             apply()

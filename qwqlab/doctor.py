@@ -17,7 +17,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from . import catalog, hashes, paths, preflight, toolchain
+from .entries import Entry, Vocabulary, show_size
 from .errors import QwqlabError, ToolchainError
+from .exits import explain_exit
 from .llama_options import TARGETS, find_nvidia_gpu
 from .llama_source import SDIST
 from .preflight import Check
@@ -146,7 +148,7 @@ def _ask_bindings() -> dict[str, str]:
         check=False,
     )
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [toolchain.explain_exit(done.returncode)])[-1]
+        last = (done.stderr.strip().splitlines() or [explain_exit(done.returncode)])[-1]
         raise ToolchainError(f"the bindings do not load ({last})")
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -162,7 +164,7 @@ def check_vocabulary() -> Check:
     return _check_file("QwQ-32B's vocabulary", catalog.QWQ_RANKS)
 
 
-def _check_file(name: str, entry: catalog.Entry | catalog.Vocabulary) -> Check:
+def _check_file(name: str, entry: Entry | Vocabulary) -> Check:
     path = paths.models_dir() / entry.filename
     remedy = f"run `qwqlab fetch {entry.name}`"
     if not path.is_file():
@@ -173,7 +175,7 @@ def _check_file(name: str, entry: catalog.Entry | catalog.Vocabulary) -> Check:
         return Check(name, False, str(error), remedy)
     if found != entry.sha256:
         return Check(name, False, f"{path} has sha256 {found}", f"delete it, then {remedy}")
-    size = catalog.show_size(entry.n_bytes)
+    size = show_size(entry.n_bytes)
     return Check(name, True, f"{path.name}, {size}, sha256 as catalogued")
 
 

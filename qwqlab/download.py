@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 from filelock import FileLock, Timeout
 
-from .catalog import show_size
+from .entries import show_size
 from .errors import FetchError
 from .web import Subject, TryAgainError, Web
 
@@ -33,10 +33,10 @@ class FetchStoppedError(FetchError):
     """Stopped on request; what had arrived is kept."""
 
 
-class Watch:
+class Transfer:
     """Counts the bytes of a fetch, tells `progress`, and ends it when `stop` is set.
 
-    A fetch of several files shares one watch. The rate is that of the last few seconds.
+    A fetch of several files shares one transfer. The rate is that of the last few seconds.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Watch:
 
 
 @contextmanager
-def locked(lock: Path, watch: Watch) -> Iterator[None]:
+def locked(lock: Path, transfer: Transfer) -> Iterator[None]:
     """Hold a lock file against other processes; waiting for it can be stopped."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -127,7 +127,7 @@ def locked(lock: Path, watch: Watch) -> Iterator[None]:
                 stack.enter_context(FileLock(lock, timeout=0.5, mode=0o664))
                 break
             except Timeout:
-                watch.check()
+                transfer.check()
         yield
 
 
@@ -142,7 +142,9 @@ def check_disk(folder: Path, n_bytes: int, subject: str, remedy: str) -> None:
         )
 
 
-def download(web: Web, url: str, part: Path, size: int, subject: Subject, watch: Watch) -> None:
+def download(
+    web: Web, url: str, part: Path, size: int, subject: Subject, transfer: Transfer
+) -> None:
     """Fill `part` up to `size` bytes from `url`; bytes that it holds are not asked for again.
 
     A server that ignores the request for the rest starts the file afresh. A dropped connection is
@@ -150,25 +152,27 @@ def download(web: Web, url: str, part: Path, size: int, subject: Subject, watch:
     here. FetchError or FetchStoppedError leave the part as it is.
     """
     before = 0
-    watch.skip(_size(part))
+    transfer.skip(count_bytes(part))
 
     def progressed() -> bool:
-        return _size(part) - before >= GOOD_PROGRESS
+        return count_bytes(part) - before >= GOOD_PROGRESS
 
     def attempt() -> None:
         nonlocal before
-        if _size(part) > size:
-            watch.skip(-_size(part))
+        if count_bytes(part) > size:
+            transfer.skip(-count_bytes(part))
             part.unlink()
-        before = _size(part)
+        before = count_bytes(part)
         if before < size or not part.exists():
-            _append(web, url, part, size, subject, watch)
+            _append(web, url, part, size, subject, transfer)
 
     web.persist(attempt, subject, progressed)
 
 
-def _append(web: Web, url: str, part: Path, size: int, subject: Subject, watch: Watch) -> None:
-    have = _size(part)
+def _append(
+    web: Web, url: str, part: Path, size: int, subject: Subject, transfer: Transfer
+) -> None:
+    have = count_bytes(part)
     wanted = {"range": f"bytes={have}-"} if have else {}
     with web.open(url, subject, wanted) as response:
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
@@ -178,7 +182,7 @@ def _append(web: Web, url: str, part: Path, size: int, subject: Subject, watch: 
                 f"byte {have} onwards of {subject}, which has {size} bytes."
             )
         if not resumed:
-            watch.skip(-have)
+            transfer.skip(-have)
             have = 0
         stated = response.headers.get("content-length")
         if stated is not None and stated.isdigit() and int(stated) != size - have:
@@ -187,7 +191,7 @@ def _append(web: Web, url: str, part: Path, size: int, subject: Subject, watch: 
                 f"{size - have}; try again later."
             )
         try:
-            with part.open("ab" if resumed else "wb") as file, watch.cutting(response):
+            with part.open("ab" if resumed else "wb") as file, transfer.cutting(response):
                 for chunk in response.iter_raw():
                     if have + len(chunk) > size:
                         raise FetchError(
@@ -197,7 +201,7 @@ def _append(web: Web, url: str, part: Path, size: int, subject: Subject, watch: 
                     # What has arrived must survive a kill, so nothing waits in a buffer.
                     file.flush()
                     have += len(chunk)
-                    watch.advance(len(chunk))
+                    transfer.advance(len(chunk))
         except FetchError:
             raise
         except OSError as error:
@@ -215,5 +219,6 @@ def _continues(response: httpx.Response, have: int, size: int) -> bool:
     return bool(response.headers.get("content-range") == f"bytes {have}-{size - 1}/{size}")
 
 
-def _size(path: Path) -> int:
+def count_bytes(path: Path) -> int:
+    """The size of a file, 0 where there is none yet."""
     return path.stat().st_size if path.exists() else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import hub_fetch, paths
-from .catalog import Repository
+from .entries import Repository
 from .errors import SettingError
 
 # As Unsloth's notebooks have them, after Stanford's Alpaca; the end-of-turn token follows.

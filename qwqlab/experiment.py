@@ -20,7 +20,7 @@ from . import paths
 from .engine import Engine
 from .fetch import model_path
 from .loading import Loading
-from .metrics import escape_rate, measure, wilson
+from .metrics import difference, escape_rate, measure, wilson
 from .records import Request, Run
 from .requantize import sweep_copy
 from .runs import RunStore
@@ -243,18 +243,3 @@ def judge(a: int, n_a: int, b: int, n_b: int) -> str:
         "fewer" if high < 0 else "more" if low > 0 else "no difference that these runs can show"
     )
     return f"{verdict} ({low:+.0%} to {high:+.0%})"
-
-
-def difference(a: int, n_a: int, b: int, n_b: int) -> tuple[float, float]:
-    """A 95 % interval for the difference of two rates, a/n_a - b/n_b (Newcombe 1998, method 10).
-
-    >>> low, high = difference(56, 70, 48, 80)
-    >>> round(low, 4), round(high, 4)
-    (0.0524, 0.3339)
-    """
-    rate_a, rate_b = a / n_a, b / n_b
-    (low_a, high_a), (low_b, high_b) = wilson(a, n_a), wilson(b, n_b)
-    gap = rate_a - rate_b
-    low = gap - ((rate_a - low_a) ** 2 + (high_b - rate_b) ** 2) ** 0.5
-    high = gap + ((high_a - rate_a) ** 2 + (rate_b - low_b) ** 2) ** 0.5
-    return low, high

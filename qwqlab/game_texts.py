@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from .game_record import Tick
+from .game_record import GameRecord, Tick
 from .scene import Mark
 
 _BEST = re.compile(r"best|high|record|top", re.I)
@@ -60,3 +60,14 @@ def find_best(tick: Tick) -> tuple[str, int] | None:
             if other.detail.strip().isdecimal() and abs(other.y - text.y) < max(10, text.h):
                 return f"{text.detail} {other.detail}", int(other.detail.strip()[:9])
     return None
+
+
+def has_restarted(record: GameRecord) -> bool:
+    """Whether the bird moved again for half a second, with no text left that was only there when
+    the game was lost."""
+    ticks = [*record.in_phase("again")]
+    lost = {make_pattern(t) for tick in [*record.in_phase("over")][-1:] for t in tick.texts}
+    played = {make_pattern(t) for tick in record.in_phase("play") for t in tick.texts}
+    free = [t for t in ticks if not {make_pattern(x) for x in t.texts} & (lost - played)]
+    heights = {round(t.bird.y) for t in free if t.bird}
+    return len(free) >= 20 and len(heights) >= 5

@@ -12,7 +12,8 @@ from typing import Any
 from . import hashes
 from .errors import ModelFileError
 from .ggml_types import FILE_TYPES
-from .gguf_reader import Summary, Tensor, read_header
+from .gguf_reader import Tensor, read_header
+from .gguf_values import Summary
 
 
 @dataclass(frozen=True)

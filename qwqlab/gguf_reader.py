@@ -6,50 +6,20 @@ CVE-2026-27940), with tighter limits on counts so that no header takes minutes t
 
 from __future__ import annotations
 
+import math
 import os
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .ggml_types import REMOVED_TYPES, TENSOR_TYPES
 from .gguf_cursor import I32, I64, U32, U64, Cursor, show
+from .gguf_values import ARRAY, MAX_LISTED_STRINGS, read_array, read_value
 
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 17
-MAX_LISTED_STRINGS = 1 << 23
 MAX_NAME = 64
 MAX_DIMS = 4
-KEPT_STRING = 1 << 20
-KEPT_TEXT = 64 << 20
-KEPT_VALUES = 8
-
-SCALARS: dict[int, tuple[str, struct.Struct]] = {
-    0: ("uint8", struct.Struct("<B")),
-    1: ("int8", struct.Struct("<b")),
-    2: ("uint16", struct.Struct("<H")),
-    3: ("int16", struct.Struct("<h")),
-    4: ("uint32", struct.Struct("<I")),
-    5: ("int32", struct.Struct("<i")),
-    6: ("float32", struct.Struct("<f")),
-    7: ("bool", struct.Struct("<B")),
-    10: ("uint64", struct.Struct("<Q")),
-    11: ("int64", struct.Struct("<q")),
-    12: ("float64", struct.Struct("<d")),
-}
-STRING, ARRAY = 8, 9
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A value too long to keep: an array, or a string of more than a million bytes.
-
-    type is the elements' type, length their number (bytes for a string), head the first few.
-    """
-
-    type: str
-    length: int
-    head: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -67,10 +37,7 @@ class Tensor:
 
     @property
     def n_elements(self) -> int:
-        product = 1
-        for size in self.shape:
-            product *= size
-        return product
+        return math.prod(self.shape)
 
 
 @dataclass
@@ -143,56 +110,11 @@ def _read_metadata(cursor: Cursor, header: Header, n_keys: int) -> None:
         if key == "general.alignment" and kind != 4:
             cursor.fail("stores general.alignment as something else than a uint32")
         if kind == ARRAY:
-            value, n_strings = _read_array(cursor, key, budget)
+            value, n_strings = read_array(cursor, key, budget)
             budget -= n_strings
         else:
-            value = _read_value(cursor, key, kind)
+            value = read_value(cursor, key, kind)
         header.metadata[key] = value
-
-
-def _read_value(cursor: Cursor, key: str, kind: int) -> Any:
-    if kind == STRING:
-        n = cursor.length()
-        if n <= KEPT_STRING and cursor.kept + n <= KEPT_TEXT:
-            cursor.kept += n
-            return cursor.take(n).decode("utf-8", errors="replace")
-        head = cursor.take(min(n, 256)).decode("utf-8", errors="replace")
-        cursor.skip(n - min(n, 256))
-        return Summary("string", n, (head,))
-    if kind not in SCALARS:
-        cursor.fail(f"gives the key {show(key)} the type {kind}, which GGUF does not have")
-    name, scalar = SCALARS[kind]
-    value = scalar.unpack(cursor.take(scalar.size))[0]
-    return bool(value) if name == "bool" else value
-
-
-def _read_array(cursor: Cursor, key: str, budget: int) -> tuple[Summary, int]:
-    kind, n = cursor.number(I32), cursor.number(U64)
-    if kind == ARRAY:
-        cursor.fail(f"nests an array in the array {show(key)}, which llama.cpp does not read")
-    if kind != STRING and kind not in SCALARS:
-        cursor.fail(f"gives the array {show(key)} the type {kind}, which GGUF does not have")
-    least = 8 if kind == STRING else SCALARS[kind][1].size
-    if n * least > cursor.left:
-        cursor.fail(
-            f"says that the array {show(key)} has {n} elements at byte {cursor.position} but the "
-            f"file has {cursor.size} bytes"
-        )
-    kept = min(n, KEPT_VALUES)
-    if kind != STRING:
-        head = tuple(_read_value(cursor, key, kind) for _ in range(kept))
-        cursor.skip((n - kept) * least)
-        return Summary(SCALARS[kind][0], n, head), 0
-    if n > budget:
-        cursor.fail(f"lists more than {MAX_LISTED_STRINGS} strings in its arrays")
-    cursor.where = f"an element of {show(key)}"
-    strings: list[str] = []
-    for _ in range(kept):
-        length = cursor.length()
-        strings.append(cursor.take(min(length, 256)).decode("utf-8", errors="replace"))
-        cursor.skip(length - min(length, 256))
-    cursor.skip_strings(n - kept)
-    return Summary("string", n, tuple(strings)), n
 
 
 def _read_tensors(cursor: Cursor, header: Header) -> None:
@@ -239,12 +161,9 @@ def _read_shape(cursor: Cursor, name: str) -> tuple[int, ...]:
             f"gives tensor {show(name)} {n_dims} dimensions, but ggml has at most {MAX_DIMS}"
         )
     shape = tuple(cursor.number(I64) for _ in range(n_dims))
-    product = 1
-    for size in shape:
-        if size < 1:
-            cursor.fail(f"gives tensor {show(name)} the shape {shape}, which holds nothing")
-        product *= size
-    if product > (1 << 63) - 1:
+    if any(size < 1 for size in shape):
+        cursor.fail(f"gives tensor {show(name)} the shape {shape}, which holds nothing")
+    if math.prod(shape) > (1 << 63) - 1:
         cursor.fail(f"gives tensor {show(name)} the shape {shape}, which is too large to count")
     return shape
 
@@ -267,7 +186,4 @@ def _tensor_bytes(cursor: Cursor, name: str, shape: tuple[int, ...], kind: int) 
             f"gives tensor {show(name)} rows of {row} elements, "
             f"which {stored.name} cannot store in blocks of {stored.block}"
         )
-    product = 1
-    for size in shape:
-        product *= size
-    return product // stored.block * stored.n_bytes
+    return math.prod(shape) // stored.block * stored.n_bytes

@@ -22,7 +22,7 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.file_download import repo_folder_name
 
 from . import __version__
-from .catalog import Repository
+from .entries import Repository
 from .errors import FetchError
 from .web import Subject, Web
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import hashes
-from .catalog import Repository
-from .download import Progress, Watch, check_disk, download, locked
+from .download import Progress, Transfer, check_disk, count_bytes, download, locked
+from .entries import Repository
 from .errors import FetchError
 from .hub import (
     SHA256,
@@ -72,20 +72,20 @@ def fetch_repository(
         if damaged := find_damaged(found):
             raise FetchError(f"{damaged} is damaged: unset HF_HUB_OFFLINE and fetch it again.")
         return found
-    watch = Watch(0, progress or PrintedProgress(repository.repo_id), stop)
-    with Web(hub.headers, patience or Patience(), watch.pause, say) as web:
+    transfer = Transfer(0, progress or PrintedProgress(repository.repo_id), stop)
+    with Web(hub.headers, patience or Patience(), transfer.pause, say) as web:
         listing = list_files(web, hub, repository)
         files = select(listing, repository)
-        wanted = [file for file in files if not _is_here(hub, repository, file, say, watch)]
-        watch.total = sum(file.size for file in files)
-        watch.skip(sum(file.size for file in files if file not in wanted))
-        missing = sum(file.size - _size(_part(hub, repository, file)) for file in wanted)
+        wanted = [file for file in files if not _is_here(hub, repository, file, say, transfer)]
+        transfer.total = sum(file.size for file in files)
+        transfer.skip(sum(file.size for file in files if file not in wanted))
+        missing = sum(file.size - count_bytes(_part(hub, repository, file)) for file in wanted)
         check_disk(
             hub.cache, missing, repository.repo_id, "set HF_HOME to a folder on a larger disk"
         )
         try:
             for file in wanted:
-                _fetch_file(web, hub, repository, listing.commit, file, watch, say)
+                _fetch_file(web, hub, repository, listing.commit, file, transfer, say)
             for file in files:
                 pointer = hub.pointer(repository, listing.commit, file.path)
                 link(hub.blob(repository, file), pointer)
@@ -190,29 +190,29 @@ def _fetch_file(
     repository: Repository,
     commit: str,
     file: RemoteFile,
-    watch: Watch,
+    transfer: Transfer,
     say: Callable[[str], None],
 ) -> None:
     blob, part = hub.blob(repository, file), _part(hub, repository, file)
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with locked(hub.lock(repository, file), watch):
+    with locked(hub.lock(repository, file), transfer):
         if blob.exists():
             # Another process brought it while this one waited.
-            watch.skip(file.size)
+            transfer.skip(file.size)
             return
         url = hub.file_url(repository, commit, file.path)
-        download(web, url, part, file.size, hub.subject(repository, file.path), watch)
+        download(web, url, part, file.size, hub.subject(repository, file.path), transfer)
         if file.size >= WORTH_TELLING:
             say(f"checking the hash of {file.path}")
-        _verify(part, file, watch)
+        _verify(part, file, transfer)
         part.replace(blob)
         if file.is_sha256:
             hashes.remember_sha256(blob, file.hash)
 
 
-def _verify(part: Path, file: RemoteFile, watch: Watch) -> None:
+def _verify(part: Path, file: RemoteFile, transfer: Transfer) -> None:
     check = hashes.read_sha256 if file.is_sha256 else hashes.git_blob_sha1
-    found = check(part, lambda n_bytes: watch.check())
+    found = check(part, lambda n_bytes: transfer.check())
     if found != file.hash:
         part.unlink()
         raise FetchError(
@@ -222,7 +222,11 @@ def _verify(part: Path, file: RemoteFile, watch: Watch) -> None:
 
 
 def _is_here(
-    hub: Hub, repository: Repository, file: RemoteFile, say: Callable[[str], None], watch: Watch
+    hub: Hub,
+    repository: Repository,
+    file: RemoteFile,
+    say: Callable[[str], None],
+    transfer: Transfer,
 ) -> bool:
     blob = hub.blob(repository, file)
     if not blob.exists():
@@ -231,7 +235,10 @@ def _is_here(
     if file.size >= WORTH_TELLING and hashes.known_sha256(blob) is None:
         say(f"checking the hash of {file.path}, which is in {hub.cache} already")
     check = hashes.sha256_of if file.is_sha256 else hashes.git_blob_sha1
-    if blob.stat().st_size == file.size and check(blob, lambda n_bytes: watch.check()) == file.hash:
+    if (
+        blob.stat().st_size == file.size
+        and check(blob, lambda n_bytes: transfer.check()) == file.hash
+    ):
         return True
     say(f"{file.path} in {hub.cache} is damaged: fetching it again")
     blob.unlink()
@@ -241,7 +248,3 @@ def _is_here(
 def _part(hub: Hub, repository: Repository, file: RemoteFile) -> Path:
     blob = hub.blob(repository, file)
     return blob.with_name(f"{blob.name}.incomplete")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -43,7 +43,7 @@ def find_inert(sampling: Sampling) -> dict[str, str]:
 
 def is_neutral(sampling: Sampling, setting: Setting) -> bool:
     """Whether a setting stands at the value at which its stage does nothing."""
-    value = getattr(sampling, setting.name)
+    value: float = getattr(sampling, setting.name)
     if setting.neutral is None:
         return False
     if setting.name in ("top_k", "top_n_sigma"):
@@ -55,7 +55,7 @@ def is_neutral(sampling: Sampling, setting: Setting) -> bool:
 
 def _is_set(sampling: Sampling, setting: Setting) -> bool:
     if setting.neutral is None:
-        return getattr(sampling, setting.name) != getattr(_DEFAULTS, setting.name)
+        return bool(getattr(sampling, setting.name) != getattr(_DEFAULTS, setting.name))
     return not is_neutral(sampling, setting)
 
 

@@ -7,10 +7,10 @@ import os
 from collections import Counter
 from typing import Any
 
-from .catalog import show_size
+from .entries import show_size
 from .gguf_cursor import show
 from .gguf_file import GGUFInfo, inspect, list_parts
-from .gguf_reader import Summary
+from .gguf_values import Summary
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:

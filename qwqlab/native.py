@@ -34,7 +34,7 @@ Matrix = npt.NDArray[np.float32]
 log: deque[str] = deque(maxlen=400)
 
 
-@C.llama_log_callback
+@C.llama_log_callback  # type: ignore[untyped-decorator]  # ctypes
 def _keep_log(level: int, text: bytes, _user_data: Any) -> None:
     log.append(text.decode("utf-8", "replace"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .scene import BirdTracker, Mark, Pipe, Scene, read_scene
 
@@ -36,6 +37,21 @@ class Pilot:
         self._tops = [*self._tops[-2:], self.bird.y] if self.bird else []
         same = before == (self.scene.pipes, self.bird)
         self.still = self.still + 1 if same or not self.bird else 0
+
+    def describe(self) -> dict[str, Any]:
+        """What was seen in the last picture, as values for JSON; `game_record` reads them."""
+        bird, land, scene = self.bird, self.scene.land, self.scene
+        return {
+            "background": scene.background,
+            "land": [land.color, land.y, land.h] if land else None,
+            "bird": [bird.kind, bird.color, bird.x, bird.y, bird.w, bird.h, bird.detail]
+            if bird
+            else None,
+            "moving": self.moving,
+            "pipes": [[p.x, p.w, p.top, p.bottom, p.color] for p in scene.pipes[:8]],
+            "texts": [[t.detail[:80], t.x, t.y, t.w, t.h] for t in scene.texts[-12:]],
+            "passed": self.passed,
+        }
 
     def forget(self) -> None:
         """A new round: the bird may be another one."""

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import pygame
 
 from .pilot import Pilot
-from .watched import Watch
+from .watched import PatchedPygame
 
 GAME, RECORD = "game.py", "record.json"
 # Of processor time, which passes no faster where other programs want the processor too.
@@ -45,7 +45,7 @@ class Player:
         self._plan, self._seconds = plan, seconds
         # As they are before the game's time is put in their place.
         self._sleep, self._clock, self._work = time.sleep, time.monotonic, time.process_time
-        self._watch = Watch(self._tick)
+        self._pygame = PatchedPygame(self._tick)
         self._pilot = Pilot()
         self._script = self._follow_plan()
         self._phase = "start"
@@ -83,8 +83,8 @@ class Player:
                 "ended": ended,
                 "detail": detail,
                 "phase": self._phase,
-                "size": self._watch.size,
-                "asked": self._watch.keyboard.asked,
+                "size": self._pygame.size,
+                "asked": self._pygame.keyboard.asked,
                 "passed": self._pilot.passed,
                 "ticks": self._n_ticks,
                 "pictures": self._pictures,
@@ -114,42 +114,26 @@ class Player:
         if threading.current_thread() is not threading.main_thread():
             return
         self._n_ticks += 1
-        self._pilot.see(self._watch.picture(), self._watch.size)
-        self._log.append(self._describe_tick())
+        self._pilot.see(self._pygame.picture(), self._pygame.size)
+        self._log.append({"phase": self._phase, **self._pilot.describe()})
         for key in self._up:
-            self._watch.keyboard.release(key)
+            self._pygame.keyboard.release(key)
         self._up.clear()
         if self._n_ticks > MOST_TICKS or next(self._script, "over") == "over":
             self._finish("script", "the plan was played to its end")
 
-    def _describe_tick(self) -> dict[str, Any]:
-        bird, land = self._pilot.bird, self._pilot.scene.land
-        texts = [[t.detail[:80], t.x, t.y, t.w, t.h] for t in self._pilot.scene.texts[-12:]]
-        return {
-            "phase": self._phase,
-            "background": self._pilot.scene.background,
-            "land": [land.color, land.y, land.h] if land else None,
-            "bird": [bird.kind, bird.color, bird.x, bird.y, bird.w, bird.h, bird.detail]
-            if bird
-            else None,
-            "moving": self._pilot.moving,
-            "pipes": [[p.x, p.w, p.top, p.bottom, p.color] for p in self._pilot.scene.pipes[:8]],
-            "texts": texts,
-            "passed": self._pilot.passed,
-        }
-
     def _press(self, name: str) -> None:
         key, text = KEYS[name]
-        if key in self._watch.keyboard.held or self._n_ticks - self._pressed_at < 2:
+        if key in self._pygame.keyboard.held or self._n_ticks - self._pressed_at < 2:
             return  # a key that stays down is no second press
         self._pressed_at = self._n_ticks
-        self._watch.keyboard.press(key, text)
+        self._pygame.keyboard.press(key, text)
         self._up.append(key)
         self._log[-1]["key"] = name
 
     def _save(self, name: str) -> None:
-        if self._watch.screen and f"{name}.png" not in self._pictures:
-            pygame.image.save(self._watch.screen, f"{name}.png")
+        if self._pygame.screen and f"{name}.png" not in self._pictures:
+            pygame.image.save(self._pygame.screen, f"{name}.png")
             self._pictures.append(f"{name}.png")
 
     def _follow_plan(self) -> Iterator[None]:
@@ -193,7 +177,7 @@ class Player:
                 self._press("space")
             yield
             if tick > 100 and any(
-                0 < p.x < 0.8 * self._watch.size[0] for p in self._pilot.scene.pipes
+                0 < p.x < 0.8 * self._pygame.size[0] for p in self._pilot.scene.pipes
             ):
                 self._save(phase)
             if self._pilot.passed >= wanted:

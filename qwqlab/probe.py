@@ -42,7 +42,7 @@ class StageView:
     def probs(self) -> npt.NDArray[np.float64]:
         """The probability of each candidate; they sum to 1."""
         weights = np.exp((self.logits - self.logits.max(initial=-np.inf)).astype(np.float64))
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
     def top(self, count: int) -> list[int]:
         """The `count` most likely tokens, the most likely first."""

@@ -30,6 +30,7 @@ from pathlib import Path
 from . import confine
 from .errors import SandboxError
 from .isolation import DEFAULT_LIMITS, LEVELS, THREADS, Isolation, Limits, check_level, describe
+from .system_calls import LATER, REFUSED
 from .watch import Watch
 
 
@@ -117,6 +118,8 @@ def _run(
             "without": list(without),
             "outside": confine.list_namespaces(),
             "threads": THREADS,
+            "refused": REFUSED,
+            "unknown": list(LATER),
             "limits": {
                 "cpu_seconds": limits.cpu_seconds,
                 "memory_bytes": limits.memory_bytes,

@@ -23,6 +23,7 @@ DEFAULT_ORDER = (
     "temperature",
 )
 STAGES = (*DEFAULT_ORDER, "infill", "adaptive_p")
+LETTERS = "edskypmxtia"  # of the same stages, as --sampling-seq takes them
 SEED_MAX = 2**32 - 2  # 2**32 - 1 asks llama.cpp for a random seed
 # What llama.cpp reads beside a stage's own name, its kebab-case and its name without underscores.
 ALIASES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p"}

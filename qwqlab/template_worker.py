@@ -98,7 +98,7 @@ def prepare_transformers(template: str, most: int) -> Render:
     def render(values: dict[str, Any]) -> str:
         rest = {name: value for name, value in values.items() if name != "messages"}
         found: Any = render_jinja_template([values["messages"]], chat_template=template, **rest)
-        ((text,), _) = found
+        text: str = found[0][0]
         if len(text) > most:
             raise OverflowError(f"writes more than {most:,} characters")
         return text

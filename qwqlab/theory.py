@@ -5,6 +5,7 @@ All are mean squared errors relative to the mean square, so 1 is losing everythi
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -20,7 +21,7 @@ def shannon(bits: float) -> float:
     >>> shannon(4)
     0.00390625
     """
-    return 2.0 ** (-2 * bits)
+    return math.pow(2.0, -2 * bits)
 
 
 @lru_cache

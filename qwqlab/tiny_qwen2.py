@@ -135,7 +135,7 @@ def compute_logits(
 
 def _normalize(x: Values, epsilon: float) -> Values:
     """RMSNorm: epsilon keeps the root from 0, and pulls small vectors down."""
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon)
+    return np.asarray(x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon))
 
 
 def _project(h: Values, w: dict[str, Array], name: str) -> Values:
@@ -151,7 +151,7 @@ def _attend(q: Values, k: Values, v: Values) -> Values:
     scores += np.triu(np.full(scores.shape[1:], -np.inf), 1)
     share = np.exp(scores - scores.max(axis=-1, keepdims=True))
     share /= share.sum(axis=-1, keepdims=True)
-    return (share @ v).transpose(1, 0, 2).reshape(q.shape[1], -1)
+    return np.asarray(share @ v).transpose(1, 0, 2).reshape(q.shape[1], -1)
 
 
 def _rotate(x: Values, cos: Values, sin: Values) -> Values:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from . import llama_build
 from .errors import ToolchainError
+from .exits import explain_exit, last_lines
 from .llama_options import TARGETS
 from .llama_source import SDIST, Say
 
@@ -114,24 +115,9 @@ def run_tool(
     done = subprocess.CompletedProcess(command, raw.returncode, stdout, stderr)
     if done.returncode != 0:
         # Its logger writes from a thread that its exit does not wait for (llama.cpp #22142).
-        said = (
-            _last_lines(done.stderr) or f"it said nothing, run `{shlex.join(command)}` to see why"
-        )
+        said = last_lines(done.stderr) or f"it said nothing, run `{shlex.join(command)}` to see why"
         raise ToolchainError(f"{name} {explain_exit(done.returncode)}: {said}")
     return done
-
-
-def explain_exit(returncode: int) -> str:
-    """An exit code in words.
-
-    >>> explain_exit(1), explain_exit(-9)
-    ('failed with exit code 1', 'was killed by signal 9, perhaps for want of memory')
-    """
-    if returncode == -9:
-        return "was killed by signal 9, perhaps for want of memory"
-    if returncode < 0:
-        return f"was killed by signal {-returncode}"
-    return f"failed with exit code {returncode}"
 
 
 def library_dir() -> Path:
@@ -155,7 +141,7 @@ def spin_briefly() -> None:
 
     By default OpenMP's threads spin for milliseconds, at each of the thousand joints of a step.
     Two notebooks on the same cores then spin away each other's time: on two cores both came to a
-    halt. So short a spin costs nothing alone (docs/architecture.md has the figures). Read when the
+    halt. So short a spin costs nothing alone (docs/decisions.md has the figures). Read when the
     library is loaded; what the reader has set by hand stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -221,14 +207,8 @@ def _ask_version(program: Path, built_ns: int) -> tuple[str, str]:
     compiler = re.search(r"^built with (.+)$", text, re.MULTILINE)
     if done.returncode != 0 or not version:
         why = explain_exit(done.returncode) if done.returncode else "did not name its version"
-        raise ToolchainError(f"{program} {why}: {_last_lines(text) or 'it said nothing'}")
+        raise ToolchainError(f"{program} {why}: {last_lines(text) or 'it said nothing'}")
     return version[1], compiler[1] if compiler else "unknown compiler"
-
-
-def _last_lines(text: str, count: int = 3) -> str:
-    """The last lines that are not empty, without the logger's clock and level."""
-    lines = [re.sub(r"^[\d.]+ [A-Z] ", "", line.strip()) for line in text.splitlines()]
-    return " / ".join([line for line in lines if line][-count:])
 
 
 def main() -> int:

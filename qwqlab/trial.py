@@ -16,6 +16,7 @@ from pathlib import Path
 
 from . import catalog, hashes, paths, toolchain
 from .errors import ModelFileError
+from .exits import explain_exit
 from .gguf_cursor import show
 from .gguf_file import GGUFInfo, inspect, list_parts
 
@@ -140,7 +141,7 @@ def _try(
     remedy = f"leave out {', '.join(extras)}" if extras else "take another file"
     if done.returncode < 0:
         raise ModelFileError(
-            f"llama.cpp {toolchain.explain_exit(done.returncode)} while it loaded {path} "
+            f"llama.cpp {explain_exit(done.returncode)} while it loaded {path} "
             f"({reason}); {remedy}."
         )
     if done.returncode != REFUSED:

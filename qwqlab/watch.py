@@ -14,22 +14,22 @@ import os
 import selectors
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import confine
+from .box import TICK, kill_strays, list_sizes, list_variables
 from .isolation import THREADS, Limits, show_bytes
 
-# Seconds: between two looks at the folder, for the start, and for the end.
-TICK, START, GRACE = 0.05, 20.0, 5.0
+# Seconds for the start, and for the end.
+START, GRACE = 20.0, 5.0
 REPORT_BYTES = 1 << 16
 UNSHARE = "--user --map-current-user --net --ipc --pid --fork --kill-child".split()
 SETPRIV = "--bounding-set=-all --inh-caps=-all".split()
@@ -221,49 +221,3 @@ def find_wrapper(namespaces: bool) -> tuple[str, ...]:
             subprocess.run([*longer, "true"], check=True, capture_output=True, timeout=START)
             wrapper = longer
     return wrapper
-
-
-def list_variables(box: str) -> dict[str, str]:
-    """The whole environment of a program in this box; nothing of the lab's own."""
-    return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": box,
-        "TMPDIR": box,
-        "LANG": "C.UTF-8",
-        # The stacks of a pool of threads count as memory.
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def list_sizes(box: str, pid: int | None) -> Iterator[int]:
-    """The size of every file in the box, and of those deleted that the program holds open."""
-    folders = [box]
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    yield entry.stat(follow_symlinks=False).st_size
-    with contextlib.suppress(OSError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                found = link.stat()
-                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
-                    yield found.st_size
-
-
-def kill_strays(box: str) -> None:
-    """Kill what left the session where no layer keeps it in: it has the box as its home still."""
-    mark = f"HOME={box}".encode()
-    for _ in range(100):
-        found = False
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(folder.name), signal.SIGKILL)
-                    found = True
-        if not found:
-            return
-        time.sleep(TICK)

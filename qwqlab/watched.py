@@ -24,7 +24,7 @@ MOST_MARKS = 3000
 SMALLEST_CANVAS = 120  # pixels of the longer side; smaller surfaces are sprites
 
 
-class Watch:
+class PatchedPygame:
     """Patches pygame and time. on_tick is called for each picture that the game shows, and for
     each turn of a loop that only waits for events."""
 

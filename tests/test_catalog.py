@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from qwqlab import catalog
-from qwqlab.catalog import EMBEDDED, ENTRIES, QWQ, SMOL, Repository, lookup, memory
+from qwqlab.catalog import EMBEDDED, ENTRIES, QWQ, lookup, memory
+from qwqlab.entries import Architecture, Repository
 from qwqlab.errors import FetchError, SettingError
+from qwqlab.fetch import list_local
+from qwqlab.fetch import model_path as find_model
 from qwqlab.gguf_file import inspect
 
 
@@ -31,7 +34,7 @@ def test_the_articles_quants_are_there_with_rising_sizes() -> None:
     [
         ("QwQ-32B:Q4_K_S", "QwQ-32B:Q4_K_M"),
         ("smollm2-135", "smollm2-135m"),
-        ("qwq", "it has smollm2-135m, QwQ-32B:Q2_K"),
+        ("qwq", "it has smollm2-135m, "),
         ("QwQ-32B", "comes in several quants: say which of QwQ-32B:Q2_K"),
         ("", "it has smollm2-135m"),
     ],
@@ -71,14 +74,23 @@ def test_only_the_embedded_model_has_a_hash_of_its_own() -> None:
         assert isinstance(entry.source, Repository) == (entry.sha256 is None)
 
 
-def test_the_embedded_models_numbers_are_those_in_its_file(model_path: Path) -> None:
+def test_the_embedded_models_size_and_quant_are_those_of_its_file(model_path: Path) -> None:
     info = inspect(model_path)
-    assert info.n_bytes == EMBEDDED.n_bytes
-    assert info.file_type == EMBEDDED.quant
-    assert info.n_ctx_train == SMOL.n_ctx_train
-    assert info.tokenizer.n_tokens == SMOL.n_vocab
-    said = {key.removeprefix("llama."): value for key, value in info.metadata.items()}
-    assert said["block_count"] == SMOL.n_layers
-    assert said["embedding_length"] == SMOL.n_embd
-    assert said["attention.head_count_kv"] == SMOL.n_kv_heads
-    assert said["rope.dimension_count"] == SMOL.head_dim
+    assert (info.n_bytes, info.file_type) == (EMBEDDED.n_bytes, EMBEDDED.quant)
+
+
+def test_the_numbers_of_each_model_that_is_here_are_those_in_its_file() -> None:
+    here = [entry for entry in list_local() if entry.format == "gguf"]
+    assert EMBEDDED in here
+    for entry in here:
+        info = inspect(find_model(entry.name))
+        said = {k.removeprefix(f"{info.architecture}."): v for k, v in info.metadata.items()}
+        head_dim = said["embedding_length"] // said["attention.head_count"]
+        assert entry.architecture == Architecture(
+            n_layers=said["block_count"],
+            n_embd=said["embedding_length"],
+            n_kv_heads=said["attention.head_count_kv"],
+            head_dim=said.get("attention.key_length", head_dim),
+            n_vocab=info.tokenizer.n_tokens,
+            n_ctx_train=said["context_length"],
+        ), entry.name

@@ -13,7 +13,7 @@ import pytest
 from jinja2 import Environment
 from malformed import Gguf
 
-from qwqlab import chat, paths, rendering
+from qwqlab import chat, paths, rendering, sandbox, toolchain
 from qwqlab.chat import template
 from qwqlab.cli import main
 from qwqlab.errors import ChatError
@@ -130,7 +130,7 @@ def test_llama_cpp_renders_several_turns_the_same(model_path, tmp_path):
     # llama-completion shows its template with a conversation of its own.
     (tmp_path / "template.jinja").write_text(template("with-think"))
     flags = ["-m", str(model_path), "--jinja", "--chat-template-file", tmp_path / "template.jinja"]
-    log = rendering.run_tool("llama-completion", [*flags, "-cnv", "-st", "-p", "x", "-n", "0"])
+    log = toolchain.run_tool("llama-completion", [*flags, "-cnv", "-st", "-p", "x", "-n", "0"])
     turns = [
         {"role": "system", "content": "You are a helpful assistant"},
         user("Hello"),
@@ -255,7 +255,7 @@ def test_a_template_that_never_ends_is_stopped(engine):
 
 def test_a_template_is_rendered_in_the_sandbox(monkeypatch):
     outcomes = []
-    run_python = rendering.run_python
+    run_python = sandbox.run_python
 
     def watch(*args: Any, **named: Any) -> Any:
         outcomes.append(run_python(*args, **named))

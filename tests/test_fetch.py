@@ -19,8 +19,8 @@ from huggingface_hub import constants, hf_hub_download, snapshot_download
 from malformed import sound
 
 from qwqlab import fetch, hashes, hub_fetch, paths
-from qwqlab.catalog import Repository
 from qwqlab.download import FetchStoppedError
+from qwqlab.entries import Repository
 from qwqlab.errors import FetchError, ModelFileError
 from qwqlab.hub import Hub as HubClient
 from qwqlab.hub_fetch import Snapshot, fetch_repository
@@ -168,7 +168,7 @@ def test_a_listing_cannot_write_outside_the_cache(client: HubClient, hub: Hub, n
 
 CHILD = """
 import sys
-from qwqlab.catalog import Repository
+from qwqlab.entries import Repository
 from qwqlab.hub_fetch import fetch_repository
 print(fetch_repository(Repository(sys.argv[1], (sys.argv[2],))).paths[0])
 """

@@ -375,7 +375,8 @@ def test_a_forward_pass_in_eval_mode_changes_no_gradient(checkpoint: Checkpoint)
     def gradient(model: Any) -> torch.Tensor:
         model.zero_grad()
         model(**batch).loss.backward()
-        return next(p.grad for n, p in model.named_parameters() if "lora_B" in n).clone()
+        found: torch.Tensor = next(p.grad for n, p in model.named_parameters() if "lora_B" in n)
+        return found.clone()
 
     model = lora_engines.load_peft(checkpoint, (), codec, recipe)
     before = gradient(model)

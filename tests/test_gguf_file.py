@@ -20,7 +20,7 @@ from qwqlab import hashes, llama_source, toolchain, trial
 from qwqlab.errors import ModelFileError
 from qwqlab.ggml_types import FILE_TYPES, REMOVED_TYPES, TENSOR_TYPES
 from qwqlab.gguf_file import hash_model, inspect, list_parts
-from qwqlab.gguf_reader import Summary
+from qwqlab.gguf_values import Summary
 from qwqlab.trial import check_loads
 
 

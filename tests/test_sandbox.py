@@ -23,7 +23,8 @@ import pytest
 
 from qwqlab import confine, sandbox
 from qwqlab.errors import SandboxError
-from qwqlab.sandbox import Limits, Outcome, probe, run_python
+from qwqlab.isolation import Limits
+from qwqlab.sandbox import Outcome, probe, run_python
 
 MARK = "QWQLAB_TEST_MARK"
 NOBODY = 65534

