@@ -4,8 +4,9 @@ A recipe is its fenced blocks, in order; what stands behind the language says wh
 
 - `diff FILE`: the change to make; hunks are parted by `@@`, and what a hunk looks for stands once
   in the file.
-- `markdown FILE.ipynb`, `python FILE.ipynb`: the next cell of a notebook; `markdown last cell of
-  FILE.ipynb`: a line to add there.
+- `markdown FILE.ipynb`, `python FILE.ipynb`: the next cell of a notebook; `markdown exercise NAME
+  in FILE.ipynb`: the cell that stands for an exercise; `json metadata of FILE.ipynb`: that.
+- `python new file FILE`: a file.
 - `sh`, `sh fails`: commands to run, and whether the last one passes; each line of a `text` block
   after them stands in what they print.
 """
@@ -30,6 +31,7 @@ from qwqlab import paths
 from qwqlab.requantize import requantize
 
 BLOCK = re.compile(r"(?ms)^```(\w+) ?([^\n]*)\n(.*?)^```$")
+EXERCISE = re.compile(r"exercise (\w+) in (\S+)")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Block:
 def read_recipe(title: str) -> list[Block]:
     """The blocks of the section of that title."""
     text = (paths.CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    section = re.split(r"(?m)^#{2,3} ", text.split(f"\n### {title}\n")[1])[0]
+    prose = BLOCK.sub(lambda block: " " * len(block[0]), text)  # a block may hold headings
+    begin = prose.index(f"\n### {title}\n") + 1
+    end = re.compile(r"(?m)^#{2,3} ").search(prose, begin + 1)
+    section = text[begin : end.start() if end else None]
     blocks = [Block(*found) for found in BLOCK.findall(section)]
     assert blocks, title
     return blocks
@@ -63,12 +68,12 @@ def apply_diff(file: Path, diff: str, *, backwards: bool = False) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def add_cell(file: Path, kind: str, source: str) -> None:
+def add_cell(file: Path, kind: str, source: str, **metadata: str) -> None:
     """Add a cell at the end of a notebook, which is made where it is not there."""
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     empty = {"cells": [], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     notebook: Any = json.loads(file.read_text(encoding="utf-8")) if file.exists() else empty
-    cell: dict[str, Any] = {"cell_type": kind, "metadata": {}, "source": source}
+    cell: dict[str, Any] = {"cell_type": kind, "metadata": metadata, "source": source}
     cell["id"] = f"c{len(notebook['cells'])}"
     if kind == "code":
         cell |= {"outputs": [], "execution_count": None}
@@ -76,10 +81,10 @@ def add_cell(file: Path, kind: str, source: str) -> None:
     file.write_text(json.dumps(notebook), encoding="utf-8")
 
 
-def add_line(file: Path, line: str) -> None:
-    """Add a line to the last cell of a notebook."""
+def add_metadata(file: Path, values: dict[str, Any]) -> None:
+    """Add to a notebook's metadata."""
     notebook = json.loads(file.read_text(encoding="utf-8"))
-    notebook["cells"][-1]["source"].append(f"\n\n{line}")
+    notebook["metadata"].update(values)
     file.write_text(json.dumps(notebook), encoding="utf-8")
 
 
@@ -106,8 +111,13 @@ class Follower:
         elif block.language == "text":
             for line in block.text.splitlines():
                 assert line in self.said, f"{line!r} is not in\n{self.said}"
-        elif (file := block.about.removeprefix("last cell of ")) != block.about:
-            add_line(self.folder / file, block.text.strip())
+        elif block.language == "json":
+            file = self.folder / block.about.removeprefix("metadata of ")
+            add_metadata(file, json.loads(block.text))
+        elif block.about.startswith("new file "):
+            (self.folder / block.about.removeprefix("new file ")).write_text(block.text)
+        elif named := EXERCISE.fullmatch(block.about):
+            add_cell(self.folder / named[2], "markdown", "", exercise=named[1])
         else:
             kind = "code" if block.language == "python" else block.language
             add_cell(self.folder / block.about, kind, block.text.strip())
