@@ -50,6 +50,8 @@ def other_tokens(differs: set[str]) -> None:
 @exercise(
     "change",
     solution="""
+        from qwqlab.paired import Paired
+
         verdicts = {n: Paired("loops", n, 0, 0, 0, 0).verdict for n in range(1, 99)}
         n_runs = min(n for n, verdict in verdicts.items() if verdict == "acquitted")
     """,
@@ -66,7 +68,7 @@ def other_tokens(differs: set[str]) -> None:
 def fewest_that_acquit(n_runs: int) -> None:
     """
     Ten runs with and without an override, none lost and none gained: `Paired("loops", 10, 0, 0, 0,
-    0).verdict` is "acquitted". Change the number of runs: which are the fewest that acquit when
+    0).verdict` of `qwqlab.paired` is "acquitted". Change the number of runs: which are the fewest that acquit when
     nothing differs?
     """
     expect(n_runs >= 1, "at least one run is needed to say anything")
