@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
 from pathlib import Path
 
@@ -53,6 +55,28 @@ def test_a_stub_gives_nothing_away_and_counts_as_unanswered(each: exercise.Exerc
     assert each(*values).sentence == UNANSWERED
     assert "..." in each.stub and len(each.stub) < 60
     assert len(each.wrong) >= 2 and all(hint != "wrong" for _, hint in each.wrong)
+
+
+def names_in(source: str) -> tuple[set[str], set[str]]:
+    """The names that a piece of Python binds, wherever in it, and those that it uses besides."""
+    nodes = list(ast.walk(ast.parse(source)))
+    bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound |= {n.asname or n.name for n in nodes if isinstance(n, ast.alias)}
+    bound |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    bound |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    return bound, {n.id for n in nodes if isinstance(n, ast.Name)} - bound
+
+
+@pytest.mark.parametrize("notebook", COURSE, ids=[each.path.stem for each in COURSE])
+def test_what_an_exercise_uses_is_there_in_its_notebook(notebook: course.Notebook) -> None:
+    cells = json.loads(notebook.path.read_text(encoding="utf-8"))["cells"]
+    bound = set(dir(builtins))
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            bound |= names_in("".join(cell["source"]))[0]
+    for each in list_exercises(notebook.path.stem):
+        for source in (each.solution, each.call, *(answer for answer, _ in each.wrong)):
+            assert names_in(source)[1] <= bound, (each.name, source)
 
 
 def test_an_answer_gets_the_hint_of_its_misconception_or_right() -> None:
