@@ -41,6 +41,9 @@ def check_extensions() -> list[Check]:
         found = _ask("extensions")
     except ToolchainError as error:
         return [Check(name, False, f"JupyterLab cannot be asked ({error})", name_setup())]
+    if file := found.get("unreadable"):
+        stops = f"{file} is not JSON, and JupyterLab does not start with it"
+        return [Check(name, False, stops, f"delete {file}")]
     lab, states = f"JupyterLab {found['version']}", found["extensions"]
     faults = [fault for each in EXTENSIONS if (fault := _judge(each, states[each], lab))]
     shown = ", ".join(f"{each} {state['version']}" for each, state in states.items() if state)

@@ -92,7 +92,8 @@ def ask_extensions() -> dict[str, Any]:
     """JupyterLab's version, and what it makes of each of EXTENSIONS.
 
     Of one that it finds: version, folder, whole (its script is there), compatible, enabled, and
-    disabled_in, the file that switches it off; of another None.
+    disabled_in, the file that switches it off; of another None. Where a file that JupyterLab reads
+    at its start is no JSON, its path alone, as unreadable.
     """
     from jupyter_core.paths import jupyter_path
     from jupyterlab import commands
@@ -100,7 +101,10 @@ def ask_extensions() -> dict[str, Any]:
     quiet = logging.getLogger("qwqlab.jupyter_probe")
     quiet.disabled = True
     options = commands.AppOptions(logger=quiet, labextensions_path=jupyter_path("labextensions"))
-    info = commands.get_app_info(app_options=options)
+    try:
+        info = commands.get_app_info(app_options=options)
+    except ValueError:
+        return {"unreadable": _find_unreadable()}
     known = info["federated_extensions"]
     states = {
         name: _describe(name, known[name], info) if name in known else None for name in EXTENSIONS
@@ -136,6 +140,18 @@ def _find_switch(name: str) -> str:
             if name in file.read_text(encoding="utf-8", errors="replace"):
                 return str(file)
     return ""
+
+
+def _find_unreadable() -> str:
+    from jupyter_core.paths import jupyter_path
+
+    for folder in jupyter_path("labextensions"):
+        for file in Path(folder).glob("**/package.json"):
+            try:
+                json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                return str(file)
+    return "a package.json of an extension"
 
 
 if __name__ == "__main__":

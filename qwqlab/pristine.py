@@ -64,7 +64,8 @@ def _git(lab: Path, *args: str) -> bytes:
         raise ResetError(_advise(lab, f"git does not start ({error.strerror})")) from error
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-        raise ResetError(_advise(lab, f"git cannot read {lab} ({said[0]})"))
+        fatal = next((line for line in said if line.startswith("fatal: ")), said[-1])
+        raise ResetError(_advise(lab, f"git cannot read {lab} ({fatal})"))
     return done.stdout
 
 

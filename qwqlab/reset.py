@@ -31,7 +31,7 @@ SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|[#/]", re.IGNORECASE)
 BECAUSE = {
     "written": "yours is kept as {kept}",
     "broken": "what was there is no notebook any more, and is kept as {kept}",
-    "run": "its cells were as they came, so only outputs and the like are gone",
+    "run": "no cell had changed, so only outputs and the like are gone",
     "missing": "it was missing",
 }
 
@@ -65,7 +65,9 @@ def reset(names: Sequence[str] = (), source: Path | None = None) -> list[Reset]:
     chosen = [_find_name(name, tuple(pristine)) for name in names] or list(pristine)
     now = {name: _read(paths.notebooks_dir() / name) for name in dict.fromkeys(chosen)}
     why = {
-        name: _compare(old, pristine[name]) for name, old in now.items() if old != pristine[name]
+        name: _compare(old, pristine[name])
+        for name, old in now.items()
+        if old is None or _ignore_line_ends(old) != _ignore_line_ends(pristine[name])
     }
     with _staged({name: pristine[name] for name in why}) as staged:
         kept = _keep({name: now[name] or b"" for name in why if why[name] in ("written", "broken")})
@@ -83,8 +85,13 @@ def _find_name(text: str, known: Sequence[str]) -> str:
     found = [each for each in known if name and each.startswith((f"{name}.", f"{name}_"))]
     if len(found) == 1:
         return found[0]
-    near = found or get_close_matches(f"{name}.ipynb", known, 3, 0.5) or known
+    near = found or get_close_matches(f"{name}.ipynb", known, 3, 0.7) or known
     raise SettingError(f"The lab has no notebook {text!r}; it has {', '.join(near)}")
+
+
+def _ignore_line_ends(data: bytes) -> bytes:
+    """For git may write those of Windows, and JupyterLab does not."""
+    return data.replace(b"\r\n", b"\n")
 
 
 def _compare(old: bytes | None, pristine: bytes) -> str:
