@@ -71,8 +71,12 @@ def reset(names: Sequence[str] = (), source: Path | None = None) -> list[Reset]:
     }
     with _staged({name: pristine[name] for name in why}) as staged:
         kept = _keep({name: now[name] or b"" for name in why if why[name] in ("written", "broken")})
-        for name, part in staged.items():
-            _replace(part, paths.notebooks_dir() / name, now[name])
+        try:
+            for name, part in staged.items():
+                _replace(part, paths.notebooks_dir() / name, now[name])
+        except ResetError as error:
+            places = {str(path.parent) for path in kept.values()}
+            raise ResetError(f"{error} Kept so far: {''.join(places) or 'nothing'}.") from error
     return [Reset(name, reason, kept.get(name)) for name, reason in why.items()]
 
 

@@ -18,8 +18,6 @@ from typing import Any, NoReturn
 import nbformat
 import pytest
 
-from qwqlab import reset
-from qwqlab.errors import ResetError
 from qwqlab.paths import CHECKOUT
 
 FIRST, THIRD, FOURTH = "00_start_here.ipynb", "03_sampler_lab.ipynb", "04_flappy_bird.ipynb"
@@ -394,10 +392,27 @@ def test_a_folder_in_a_notebooks_place_is_left_alone(lab: Path) -> None:
     assert f"{THIRD} cannot be read: Is a directory" in done.stderr
 
 
-def test_a_notebook_that_is_saved_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    part, target = tmp_path / "part", tmp_path / "notebook"
-    part.write_bytes(b"new")
-    target.write_bytes(b"saved a moment ago")
-    with pytest.raises(ResetError, match="was saved meanwhile"):
-        reset._replace(part, target, b"read before")
-    assert target.read_bytes() == b"saved a moment ago"
+# A save that comes between the reading and the writing.
+SAVED_MEANWHILE = """
+import sys
+from pathlib import Path
+from qwqlab import cli, reset
+keep = reset._keep
+def save_and_keep(files):
+    Path(sys.argv.pop()).write_text("saved meanwhile")
+    return keep(files)
+reset._keep = save_and_keep
+sys.exit(cli.main())
+"""
+
+
+def test_what_was_kept_is_named_when_a_save_comes_between(lab: Path) -> None:
+    path = lab / "notebooks" / THIRD
+    write_answer(path)
+    done = run(lab, "03", path, program=SAVED_MEANWHILE)
+    assert done.returncode == 1
+    assert f"{path} was saved meanwhile; it is left alone" in done.stderr
+    (kept,) = list_kept(lab)
+    assert f"Kept so far: {kept.parent}." in done.stderr
+    assert path.read_text() == "saved meanwhile"
+    assert not list((lab / "notebooks").glob(".*"))
