@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_judge, cli_quant, cli_tune, paths
+from . import cli_care, cli_judge, cli_quant, cli_tune, paths
 from .errors import QwqlabError, SettingError, StoreError
 
 
@@ -67,7 +67,6 @@ def _make_parser() -> argparse.ArgumentParser:
     bring.add_argument("file")
     bring.add_argument("name", nargs="?")
     add("path", _path, "print the file of a model or a tool").add_argument("name")
-    add("doctor", _doctor, "check all that the lab needs")
     reproduce = add("reproduce", _reproduce, "run the experiment and write its report")
     reproduce.add_argument("--quick", action="store_true", help="about a minute on two cores")
     reproduce.add_argument("--model", default="smollm2-135m")
@@ -79,6 +78,7 @@ def _make_parser() -> argparse.ArgumentParser:
     export = add("export", _export, "write a store of runs as a table or as JSON")
     export.add_argument("store", type=Path, help="the store of runs (SQLite)")
     export.add_argument("file", type=Path, help="a .csv, or a .json with every run whole")
+    cli_care.add_commands(add)
     cli_judge.add_commands(add)
     cli_quant.add_commands(add)
     cli_tune.add_commands(add)
@@ -141,14 +141,6 @@ def _path(args: argparse.Namespace, _: list[str]) -> None:
     from .fetch import model_path
 
     print(toolchain.tool(args.name) if args.name.startswith("llama-") else model_path(args.name))
-
-
-def _doctor(args: argparse.Namespace, _: list[str]) -> int:
-    from . import doctor
-
-    results = doctor.checks()
-    print(doctor.report(results))
-    return 0 if all(check.ok for check in results) else 1
 
 
 def _reproduce(args: argparse.Namespace, _: list[str]) -> None:

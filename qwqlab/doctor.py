@@ -5,25 +5,29 @@ Nothing leaves the machine, and whatever could crash is tried in a process of it
 
 from __future__ import annotations
 
-import json
 import platform
 import re
-import subprocess
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
-from . import catalog, hashes, paths, preflight, toolchain
-from .entries import Entry, Vocabulary, show_size
-from .errors import QwqlabError, ToolchainError
-from .exits import explain_exit
+from . import paths, preflight, toolchain
+from .doctor_ask import ask_python
+from .doctor_jupyter import check_extensions, check_kernel, name_setup
+from .doctor_models import check_files, check_model, check_vocabulary
+from .errors import QwqlabError, ToolchainError, first_lines
 from .llama_options import TARGETS, find_nvidia_gpu
 from .llama_source import SDIST
 from .preflight import Check
 from .sandbox import probe
+
+__all__ = ["check_model", "check_vocabulary", "checks", "report", "to_dict"]
 
 # What the child process prints of the bindings, as JSON.
 BINDINGS_PROBE = """
@@ -42,23 +46,47 @@ print(json.dumps({
 FREE_GB = 1.0
 """Room for a ladder of quants of the embedded model, and for runs."""
 
+MEMORY_GB, FREE_MEMORY_GB = 3.5, 1.0
+"""What the machine must have, and what a notebook takes of it."""
+
+SHOWN = {
+    "": ("jupyterlab", "ipywidgets", "plotly", "transformers"),
+    "train": ("torch", "peft", "trl", "bitsandbytes"),
+}
+
 
 def checks() -> list[Check]:
-    """Every check, in the order in which one rests on another."""
-    return [
-        preflight.check_python(),
-        *preflight.check_compilers(),
-        check_packages(),
-        check_tools(),
-        check_bindings(),
-        check_model(),
-        check_vocabulary(),
-        preflight.check_disk(paths.build_dir(), FREE_GB),
-        check_memory(),
-        Check("CPU", True, f"{preflight.count_cpus()} threads, {_name_cpu()}"),
-        check_gpu(),
-        check_sandbox(),
+    """Every check, in the order in which one rests on another. Nothing is raised."""
+    asked: list[tuple[str, Callable[[], Check | Sequence[Check]]]] = [
+        ("Python", preflight.check_python),
+        ("Compilers", preflight.check_compilers),
+        ("Python packages", check_packages),
+        ("Packages for fine-tuning", lambda: check_packages("train")),
+        ("llama.cpp", check_tools),
+        ("llama.cpp's bindings", check_bindings),
+        ("Model files", check_files),
+        ("Jupyter kernel", check_kernel),
+        ("JupyterLab extensions", check_extensions),
+        ("Disk", lambda: preflight.check_disk(paths.build_dir(), FREE_GB)),
+        ("Memory", check_memory),
+        ("CPU", lambda: Check("CPU", True, f"{preflight.count_cpus()} threads, {_name_cpu()}")),
+        ("GPU", check_gpu),
+        ("Sandbox", check_sandbox),
     ]
+    # Most of them wait for a program that they started.
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda pair: _survive(*pair), asked)
+        return [check for checks in found for check in checks]
+
+
+def _survive(name: str, check: Callable[[], Check | Sequence[Check]]) -> Sequence[Check]:
+    """What a check finds; one that raises has failed, and says so in a sentence."""
+    try:
+        found = check()
+    except Exception as error:  # noqa: BLE001 - a machine can be broken in ways unheard of
+        detail = f"it cannot be checked ({type(error).__name__}: {first_lines(error)})"
+        return [Check(name, False, detail, f"mend what is named there, or {name_setup()}")]
+    return [found] if isinstance(found, Check) else found
 
 
 def report(results: Sequence[Check]) -> str:
@@ -74,20 +102,39 @@ def report(results: Sequence[Check]) -> str:
     return "\n".join([*lines, end])
 
 
-def check_packages() -> Check:
-    """Whether each package that pyproject.toml asks for is installed, and in its range."""
-    name = "Python packages"
-    remedy = "run `make setup`"
+def to_dict(results: Sequence[Check]) -> dict[str, Any]:
+    """The checks as JSON-ready values: "ok" of all of them, and each under "checks".
+
+    >>> to_dict([Check("make", True, "/usr/bin/make", "run something")])["checks"]
+    [{'name': 'make', 'ok': True, 'detail': '/usr/bin/make', 'remedy': ''}]
+    """
+    each = [check._replace(remedy="" if check.ok else check.remedy)._asdict() for check in results]
+    return {"ok": all(check.ok for check in results), "checks": each}
+
+
+def check_packages(extra: str = "") -> Check:
+    """Whether each package that pyproject.toml asks for is installed, and in its range.
+
+    extra: "train" for those that fine-tuning takes; the others otherwise.
+    """
+    name = "Packages for fine-tuning" if extra else "Python packages"
+    remedy = name_setup()
     try:
         asked = [Requirement(line) for line in metadata.requires("qwqlab") or []]
     except metadata.PackageNotFoundError:
         return Check(name, False, "qwqlab itself is not installed", remedy)
-    needed = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = [one for one in asked if _is_needed(one, extra)]
     wrong = [reason for reason in map(_find_fault, needed) if reason]
     if wrong:
         return Check(name, False, "; ".join(wrong), remedy)
-    shown = [f"{one} {metadata.version(one)}" for one in ("jupyterlab", "ipywidgets", "plotly")]
+    shown = [f"{one} {metadata.version(one)}" for one in SHOWN[extra]]
     return Check(name, True, f"{len(needed)} as pyproject.toml asks, {', '.join(shown)}")
+
+
+def _is_needed(one: Requirement, extra: str) -> bool:
+    if one.marker is None or one.marker.evaluate({"extra": ""}):
+        return not extra
+    return one.marker.evaluate({"extra": extra})
 
 
 def _find_fault(needed: Requirement) -> str | None:
@@ -118,9 +165,9 @@ def check_bindings() -> Check:
     name = "llama.cpp's bindings"
     try:
         folder = toolchain.library_dir()
-        found = _ask_bindings()
+        found = ask_python(["-c", BINDINGS_PROBE])
     except QwqlabError as error:
-        return Check(name, False, str(error), "run `make setup`")
+        return Check(name, False, f"they do not load ({error})", name_setup())
     detail = f"llama-cpp-python {found['bindings']} with {found['library']} {found['version']}"
     if not found["library"].startswith(str(folder)):
         return Check(name, False, f"{detail}, not the one in {folder}", "unset LLAMA_CPP_LIB_PATH")
@@ -137,53 +184,28 @@ def check_bindings() -> Check:
     return Check(name, True, detail)
 
 
-def _ask_bindings() -> dict[str, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", BINDINGS_PROBE],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        cwd=paths.CHECKOUT,
-        check=False,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [explain_exit(done.returncode)])[-1]
-        raise ToolchainError(f"the bindings do not load ({last})")
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def check_model() -> Check:
-    """Whether the embedded model's file is there, byte for byte the one in the catalog."""
-    return _check_file("Embedded model", catalog.EMBEDDED)
-
-
-def check_vocabulary() -> Check:
-    """Whether the ranks of QwQ-32B's vocabulary are there, byte for byte."""
-    return _check_file("QwQ-32B's vocabulary", catalog.QWQ_RANKS)
-
-
-def _check_file(name: str, entry: Entry | Vocabulary) -> Check:
-    path = paths.models_dir() / entry.filename
-    remedy = f"run `qwqlab fetch {entry.name}`"
-    if not path.is_file():
-        return Check(name, False, f"no {path}", remedy)
-    try:
-        found = hashes.sha256_of(path)
-    except QwqlabError as error:
-        return Check(name, False, str(error), remedy)
-    if found != entry.sha256:
-        return Check(name, False, f"{path} has sha256 {found}", f"delete it, then {remedy}")
-    size = show_size(entry.n_bytes)
-    return Check(name, True, f"{path.name}, {size}, sha256 as catalogued")
-
-
 def check_memory() -> Check:
-    """Whether the machine has memory for the notebooks."""
-    gigabytes = preflight.count_memory() / 1e9
-    remedy = "close other programs; notebooks that measure speed will be slow"
-    return Check("Memory", gigabytes >= 3.5, f"{gigabytes:.1f} GB", remedy)
+    """Whether the machine has memory for the notebooks, and enough of it is free now."""
+    import psutil
+
+    return judge_memory(preflight.count_memory(), psutil.virtual_memory().available)
+
+
+def judge_memory(n_bytes: int, n_free: int) -> Check:
+    """The check for a machine with so many bytes of memory, of which so many can be had.
+
+    >>> judge_memory(8_000_000_000, 300_000_000).detail
+    '8.0 GB, of which 0.3 GB are free and a notebook takes 1.0'
+    """
+    has, free = n_bytes / 1e9, n_free / 1e9
+    detail = f"{has:.1f} GB, of which {free:.1f} GB are free"
+    if has < MEMORY_GB:
+        remedy = "close other programs; notebooks that measure speed will be slow"
+        return Check("Memory", False, f"{detail}; {MEMORY_GB} GB are advised", remedy)
+    if free < FREE_MEMORY_GB:
+        remedy = "close other programs, and in JupyterLab use Kernel, Shut Down All Kernels"
+        return Check("Memory", False, f"{detail} and a notebook takes {FREE_MEMORY_GB}", remedy)
+    return Check("Memory", True, detail)
 
 
 def check_gpu() -> Check:
@@ -196,7 +218,8 @@ def check_gpu() -> Check:
     except QwqlabError:
         backend = "unknown"
     if gpu is None:
-        return Check("GPU", True, "none, and none is needed: cells that want one are skipped")
+        silent = "none that nvidia-smi lists" if shutil.which("nvidia-smi") else "none"
+        return Check("GPU", True, f"{silent}, and none is needed: cells that want one are skipped")
     hint = "" if backend != "CPU" else "; `CMAKE_ARGS=-DGGML_CUDA=ON make setup` builds for it"
     return Check("GPU", True, f"{gpu}; llama.cpp is a {backend} build{hint}")
 

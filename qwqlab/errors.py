@@ -51,6 +51,10 @@ class ChatError(QwqlabError, ValueError):
     """A chat template, or a conversation, that cannot be rendered."""
 
 
+class ResetError(QwqlabError, RuntimeError):
+    """Notebooks that cannot be put back as they came."""
+
+
 def first_lines(error: BaseException) -> str:
     r"""What an error of another library says, cut to what fits into a sentence of the lab's.
 

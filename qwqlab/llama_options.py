@@ -34,8 +34,8 @@ OPTIONS = (
     Option(
         "GGML_NATIVE", "ON", "uses all instructions of this CPU; another CPU needs its own build"
     ),
-    # GCC 12.2 drops the stores behind `_tile_loadconfig`, so llama.cpp's kernels for these tiles end
-    # in an illegal instruction on a Xeon that has them. Without the compiler's macro they are off.
+    # GCC 12.2 drops the stores behind `_tile_loadconfig`, so llama.cpp's kernels for these tiles
+    # end in an illegal instruction on a Xeon that has them. Without this macro they are off.
     Option("CMAKE_C_FLAGS", "-U__AMX_INT8__", "leaves out Intel's AMX tiles, on which it crashed"),
     Option("CMAKE_CXX_FLAGS", "-U__AMX_INT8__", "the same for C++"),
     Option("LLAMA_BUILD_TESTS", "OFF", "llama.cpp's own tests are not needed to run it"),

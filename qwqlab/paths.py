@@ -54,3 +54,13 @@ def progress_dir() -> Path:
 def data_dir() -> Path:
     """The data that ships with the lab: prompts and texts."""
     return CHECKOUT / "data"
+
+
+def notebooks_dir() -> Path:
+    """The notebooks, where JupyterLab opens them."""
+    return CHECKOUT / "notebooks"
+
+
+def kept_dir() -> Path:
+    """What a reset puts aside. Not among the notebooks, which `make test` runs, all of them."""
+    return CHECKOUT / "kept"

@@ -135,7 +135,11 @@ def check_compilers() -> List[Check]:
 def _try_compiler(
     what: str, variable: str, names: Tuple[str, ...], language: str, source: str
 ) -> Check:
-    asked = shlex.split(os.environ.get(variable, ""))
+    try:
+        asked = shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:
+        detail = "{}={} is no command ({})".format(variable, os.environ[variable], error)
+        return Check(what, False, detail, "set {} to a compiler, or unset it".format(variable))
     found = next((path for path in map(shutil.which, asked[:1] or names) if path), None)
     if found is None:
         looked = " or ".join(asked[:1] or names)
@@ -143,22 +147,27 @@ def _try_compiler(
     command = [found, *asked[1:], "-x", language, "-fsyntax-only"]
     if language == "c++":
         command.append("-std=c++17")
-    done = subprocess.run(
-        [*command, "-"],
-        input=source.encode(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    if done.returncode == 0:
-        return Check(what, True, found)
-    reason = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[0]
+    try:
+        done = subprocess.run(
+            [*command, "-"],
+            input=source.encode(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or "it takes more than a minute"
+    else:
+        if done.returncode == 0:
+            return Check(what, True, found)
+        reason = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[0]
     detail = "{} cannot compile a few lines ({})".format(found, reason)
     return Check(what, False, detail, name_remedy("compiler"))
 
 
 def check_make() -> Check:
     """Whether make is there."""
-    found = shutil.which(os.environ.get("MAKE", "make").split()[0])
+    found = shutil.which((os.environ.get("MAKE", "").split() or ["make"])[0])
     return Check("make", found is not None, found or "no make", name_remedy("make"))
 
 

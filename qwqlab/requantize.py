@@ -122,6 +122,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if is_it else None
 
 
+def recorded_hashes(name: str) -> tuple[str, ...]:
+    """The sha256 that the lab's copy of that name may have; empty if the lab made none."""
+    made = _records().get(name, {})
+    return tuple(str(made[key]) for key in ("sha256", "replaces") if made.get(key))
+
+
 def _records() -> dict[str, dict[str, Any]]:
     kept = hashes.read_json(_file())
     return {name: record for name, record in kept.items() if isinstance(record, dict)}

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from malformed import sound
 from packaging.requirements import Requirement
 
-from qwqlab import catalog, doctor, toolchain
-from qwqlab.preflight import Check
+from qwqlab import catalog, cli, doctor, doctor_models, paths, toolchain
+from qwqlab.doctor_ask import ask_python
+from qwqlab.entries import Entry, Vocabulary
+from qwqlab.errors import ToolchainError
+from qwqlab.preflight import Check, check_compilers
 
 
 def test_all_is_well_once_the_set_up_has_run(model_path: Path) -> None:
@@ -43,19 +53,188 @@ def test_a_home_where_nothing_was_set_up_names_the_remedies(
     assert doctor.check_vocabulary().remedy == "run `qwqlab fetch qwq-32b-ranks`"
 
 
-def test_one_flipped_byte_in_the_model_is_found(
-    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The models folder of a home of its own."""
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
-    damaged = tmp_path / "build" / "models" / catalog.EMBEDDED.filename
-    damaged.parent.mkdir(parents=True)
-    content = bytearray(model_path.read_bytes())
-    content[len(content) // 2] ^= 1
-    damaged.write_bytes(content)
-    check = doctor.check_model()
-    assert not check.ok
-    assert str(damaged) in check.detail
-    assert check.remedy.startswith("delete it")
+    folder = tmp_path / "build" / "models"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def flip(content: bytes) -> bytes:
+    """The same with one bit changed in the middle."""
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (flip, "has sha256"),
+        (lambda content: content[:-1], "cut short"),
+        (lambda _: b"", "cut short"),
+    ],
+    ids=["one bit", "the last byte", "all bytes"],
+)
+def test_damage_to_a_catalogued_file_is_found(
+    models: Path, model_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    entries: tuple[Entry | Vocabulary, ...] = (catalog.EMBEDDED, catalog.QWQ_RANKS)
+    for entry in entries:
+        whole = (model_path.parent / entry.filename).read_bytes()
+        (models / entry.filename).write_bytes(damage(whole))
+    for check, entry in zip(doctor_models.check_files(), entries, strict=False):
+        assert not check.ok
+        assert f"{models / entry.filename} " in check.detail
+        assert reason in check.detail
+        assert check.remedy == f"delete it, then run `qwqlab fetch {entry.name}`"
+
+
+def test_a_folder_in_the_place_of_the_model_is_said_to_be_one(models: Path) -> None:
+    (models / catalog.EMBEDDED.filename).mkdir()
+    assert "is not a file: move it away" in doctor.check_model().sentence()
+
+
+def test_a_copy_is_held_against_the_hash_that_the_lab_noted(models: Path) -> None:
+    content = sound().build()
+    record = {"tiny.Q8_0.gguf": {"sha256": hashlib.sha256(content).hexdigest(), "replaces": None}}
+    (models / "quants.json").write_text(json.dumps(record))
+    for name in ("tiny.Q8_0.gguf", "imported.gguf"):
+        (models / name).write_bytes(content)
+    *_, others = doctor_models.check_files()
+    assert others.ok
+    assert others.detail == "2 whole, 1 of them with the sha256 that was stated for them"
+    (models / "tiny.Q8_0.gguf").write_bytes(content[:-1] + b"x")
+    *_, copy = doctor_models.check_files()
+    assert "tiny.Q8_0.gguf" in copy.name
+    assert copy.remedy.startswith("delete it: the lab makes it again")
+    (models / "imported.gguf").write_bytes(content[: len(content) // 2])
+    *_, cut, copy = doctor_models.check_files()
+    assert (cut.ok, copy.ok) == (False, False)
+    assert "imported.gguf" in cut.name
+    assert "`qwqlab import`" in cut.remedy
+
+
+def test_a_fetched_file_is_held_against_the_hash_that_the_hub_stated(tmp_path: Path) -> None:
+    content = sound().build()
+    repository = tmp_path / "models--unsloth--QwQ-32B-GGUF"
+    blob = repository / "blobs" / hashlib.sha256(content).hexdigest()
+    pointer = repository / "snapshots" / ("a" * 40) / "QwQ-32B-Q2_K.gguf"
+    for file in (blob, pointer, repository / "refs" / "main"):
+        file.parent.mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    blob.write_bytes(content)
+    pointer.symlink_to(blob)
+    assert report_files(tmp_path)[-1].startswith("[OK] Other model files: 1 whole, 1 of them")
+    blob.write_bytes(flip(content[:-9]) + content[-9:])
+    (line,) = (line for line in report_files(tmp_path) if "QwQ-32B-Q2_K.gguf" in line)
+    assert line.startswith("[FAIL] Model file QwQ-32B-Q2_K.gguf: ")
+    assert line.endswith(": run `qwqlab fetch QwQ-32B:Q2_K`")
+
+
+def report_files(cache: Path) -> list[str]:
+    """What the doctor says of model files with that hub's cache and a home of its own."""
+    code = "from qwqlab.doctor import report; from qwqlab.doctor_models import check_files as c\n"
+    variables = {"HF_HUB_CACHE": str(cache), "QWQLAB_HOME": str(cache / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}print(report(c()))"],
+        env={**os.environ, **variables},
+        cwd=paths.CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()[:-1]
+
+
+def test_json_holds_every_check_and_the_exit_status_says_whether_all_is_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["doctor", "--json"]) == 0
+    well = json.loads(capsys.readouterr().out)
+    assert well["ok"] is True
+    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
+    assert cli.main(["doctor", "--json"]) == 1
+    ill = json.loads(capsys.readouterr().out)
+    assert ill["ok"] is False
+    assert {tuple(check) for check in ill["checks"]} == {("name", "ok", "detail", "remedy")}
+    failed = {check["name"]: check["remedy"] for check in ill["checks"] if not check["ok"]}
+    assert failed["Embedded model"] == "run `qwqlab fetch smollm2-135m`"
+    assert all(check["remedy"] == "" for check in ill["checks"] if check["ok"])
+
+
+def test_a_home_that_cannot_be_found_fails_the_checks_and_ends_none_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QWQLAB_HOME", "~no_such_person/lab")
+    results = doctor.checks()
+    failed = {check.name: check.sentence() for check in results if not check.ok}
+    assert {"Model files", "Disk", "llama.cpp"} <= set(failed)
+    assert all("it cannot be checked (RuntimeError: " in failed[name] for name in ("Disk",))
+    assert not any("\n" in sentence for sentence in failed.values())
+    assert next(check for check in results if check.name == "Jupyter kernel").ok
+
+
+@pytest.mark.parametrize(
+    ("content", "variable", "reason"),
+    [
+        (b"", "'unbalanced", "is no command"),
+        (b"\x7fELF nonsense", "", "Exec format error"),
+        (b"#!/bin/sh\necho no licence >&2; exit 1\n", "", "no licence"),
+    ],
+    ids=["quotes", "not a program", "a program that refuses"],
+)
+def test_a_compiler_that_is_none_fails_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, variable: str, reason: str
+) -> None:
+    program = tmp_path / "cc"
+    program.write_bytes(content)
+    program.chmod(0o755)
+    monkeypatch.setenv("CC", variable or str(program))
+    compiler, other = check_compilers()
+    assert not compiler.ok
+    assert reason in compiler.detail
+    assert other.ok
+
+
+def test_a_graphics_driver_that_does_not_answer_is_no_failure_but_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho No devices were found; exit 6\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    check = doctor.check_gpu()
+    assert check.ok
+    assert "none that nvidia-smi lists" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ValueError('one\\ntwo')", "two"),
+        ("import os; os.abort()", "signal 6"),
+        ("print('[OK]')", "no answer"),
+        ("", "no answer"),
+        ("input()", "EOFError"),
+    ],
+)
+def test_a_question_that_ends_badly_has_one_line_for_an_answer(code: str, reason: str) -> None:
+    with pytest.raises(ToolchainError, match=reason):
+        ask_python(["-c", code])
+
+
+def test_a_question_that_hangs_is_ended() -> None:
+    with pytest.raises(ToolchainError, match=r"no answer within 0\.5 seconds"):
+        ask_python(["-c", "while True: pass"], patience=0.5)
+
+
+def test_too_little_memory_is_too_little_of_it_or_too_little_left() -> None:
+    assert doctor.judge_memory(16 * 10**9, 8 * 10**9).ok
+    assert "are advised" in doctor.judge_memory(2 * 10**9, 10**9).detail
+    assert "Shut Down All Kernels" in doctor.judge_memory(16 * 10**9, 10**8).remedy
 
 
 @pytest.mark.parametrize(

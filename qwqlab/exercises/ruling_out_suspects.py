@@ -68,8 +68,8 @@ def other_tokens(differs: set[str]) -> None:
 def fewest_that_acquit(n_runs: int) -> None:
     """
     Ten runs with and without an override, none lost and none gained: `Paired("loops", 10, 0, 0, 0,
-    0).verdict` of `qwqlab.paired` is "acquitted". Change the number of runs: which are the fewest that acquit when
-    nothing differs?
+    0).verdict` of `qwqlab.paired` is "acquitted". Change the number of runs: which are the fewest
+    that acquit when nothing differs?
     """
     expect(n_runs >= 1, "at least one run is needed to say anything")
     same, fewer = (Paired("loops", n, 0, 0, 0, 0).verdict for n in (n_runs, n_runs - 1))

@@ -1,0 +1,58 @@
+"""The commands of `qwqlab` that look after the lab itself: doctor and reset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .preflight import Check
+
+
+def add_commands(add: Callable[..., Any]) -> None:
+    """Add them to the parser of `cli`: `add` is its function of a name, a function and a text."""
+    doctor = add("doctor", _doctor, "check all that the lab needs; 1 when something fails")
+    doctor.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    reset = add(
+        "reset",
+        _reset,
+        "put notebooks back as they came; what you wrote in them is kept in kept/ (outputs alone "
+        "are not), and what you have not saved in JupyterLab is not seen",
+    )
+    reset.add_argument("notebooks", nargs="*", help="such as 03; all that changed if none is named")
+    reset.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="ARCHIVE",
+        help="a .zip, .tar or folder of the lab, where there is no git",
+    )
+
+
+def _doctor(args: argparse.Namespace, _: list[str]) -> int:
+    try:
+        from . import doctor
+    except ImportError as error:  # a package that the doctor too is written with
+        remedy = f"delete {Path(sys.prefix) / '.qwqlab'} if it is there, then run `make setup`"
+        lost = Check("Python packages", False, str(error), remedy)
+        whole = json.dumps({"ok": False, "checks": [lost._asdict()]})
+        print(whole if args.json else f"[FAIL] {lost.sentence()}")
+        return 1
+    results = doctor.checks()
+    print(json.dumps(doctor.to_dict(results)) if args.json else doctor.report(results))
+    return 0 if all(check.ok for check in results) else 1
+
+
+def _reset(args: argparse.Namespace, _: list[str]) -> None:
+    from .reset import reset
+
+    done = reset(args.notebooks, args.source)
+    for each in done:
+        print(each.sentence())
+    if done:
+        print("One that is open in JupyterLab: File, Reload Notebook from Disk.", file=sys.stderr)
+    else:
+        print("Nothing to reset: the notebooks are as they came.")
