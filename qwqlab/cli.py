@@ -68,6 +68,10 @@ def _make_parser() -> argparse.ArgumentParser:
     bring.add_argument("name", nargs="?")
     add("path", _path, "print the file of a model or a tool").add_argument("name")
     add("doctor", _doctor, "check all that the lab needs")
+    offline = add("offline", _offline, "build a folder for machines without a network")
+    offline.add_argument("folder", type=Path)
+    offline.add_argument("--extras", default="", help="besides train, as in 'dev unsloth'")
+    offline.add_argument("--pythons", default="", help="as in 'python3.11 python3.12'")
     reproduce = add("reproduce", _reproduce, "run the experiment and write its report")
     reproduce.add_argument("--quick", action="store_true", help="about a minute on two cores")
     reproduce.add_argument("--model", default="smollm2-135m")
@@ -149,6 +153,12 @@ def _doctor(args: argparse.Namespace, _: list[str]) -> int:
     results = doctor.checks()
     print(doctor.report(results))
     return 0 if all(check.ok for check in results) else 1
+
+
+def _offline(args: argparse.Namespace, _: list[str]) -> None:
+    from .offline import build_folder
+
+    build_folder(args.folder, args.extras.split(), args.pythons.split())
 
 
 def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
