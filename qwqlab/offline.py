@@ -81,14 +81,14 @@ def build_folder(
         (folder / ABOUT).write_text("{}", encoding="utf-8")
         names = _copy_sources(folder, say)
         names += collect_wheels(folder / "wheels", versions.values(), installed, say)
-        about = {
+        about: dict[str, Any] = {
             "platform": offline_setup.name_platform(),
             "glibc": find_glibc(names),
             "pythons": [f"3.{minor}" for minor in versions],
             "extras": installed,
             "pins": hashes.read_sha256(paths.CHECKOUT / "constraints.txt"),
         }
-        n_bytes = _finish(folder, about, names)
+        n_bytes = finish_folder(folder, about, names)
     except OSError as error:
         if isinstance(error, FetchError):
             raise
@@ -122,8 +122,8 @@ def _copy_sources(folder: Path, say: Say) -> list[str]:
     return names
 
 
-def _finish(folder: Path, about: dict[str, Any], names: list[str]) -> int:
-    """Write what is not fetched, the manifest last of all; give the size of the folder in bytes."""
+def finish_folder(folder: Path, about: dict[str, Any], names: list[str]) -> int:
+    """Write what is not fetched, and the manifest of it and `names`; give the size in bytes."""
     _write_checkout(folder / CHECKOUT)
     shutil.copyfile(offline_setup.__file__, folder / "offline_setup.py")
     (folder / "set-up.sh").write_text(SET_UP, encoding="utf-8")
@@ -150,7 +150,7 @@ def _write_checkout(path: Path) -> None:
 
 
 def list_checkout() -> list[str]:
-    """The paths of the checkout's own files: those that git tracks, or would where there is none."""
+    """The checkout's own files: those that git tracks, or would track where it is not used."""
     if (paths.CHECKOUT / ".git").exists() and shutil.which("git"):
         done = subprocess.run(
             ["git", "ls-files", "-z"], cwd=paths.CHECKOUT, capture_output=True, check=False

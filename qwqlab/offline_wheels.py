@@ -51,7 +51,7 @@ def collect_wheels(
     wanted = [f".[{','.join(extras)}]", *INSTALLERS, *_pin_torch()]
     wheels.mkdir(exist_ok=True)
     for wheel in wheels.glob("*.whl"):
-        if not _is_whole(wheel):
+        if not is_whole(wheel):
             wheel.unlink()
     names: set[str] = set()
     for python in pythons:
@@ -87,7 +87,7 @@ def _pin_torch() -> list[str]:
     return []
 
 
-def _is_whole(wheel: Path) -> bool:
+def is_whole(wheel: Path) -> bool:
     """Whether every member of a wheel has its checksum: a copy that was cut short has not."""
     try:
         with zipfile.ZipFile(wheel) as archive:
