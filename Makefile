@@ -5,13 +5,22 @@ ARGS ?=
 LAB_ARGS ?=
 BIN := $(VENV)/bin
 # The bindings come without a library of their own: they load the one that the tools use.
-PIP_INSTALL := CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
-	--disable-pip-version-check -c constraints.txt
+PIP_INSTALL = CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
+	--disable-pip-version-check $(PIP_FROM) -c constraints.txt
 # The kernel of this environment, whatever kernels the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_PATH := $(CURDIR)/jupyter
 
-.PHONY: help setup lab reproduce test coverage book pictures check benchmark clean
+# A folder of `make offline`: pip sees it alone, whatever the user has set.
+ifneq ($(OFFLINE),)
+unexport $(filter PIP_%,$(.VARIABLES)) PYTHONPATH PYTHONHOME
+export PIP_CONFIG_FILE := /dev/null
+export PIP_NO_INDEX := 1
+PIP_FROM := --no-index --find-links "$(OFFLINE)/wheels"
+endif
+
+.PHONY: help setup from-folder offline lab reproduce test coverage book pictures check benchmark
+.PHONY: clean
 .NOTPARALLEL:
 
 help:
@@ -24,13 +33,21 @@ help:
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
 	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 20 min"
 	@echo "make setup      set up only: about 6 min on two cores, once"
+	@echo "make offline    fill FOLDER=... with all that machines without a network are set up from"
 	@echo "make clean      remove what the set-up made; models and runs stay in build/"
 	@echo "PYTHON=python3.12 names another Python; VENV=... uses another environment."
 
-setup: $(VENV)/.qwqlab
+setup: $(if $(OFFLINE),from-folder) $(VENV)/.qwqlab
 	@$(BIN)/python -m qwqlab.toolchain
 	@$(BIN)/qwqlab fetch smollm2-135m
 	@$(BIN)/qwqlab fetch qwq-32b-ranks
+
+from-folder:
+	@$(PYTHON) qwqlab/preflight.py
+	@$(PYTHON) qwqlab/offline_setup.py "$(OFFLINE)"
+
+offline: setup
+	@$(BIN)/qwqlab offline "$(FOLDER)" --extras="$(EXTRAS)" --pythons="$(PYTHONS)"
 
 # unsloth trains on a GPU; where there is none, peft does (README, Fine-tuning).
 lab: setup
@@ -80,7 +97,7 @@ $(VENV)/.qwqlab: pyproject.toml constraints.txt
 	@$(PYTHON) qwqlab/preflight.py
 	@echo "Installing Python packages into $(VENV) (3 min, 2 GB) ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check "pip>=24"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FROM) "pip>=24"
 	@$(PIP_INSTALL) -e ".[train]"
 	@touch $@
 

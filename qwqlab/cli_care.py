@@ -1,4 +1,4 @@
-"""The commands of `qwqlab` that look after the lab itself: doctor and reset."""
+"""The commands of `qwqlab` that look after the lab itself: doctor, reset and offline."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def add_commands(add: Callable[..., Any]) -> None:
         metavar="ARCHIVE",
         help="a .zip, .tar or folder of the lab, where there is no git",
     )
+    offline = add("offline", _offline, "build a folder for machines without a network")
+    offline.add_argument("folder", type=Path)
+    offline.add_argument("--extras", default="", help="besides train, as in 'dev unsloth'")
+    offline.add_argument("--pythons", default="", help="as in 'python3.11 python3.12'")
+
+
+def _offline(args: argparse.Namespace, _: list[str]) -> None:
+    from .offline import build_folder
+
+    build_folder(args.folder, args.extras.split(), args.pythons.split())
 
 
 def _doctor(args: argparse.Namespace, _: list[str]) -> int:

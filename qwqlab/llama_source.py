@@ -79,9 +79,7 @@ def bring_source(say: Say = print) -> Path:
     """
     if source := find_source():
         return source
-    if not (archive_path().is_file() and sha256_of(archive_path()) == SDIST.sha256):
-        say(f"Downloading the source of llama.cpp ({SDIST.size / 1e6:.0f} MB) ...")
-        _download()
+    bring_archive(say)
     say("Unpacking the source of llama.cpp ...")
     _unpack()
     source = find_source()
@@ -90,6 +88,14 @@ def bring_source(say: Say = print) -> Path:
             f"{archive_path()} holds no llama.cpp source: delete it and try again."
         )
     return source
+
+
+def bring_archive(say: Say = print) -> Path:
+    """The sdist itself, downloaded when it is not here; ToolchainError when it cannot be had."""
+    if not (archive_path().is_file() and sha256_of(archive_path()) == SDIST.sha256):
+        say(f"Downloading the source of llama.cpp ({SDIST.size / 1e6:.0f} MB) ...")
+        _download()
+    return archive_path()
 
 
 def _unpacked() -> Path:

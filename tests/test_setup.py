@@ -182,8 +182,9 @@ def test_preflight_asks_for_a_disk_with_room(tmp_path: Path) -> None:
     assert "1000000000.0 GB are needed" in check.sentence()
 
 
-def test_preflight_can_be_read_by_an_old_python() -> None:
-    source = (CHECKOUT / "qwqlab" / "preflight.py").read_text()
+@pytest.mark.parametrize("name", ["preflight.py", "offline_setup.py"])
+def test_what_runs_before_the_set_up_can_be_read_by_an_old_python(name: str) -> None:
+    source = (CHECKOUT / "qwqlab" / name).read_text()
     ast.parse(source, feature_version=(3, 6))
     imported = {
         name.split(".")[0]
@@ -201,7 +202,20 @@ def test_preflight_can_be_read_by_an_old_python() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "setup", "lab", "reproduce", "test", "coverage", "check", "clean"]
+    "target",
+    [
+        "help",
+        "setup",
+        "offline",
+        "lab",
+        "reproduce",
+        "test",
+        "coverage",
+        "book",
+        "pictures",
+        "check",
+        "clean",
+    ],
 )
 def test_make_knows_the_target(target: str) -> None:
     done = subprocess.run(
