@@ -20,6 +20,7 @@ from typing import Any
 
 from . import catalog, hashes, llama_source, offline_setup, paths
 from .download import check_disk
+from .entries import show_size
 from .errors import FetchError
 from .fetch import fetch
 from .llama_source import Say
@@ -97,7 +98,7 @@ def build_folder(
             "or name another folder."
         ) from error
     say(
-        f"{folder} is whole: {len(names)} files, {catalog.show_size(n_bytes)}, for Python "
+        f"{folder} is whole: {len(names)} files, {show_size(n_bytes)}, for Python "
         f"{', '.join(about['pythons'])} on {about['platform']}. On a machine without a network: "
         f"sh {shlex.quote(str(folder / 'set-up.sh'))}"
     )
