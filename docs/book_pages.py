@@ -143,6 +143,8 @@ def restore_arrays(widget: Mapping[str, Any]) -> dict[str, Any]:
     state = json.loads(json.dumps(widget["state"]))
     for buffer in widget.get("buffers", []):
         *way, last = buffer["path"]
+        if way[:1] not in (["_widget_data"], ["_widget_layout"]):
+            continue  # what a figure was last told; what it shows stands in these two
         place = state
         for step in way:
             place = place[step]
@@ -152,7 +154,7 @@ def restore_arrays(widget: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_plotly(value: Any) -> Any:
     if isinstance(value, dict):
-        if {"dtype", "shape", "value"} <= value.keys():
-            return {"dtype": SHORT.get(value["dtype"], value["dtype"]), "bdata": value["value"]}
+        if {"dtype", "shape", "buffer"} <= value.keys():
+            return {"dtype": SHORT.get(value["dtype"], value["dtype"]), "bdata": value["buffer"]}
         return {key: _as_plotly(each) for key, each in value.items()}
     return [_as_plotly(each) for each in value] if isinstance(value, list) else value
