@@ -35,7 +35,8 @@ help:
 	@echo "make setup      set up only: about 6 min on two cores, once"
 	@echo "make offline    fill FOLDER=... with all that machines without a network are set up from"
 	@echo "make clean      remove what the set-up made; models and runs stay in build/"
-	@echo "PYTHON=python3.12 names another Python; VENV=... uses another environment."
+	@echo "PYTHON=python3.12 names another Python; VENV=... uses another environment;"
+	@echo "OFFLINE=... sets up from a folder of make offline, with no network."
 
 setup: $(if $(OFFLINE),from-folder) $(VENV)/.qwqlab
 	@$(BIN)/python -m qwqlab.toolchain
@@ -49,9 +50,10 @@ from-folder:
 offline: setup
 	@$(BIN)/qwqlab offline "$(FOLDER)" --extras="$(EXTRAS)" --pythons="$(PYTHONS)"
 
-# unsloth trains on a GPU; where there is none, peft does (README, Fine-tuning).
+# unsloth trains on a GPU; where there is none, or no network to bring it, peft does.
 lab: setup
-	@if nvidia-smi -L >/dev/null 2>&1; then $(MAKE) --no-print-directory $(VENV)/.qwqlab-unsloth; fi
+	@if nvidia-smi -L >/dev/null 2>&1; then $(MAKE) --no-print-directory $(VENV)/.qwqlab-unsloth \
+		|| echo "unsloth is not here: peft trains in its place (README, Fine-tuning)."; fi
 	@echo "Starting JupyterLab (5 s; Ctrl-C ends it) ..."
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(LAB_ARGS)
 

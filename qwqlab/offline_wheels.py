@@ -48,6 +48,7 @@ def collect_wheels(
     What is there and whole is not fetched again, nor is an index asked where that suffices; what is
     not wanted is removed. FetchError with pip's last word if it cannot bring a wheel.
     """
+    # The lab itself comes first: the trial below puts an option before it.
     wanted = [f".[{','.join(extras)}]", *INSTALLERS, *_pin_torch()]
     wheels.mkdir(exist_ok=True)
     for wheel in wheels.glob("*.whl"):
@@ -104,7 +105,8 @@ def _resolve(python: str, wheels: Path, wanted: list[str]) -> set[str]:
         options += ["--no-index", "--find-links", str(wheels)]
         # What pip is configured to use here does not count there.
         environment = {**_clean_environment("PIP_"), "PIP_CONFIG_FILE": os.devnull}
-        _run_pip(python, "install", [*options, *wanted], environment)
+        # Editable, as the set-up installs it: that takes a package more to build.
+        _run_pip(python, "install", [*options, "--editable", *wanted], environment)
         installed = json.loads(report.read_text(encoding="utf-8"))["install"]
     urls = [urlsplit(one["download_info"]["url"]).path for one in installed]
     return {Path(unquote(url)).name for url in urls if url.endswith(".whl")}
@@ -130,10 +132,24 @@ def _run_pip(python: str, command: str, args: list[str], environment: dict[str, 
         check=False,
     )
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = (lines or done.stderr.splitlines() or ["pip gave no reason"])[-1]
         raise FetchError(
-            f"pip could not collect the wheels for {python} ({reason.removeprefix('ERROR: ')}): "
-            "check the network and the room on the disk; if it is torch that lacks, name the "
-            "index that the set-up took it from in PIP_EXTRA_INDEX_URL."
+            f"pip could not collect the wheels for {python} ({_find_reason(done.stderr)}): check "
+            "the network and the room on the disk; if torch lacks, name an index that has this "
+            "build of it for that Python in PIP_EXTRA_INDEX_URL."
         )
+
+
+def _find_reason(stderr: str) -> str:
+    r"""pip's last error that says something, or its last line where that is an exception's.
+
+    >>> _find_reason("ERROR: Cannot install a.\nERROR: ResolutionImpossible: for help visit ...\n")
+    'Cannot install a.'
+    >>> _find_reason("ERROR: Exception:\nTraceback:\n  x()\nOSError: No space left on device\n")
+    'OSError: No space left on device'
+    """
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    if "ERROR: Exception:" in errors:
+        errors = lines
+    telling = [line for line in errors or lines if "ResolutionImpossible" not in line]
+    return telling[-1].removeprefix("ERROR: ") if telling else "pip gave no reason"

@@ -233,6 +233,24 @@ def test_a_full_disk_is_one_sentence_and_no_folder_that_looks_whole(
     assert "SHA256SUMS" not in done.stdout.split()
 
 
+def test_wheels_that_cannot_be_had_are_one_sentence_and_no_folder_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(FetchError, match="pip could not collect the wheels for ") as caught:
+        offline.build_folder(tmp_path / "stick")
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in (tmp_path / "stick").iterdir()) == [
+        "build",
+        "folder.json",
+        "wheels",
+    ]
+    with pytest.raises(Refusal, match="is no finished folder"):
+        offline_setup.read_manifest(tmp_path / "stick")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder that is removed afterwards: pytest would keep three times 3 GB."""
