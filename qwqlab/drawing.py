@@ -27,7 +27,7 @@ GRID = "#D9D9D9"
 WIDTH = 1100
 """Pixels that a figure is laid out for; on a page it takes the width it is given."""
 
-_SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
+SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
 
 # In a notebook the words stand in the output after the figure's, and give it its name there.
 _NAME_FIGURE = """<script>{
@@ -128,7 +128,7 @@ def words_html(summary: str, table: pd.DataFrame) -> str:
     """A figure's sentence and its numbers, folded, escaped for a page."""
     return (
         f"<p>{mark_names(summary)}</p><details><summary>The numbers as a table</summary>"
-        f"<div {_SCROLLS}>{table_html(table)}</div></details>"
+        f"<div {SCROLLS}>{table_html(table)}</div></details>"
     )
 
 

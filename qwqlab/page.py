@@ -13,7 +13,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from .access import make_panel
-from .drawing import VERMILLION, mark_names
+from .drawing import SCROLLS, VERMILLION, mark_names
 from .records import Run
 from .stage_grid import StageGrid
 
@@ -113,6 +113,6 @@ def show_table(grid: StageGrid) -> str:
         )
         rows.append(f'<tr><th scope="row">{html.escape(text)}</th>{values}<td>{by}</td></tr>')
     return (
-        "<details><summary>The numbers as a table</summary><div style='overflow-x:auto'>"
+        f"<details><summary>The numbers as a table</summary><div {SCROLLS}>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
     )
