@@ -143,8 +143,14 @@ def whole(lab: LabPage) -> Iterator[LabPage]:
 
     JupyterLab's body has no height; axe takes for hidden what lies in it.
     """
-    lab.page.set_viewport_size({"width": WIDE["width"], "height": 14_000})
+    lab.page.set_viewport_size({"width": WIDE["width"], "height": 20_000})
     lab.page.evaluate("() => { document.body.style.height = '100vh'; }")
+    lab.page.wait_for_function("""() => {
+      const notebook = document.querySelector(".jp-Notebook .jp-WindowedPanel-outer");
+      const cells = notebook.querySelector(".jp-WindowedPanel-viewport");
+      notebook.scrollTop = 0;
+      return cells.getBoundingClientRect().height < notebook.clientHeight;
+    }""")
     yield lab
     lab.page.set_viewport_size(WIDE)
 

@@ -16,16 +16,13 @@ from vision import SIGHTS, contrast, distance, read_color, to_lab
 from qwqlab import drawing, loss_chart, plots, run_text
 from qwqlab.drawing import Drawing, show_rows
 
-PALETTE = {
-    name: getattr(drawing, name) for name in ("BLUE", "VERMILLION", "GREEN", "PURPLE", "BROWN")
-}
+PALETTE = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.PURPLE, drawing.BROWN)
 APART = 15  # CIELAB units between any two colours of the palette, for every kind of colour sight
 
 
 @pytest.fixture(params=FIGURES)
 def figure(request: pytest.FixtureRequest) -> Drawing:
-    engine = request.getfixturevalue("engine") if request.param == "draw_stages" else None
-    return FIGURES[request.param](engine)
+    return FIGURES[request.param](request.getfixturevalue("engine"))
 
 
 def test_every_function_that_draws_is_held_to_this():
@@ -105,8 +102,8 @@ def test_thirty_runs_have_thirty_lines():
     assert len({(line.color, line.dash) for line in lines}) == 30
 
 
-def test_the_heat_map_is_ordered_in_every_sight():
-    (heat,) = FIGURES["draw_heat"](None).figure.data  # type: ignore[arg-type]
+def test_the_heat_map_is_ordered_in_every_sight(engine):
+    (heat,) = FIGURES["draw_heat"](engine).figure.data
     scale = [color for _, color in heat.colorscale]
     for sight in SIGHTS:
         steps = [np.array(SIGHTS[sight]) @ read_color(color) for color in scale]
