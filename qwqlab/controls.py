@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from .order_editor import OrderEditor
+from .page import make_button
 from .sampling import PRESETS, Sampling
 from .settings import BY_NAME
 
@@ -59,16 +60,18 @@ class SamplingControls:
         )
         self.order = OrderEditor(sampling.samplers)
         self.numbers = {row[0]: _make_slider(*row) for row in (*MAIN, *MORE)}
-        more = widgets.Accordion(
-            [widgets.VBox([self.numbers[name] for name, *_ in MORE])], titles=("more numbers",)
-        )
+        # Not an Accordion, which only a mouse can open.
+        self.more = widgets.VBox([self.numbers[name] for name, *_ in MORE])
+        self.more_button = make_button("", self._toggle_more, "numbers of rarer use")
+        self._toggle_more()
         self.box = widgets.VBox(
             [
                 self.preset,
                 widgets.HTML("<b>Order</b>: drag, or Alt and an arrow key"),
                 self.order,
                 *(self.numbers[name] for name, *_ in MAIN),
-                more,
+                self.more_button,
+                self.more,
             ],
             layout={"width": "310px"},
         )
@@ -96,6 +99,11 @@ class SamplingControls:
             self._name_preset()
         finally:
             self._quiet = before
+
+    def _toggle_more(self) -> None:
+        shown = self.more.layout.display != "none"
+        self.more.layout.display = "none" if shown else ""
+        self.more_button.description = f"{'show' if shown else 'hide'} more numbers"
 
     def _choose_preset(self, change: Any) -> None:
         if not self._quiet and change["new"] in PRESETS:

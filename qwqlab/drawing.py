@@ -12,12 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-# Okabe and Ito's palette: told apart by colour-blind readers, and in grey by their lightness.
+# Okabe and Ito's first three, and two darker ones: told apart by colour-blind readers, and seen as
+# thin lines on white. In grey they look alike, so no figure tells by colour alone.
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 GREEN = "#009E73"
-PURPLE = "#AA4499"
-AMBER = "#E69F00"
+PURPLE = "#882255"
+BROWN = "#5C3D00"
+RUST = "#B84A00"  # vermillion, dark enough to stand behind white words
 GREY = "#767676"
 INK = "#222222"
 GRID = "#D9D9D9"
@@ -25,6 +27,19 @@ GRID = "#D9D9D9"
 WIDTH = 1100
 """Pixels that a figure is laid out for; on a page it takes the width it is given."""
 
+SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
+
+# In a notebook the words stand in the output after the figure's, and give it its name there.
+_NAME_FIGURE = """<script>{
+  const words = document.currentScript.previousElementSibling;
+  const output = words.closest(".jp-OutputArea-child")?.previousElementSibling;
+  const figure = output?.querySelector(".jp-RenderedPlotly");
+  if (figure) {
+    figure.setAttribute("role", "figure");
+    figure.setAttribute("aria-label", words.dataset.figure);
+    figure.querySelector("img")?.setAttribute("alt", "");
+  }
+}</script>"""
 _TOKEN_MARKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
 
@@ -33,7 +48,8 @@ class Drawing:
     """A figure with its words: it shows as all three in Jupyter, and prints as text elsewhere.
 
     summary is one sentence that states what the figure shows, computed from the same data; table
-    holds the numbers behind it, a row each.
+    holds the numbers behind it, a row each. The figure stands on a white card whatever the theme,
+    as in print; the words take the theme's colours.
     """
 
     figure: Any
@@ -47,16 +63,21 @@ class Drawing:
 
     def words_html(self) -> str:
         """The summary and the folded table, escaped for a page."""
-        table = self.table.to_html(index=False, float_format="{:.4g}".format, border=0)
-        return (
-            f"<p>{mark_names(self.summary)}</p>"
-            f"<details><summary>The numbers as a table</summary>{table}</details>"
-        )
+        return words_html(self.summary, self.table)
+
+    def figure_html(self) -> str:
+        """The figure as a part of a page, named by its title and its summary, with plotly.js."""
+        figure = self.figure.to_html(full_html=False, include_plotlyjs=True)
+        return f'<div role="figure" aria-label="{self._name()}">{figure}</div>'
+
+    def _name(self) -> str:
+        return html.escape(f"{self.title}. {self.summary.replace('`', '')}")
 
     def _ipython_display_(self) -> None:
         shown: Any = importlib.import_module("IPython.display")
         shown.display(self.figure)
-        shown.display(shown.HTML(self.words_html()))
+        words = f'<div data-figure="{self._name()}">{self.words_html()}</div>'
+        shown.display(shown.HTML(words + _NAME_FIGURE))
 
     def __str__(self) -> str:
         table = self.table.to_string(index=False, float_format="{:.4g}".format)
@@ -66,11 +87,10 @@ class Drawing:
 
     def write_html(self, path: str | Path) -> Path:
         """Write figure, summary and table as one page that needs no network."""
-        figure = self.figure.to_html(full_html=False, include_plotlyjs=True)
         page = (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
-            f"<title>{html.escape(self.title)}</title>"
-            f"<body style='font-family:sans-serif'>{figure}{self.words_html()}</body></html>"
+            f"<title>{html.escape(self.title)}</title><body style='font-family:sans-serif'>"
+            f"<main>{self.figure_html()}{self.words_html()}</main></body></html>"
         )
         Path(path).write_text(page, encoding="utf-8")
         return Path(path)
@@ -104,11 +124,49 @@ def escape_text(text: str) -> str:
     return html.escape(text, quote=False).replace("$", "&#36;")
 
 
-def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Any:
+def words_html(summary: str, table: pd.DataFrame) -> str:
+    """A figure's sentence and its numbers, folded, escaped for a page."""
+    return (
+        f"<p>{mark_names(summary)}</p><details><summary>The numbers as a table</summary>"
+        f"<div {SCROLLS}>{table_html(table)}</div></details>"
+    )
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """A table for a page, escaped, without an index; each header cell says what it heads."""
+    text = table.to_html(index=False, float_format="{:.4g}".format, border=0)
+    return text.replace("<th>", '<th scope="col">')
+
+
+def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Rows:
     """Rows of words as a table for a page: flush left, escaped, without an index."""
-    flush: Any = {"selector": "th, td", "props": "text-align: left; vertical-align: top"}
-    table = pd.DataFrame(list(rows), columns=list(columns)).style.hide(axis="index")
-    return table.format(lambda value: mark_names(str(value))).set_table_styles([flush])
+    return Rows(pd.DataFrame([tuple(row) for row in rows], columns=list(columns)))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table of words: HTML in Jupyter, text elsewhere."""
+
+    table: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        # A header without words is none.
+        head = "".join(_cell('th scope="col"' if name else "td", name) for name in self.table)
+        body = "".join(
+            f"<tr>{''.join(_cell('td', value) for value in row)}</tr>"
+            for row in self.table.itertuples(index=False, name=None)
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def __str__(self) -> str:
+        return self.table.to_string(index=False)
+
+    __repr__ = __str__
+
+
+def _cell(tag: str, value: object) -> str:
+    words = mark_names(str(value))
+    return f'<{tag} style="text-align:left;vertical-align:top">{words}</{tag.split()[0]}>'
 
 
 def mark_names(text: str) -> str:

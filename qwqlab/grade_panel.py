@@ -8,6 +8,7 @@ import threading
 import ipywidgets as widgets
 
 from . import paths
+from .access import make_panel
 from .grade import Grade, grade_text
 from .grade_view import GradeView
 from .page import Panel, make_button, show_warnings, status_box
@@ -45,8 +46,9 @@ class GradePanel(Panel):
         self._worker, self._stop = Worker(self._say), threading.Event()
         self.choice.observe(lambda _: self._fill(), "value")
         self._fill()
-        buttons = widgets.HBox([self.choice, self.run_button, self.stop_button])
-        self.box = widgets.VBox([buttons, self.text, self.status, self.result])
+        row = [self.choice, self.run_button, self.stop_button]
+        buttons = widgets.HBox(row, layout={"flex_flow": "row wrap"})
+        self.box = make_panel([buttons, self.text, self.status, self.result], "qwqlab-grader")
 
     def grade(self) -> None:
         """Start grading what the field holds."""
@@ -79,7 +81,7 @@ class GradePanel(Panel):
             self.run_button.disabled, self.stop_button.disabled = False, True
 
     def _tell(self, sentence: str) -> None:
-        self.status.value = f'<span role="status">{html.escape(sentence)}</span>'
+        self.status.value = html.escape(sentence)
 
     def _say(self, sentence: str) -> None:
         self.status.value = show_warnings([sentence] if sentence else [])

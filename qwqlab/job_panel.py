@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import ipywidgets as widgets
 
+from .access import make_panel
 from .errors import SettingError
 from .page import Panel, make_button, show_warnings, status_box
 from .workers import Throttle, Worker
@@ -41,10 +41,12 @@ class JobPanel(Panel, Generic[Result]):
         )
         self.run_button = make_button("Go on", self.start, f"{label}: go on where it stopped")
         self.stop_button = make_button("Stop", self.stop, f"{label}: stop, and keep what is there")
-        self.status = status_box()
+        # Apart from the status line, which is read aloud: this one changes too often for that.
+        self.counted, self.status = widgets.Label(), status_box()
         self._worker = Worker(self._say)
-        buttons = widgets.HBox([self.bar, self.run_button, self.stop_button])
-        self.box = widgets.VBox([buttons, self.status])
+        row = [self.bar, self.run_button, self.stop_button, self.counted]
+        buttons = widgets.HBox(row, layout={"flex_flow": "row wrap"})
+        self.box = make_panel([buttons, self.status, *self._show_more()], "qwqlab-job")
         self.start()
 
     def start(self) -> None:
@@ -82,6 +84,10 @@ class JobPanel(Panel, Generic[Result]):
             raise SettingError(f"{self._where()} Run this cell again, and it goes on.")
         return self._found[0]
 
+    def _show_more(self) -> list[Any]:
+        """What a panel of a certain job shows below."""
+        return []
+
     def _run(self) -> None:
         self._error, self._started = None, time.monotonic()
         self.run_button.disabled, self.stop_button.disabled = True, False
@@ -111,9 +117,8 @@ class JobPanel(Panel, Generic[Result]):
             self._say(self._where())
             return
         seconds = f"{time.monotonic() - self._started:.0f} s"
-        counted = f"{self._done} of {self._total}, {seconds}"
-        text = f"Done in {seconds}." if self._found else counted
-        self.status.value = f'<span role="status">{html.escape(text)}</span>'
+        self.counted.value = f"{self._done} of {self._total}, {seconds}"
+        self.status.value = f"Done in {seconds}." if self._found else ""
 
     def _where(self) -> str:
         return f"{self.label}: stopped at {self._done} of {self._total}; nothing is lost."

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from .drawing import AMBER, BLUE, GREEN, PURPLE, VERMILLION, Drawing, style
+from .drawing import BLUE, BROWN, GREEN, PURPLE, VERMILLION, Drawing, style
 
-COLORS = (BLUE, VERMILLION, GREEN, PURPLE, AMBER)
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, BROWN)
+# One more than the colours, so that thirty runs look different.
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 TITLE = "Loss of each step"
 
 
@@ -20,19 +21,27 @@ def draw_losses(runs: Mapping[str, Sequence[float]]) -> Drawing:
     for place, (name, losses) in enumerate(runs.items()):
         figure.add_trace(make_line(name, losses, place))
     label_axes(figure)
-    rows = [
-        {"run": name, "step": step, "loss": loss}
-        for name, losses in runs.items()
-        for step, loss in enumerate(losses, 1)
-    ]
+    return Drawing(figure, tell(runs), tabulate(runs))
+
+
+def tell(runs: Mapping[str, Sequence[float]]) -> str:
+    """Where each run began and ended, in a sentence."""
     parts = [
         f"{name} from {losses[0]:.2f} to {losses[-1]:.2f}"
         for name, losses in runs.items()
         if losses
     ]
-    return Drawing(
-        figure, f"Loss of the first and of the last step: {', '.join(parts)}.", pd.DataFrame(rows)
-    )
+    return f"Loss of the first and of the last step: {', '.join(parts)}."
+
+
+def tabulate(runs: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """A row for each step of each run."""
+    rows = [
+        {"run": name, "step": step, "loss": loss}
+        for name, losses in runs.items()
+        for step, loss in enumerate(losses, 1)
+    ]
+    return pd.DataFrame(rows)
 
 
 def make_line(name: str, losses: Sequence[float], place: int = 0) -> go.Scatter:

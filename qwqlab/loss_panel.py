@@ -7,11 +7,11 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from .drawing import style
+from .drawing import style, words_html
 from .finetune import FineTuned
 from .job_panel import JobPanel, OnStep
 from .live_figure import FitWidth, LiveFigure
-from .loss_chart import TITLE, label_axes, make_line
+from .loss_chart import TITLE, label_axes, make_line, tabulate, tell
 from .training import Step
 
 
@@ -27,8 +27,11 @@ class LossPanel(JobPanel[FineTuned]):
         self.figure = LiveFigure([make_line(label, [])])
         style(self.figure, TITLE, 320)
         label_axes(self.figure)
+        self.words = widgets.HTML()
         super().__init__(label, job)
-        self.box.children = (*self.box.children, widgets.VBox([self.figure, FitWidth()]))
+
+    def _show_more(self) -> list[Any]:
+        return [widgets.VBox([self.figure, FitWidth()]), self.words]
 
     def _step(self, done: int, total: int, *what: Any) -> None:
         for step in what:
@@ -42,4 +45,7 @@ class LossPanel(JobPanel[FineTuned]):
         with self.figure.batch_update():
             self.figure.data[0].x = list(self._losses)
             self.figure.data[0].y = list(self._losses.values())
+        if self._losses:
+            runs = {self.label: list(self._losses.values())}
+            self.words.value = words_html(tell(runs), tabulate(runs))
         super()._show()

@@ -10,6 +10,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from .access import make_panel
 from .command import Command
 from .controls import SamplingControls
 from .drawing import mark_names, name_token
@@ -36,6 +37,7 @@ from .workers import Latest, Throttle, Worker, guard
 
 TOP = 16  # columns: what fits beside the controls
 BEFORE, AFTER = 300, 120  # characters of the run's text around the step
+MARK = "background:#ffe066;color:#222;border:1px solid #222;font-weight:bold"
 
 
 class Microscope(Panel):
@@ -133,8 +135,7 @@ class Microscope(Panel):
             widgets.HBox([left, right], layout={"width": "100%", "flex_flow": "row wrap"}),
             self.command,
         ]  # fmt: skip
-        self.box = widgets.VBox(children)
-        self.box.add_class("qwqlab-microscope")
+        self.box = make_panel(children, "qwqlab-microscope")
 
     def _make_run(self, request: Request) -> None:
         """Make the probe of a run, and show its first step."""
@@ -234,9 +235,8 @@ class Microscope(Panel):
         return (
             '<div style="white-space:pre-wrap;font-family:monospace;line-height:1.35;height:7.2em;'
             'overflow-y:auto;border:1px solid #999;padding:.3em;overflow-wrap:anywhere" '
-            'tabindex="0" role="region" aria-label="the run around this step">'
-            f"{html.escape(before)}<mark style='border:1px solid #222;font-weight:bold'>"
-            f"{html.escape(token)}</mark>"
+            'tabindex="0" role="group" aria-label="the run around this step">'
+            f"{html.escape(before)}<mark style='{MARK}'>{html.escape(token)}</mark>"
             f"<span style='opacity:.65'>{html.escape(after)}</span></div>"
         )
 

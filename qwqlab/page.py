@@ -12,7 +12,8 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 
-from .drawing import VERMILLION, mark_names
+from .access import make_panel
+from .drawing import SCROLLS, VERMILLION, mark_names
 from .records import Run
 from .stage_grid import StageGrid
 
@@ -23,6 +24,7 @@ WARNING = (
 
 
 COMMAND_WIDTH = 96  # characters of a command's line
+HALVES = {"grid_template_columns": "minmax(0, 1fr) minmax(0, 1fr)", "grid_gap": "0 12px"}
 
 
 class Panel:
@@ -44,7 +46,8 @@ class RunProgress:
         self.bar = widgets.IntProgress(description="runs", max=1, layout={"width": "60%"})
         self.text = widgets.Label()
         self._started = time.monotonic()
-        display_if_possible(widgets.HBox([self.bar, self.text]))
+        self.box = make_panel([widgets.HBox([self.bar, self.text])], "qwqlab-progress")
+        display_if_possible(self.box)
 
     def __call__(self, done: int, total: int, run: Run) -> None:
         self.bar.max, self.bar.value = total, done
@@ -71,16 +74,19 @@ def show_warnings(sentences: Iterable[str], title: str = "") -> str:
     if not lines:
         return ""
     head = f"<b>⚠ {html.escape(title)}</b><br>" if title else "<b>⚠</b> "
-    return f'<div role="status" style="{WARNING}">{head}{"<br>".join(lines)}</div>'
+    return f'<div style="{WARNING}">{head}{"<br>".join(lines)}</div>'
 
 
-def show_command() -> Any:
-    """A field for a command line, to be copied: a click in it and Ctrl-A select it all."""
+def show_command(name: str = "") -> Any:
+    """A field for a command line, to be copied: a click in it and Ctrl-A select it all.
+
+    name: whose command it is, where a panel has two.
+    """
     field = widgets.Textarea(
-        description="reproduce with",
+        description=f"reproduce {name} with" if name else "reproduce with",
         rows=4,
         layout={"width": "99%"},
-        style={"description_width": "100px"},
+        style={"description_width": "initial"},
     )
     field.add_class("qwqlab-command")
     return field
@@ -107,6 +113,6 @@ def show_table(grid: StageGrid) -> str:
         )
         rows.append(f'<tr><th scope="row">{html.escape(text)}</th>{values}<td>{by}</td></tr>')
     return (
-        "<details><summary>The numbers as a table</summary><div style='overflow-x:auto'>"
+        f"<details><summary>The numbers as a table</summary><div {SCROLLS}>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
     )

@@ -10,17 +10,17 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .drawing import AMBER, BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, WIDTH, Drawing, style
+from .drawing import BLUE, BROWN, GREEN, GREY, INK, PURPLE, VERMILLION, WIDTH, Drawing, style
 from .labels import Frame, annotate
 
 STYLES = {
     "q_proj": (BLUE, "circle"),
     "k_proj": (BLUE, "x"),
     "v_proj": (VERMILLION, "diamond"),
-    "o_proj": (AMBER, "square"),
-    "gate_proj": (GREEN, "circle"),
-    "up_proj": (GREEN, "x"),
-    "down_proj": (PURPLE, "diamond"),
+    "o_proj": (BROWN, "square"),
+    "gate_proj": (GREEN, "triangle-up"),
+    "up_proj": (GREEN, "cross"),
+    "down_proj": (PURPLE, "triangle-down"),
 }
 BOUNDS = {
     "shannon_4bit": "Shannon's bound, 4 bits",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from .breaking import find_break
+from .drawing import table_html
 from .engine import Engine
 from .experiment import ArmResult, summarize
 from .plots import draw_trade_off
@@ -21,7 +22,7 @@ _PAGE = """<!doctype html>
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em }}
 table {{ border-collapse: collapse }} td, th {{ padding: .2em .7em; border: 1px solid #bbb }}
 </style>
-<h1>The experiment</h1>
+<main><h1>The experiment</h1>
 <p>Model: {model}. llama.cpp: {build}.</p>
 {sentences}{figure}{words}
 <h2>Every arm</h2>{table}
@@ -32,7 +33,7 @@ in llama.cpp's order does not, where there is one. Underlined: escapes, tokens t
 top_k and top_p leave of the model's own distribution. In white on red: the token that is
 blamed for a broken program, the first escape on the line that fails or else the last one before it;
 in a program without escapes, where the model itself went wrong, the first token of that line.</p>
-{samples}</html>
+{samples}</main></html>
 """
 
 
@@ -72,14 +73,13 @@ def write_report(
 ) -> Path:
     """Write the report. samples are the marked texts of `pick_samples`."""
     drawing = draw_trade_off(results)
-    figure = drawing.figure.to_html(full_html=False, include_plotlyjs=True)
     page = _PAGE.format(
         model=html.escape(model),
         build=html.escape(build),
         sentences="".join(f"<p>{html.escape(s)}</p>" for s in summarize(results).splitlines()),
-        figure=figure,
+        figure=drawing.figure_html(),
         words=drawing.words_html(),
-        table=make_table(results).to_html(index=False),
+        table=table_html(make_table(results)),
         legend=html.escape(LEGEND).replace("\n", "<br>"),
         samples="".join(sample.html for sample in samples),
     )

@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .drawing import VERMILLION
+from .drawing import RUST, VERMILLION
 from .engine import Engine
 from .metrics import loop_start as find_loop_start
 from .records import Run
@@ -20,7 +20,7 @@ STOPS = {
 }
 # Two cues beside the colour: a line under an escape, a ruled label where a loop begins.
 ESCAPE = f"background:{VERMILLION}33;border-bottom:2px solid {VERMILLION}"
-BREAK = f"background:{VERMILLION};color:white;font-weight:bold;border-bottom:2px solid black"
+BREAK = f"background:{RUST};color:white;font-weight:bold;border-bottom:2px solid {RUST}"
 LOOP = "border:1px solid;border-radius:3px;padding:0 .3em;font-size:85%;font-family:sans-serif"
 BODY = (
     "white-space:pre-wrap;overflow-wrap:anywhere;font-family:var(--jp-code-font-family,monospace);"
@@ -80,9 +80,10 @@ def show_run(
             marked.append(text)
             plain.append(piece)
     style = BODY.format(height=height)
+    name = html.escape(f"text of the run: {title}" if title else "text of the run")
     return RunText(
-        f'<div><div>{html.escape(head)}</div><div tabindex="0" role="region" '
-        f'aria-label="text of the run" style="{style}">{"".join(marked)}</div></div>',
+        f'<div><div>{html.escape(head)}</div><div tabindex="0" role="group" '
+        f'aria-label="{name}" style="{style}">{"".join(marked)}</div></div>',
         f"{head}\n{''.join(plain)}",
     )
 

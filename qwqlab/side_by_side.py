@@ -8,9 +8,18 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from .access import make_panel
 from .engine import Engine
 from .metrics import measure
-from .page import COMMAND_WIDTH, Panel, make_button, show_command, show_warnings, status_box
+from .page import (
+    COMMAND_WIDTH,
+    HALVES,
+    Panel,
+    make_button,
+    show_command,
+    show_warnings,
+    status_box,
+)
 from .records import Request, Run
 from .replay import command_of
 from .run_text import STOPS, show_run
@@ -59,7 +68,7 @@ class SideBySide(Panel):
         self.stop_button.disabled = True
         self.texts = [widgets.HTML(), widgets.HTML()]
         self.measures = [widgets.HTML(), widgets.HTML()]
-        self.commands = [show_command(), show_command()]
+        self.commands = [show_command(name) for name in names]
         for text in self.texts:
             text.add_class("qwqlab-stream")
         self.seed.observe(lambda _: self._show_commands(), "value")
@@ -69,12 +78,12 @@ class SideBySide(Panel):
         rows = zip(heads, warnings, self.texts, self.measures, self.commands, strict=True)
         grid = widgets.GridBox(
             [cell for row in zip(*rows, strict=True) for cell in row],
-            layout={"grid_template_columns": "minmax(0, 1fr) minmax(0, 1fr)", "grid_gap": "0 12px"},
+            layout=HALVES,
         )
         note = widgets.HTML("" if engine.width_independent else BATCHED)
-        buttons = widgets.HBox([self.run_button, self.stop_button, self.seed, note])
-        self.box = widgets.VBox([buttons, self.status, grid])
-        self.box.add_class("qwqlab-side-by-side")
+        row = [self.run_button, self.stop_button, self.seed, note]
+        buttons = widgets.HBox(row, layout={"flex_flow": "row wrap"})
+        self.box = make_panel([buttons, self.status, grid], "qwqlab-side-by-side")
 
     def start(self) -> None:
         """Run both, in the background."""
@@ -109,8 +118,8 @@ class SideBySide(Panel):
             if self._stopping:
                 self.engine.stop()
             if throttle.ready():
-                for box, written in zip(self.texts, texts, strict=True):
-                    box.value = _show_stream(written)
+                for box, *shown in zip(self.texts, texts, self.names, strict=True):
+                    box.value = _show_stream(*shown)
 
         self.run_button.disabled, self.stop_button.disabled = True, False
         try:
@@ -127,7 +136,7 @@ class SideBySide(Panel):
         if run is None or not run.tokens:
             self.texts[index].value = "Stopped before its first token."
             return
-        self.texts[index].value = show_run(run, self.engine).html
+        self.texts[index].value = show_run(run, self.engine, title=self.names[index]).html
         lines = "".join(
             f"<li>{html.escape(name)}: {html.escape(value)}</li>"
             for name, value in describe(run).items()
@@ -183,6 +192,9 @@ def describe(run: Run) -> dict[str, str]:
     }
 
 
-def _show_stream(text: str) -> str:
+def _show_stream(text: str, name: str) -> str:
     # The outer box stacks from the bottom, so that the end of a long text stays in sight.
-    return f'<div style="{STREAM}"><div style="margin-bottom:auto">{html.escape(text)}</div></div>'
+    return (
+        f'<div style="{STREAM}" tabindex="0" role="group" aria-label="text of {html.escape(name)}">'
+        f'<div style="margin-bottom:auto">{html.escape(text)}</div></div>'
+    )

@@ -49,7 +49,8 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
     """The change of each rate with its 95 % interval, a suspect a row; the band is what counts as
     no harm, `harm` to either side, as a fraction."""
     figure = style(go.Figure(), _title(found), 160 + 90 * len(found))
-    figure.add_vrect(-100 * harm, 100 * harm, fillcolor=GREY, opacity=0.15, line_width=0)
+    band = {"color": GREY, "width": 1, "dash": "dot"}
+    figure.add_vrect(-100 * harm, 100 * harm, fillcolor=f"{GREY}26", line=band)
     figure.add_vline(0, line_color=GREY)
     rows = [(each.suspect, count) for each in found for count in (each.code, each.loops)]
     for name, color in (("valid code", BLUE), ("loops", VERMILLION)):

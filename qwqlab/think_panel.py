@@ -9,10 +9,11 @@ from typing import Any
 import ipywidgets as widgets
 
 from . import chat
+from .access import make_panel
 from .drawing import mark_names, name_token
 from .engine import Engine
 from .errors import QwqlabError
-from .page import Panel, make_button, show_warnings, status_box
+from .page import HALVES, Panel, make_button, show_warnings, status_box
 from .records import Run
 from .rendering import Conversation
 from .run_text import STOPS
@@ -110,18 +111,18 @@ class ThinkPanel(Panel):
             field.observe(lambda _: self._look(), "value")
         left = widgets.VBox([self.choice, self.template, self.system, self.question])
         right = widgets.VBox([self.words, self.prompt, self.tokens])
-        buttons = widgets.HBox([self.generate_button, self.stop_button, self.seed])
-        halves = {"grid_template_columns": "minmax(0, 1fr) minmax(0, 1fr)", "grid_gap": "0 12px"}
-        self.box = widgets.VBox(
+        row = [self.generate_button, self.stop_button, self.seed]
+        buttons = widgets.HBox(row, layout={"flex_flow": "row wrap"})
+        self.box = make_panel(
             [
-                widgets.GridBox([left, right], layout=halves),
+                widgets.GridBox([left, right], layout=HALVES),
                 self.status,
                 buttons,
-                widgets.GridBox([self.thinking, self.answer], layout=halves),
+                widgets.GridBox([self.thinking, self.answer], layout=HALVES),
                 self.outcome,
-            ]
+            ],
+            "qwqlab-think",
         )
-        self.box.add_class("qwqlab-think")
 
     def _choose(self, change: Any) -> None:
         if change["new"] in self._templates:
@@ -169,8 +170,8 @@ class ThinkPanel(Panel):
         head = f"the last {SHOWN} tokens" if len(tokens) > SHOWN else "tokens, each with its id"
         return (
             f"<details open><summary>{head}</summary>"
-            f'<div style="line-height:1.5;max-height:150px;overflow-y:auto" tabindex="0">{cells}'
-            "</div></details>"
+            '<div style="line-height:1.5;max-height:150px;overflow-y:auto" tabindex="0" '
+            f'role="group" aria-label="tokens of the prompt">{cells}</div></details>'
         )
 
     def _generate(self) -> None:
@@ -222,6 +223,6 @@ def describe_split(run: Run, split: Thinking) -> str:
 
 def _box(content: str, height: int, label: str, more: str = "") -> str:
     return (
-        f'<div style="{BOX}{more}height:{height}px" tabindex="0" role="region" '
+        f'<div style="{BOX}{more}height:{height}px" tabindex="0" role="group" '
         f'aria-label="{label}">{content}</div>'
     )

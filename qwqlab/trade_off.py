@@ -144,7 +144,7 @@ def _points(rows: Sequence[Row], against: str, shape: str, penalised: bool) -> A
             "arrayminus": [max(0.0, row[name] - row[f"{name}_interval"][0]) for row in rows],
             "thickness": 1,
             "width": 3,
-            "color": f"{colour}99",
+            "color": colour,
         }
     return go.Scatter(
         x=[row["valid_code"] for row in rows],

@@ -39,7 +39,7 @@ def panel(lab: LabPage) -> Locator:
 
 
 def prompt_of(panel: Locator) -> str:
-    return panel.locator(".qwqlab-prompt [role=region]").text_content() or ""
+    return panel.locator(".qwqlab-prompt [role=group]").text_content() or ""
 
 
 def test_an_edit_of_the_template_changes_the_prompt(lab, panel):
@@ -56,7 +56,7 @@ def test_the_keyboard_alone_edits_the_template(lab, panel):
     field.focus()
     lab.page.keyboard.press("Control+Home")
     lab.changes(lambda: prompt_of(panel), lambda: lab.page.keyboard.type("Note:"))
-    expect(panel.locator(".qwqlab-prompt [role=region]")).to_contain_text("Note:<|im_start|>user")
+    expect(panel.locator(".qwqlab-prompt [role=group]")).to_contain_text("Note:<|im_start|>user")
 
 
 def test_a_broken_tag_is_told_and_mended(lab, panel):
@@ -65,18 +65,18 @@ def test_a_broken_tag_is_told_and_mended(lab, panel):
     expect(panel.locator(".qwqlab-status")).to_contain_text("is no Jinja (line 1)")
     field.fill("{{ messages[0].content }}")
     expect(panel.locator(".qwqlab-status")).to_have_text("")
-    prompt = panel.locator(".qwqlab-prompt [role=region]")
+    prompt = panel.locator(".qwqlab-prompt [role=group]")
     expect(prompt).to_have_text("Write a Python function that adds two numbers.")
 
 
 def test_another_template_is_chosen(lab, panel):
     panel.locator("select").first.select_option(OWN)
-    expect(panel.locator(".qwqlab-prompt [role=region]")).to_contain_text("named SmolLM")
+    expect(panel.locator(".qwqlab-prompt [role=group]")).to_contain_text("named SmolLM")
 
 
 def test_generate_writes_and_stop_ends_it(lab, panel):
     panel.get_by_role("button", name="Generate").click()
-    thinking = panel.get_by_role("region", name="thinking")
+    thinking = panel.get_by_role("group", name="thinking")
     expect(thinking).not_to_be_empty()
     stop = panel.get_by_role("button", name="Stop")
     if stop.is_enabled():
