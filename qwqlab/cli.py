@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_judge, cli_quant, cli_tune, paths
+from . import cli_judge, cli_quant, cli_tune, files, paths
 from .errors import QwqlabError, SettingError, StoreError
 
 
@@ -158,7 +158,7 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
     started = time.perf_counter()
     name = "quick" if args.quick else "full"
     path = args.store or paths.runs_dir() / f"reproduce-{name}.sqlite"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(paths.runs_dir())
     if args.json:
         _check_writable(args.json, path)
     generated = 0
@@ -191,14 +191,13 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
     print(f"\n{report.LEGEND}\n")
     print(experiment.summarize(results))
     print(f"\nReport: {page}\nRuns:   {path}")
-    if args.json:
-        values = {
-            "arms": [arm.to_dict() for arm in results],
-            "tokens_per_second": generated / seconds,
-            "seconds": seconds,
-            "runs_generated_tokens": generated,
-        }
-        args.json.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    values = {
+        "arms": [arm.to_dict() for arm in results],
+        "tokens_per_second": generated / seconds,
+        "seconds": seconds,
+        "runs_generated_tokens": generated,
+    }
+    cli_quant.write_result(args.json, values)
 
 
 def _check_writable(target: Path, store: Path) -> None:
@@ -217,8 +216,11 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
         raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
     if not args.store.is_file() or args.store.stat().st_size == 0:
         raise StoreError(f"{args.store} holds no runs; `qwqlab reproduce` says where its own are")
+    damaged: list[str] = []
     with RunStore(args.store) as store:
-        print(write(store, args.file))
+        print(write(store, args.file, damaged=damaged))
+    for sentence in damaged:
+        print(f"qwqlab: {sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":

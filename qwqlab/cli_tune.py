@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .cli_quant import check_target
+from .cli_quant import check_target, write_result
 
 
 def add_commands(add: Callable[..., Any]) -> None:
@@ -103,8 +103,7 @@ def _finetune(args: argparse.Namespace, _: list[str]) -> None:
     if not ranks.is_main():
         return
     print(f"{found.engine} on {found.device}: {found.adapter}")
-    if args.json:
-        args.json.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+    write_result(args.json, found.to_dict())
 
 
 def _tell(done: int, total: int, step: Any) -> None:

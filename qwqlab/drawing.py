@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from . import files
+
 # Okabe and Ito's palette: told apart by colour-blind readers, and in grey by their lightness.
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
@@ -72,8 +74,7 @@ class Drawing:
             f"<title>{html.escape(self.title)}</title>"
             f"<body style='font-family:sans-serif'>{figure}{self.words_html()}</body></html>"
         )
-        Path(path).write_text(page, encoding="utf-8")
-        return Path(path)
+        return files.write_text(Path(path), page)
 
 
 def style(figure: Any, title: str, height: int) -> Any:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import four_bit, lora_engines, ranks
+from . import files, four_bit, lora_engines, ranks
 from .checkpoint import Checkpoint
 from .codecs import BnbCodec, find_codec
 from .errors import BusyError, SettingError
@@ -208,10 +208,11 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
                 f"{folder} holds a run with other {', '.join(names)}; choose another folder"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise SettingError(f"{folder} is not empty and holds no run; choose another folder")
-    path.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+    files.write_text(path, json.dumps(plan, indent=1))
 
 
 def _save(model: Any, adapter: Path) -> None:

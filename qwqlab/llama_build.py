@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import preflight
+from . import files, paths, preflight
 from .errors import ToolchainError
 from .llama_options import OPTIONS, TARGETS, choose_backend
 from .llama_source import SDIST, Say, bring_source
@@ -51,7 +51,7 @@ def build(
     """
     if named := os.environ.get("QWQLAB_LLAMA_CPP_BUILD"):
         say(f"Using the llama.cpp in {named}, as QWQLAB_LLAMA_CPP_BUILD says.")
-        return Path(named).expanduser().resolve()
+        return paths.from_user(named).resolve()
     record = read_record()
     plan = _plan(record)
     done = set(record["targets"]) if plan is record else set()
@@ -87,10 +87,8 @@ def read_record() -> dict[str, Any]:
 
 def _write_record(record: dict[str, Any]) -> None:
     path = bin_dir().parent / RECORD
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    partial.replace(path)
+    files.make_folder(path.parent)
+    files.write_text(path, json.dumps(record, indent=1))
 
 
 def _plan(record: dict[str, Any]) -> dict[str, Any]:

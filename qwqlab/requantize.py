@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import gguf_file, hashes, paths, toolchain
+from . import files, gguf_file, hashes, paths, toolchain
 from .download import check_disk
 from .errors import ModelFileError, SettingError
 from .gguf_file import GGUFInfo
@@ -73,7 +73,7 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
             )
         if before == made.get("sha256") and origin.items() <= made.items():
             return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(target.parent)
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         fallbacks = _quantize(info, staged, quant, target.name)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import llama_build
+from . import llama_build, paths
 from .errors import ToolchainError
 from .llama_options import TARGETS
 from .llama_source import SDIST, Say
@@ -53,7 +53,7 @@ def find() -> Llama:
     """
     named = os.environ.get("QWQLAB_LLAMA_CPP_BUILD")
     if named:
-        folder = Path(named).expanduser().resolve()
+        folder = paths.from_user(named).resolve()
         remedy = f"QWQLAB_LLAMA_CPP_BUILD={named}: name the bin folder of a build of llama.cpp"
     else:
         folder = llama_build.bin_dir()
