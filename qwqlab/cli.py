@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from . import cli_judge, cli_quant, cli_tune, files, paths
 from .errors import QwqlabError, SettingError, StoreError
+from .progress import accept_any_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,9 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Commands that judge a file give 1 for a bad verdict, and so 2 for what they could not judge.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show all that a model says
-            stream.reconfigure(errors="replace")
+    accept_any_text()
     parser = _make_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "generate":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,9 @@ def _labels(args: argparse.Namespace, _: list[str]) -> None:
     tokenizer = (
         TransformersTokenizer(NAME).tokenizer if is_qwq else Checkpoint(args.model).tokenizer()
     )
-    table = label(tokenizer, args.pad, args.collator, args.text or TURNS)
+    # As bytes they are the shell's, and text in UTF-8 whatever the locale takes them for.
+    texts = [os.fsencode(text).decode("utf-8", "surrogateescape") for text in args.text or ()]
+    table = label(tokenizer, args.pad, args.collator, texts or TURNS)
     if args.json:
         print(json.dumps(table.to_dict()))
         return

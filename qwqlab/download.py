@@ -203,8 +203,8 @@ def _append(web: Web, url: str, part: Path, size: int, subject: Subject, watch: 
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise FetchError(
-                    f"The disk of {part.parent} is full at byte {have} of {subject}: make room "
-                    "and run the same command to go on."
+                    f"The disk of {part.parent} is full at byte {_size(part)} of {subject}: make "
+                    "room and run the same command to go on."
                 ) from error
             raise FetchError(f"{part} cannot be written: {error.strerror or error}.") from error
     if have < size:

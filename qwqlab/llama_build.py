@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import files, paths, preflight
+from . import files, hashes, paths, preflight
 from .errors import ToolchainError
 from .llama_options import OPTIONS, TARGETS, choose_backend
 from .llama_source import SDIST, Say, bring_source
@@ -78,11 +78,8 @@ def read_record() -> dict[str, Any]:
 
     Empty where there is no build; its "targets" is an empty list while the first one runs.
     """
-    try:
-        record = json.loads((bin_dir().parent / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and "targets" in record else {}
+    record = hashes.read_json(bin_dir().parent / RECORD)
+    return record if "targets" in record else {}
 
 
 def _write_record(record: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from .errors import ModelFileError
 
 # A smaller model is read into memory. A larger one is mapped: if a program then shortens its file
 # (`cp` over it does), the system ends the process that reads on.
-READ_WHOLE = 2 << 30
+READ_WHOLE = 1 << 30
 
 
 class ModelFiles:

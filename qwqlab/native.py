@@ -119,7 +119,8 @@ class Model(Handle):
     ) -> None:
         params = C.llama_model_default_params()
         params.vocab_only = vocab_only
-        params.use_mmap = mapped
+        if not mapped:
+            params.load_mode = C.LLAMA_LOAD_MODE_NONE
         params.n_gpu_layers = loading.n_gpu_layers
         overrides = _overrides(loading)
         if overrides is not None:

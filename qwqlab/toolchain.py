@@ -21,6 +21,7 @@ from . import llama_build, paths
 from .errors import ToolchainError
 from .llama_options import TARGETS
 from .llama_source import SDIST, Say
+from .progress import accept_any_text
 
 SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -233,6 +234,7 @@ def _last_lines(text: str, count: int = 3) -> str:
 
 def main() -> int:
     """Build with a line of progress every 10 %: `python -m qwqlab.toolchain [target ...]`."""
+    accept_any_text()
     started = time.monotonic()
     shown = 0
 

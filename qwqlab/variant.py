@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from . import files, gguf_file, toolchain
+from . import files, gguf_file
 from .codecs import Codec
 from .linears import HEAD, to_gguf
-from .requantize import check_quant, requantize
+from .requantize import check_quant, requantize, run_quantize
 from .weights import GgufWeights
 
 
@@ -57,5 +57,5 @@ def write_dynamic(
     """
     with files.replacing(Path(target)) as part:
         args = ["--allow-requantize", *tensor_types, source, part, check_quant(quant)]
-        toolchain.run_tool("llama-quantize", args)
+        run_quantize(args, Path(target))
     return Path(target)
