@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -12,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_care, cli_judge, cli_quant, cli_tune, paths
+from . import cli_care, cli_judge, cli_quant, cli_tune, files, paths
 from .errors import QwqlabError, SettingError, StoreError
+from .progress import accept_any_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,9 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Commands that judge a file give 1 for a bad verdict, and so 2 for what they could not judge.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show all that a model says
-            stream.reconfigure(errors="replace")
+    accept_any_text()
     parser = _make_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "generate":
@@ -150,7 +148,7 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
     started = time.perf_counter()
     name = "quick" if args.quick else "full"
     path = args.store or paths.runs_dir() / f"reproduce-{name}.sqlite"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(paths.runs_dir())
     if args.json:
         _check_writable(args.json, path)
     generated = 0
@@ -183,14 +181,13 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
     print(f"\n{report.LEGEND}\n")
     print(experiment.summarize(results))
     print(f"\nReport: {page}\nRuns:   {path}")
-    if args.json:
-        values = {
-            "arms": [arm.to_dict() for arm in results],
-            "tokens_per_second": generated / seconds,
-            "seconds": seconds,
-            "runs_generated_tokens": generated,
-        }
-        args.json.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    values = {
+        "arms": [arm.to_dict() for arm in results],
+        "tokens_per_second": generated / seconds,
+        "seconds": seconds,
+        "runs_generated_tokens": generated,
+    }
+    cli_quant.write_result(args.json, values)
 
 
 def _check_writable(target: Path, store: Path) -> None:
@@ -209,8 +206,11 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
         raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
     if not args.store.is_file() or args.store.stat().st_size == 0:
         raise StoreError(f"{args.store} holds no runs; `qwqlab reproduce` says where its own are")
+    damaged: list[str] = []
     with RunStore(args.store) as store:
-        print(write(store, args.file))
+        print(write(store, args.file, damaged=damaged))
+    for sentence in damaged:
+        print(f"qwqlab: {sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":

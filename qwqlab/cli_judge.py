@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import files
 from .errors import SettingError
 
 REFUSED = 2
@@ -58,9 +59,9 @@ def _grade(args: argparse.Namespace, _: list[str]) -> int:
 
     grade = grade_file(args.file, args.isolation, lambda text: print(text, file=sys.stderr))
     if args.frames:
-        args.frames.mkdir(parents=True, exist_ok=True)
         for name, data in grade.frames:
-            (args.frames / f"{name}.png").write_bytes(data)
+            with files.replacing(args.frames / f"{name}.png") as part:
+                part.write_bytes(data)
     print(json.dumps(grade.to_dict(), indent=1) if args.json else grade.describe())
     return 0 if grade.verdict == "pass" else 1
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import files
 from .errors import SettingError
 
 
@@ -67,7 +68,7 @@ def _quant_error(args: argparse.Namespace, _: list[str]) -> None:
     for module in sorted(found.modules, key=_worst)[:10]:
         output = "" if module.output_rel_mse is None else f", outputs {module.output_rel_mse:.5f}"
         print(f"{module.name}: weights {module.weight_rel_mse:.5f}{output}")
-    _write(args.json, found.to_dict())
+    write_result(args.json, found.to_dict())
 
 
 def _worst(module: Any) -> float:
@@ -111,7 +112,7 @@ def _select(args: argparse.Namespace, _: list[str]) -> None:
         f"{chosen.bits_per_weight:.3f} bits a weight; {how}",
         file=sys.stderr,
     )
-    _write(args.json, values)
+    write_result(args.json, values)
 
 
 def _evaluate(args: argparse.Namespace, _: list[str]) -> None:
@@ -125,7 +126,7 @@ def _evaluate(args: argparse.Namespace, _: list[str]) -> None:
     for name in ("perplexity", "kl_mean", "kl_p99", "top1_agreement"):
         low, high = getattr(quality, f"{name}_interval")
         print(f"{name}: {getattr(quality, name):.4f} ({low:.4f} to {high:.4f})")
-    _write(args.json, {**quality.to_dict(), "type": codec, "kept": kept})
+    write_result(args.json, {**quality.to_dict(), "type": codec, "kept": kept})
 
 
 def _audit(args: argparse.Namespace, _: list[str]) -> None:
@@ -160,6 +161,7 @@ def check_target(target: Path | None) -> None:
         raise SettingError(f"{target} cannot be written; give --json a file in a folder of yours")
 
 
-def _write(target: Path | None, values: dict[str, Any]) -> None:
+def write_result(target: Path | None, values: dict[str, Any]) -> None:
+    """Write a command's result as JSON, whole or not at all, where one was asked for."""
     if target:
-        target.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        files.write_text(target, json.dumps(values, indent=1))

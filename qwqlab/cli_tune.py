@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .cli_quant import check_target
+from .cli_quant import check_target, write_result
 
 
 def add_commands(add: Callable[..., Any]) -> None:
@@ -60,7 +61,9 @@ def _labels(args: argparse.Namespace, _: list[str]) -> None:
     tokenizer = (
         TransformersTokenizer(NAME).tokenizer if is_qwq else Checkpoint(args.model).tokenizer()
     )
-    table = label(tokenizer, args.pad, args.collator, args.text or TURNS)
+    # As bytes they are the shell's, and text in UTF-8 whatever the locale takes them for.
+    texts = [os.fsencode(text).decode("utf-8", "surrogateescape") for text in args.text or ()]
+    table = label(tokenizer, args.pad, args.collator, texts or TURNS)
     if args.json:
         print(json.dumps(table.to_dict()))
         return
@@ -103,8 +106,7 @@ def _finetune(args: argparse.Namespace, _: list[str]) -> None:
     if not ranks.is_main():
         return
     print(f"{found.engine} on {found.device}: {found.adapter}")
-    if args.json:
-        args.json.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+    write_result(args.json, found.to_dict())
 
 
 def _tell(done: int, total: int, step: Any) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from . import files
+
 # Okabe and Ito's first three, and two darker ones: told apart by colour-blind readers, and seen as
 # thin lines on white. In grey they look alike, so no figure tells by colour alone.
 BLUE = "#0072B2"
@@ -92,8 +94,7 @@ class Drawing:
             f"<title>{html.escape(self.title)}</title><body style='font-family:sans-serif'>"
             f"<main>{self.figure_html()}{self.words_html()}</main></body></html>"
         )
-        Path(path).write_text(page, encoding="utf-8")
-        return Path(path)
+        return files.write_text(Path(path), page)
 
 
 def style(figure: Any, title: str, height: int) -> Any:

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from weakref import WeakSet
 
 from . import gguf_file, preflight, trial
@@ -20,6 +21,7 @@ from .context import Context
 from .errors import BusyError, ContextError, SettingError
 from .ggml_types import bits_of
 from .loading import Loading
+from .model_files import ModelFiles
 from .native import Closing, Matrix, Model, has_gpu
 from .records import Request, Run
 from .sampling import Sampling
@@ -53,8 +55,10 @@ class Engine(Closing):
         self.path = os.fspath(path)
         self.loading = loading or Loading()
         self.info = gguf_file.inspect(path)
+        parts = gguf_file.list_parts(self.info)
+        self._files = ModelFiles([*parts, *map(Path, self.loading.lora)])
         trial.check_loads(path, self.loading.override_kv, self.loading.lora)
-        self.model = Model(path, self.loading)
+        self.model = Model(path, self.loading, mapped=self._files.mapped)
         self._context: Context | None = None
         self._drawer = Drawer(self.model, self.loading.threads())
         self._stop = threading.Event()
@@ -83,6 +87,10 @@ class Engine(Closing):
         self._stop.set()
         if (context := self._context) is not None:
             context.abort()
+
+    def check_files(self) -> None:
+        """ModelFileError if a file of the model is no longer the one that was loaded."""
+        self._files.check()
 
     @property
     def n_ctx(self) -> int:
@@ -133,9 +141,12 @@ class Engine(Closing):
         keep_logits, if given, is filled with each run's logits by its index, float32 of shape
         (tokens, n_vocab): 200 kB a token for a vocabulary of 50,000.
 
-        Raises `ContextError` at once when a prompt does not fit the context, and `BusyError` at
-        the first result that is asked for while another run is under way.
+        Raises `ContextError` at once when a prompt does not fit the context, `ModelFileError` when
+        a file that is read as it runs has changed, and `BusyError` at the first result that is
+        asked for while another run is under way.
         """
+        if self._files.mapped:
+            self.check_files()
         if not 1 <= width <= WIDTH_MAX:
             raise SettingError(f"width={width} is out of range; give 1 to {WIDTH_MAX}")
         prompts = {r.prompt: self._tokenize(r.prompt) for r in requests}

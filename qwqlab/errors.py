@@ -19,6 +19,10 @@ class FetchError(QwqlabError, OSError):
     """A file that could not be brought here: network, access, disk or a hash that differs."""
 
 
+class FileError(QwqlabError, OSError):
+    """A file or folder that could not be written: a full disk, or the rights to it."""
+
+
 class ToolchainError(QwqlabError, RuntimeError):
     """llama.cpp could not be found, built or run."""
 

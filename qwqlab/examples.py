@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import hub_fetch, paths
+from . import files, hub_fetch, paths
 from .entries import Repository
 from .errors import SettingError
 
@@ -83,9 +83,7 @@ def read_examples(path: str | Path, leave_out: bool = False) -> list[Example]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise SettingError(f"{path} is larger than 1 GiB; give a smaller set")
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_bytes(path, MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
     found = [

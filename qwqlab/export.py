@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from .errors import StoreError
+from . import files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +66,7 @@ def write_csv(runs: Iterable[StoredRun], path: Path) -> Path:
     formula gets a ' in front, a NUL becomes \\x00, and half a surrogate pair its escape \\ud800.
     JSON and the store itself keep every text as it is.
     """
-    with _replace(path) as out:
+    with files.replacing_text(path, "backslashreplace") as out:
         writer: Any = None
         for stored in runs:
             row = {name: _make_safe(value) for name, value in flatten(stored).items()}
@@ -81,7 +79,7 @@ def write_csv(runs: Iterable[StoredRun], path: Path) -> Path:
 
 def write_json(runs: Iterable[StoredRun], path: Path) -> Path:
     """Write every run whole, as a list of `StoredRun.to_dict`, in ASCII, whole or not at all."""
-    with _replace(path) as out:
+    with files.replacing_text(path, "backslashreplace") as out:
         separator = "[\n"
         for stored in runs:
             out.write(separator + json.dumps(stored.to_dict()))
@@ -95,21 +93,3 @@ def _make_safe(value: Any) -> Any:
         return value
     value = value.replace("\0", "\\x00")
     return f"'{value}" if value.lstrip(" ").startswith(FORMULA_STARTS) else value
-
-
-@contextmanager
-def _replace(path: Path) -> Iterator[TextIO]:
-    """A file that takes its place only when it is complete."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as out:
-            yield out
-        part.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror}; name another file."
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from . import catalog, hashes, hub_fetch, paths, wheel
+from . import catalog, files, hashes, hub_fetch, paths, wheel
 from .catalog import QWQ_RANKS
 from .download import Progress, Transfer, check_disk
 from .entries import Entry, Repository
@@ -113,7 +113,7 @@ def import_local(path: str | os.PathLike[str], name: str | None = None) -> Path:
         if target.samefile(source) or hashes.sha256_of(target) == hashes.sha256_of(source):
             return target
         raise FetchError(f"{target} is there already and is another file: give another name.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(target.parent)
     try:
         os.link(source, target)
     except OSError:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import four_bit, lora_engines, ranks
+from . import files, four_bit, hashes, lora_engines, ranks
 from .checkpoint import Checkpoint
 from .codecs import BnbCodec, find_codec
 from .errors import BusyError, SettingError
@@ -193,11 +193,7 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
     """Write down what is run in a folder; SettingError where another run is there."""
     path = folder / RUN
     if path.is_file():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            there = None
-        there = there if isinstance(there, dict) else {}
+        there = hashes.read_json(path)
         if there != plan:
             names = [name for name in plan if there.get(name) != plan[name]]
             own, other = plan["recipe"], there.get("recipe")
@@ -208,10 +204,11 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
                 f"{folder} holds a run with other {', '.join(names)}; choose another folder"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise SettingError(f"{folder} is not empty and holds no run; choose another folder")
-    path.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+    files.write_text(path, json.dumps(plan, indent=1))
 
 
 def _save(model: Any, adapter: Path) -> None:

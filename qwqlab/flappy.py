@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import paths
+from . import files, paths
 from .command import Command
 from .engine import Engine
 from .experiment import read_prompts
@@ -86,8 +86,7 @@ def run_arms(
     Each text is saved as soon as it is whole, under the article's name for it, in `folder` (by
     default build/runs/flappy_bird).
     """
-    folder = folder or paths.runs_dir() / "flappy_bird"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder or files.make_folder(paths.runs_dir() / "flappy_bird")
     arms = list_arms(inspect(model).file_type or model.stem)
     transcripts: list[Transcript] = []
     for quant in dict.fromkeys(arm.quant for arm in arms):
@@ -102,7 +101,7 @@ def run_arms(
 def _run_arm(engine: Engine, arm: Arm, n_predict: int, folder: Path) -> Transcript:
     run = engine.generate(read_prompt(), arm.sampling, SEED, n_predict)
     path = folder / arm.filename
-    path.write_text(run.text, encoding="utf-8", errors="replace", newline="")
+    files.write_text(path, run.text, errors="replace")
     return Transcript(arm, run, path)
 
 

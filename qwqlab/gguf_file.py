@@ -194,13 +194,12 @@ def list_parts(info: GGUFInfo) -> list[Path]:
         raise ModelFileError(
             f"{info.path} is one part of {info.n_parts} and not named so; give it its old name."
         )
-    parts = [
-        info.path.with_name(f"{name[1]}-{place:05}-of-{name[2]}.gguf")
-        for place in range(1, info.n_parts + 1)
-    ]
-    for part in parts:
+    parts = []
+    for place in range(1, info.n_parts + 1):
+        part = info.path.with_name(f"{name[1]}-{place:05}-of-{name[2]}.gguf")
         if not part.is_file():
             raise ModelFileError(f"{info.path} lacks its part {part.name}; fetch it again.")
+        parts.append(part)
     return parts
 
 

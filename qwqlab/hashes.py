@@ -17,17 +17,18 @@ from . import paths
 from .errors import FetchError
 
 CHUNK = 1 << 20
+STAMP = ("size", "mtime_ns", "ctime_ns")
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes just read; it may raise to stop the reading."""
 
 
 def sha256_of(path: Path, on_bytes: OnBytes | None = None) -> str:
-    """The sha256 of a file in hex, read only if its size or time of change is new.
+    """The sha256 of a file in hex, read only if its size or one of its times is new.
 
-    What is remembered lies in `models_dir()/hashes.json`, keyed by path, size and mtime in
-    nanoseconds. A file that was changed with its size and time put back keeps the old answer.
-    FetchError if the file cannot be read.
+    What is remembered lies in `models_dir()/hashes.json`, keyed by path, size, and the times of
+    its content and of its entry (mtime, ctime) in nanoseconds. A program can set the first back,
+    and not the second. FetchError if the file cannot be read.
     """
     known = known_sha256(path)
     if known is not None:
@@ -62,7 +63,7 @@ def known_sha256(path: Path) -> str | None:
     except OSError:
         return None
     record = _load().get(str(path.resolve()))
-    if isinstance(record, dict) and _stamp(stat) == [record.get("size"), record.get("mtime_ns")]:
+    if isinstance(record, dict) and _stamp(stat) == [record.get(name) for name in STAMP]:
         value = record.get("sha256")
         return value if isinstance(value, str) else None
     return None
@@ -73,8 +74,7 @@ def remember_sha256(path: Path, sha256: str) -> None:
 
     Nothing is kept where the folder cannot be written to; the file is then hashed again.
     """
-    size, mtime_ns = _stamp(path.stat())
-    record = {"size": size, "mtime_ns": mtime_ns, "sha256": sha256}
+    record = {**dict(zip(STAMP, _stamp(path.stat()), strict=True)), "sha256": sha256}
     update_json(_file(), str(path.resolve()), record)
 
 
@@ -130,4 +130,4 @@ def _load() -> dict[str, Any]:
 
 
 def _stamp(stat: os.stat_result) -> list[int]:
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

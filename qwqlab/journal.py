@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from . import paths
+from . import files, paths
 
 
 class Journal:
@@ -23,10 +23,6 @@ class Journal:
         self.rows = tuple(self._read())
 
     def __enter__(self) -> Journal:
-        if self._path:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8")
-            self._file.write("\n")  # ends a line that was cut short
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -34,10 +30,18 @@ class Journal:
             self._file.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row, at once."""
-        if self._file:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
+        """Keep a row, at once. FileError where it can't be written; those before it are kept."""
+        if self._path is None:
+            return
+        line = json.dumps(row).encode() + b"\n"
+        if self._file is None:
+            files.make_folder(self._path.parent)
+            line = b"\n" + line  # ends one that was cut short
+        with files.writing(self._path):
+            # Without a buffer: one that a full disk refused would be refused again when closed.
+            self._file = self._file or self._path.open("ab", buffering=0)
+            while line:
+                line = line[self._file.write(line) :]
 
     def _read(self) -> Iterator[dict[str, Any]]:
         if self._path is None or not self._path.is_file():

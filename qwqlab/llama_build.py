@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import preflight
+from . import files, hashes, paths, preflight
 from .errors import ToolchainError
 from .llama_options import OPTIONS, TARGETS, choose_backend
 from .llama_source import SDIST, Say, bring_source
@@ -51,7 +51,7 @@ def build(
     """
     if named := os.environ.get("QWQLAB_LLAMA_CPP_BUILD"):
         say(f"Using the llama.cpp in {named}, as QWQLAB_LLAMA_CPP_BUILD says.")
-        return Path(named).expanduser().resolve()
+        return paths.from_user(named).resolve()
     record = read_record()
     plan = _plan(record)
     done = set(record["targets"]) if plan is record else set()
@@ -78,19 +78,14 @@ def read_record() -> dict[str, Any]:
 
     Empty where there is no build; its "targets" is an empty list while the first one runs.
     """
-    try:
-        record = json.loads((bin_dir().parent / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and "targets" in record else {}
+    record = hashes.read_json(bin_dir().parent / RECORD)
+    return record if "targets" in record else {}
 
 
 def _write_record(record: dict[str, Any]) -> None:
     path = bin_dir().parent / RECORD
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    partial.replace(path)
+    files.make_folder(path.parent)
+    files.write_text(path, json.dumps(record, indent=1))
 
 
 def _plan(record: dict[str, Any]) -> dict[str, Any]:

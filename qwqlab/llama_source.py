@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import files, paths
 from .errors import ToolchainError
 from .hashes import sha256_of
 from .paths import build_dir
@@ -60,7 +61,7 @@ def find_source() -> Path | None:
     Raises ToolchainError when `QWQLAB_LLAMA_CPP` names a folder that is no llama.cpp source.
     """
     named = os.environ.get("QWQLAB_LLAMA_CPP")
-    source = Path(named).expanduser().resolve() if named else _unpacked()
+    source = paths.from_user(named).resolve() if named else _unpacked()
     if (source / "CMakeLists.txt").is_file() and (source / "include" / "llama.h").is_file():
         return source
     if named:
@@ -103,15 +104,22 @@ def _unpacked() -> Path:
 
 
 def _download() -> None:
-    build_dir().mkdir(parents=True, exist_ok=True)
+    files.make_folder(build_dir())
     with tempfile.TemporaryDirectory(prefix=".download-", dir=build_dir()) as folder:
         # A hash in a requirements file makes pip check the archive before it runs any code of it.
         wanted = Path(folder) / "wanted.txt"
-        wanted.write_text(f"{SDIST.package}=={SDIST.version} --hash=sha256:{SDIST.sha256}\n")
+        wanted.write_text(
+            f"{SDIST.package}=={SDIST.version} --hash=sha256:{SDIST.sha256}\n", "ascii"
+        )
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--no-binary", SDIST.package, "--dest", folder, "--requirement", str(wanted)]
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         found = next(Path(folder).glob("*.tar.gz"), None)
         if done.returncode != 0 or found is None:

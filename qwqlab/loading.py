@@ -175,7 +175,7 @@ def count_threads() -> int:
     siblings = set()
     for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings"):
         try:
-            siblings.add(path.read_text())
+            siblings.add(path.read_text(encoding="ascii"))
         except OSError:
             break
     if siblings:

@@ -104,15 +104,23 @@ class Handle(Closing):
 class Model(Handle):
     """A loaded GGUF: weights and vocabulary. The caller has inspected the file beforehand.
 
-    With `vocab_only` it is the vocabulary alone, which any file with a tokenizer gives. Raises
-    `ModelFileError` with llama.cpp's own words where it refuses the file.
+    With `vocab_only` it is the vocabulary alone, which any file with a tokenizer gives. Where it
+    is not `mapped`, it is read into memory. Raises `ModelFileError` with llama.cpp's own words
+    where it refuses the file.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], loading: Loading, *, vocab_only: bool = False
+        self,
+        path: str | os.PathLike[str],
+        loading: Loading,
+        *,
+        vocab_only: bool = False,
+        mapped: bool = True,
     ) -> None:
         params = C.llama_model_default_params()
         params.vocab_only = vocab_only
+        if not mapped:
+            params.load_mode = C.LLAMA_LOAD_MODE_NONE
         params.n_gpu_layers = loading.n_gpu_layers
         overrides = _overrides(loading)
         if overrides is not None:

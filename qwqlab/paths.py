@@ -22,7 +22,7 @@ def from_user(text: str | os.PathLike[str]) -> Path:
 
 def home() -> Path:
     """The folder that holds data/ and build/: `QWQLAB_HOME`, or else the checkout."""
-    return Path(os.environ.get("QWQLAB_HOME", CHECKOUT)).expanduser().resolve()
+    return from_user(os.environ.get("QWQLAB_HOME") or CHECKOUT).resolve()
 
 
 def build_dir() -> Path:

@@ -174,7 +174,8 @@ def check_make() -> Check:
 def check_disk(folder: Optional[Path] = None, need_gb: float = NEED_GB) -> Check:
     """Whether the disk that holds the lab has room for what is still to come."""
     checkout = Path(__file__).resolve().parent.parent
-    place = folder or Path(os.environ.get("QWQLAB_HOME", str(checkout))).expanduser()
+    home = os.environ.get("QWQLAB_HOME") or str(checkout)
+    place = folder or Path(os.path.expanduser(home))  # noqa: PTH111 - as paths.from_user
     while not place.exists():
         place = place.parent
     free_gb = shutil.disk_usage(str(place)).free / 1e9

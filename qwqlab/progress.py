@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
 import time
 from typing import TextIO
+
+
+def accept_any_text() -> None:
+    """Let stdout and stderr take any text, whatever the terminal's encoding.
+
+    A character that it lacks comes out as ?, and a byte of a file's name as it was.
+    """
+    codecs.register_error("qwqlab", _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="qwqlab")
+
+
+def _stand_in(error: UnicodeError) -> tuple[bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    codes = [ord(letter) for letter in error.object[error.start : error.end]]
+    kept = (code - 0xDC00 if 0xDC80 <= code < 0xDD00 else ord("?") for code in codes)
+    return bytes(kept), error.end
 
 
 def say(line: str) -> None:

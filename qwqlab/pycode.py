@@ -9,6 +9,7 @@ this module was made to catch it.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import symtable
 import threading
@@ -24,7 +25,7 @@ _STACK_LOCK = threading.Lock()
 FINALLY_MAX = 10
 
 _FENCE = re.compile(
-    r"^(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
+    r"^(?P<quote>(?:[ \t]*>)*)(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
     r"(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)$"
 )
 
@@ -94,8 +95,8 @@ def find_blocks(text: str) -> Iterator[Block]:
 
     The rules are CommonMark's, with two liberties: a fence may be indented by any amount (models
     put blocks into list items, also right behind the bullet), and then that indent is taken off
-    each line. An unclosed fence runs to the end of the text. A fence and its content on one line
-    are inline code, not a block.
+    each line. An unclosed fence runs to the end of the text, or of the quote that it stands in. A
+    fence and its content on one line are inline code, not a block.
     """
     lines = text.replace("\r\n", "\n").split("\n")
     at = 0
@@ -106,12 +107,12 @@ def find_blocks(text: str) -> Iterator[Block]:
             continue
         indent, fence = re.sub(r"\S", " ", opening["indent"]), opening["fence"]
         closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
-        ends = (n for n in range(at, len(lines)) if closing.match(lines[n]))
-        end = next(ends, None)
-        content = [_strip_indent(line, indent) for line in lines[at:end]]
+        inner = _unquote(lines[at:], opening["quote"].count(">"))
+        end = next((n for n, line in enumerate(inner) if closing.match(line)), None)
+        content = [_strip_indent(line, indent) for line in inner[:end]]
         source = "\n".join(content) if end is None else "".join(f"{each}\n" for each in content)
         yield Block(source, opening["info"].strip(), end is not None, at + 1)
-        at = len(lines) if end is None else end + 1
+        at += len(inner) if end is None else end + 1
 
 
 def check_code(source: str, *, max_chars: int = MAX_CHARS) -> CodeCheck:
@@ -174,6 +175,15 @@ def check_text(text: str) -> CodeCheck:
 def is_valid(text: str) -> bool:
     """Whether the first fenced block of a text parses and binds every name it uses."""
     return check_text(text).valid
+
+
+def _unquote(lines: list[str], depth: int) -> list[str]:
+    """The lines without the marks of a quote so deep, up to the first line that is not in it."""
+    if not depth:
+        return lines
+    marks = re.compile(rf"(?:[ \t]*>){{{depth}}}(.*)", re.S)
+    quoted = itertools.takewhile(bool, map(marks.fullmatch, lines))
+    return [line[1] for line in quoted if line]
 
 
 def _strip_indent(line: str, indent: str) -> str:

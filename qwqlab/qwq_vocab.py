@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import catalog, hashes, paths
+from . import catalog, files, hashes, paths
 from .byte_pairs import read_ranks, recover_merges, spell
 
 NAME = "qwq-32b"
@@ -70,14 +70,14 @@ def build() -> Path:
         return folder
     ranks = read_ranks()
     pairs = recover_merges(ranks)
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         made = Path(name)
         write_folder(made, ranks, pairs)
         write_gguf(made / "vocab.gguf", ranks, pairs)
         for file in made.iterdir():
             file.replace(folder / file.name)
-    mark.write_text(json.dumps(proof), encoding="utf-8")
+    files.write_text(mark, json.dumps(proof))
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from . import files
 from .breaking import find_break
 from .drawing import table_html
 from .engine import Engine
@@ -71,7 +72,7 @@ def write_report(
     model: str,
     build: str,
 ) -> Path:
-    """Write the report. samples are the marked texts of `pick_samples`."""
+    """Write the report, whole or not at all. samples are the marked texts of `pick_samples`."""
     drawing = draw_trade_off(results)
     page = _PAGE.format(
         model=html.escape(model),
@@ -83,9 +84,7 @@ def write_report(
         legend=html.escape(LEGEND).replace("\n", "<br>"),
         samples="".join(sample.html for sample in samples),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8", errors="replace")
-    return path
+    return files.write_text(path, page, errors="replace")
 
 
 def pick_samples(runs: Sequence[Run]) -> list[Run]:

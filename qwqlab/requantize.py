@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import gguf_file, hashes, paths, toolchain
+from . import files, gguf_file, hashes, paths, toolchain
 from .download import check_disk
-from .errors import ModelFileError, SettingError
+from .errors import FileError, ModelFileError, SettingError, ToolchainError
 from .gguf_file import GGUFInfo
 
 # What `llama-quantize --help` lists, the smallest first; MXFP4_MOE is only for mixtures of experts.
@@ -50,8 +51,8 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
     copy of a Q4_1 file is larger and no better.
 
     Raises SettingError for an unknown quant, ModelFileError for a source that is no whole GGUF,
-    FetchError when the disk has no room or another file has that name, ToolchainError with
-    llama-quantize's own words when it fails.
+    FetchError when the disk has no room or another file has that name, FileError when it is full
+    before the copy is whole, ToolchainError with llama-quantize's own words when it fails.
     """
     quant = check_quant(quant)
     source = Path(source).resolve()
@@ -73,10 +74,10 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
             )
         if before == made.get("sha256") and origin.items() <= made.items():
             return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(target.parent)
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        fallbacks = _quantize(info, staged, quant, target.name)
+        fallbacks = _quantize(info, staged, quant, target)
         # Killed between the next two lines, the lab still knows the old file for its own.
         made = {**origin, "sha256": hashes.read_sha256(staged), "replaces": before}
         hashes.update_json(_file(), target.name, {**made, "fallbacks": fallbacks})
@@ -137,15 +138,28 @@ def _file() -> Path:
     return paths.models_dir() / "quants.json"
 
 
-def _quantize(info: GGUFInfo, target: Path, quant: str, name: str) -> dict[str, int]:
+def run_quantize(args: Sequence[str | os.PathLike[str]], target: Path) -> str:
+    """Run llama-quantize to make `target`, and give what it logs; FileError on a full disk."""
+    try:
+        return toolchain.run_tool("llama-quantize", args).stderr
+    except ToolchainError as error:
+        if "iostream error" not in str(error):  # all that it says of a write that failed
+            raise
+        raise FileError(
+            f"{target} cannot be written: its disk is full or fails; make room and run it again."
+        ) from error
+
+
+def _quantize(info: GGUFInfo, staged: Path, quant: str, target: Path) -> dict[str, int]:
     """Run llama-quantize; the fallbacks that it reports, counted."""
     requantizes = not set(info.bytes_by_type) <= UNQUANTISED
     flags = ["--allow-requantize"] if requantizes else []
     plan = toolchain.run_tool("llama-quantize", [*flags, "--dry-run", info.path, quant]).stderr
     if size := re.search(r"quant size\s*=\s*([\d.]+) MiB", plan):
         n_bytes = int(float(size[1]) * 2**20) + info.data_offset
-        check_disk(target.parent, n_bytes, name, "set QWQLAB_HOME to a folder on a larger disk")
-    log = toolchain.run_tool("llama-quantize", [*flags, info.path, target, quant]).stderr
+        remedy = "set QWQLAB_HOME to a folder on a larger disk"
+        check_disk(target.parent, n_bytes, target.name, remedy)
+    log = run_quantize([*flags, info.path, staged, quant], target)
     fallbacks: dict[str, int] = {}
     for wanted, got in re.findall(r"required for type\s+(\S+)\) -> falling back to\s+(\S+)", log):
         key = f"{wanted} -> {got}"

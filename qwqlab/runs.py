@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import export
 from .errors import StoreError
 from .records import Run
+from .store_file import StoreFile
 from .stored import COLUMNS, StoredRun, make_row, read_row, run_key, to_sql
 
 if TYPE_CHECKING:
@@ -25,39 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RunStore", "StoredRun", "run_key"]
 
-VERSION = 1
-# Marks the file as a store of runs ("QWQL"), so that no other program's database is altered.
-APPLICATION_ID = 0x5157514C
-BUSY_SECONDS = 60.0
 _PAGE = 64
-
-# Every step from an empty file to VERSION; a later version appends one.
-_MIGRATIONS = (
-    """
-    CREATE TABLE runs (
-        id INTEGER PRIMARY KEY,
-        experiment TEXT NOT NULL, label TEXT NOT NULL, key TEXT NOT NULL,
-        model TEXT NOT NULL, model_sha256 TEXT NOT NULL, build TEXT NOT NULL,
-        settings TEXT NOT NULL, command TEXT NOT NULL, started_at TEXT NOT NULL,
-        prompt TEXT NOT NULL, sampling TEXT NOT NULL, seed INTEGER NOT NULL,
-        n_predict INTEGER NOT NULL, n_prompt INTEGER NOT NULL, text TEXT NOT NULL,
-        stop TEXT NOT NULL, seconds REAL NOT NULL,
-        tokens BLOB NOT NULL, ranks BLOB NOT NULL, escapes BLOB NOT NULL,
-        valid_code INTEGER NOT NULL, why_invalid TEXT NOT NULL, loop INTEGER NOT NULL,
-        loop_start INTEGER, loop_period INTEGER, loop_repeats REAL NOT NULL,
-        runaway INTEGER NOT NULL, seq_rep_4 REAL NOT NULL, distinct_2 REAL NOT NULL,
-        escape_rate REAL NOT NULL, n_tokens INTEGER NOT NULL,
-        UNIQUE (experiment, label, key)
-    )
-    """,
-)
 
 
 class RunStore:
     """A store of runs in one file, made when it is not there; a context manager.
 
-    Raises StoreError for a file that is not a store, is damaged, cannot be written, or comes from
-    a newer version of the lab.
+    Raises StoreError for a file that is not a store, is damaged, or comes from a newer version of
+    the lab. One that cannot be written is open to read; `add` raises StoreError then.
 
     Text that SQLite's tools could not show (a NUL character, half of a surrogate pair) is kept as
     a blob of UTF-8 with surrogates passed through, so every text comes back as it was.
@@ -68,22 +43,14 @@ class RunStore:
         self._lock = threading.RLock()
         self._closed = False
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # As an absolute path, `:memory:` is a file like any other.
-            self._connection = sqlite3.connect(
-                self.path.absolute(),
-                timeout=BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            self._file = StoreFile(self.path)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"{self.path} cannot be opened as a store of runs: {error}."
             ) from error
-        self._connection.row_factory = sqlite3.Row
         try:
             with self._guard():
-                self._prepare()
+                self._file.prepare()
         except BaseException:
             self.close()
             raise
@@ -98,7 +65,7 @@ class RunStore:
         """Close the file. Everything added is in it already."""
         with self._lock:
             self._closed = True
-            self._connection.close()
+            self._file.close()
 
     def add(
         self,
@@ -118,6 +85,10 @@ class RunStore:
         """
         if run.stop == "stopped":
             return False
+        if self._file.read_only:
+            raise StoreError(
+                f"{self.path} cannot be written: it is open to read; copy it to a folder of yours."
+            )
         values = make_row(
             run,
             experiment=experiment,
@@ -141,12 +112,20 @@ class RunStore:
             row = connection.execute(
                 f"SELECT * FROM runs WHERE {where} AND key = ?", [*values, key]
             ).fetchone()
-            return None if row is None else read_row(row)
+        return None if row is None else self._read(row)
 
     def runs(
-        self, *, experiment: str | None = None, label: str | None = None
+        self,
+        *,
+        experiment: str | None = None,
+        label: str | None = None,
+        damaged: list[str] | None = None,
     ) -> Iterator[StoredRun]:
-        """The runs in the order in which they were added, read a page at a time."""
+        """The runs in the order in which they were added, read a page at a time.
+
+        A run that is damaged ends them with a StoreError; or, with a list, is left out of them,
+        and its sentence appended to the list.
+        """
         where, values = _where(experiment, label)
         last = 0
         while True:
@@ -155,8 +134,15 @@ class RunStore:
                     f"SELECT * FROM runs WHERE {where} AND id > ? ORDER BY id LIMIT {_PAGE}",
                     [*values, last],
                 ).fetchall()
-                page = [read_row(row) for row in rows]
-            yield from page
+            for row in rows:
+                try:
+                    stored = self._read(row)
+                except DamagedRunError as error:
+                    if damaged is None:
+                        raise
+                    damaged.append(str(error))
+                    continue
+                yield stored
             if len(rows) < _PAGE:
                 return
             last = rows[-1]["id"]
@@ -165,13 +151,27 @@ class RunStore:
         """A pandas DataFrame, one row a run, a column each for metrics and sampling numbers."""
         return export.make_frame(self.runs(experiment=experiment))
 
-    def export_csv(self, path: str | Path, *, experiment: str | None = None) -> Path:
-        """Write a CSV for spreadsheets (see `export.write_csv`); gives the path."""
-        return export.write_csv(self.runs(experiment=experiment), self._check_target(path))
+    def export_csv(
+        self,
+        path: str | Path,
+        *,
+        experiment: str | None = None,
+        damaged: list[str] | None = None,
+    ) -> Path:
+        """Write a CSV for spreadsheets (see `export.write_csv`, and `runs` for damaged ones)."""
+        runs = self.runs(experiment=experiment, damaged=damaged)
+        return export.write_csv(runs, self._check_target(path))
 
-    def export_json(self, path: str | Path, *, experiment: str | None = None) -> Path:
-        """Write every run whole, as a JSON list; gives the path."""
-        return export.write_json(self.runs(experiment=experiment), self._check_target(path))
+    def export_json(
+        self,
+        path: str | Path,
+        *,
+        experiment: str | None = None,
+        damaged: list[str] | None = None,
+    ) -> Path:
+        """Write every run whole, as a JSON list (see `runs` for damaged ones); gives the path."""
+        runs = self.runs(experiment=experiment, damaged=damaged)
+        return export.write_json(runs, self._check_target(path))
 
     def _check_target(self, path: str | Path) -> Path:
         if Path(path).resolve() == self.path.resolve():
@@ -184,61 +184,30 @@ class RunStore:
             if self._closed:
                 raise StoreError(f"{self.path} is closed: open the store again.")
             try:
-                yield self._connection
-            except (sqlite3.Error, zlib.error, ValueError, TypeError, LookupError) as error:
-                raise StoreError(f"{self.path} cannot be read or written: {error}.") from error
+                yield self._file.connection
+            except sqlite3.Error as error:
+                remedy = "; make room on its disk, what it holds is kept" if _is_full(error) else ""
+                raise StoreError(
+                    f"{self.path} cannot be read or written: {error}{remedy}."
+                ) from error
 
-    def _prepare(self) -> None:
-        """Check the file, and bring it to VERSION, in one transaction among processes."""
-        connection = self._connection
+    def _read(self, row: sqlite3.Row) -> StoredRun:
         try:
-            self._check(connection)
-        except sqlite3.DatabaseError as error:
-            if "not a database" not in str(error):
-                raise
-            raise self._no_store() from error
-        self._use_wal()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in _MIGRATIONS[self._check(connection) :]:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+            return read_row(row)
+        except (zlib.error, ValueError, TypeError, LookupError) as error:
+            raise DamagedRunError(
+                f"{self.path} cannot be read: run {row['id']} is damaged ({error}); "
+                "`qwqlab export` writes the others."
+            ) from error
 
-    def _check(self, connection: sqlite3.Connection) -> int:
-        """The version of the store, 0 for an empty file."""
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        mark = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if mark != APPLICATION_ID and (mark or version or tables):
-            raise self._no_store()
-        if version > VERSION:
-            raise StoreError(
-                f"{self.path} is a store of version {version}, and this qwqlab reads up to "
-                f"{VERSION}: upgrade qwqlab, or name another file."
-            )
-        return version
 
-    def _no_store(self) -> StoreError:
-        return StoreError(f"{self.path} is not a store of runs: move it away or name another file.")
+class DamagedRunError(StoreError):
+    """A run of a store that does not come back; the others do."""
 
-    def _use_wal(self) -> None:
-        # Two processes that switch a new file at once see "locked" without the busy time-out.
-        patience = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > patience:
-                    raise
-                time.sleep(0.02)
+
+def _is_full(error: sqlite3.Error) -> bool:
+    # Where the index of the log finds no room, SQLite calls that an error of the disk.
+    return "disk is full" in str(error) or "disk I/O" in str(error)
 
 
 def _where(experiment: str | None, label: str | None) -> tuple[str, list[Any]]:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import files
 from .codecs import BnbCodec
 from .errors import SettingError
 from .linears import HEAD, Linear, to_gguf
@@ -73,12 +74,15 @@ def make_skip_list(keep: Iterable[str], linears: Sequence[Linear]) -> list[str]:
     return skip
 
 
+MOST_BYTES = 16_000_000
+
+
 def read_skip_file(path: Path) -> list[str]:
     """A skip list from JSON: a list of names, or an object with one under "skip", as `select`
     writes it, or under "llm_int8_skip_modules". SettingError for any other file.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(files.read_bytes(path, MOST_BYTES))
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -65,9 +65,11 @@ def sweep(
 ) -> list[Run]:
     """Run what the store does not hold yet, at most `width` at once; the runs in order.
 
-    What it gives is the same as in one go where `Engine.width_independent` holds.
+    What it gives is the same as in one go where `Engine.width_independent` holds. ModelFileError
+    where the model's file is another than the engine loaded.
     """
     source = Source.of(engine.path, engine.loading)
+    engine.check_files()  # or runs of what it loaded would be known as runs of what lies here now
     return fill(
         source, requests, lambda some: engine.run(some, width=width), store, experiment, on_run
     )

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
+from . import files
 from .checkpoint import Checkpoint
 from .errors import SettingError
 
 N_CTX = 512
+MOST_BYTES = 100_000_000
 
 
 def read_blocks(
@@ -22,7 +24,7 @@ def read_blocks(
     if n_tokens < 2:
         raise SettingError(f"n_tokens={n_tokens} is out of range; give 2 or more")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read_bytes(path, MOST_BYTES).decode("utf-8")
     except (OSError, UnicodeError) as error:
         raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
     ids = checkpoint.tokenize(text)[:n_tokens]

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import llama_build
+from . import llama_build, paths
 from .errors import ToolchainError
 from .exits import explain_exit, last_lines
 from .llama_options import TARGETS
 from .llama_source import SDIST, Say
+from .progress import accept_any_text
 
 SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -54,7 +55,7 @@ def find() -> Llama:
     """
     named = os.environ.get("QWQLAB_LLAMA_CPP_BUILD")
     if named:
-        folder = Path(named).expanduser().resolve()
+        folder = paths.from_user(named).resolve()
         remedy = f"QWQLAB_LLAMA_CPP_BUILD={named}: name the bin folder of a build of llama.cpp"
     else:
         folder = llama_build.bin_dir()
@@ -213,6 +214,7 @@ def _ask_version(program: Path, built_ns: int) -> tuple[str, str]:
 
 def main() -> int:
     """Build with a line of progress every 10 %: `python -m qwqlab.toolchain [target ...]`."""
+    accept_any_text()
     started = time.monotonic()
     shown = 0
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from . import gguf_file, toolchain
+from . import files, gguf_file
 from .codecs import Codec
 from .linears import HEAD, to_gguf
-from .requantize import check_quant, requantize
+from .requantize import check_quant, requantize, run_quantize
 from .weights import GgufWeights
 
 
@@ -25,22 +25,23 @@ def write_variant(
     """Write the F16 copy of a model with its linear modules decoded from a codec.
 
     keep: modules that stay as they are; the head always does. F16 holds what nf4 decodes to within
-    2^-11 of each number. What `requantize` raises, and OSError where the disk has no room.
+    2^-11 of each number. What `requantize` raises, and FileError where the disk has no room.
     """
     weights = GgufWeights(gguf_file.inspect(Path(source)))
     plain = requantize(source, "F16")
-    target = Path(target)
-    shutil.copyfile(plain, target)
-    tensors = {tensor.name: tensor for tensor in gguf_file.inspect(target).tensors}
-    for linear in weights.linears:
-        if linear.name == HEAD or linear.name in keep:
-            continue
-        decoded = codec.encode(weights.read(linear)).rows(0, linear.n_out)
-        place = tensors[to_gguf(linear.name)]
-        file = np.memmap(target, np.float16, "r+", place.offset, (linear.n_out, linear.n_in))
-        file[:] = decoded.numpy()
-        file.flush()
-    return target
+    tensors = {tensor.name: tensor for tensor in gguf_file.inspect(plain).tensors}
+    with files.replacing(Path(target)) as part:
+        shutil.copyfile(plain, part)
+        for linear in weights.linears:
+            if linear.name == HEAD or linear.name in keep:
+                continue
+            decoded = codec.encode(weights.read(linear)).rows(0, linear.n_out)
+            place = tensors[to_gguf(linear.name)]
+            shape = (linear.n_out, linear.n_in)
+            numbers = np.memmap(part, np.float16, "r+", place.offset, shape)
+            numbers[:] = decoded.numpy()
+            numbers.flush()
+    return Path(target)
 
 
 def write_dynamic(
@@ -54,6 +55,7 @@ def write_dynamic(
     tensor_types: flags such as `skip_list.tensor_types` makes. SettingError for an unknown quant,
     ToolchainError with llama-quantize's own words when it fails.
     """
-    args = ["--allow-requantize", *tensor_types, source, target, check_quant(quant)]
-    toolchain.run_tool("llama-quantize", args)
+    with files.replacing(Path(target)) as part:
+        args = ["--allow-requantize", *tensor_types, source, part, check_quant(quant)]
+        run_quantize(args, Path(target))
     return Path(target)

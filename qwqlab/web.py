@@ -167,8 +167,10 @@ class Web:
                 self._pause(delay)
 
 
-def read_retry_after(value: str | None) -> float | None:
+def read_retry_after(value: str | None, now: str | None = None) -> float | None:
     """Seconds of a Retry-After header, which holds a number or a date; None if there is none.
+
+    now: the server's Date, from which its date counts, since the clock here may be wrong.
 
     >>> read_retry_after("2"), read_retry_after(None), read_retry_after("soon")
     (2.0, None, None)
@@ -181,7 +183,11 @@ def read_retry_after(value: str | None) -> float | None:
         moment = email.utils.parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, moment.timestamp() - time.time())
+    try:
+        since = email.utils.parsedate_to_datetime(now or "").timestamp()
+    except ValueError:
+        since = time.time()
+    return max(0.0, moment.timestamp() - since)
 
 
 def _refuse(response: httpx.Response, subject: Subject) -> None:
@@ -189,7 +195,7 @@ def _refuse(response: httpx.Response, subject: Subject) -> None:
     code = response.headers.get("x-error-code", "")
     if status in WORTH_A_RETRY:
         reason = "the server limits the rate" if status == 429 else "the server is in trouble"
-        after = read_retry_after(response.headers.get("retry-after"))
+        after = read_retry_after(*map(response.headers.get, ("retry-after", "date")))
         raise TryAgainError(f"{reason} (HTTP {status})", after)
     if status in (401, 403):
         raise FetchError(_explain_refusal(status, code, subject))

