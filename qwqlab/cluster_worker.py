@@ -87,7 +87,7 @@ class Bench(WorkerPlugin):
 
     def _check(self, engine: Engine) -> None:
         here = Source.of(engine.path, engine.loading)
-        engine.check_files()
+        engine.files.check()
         adapters = "lora_sha256"
         if here.model_sha256 != self.source.model_sha256:
             raise ClusterError(

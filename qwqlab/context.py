@@ -10,8 +10,9 @@ import numpy as np
 
 from .errors import ContextError
 from .ggml_types import TENSOR_TYPES
+from .interrupts import hold_interrupts
 from .loading import ROPE_SCALING, Loading
-from .native import C, Handle, Matrix, Model, hold_interrupts, last_error, log
+from .native import C, Handle, Matrix, Model, last_error, log
 
 _GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
 

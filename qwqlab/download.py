@@ -207,8 +207,8 @@ def _append(
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise FetchError(
-                    f"The disk of {part.parent} is full at byte {count_bytes(part)} of {subject}: make "
-                    "room and run the same command to go on."
+                    f"The disk of {part.parent} is full at byte {count_bytes(part)} of {subject}: "
+                    "make room and run the same command to go on."
                 ) from error
             raise FetchError(f"{part} cannot be written: {error.strerror or error}.") from error
     if have < size:

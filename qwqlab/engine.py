@@ -55,10 +55,10 @@ class Engine(Closing):
         self.path = os.fspath(path)
         self.loading = loading or Loading()
         self.info = gguf_file.inspect(path)
-        parts = gguf_file.list_parts(self.info)
-        self._files = ModelFiles([*parts, *map(Path, self.loading.lora)])
+        loras = map(Path, self.loading.lora)
+        self.files = ModelFiles([*gguf_file.list_parts(self.info), *loras])
         trial.check_loads(path, self.loading.override_kv, self.loading.lora)
-        self.model = Model(path, self.loading, mapped=self._files.mapped)
+        self.model = Model(path, self.loading, mapped=self.files.mapped)
         self._context: Context | None = None
         self._drawer = Drawer(self.model, self.loading.threads())
         self._stop = threading.Event()
@@ -87,10 +87,6 @@ class Engine(Closing):
         self._stop.set()
         if (context := self._context) is not None:
             context.abort()
-
-    def check_files(self) -> None:
-        """ModelFileError if a file of the model is no longer the one that was loaded."""
-        self._files.check()
 
     @property
     def n_ctx(self) -> int:
@@ -145,8 +141,8 @@ class Engine(Closing):
         a file that is read as it runs has changed, and `BusyError` at the first result that is
         asked for while another run is under way.
         """
-        if self._files.mapped:
-            self.check_files()
+        if self.files.mapped:
+            self.files.check()
         if not 1 <= width <= WIDTH_MAX:
             raise SettingError(f"width={width} is out of range; give 1 to {WIDTH_MAX}")
         prompts = {r.prompt: self._tokenize(r.prompt) for r in requests}

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from types import TracebackType
 from typing import Any
@@ -23,6 +20,7 @@ import numpy.typing as npt
 
 from . import toolchain
 from .errors import ClosedError, ModelFileError
+from .interrupts import hold_interrupts
 from .loading import Loading, parse_override
 
 toolchain.point_bindings()
@@ -37,23 +35,6 @@ log: deque[str] = deque(maxlen=400)
 @C.llama_log_callback  # type: ignore[untyped-decorator]  # ctypes
 def _keep_log(level: int, text: bytes, _user_data: Any) -> None:
     log.append(text.decode("utf-8", "replace"))
-
-
-@contextmanager
-def hold_interrupts() -> Iterator[None]:
-    """Keep a Ctrl-C until llama.cpp is back: raised within `_keep_log`, it would be lost."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        yield
-        return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if held:
-            signal.raise_signal(signal.SIGINT)
 
 
 C.llama_log_set(_keep_log, None)

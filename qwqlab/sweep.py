@@ -69,7 +69,7 @@ def sweep(
     where the model's file is another than the engine loaded.
     """
     source = Source.of(engine.path, engine.loading)
-    engine.check_files()  # or runs of what it loaded would be known as runs of what lies here now
+    engine.files.check()  # or runs of what it loaded would be known as runs of what lies here now
     return fill(
         source, requests, lambda some: engine.run(some, width=width), store, experiment, on_run
     )
