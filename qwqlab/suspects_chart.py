@@ -50,8 +50,8 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
     no harm, `harm` to either side, as a fraction."""
     figure = style(go.Figure(), _title(found), 160 + 90 * len(found))
     band = {"color": GREY, "width": 1, "dash": "dot"}
-    figure.add_vrect(-100 * harm, 100 * harm, fillcolor=f"{GREY}26", line=band)
-    figure.add_vline(0, line_color=GREY)
+    figure.add_vrect(-100 * harm, 100 * harm, fillcolor=f"{GREY}26", line=band, layer="below")
+    figure.add_vline(0, line_color=GREY, layer="below")
     rows = [(each.suspect, count) for each in found for count in (each.code, each.loops)]
     for name, color in (("valid code", BLUE), ("loops", VERMILLION)):
         chosen = [(suspect, count) for suspect, count in rows if count.what == name]
@@ -63,6 +63,7 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
                 text=[c.verdict for _, c in chosen],
                 mode="markers+text",
                 textposition="top center",
+                cliponaxis=False,
                 name=f"{name}, and its 95 % interval",
                 marker={
                     "size": 12,
@@ -84,7 +85,8 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
     figure.update_xaxes(title="change of the rate, percentage points (band: no harm)")
     order = [f"{escape_text(suspect)}, {count.what}" for suspect, count in rows]
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
-    figure.update_layout(legend={"y": -0.28})
+    legend = {"yref": "container", "y": 0.01, "yanchor": "bottom"}
+    figure.update_layout(legend=legend, margin={"b": 90})
     return Drawing(figure, _tell(rows, harm), _tabulate(rows))
 
 
