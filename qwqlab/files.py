@@ -87,7 +87,8 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
-        reason = "its rights do not allow it"
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        reason = "its disk is read-only" if read_only else "its rights do not allow it"
     except OSError as error:
         reason = error.strerror or str(error)
     raise FileError(

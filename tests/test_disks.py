@@ -243,7 +243,9 @@ with serve_hub() as hub:
 # A disk that cannot be written
 
 
-def test_a_checkout_that_cannot_be_written_reads_and_says_what_to_set(can_have_disks, tmp_path):
+def test_a_checkout_that_cannot_be_written_reads_and_says_what_to_set(
+    can_have_disks, tmp_path, model_path
+):
     code = """
 import sys
 from qwqlab import experiment, paths, quantize
@@ -252,9 +254,9 @@ from qwqlab.fetch import model_path
 from qwqlab.requantize import requantize
 assert experiment.read_prompts("flappy_bird")
 assert main(["generate", "--prompt", "Hello", "-n", "4"]) == 0
-model = model_path("smollm2-135m")
+model = model_path(sys.argv[2])
 for work in (
-    lambda: requantize(model, "Q2_K"),
+    lambda: requantize(model, "Q4_0"),
     lambda: quantize.quant_error(sys.argv[1], outputs=False),
 ):
     try:
@@ -268,7 +270,8 @@ assert main(["reproduce", "--quick"]) == 1
     tiny_llama.make(tiny)
     mount = f"mount --bind {CHECKOUT} {CHECKOUT} && mount -o remount,bind,ro {CHECKOUT}"
     before = {path.name for path in paths.models_dir().iterdir()}
-    done = run_mounted(mount, code, tiny, env=environment())
+    model = Path(shutil.copy(model_path, tmp_path / "my-own.gguf"))
+    done = run_mounted(mount, code, tiny, model, env=environment())
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     said = [*done.stdout.splitlines()[-2:], *done.stderr.splitlines()[-2:]]
@@ -294,7 +297,6 @@ with Engine(copy, LOADING) as engine, RunStore(paths.runs_dir() / "runs.sqlite")
 assert quantize.quant_error(sys.argv[1], outputs=False).whole
 assert main(["export", str(store.path), str(paths.runs_dir() / "runs.csv")]) == 0
 """
-    model = paths.models_dir() / "SmolLM2-135M-Instruct.Q4_1.gguf"
     done = run_mounted(mount, works, tiny, model, env=environment(QWQLAB_HOME=str(home)))
     assert done.returncode == 0, done.stderr
     assert (home / "build/runs/runs.csv").is_file()
