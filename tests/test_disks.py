@@ -118,7 +118,7 @@ from qwqlab import cli_quant, hashes, report
 from qwqlab.drawing import Drawing
 from qwqlab.experiment import ArmResult, list_arms
 from qwqlab.runs import RunStore
-arms = json.loads((Path(sys.argv[3]) / "docs/trade_off.json").read_bytes())["arms"]
+arms = json.loads((Path(sys.argv[3]) / "docs/pictures/trade_off.json").read_bytes())["arms"]
 results = [ArmResult(**arm) for arm in arms]
 drawing = Drawing(Figure({"layout": {"title": {"text": "t"}}}), "s", pandas.DataFrame({"x": [1]}))
 store = RunStore(sys.argv[2])
@@ -210,7 +210,7 @@ def test_a_download_that_fills_the_disk_goes_on_when_there_is_room(on_a_small_di
     code = """
 from hub_server import serve_hub
 from test_fetch import BIG, NAME, ONE, QUICK, REPO, part_of
-from qwqlab.download import Watch, download
+from qwqlab.download import Transfer, download
 from qwqlab.hub import Hub
 from qwqlab.web import Web
 with serve_hub() as hub:
@@ -223,7 +223,7 @@ with serve_hub() as hub:
         with Web({}, QUICK) as web:
             url = client.file_url(ONE, "c0ffee" + "0" * 34, NAME)
             subject = client.subject(ONE, NAME)
-            download(web, url, part, len(BIG), subject, Watch(len(BIG)))
+            download(web, url, part, len(BIG), subject, Transfer(len(BIG)))
     print(refusal(bring))
     kept = part.read_bytes()
     assert kept == BIG[:len(kept)]
