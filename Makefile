@@ -67,7 +67,7 @@ test: check setup
 
 book: setup $(VENV)/.qwqlab-dev
 	@$(BIN)/python docs/make_book.py write
-	@QWQLAB_PROGRESS=build/book/progress $(BIN)/python -m pytest --nbmake --overwrite @build/book/order
+	@QWQLAB_PROGRESS="$(CURDIR)/build/book/progress" $(BIN)/python -m pytest --nbmake --overwrite @build/book/order
 	@$(BIN)/python docs/make_book.py bind
 
 pictures: $(VENV)/.qwqlab-dev
