@@ -94,7 +94,7 @@ LETTERS = {
     wrong=[
         ("to_letters = lambda samplers: ''.join(n[0] for n in samplers)", "'t' is temperature"),
         ("to_letters = lambda samplers: 'kpmtdyx'", "`penalties` is `e`"),
-        ("to_letters = lambda samplers: 'edskypmxt'", "the order of the letters is the order"),
+        ("to_letters = lambda samplers: 'tkpmdyx'", "the order of the letters is the order"),
     ],
 )
 def short_form(to_letters: Callable[[Sequence[str]], str]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     wrong=[
         ('answer = {"article", "official"}', "official names no number that a missing sampler"),
         ("answer = set()", "article has a number whose sampler"),
-        ('answer = set(PRESETS) - {"llama.cpp"}', "every sampler is in the list"),
+        ('answer = {"article", "article_without_fix"}', "every sampler is in the list"),
         ('answer = "article"', "a set of names"),
     ],
 )
