@@ -156,7 +156,7 @@ def whole(lab: LabPage) -> Iterator[LabPage]:
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
-def test_axe_finds_nothing_in_what_the_lab_shows(whole, theme):
+def test_axe_finds_nothing_in_what_the_lab_shows(whole: LabPage, theme: str) -> None:
     switch_theme(whole, theme)
     for details in whole.page.locator(f"{OUTPUTS} details").all():
         if details.get_attribute("open") is None:
@@ -164,7 +164,9 @@ def test_axe_finds_nothing_in_what_the_lab_shows(whole, theme):
     assert whole.page.evaluate(AXE, [[OUTPUTS], RULES]) == []
 
 
-def test_axe_would_find_pale_words_and_a_slider_without_a_name_in_every_output(whole):
+def test_axe_would_find_pale_words_and_a_slider_without_a_name_in_every_output(
+    whole: LabPage,
+) -> None:
     outputs = whole.page.locator(f"{OUTPUTS}:not(.jp-RenderedPlotly)")
     outputs.evaluate_all("""all => all.forEach(output => {
       const bad = output.appendChild(document.createElement("p"));
@@ -178,7 +180,9 @@ def test_axe_would_find_pale_words_and_a_slider_without_a_name_in_every_output(w
     assert rules == {rule: outputs.count() for rule in ("aria-input-field-name", "color-contrast")}
 
 
-def test_tab_reaches_every_control_which_has_a_name_and_shows_its_focus(lab, cell):
+def test_tab_reaches_every_control_which_has_a_name_and_shows_its_focus(
+    lab: LabPage, cell: Locator
+) -> None:
     page, before = lab.page, None
     tree = page.context.new_cdp_session(page)
     tree.send("Accessibility.enable")
@@ -199,7 +203,7 @@ def test_tab_reaches_every_control_which_has_a_name_and_shows_its_focus(lab, cel
     assert left.evaluate("left => left.map(one => one.outerHTML.slice(0, 160))") == []
 
 
-def test_no_control_is_cut_off_in_a_narrow_window(lab, cell):
+def test_no_control_is_cut_off_in_a_narrow_window(lab: LabPage, cell: Locator) -> None:
     lab.page.set_viewport_size({"width": 1024, "height": 768})
     expect(cell).to_be_visible()
     found = cell.evaluate_handle(CONTROLS).evaluate(CUT_OFF)
@@ -207,7 +211,7 @@ def test_no_control_is_cut_off_in_a_narrow_window(lab, cell):
     assert found == []
 
 
-def test_the_keyboard_opens_switches_moves_and_types(lab):
+def test_the_keyboard_opens_switches_moves_and_types(lab: LabPage) -> None:
     panel = lab.page.locator(".qwqlab-microscope")
     slider = panel.get_by_role("slider", name="repeat_last_n")
     expect(slider).to_have_count(0)
@@ -229,7 +233,7 @@ def test_the_keyboard_opens_switches_moves_and_types(lab):
     expect(panel.get_by_role("figure", name="Step 29")).to_be_visible()
 
 
-def test_a_bar_a_status_line_and_every_figure_say_what_they_are(lab):
+def test_a_bar_a_status_line_and_every_figure_say_what_they_are(lab: LabPage) -> None:
     page = lab.page.locator(".jp-Notebook")
     bar = page.get_by_role("progressbar", name="Count")
     expect(bar).to_have_attribute("aria-valuenow", "33")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from qwqlab.breaking import find_break
@@ -21,12 +23,12 @@ def find(pieces: list[str], escapes: tuple[int, ...] = (), stop: str = "end") ->
     return find_break(make_run(pieces, escapes, stop), pieces)
 
 
-def test_the_first_escape_on_the_line_of_a_syntax_error_is_blamed():
+def test_the_first_escape_on_the_line_of_a_syntax_error_is_blamed() -> None:
     pieces = [*HEAD, "x", " = ", "1\n", "def", " f", "(x", " ==", ":\n", "  pass\n", "```"]
     assert find(pieces, (5, 10, 11)) == 10
 
 
-def test_an_unbound_name_is_blamed_on_the_line_that_uses_it_first():
+def test_an_unbound_name_is_blamed_on_the_line_that_uses_it_first() -> None:
     pieces = [
         *HEAD,
         "def f():\n",
@@ -40,12 +42,12 @@ def test_an_unbound_name_is_blamed_on_the_line_that_uses_it_first():
     assert find(pieces, (6,)) == 6
 
 
-def test_without_an_escape_on_the_line_the_last_one_before_it_is_blamed():
+def test_without_an_escape_on_the_line_the_last_one_before_it_is_blamed() -> None:
     pieces = [*HEAD, "a = ", "1", "\n", "b = ", "2\n", "print(c)\n", "```\n", "The ", "end"]
     assert find(pieces, (0, 5, 7, 11)) == 7
 
 
-def test_without_any_escape_it_is_the_first_token_of_the_line():
+def test_without_any_escape_it_is_the_first_token_of_the_line() -> None:
     pieces = [*HEAD, "a = 1", "\n", "print", "(c)\n", "```"]
     assert find(pieces) == 6
     assert find([*HEAD, "print(c)\n", "```"], (0,)) == 4
@@ -62,15 +64,17 @@ def test_without_any_escape_it_is_the_first_token_of_the_line():
     ],
     ids=["valid", "no program", "cut off", "empty block", "nothing"],
 )
-def test_a_program_that_no_token_broke_has_no_breaking_token(pieces, stop):
+def test_a_program_that_no_token_broke_has_no_breaking_token(
+    pieces: list[Any] | list[str], stop: str
+) -> None:
     assert find(pieces, (), stop) is None
 
 
-def test_windows_line_ends_count_as_one():
+def test_windows_line_ends_count_as_one() -> None:
     pieces = ["```\r\n", "x = 1\r\n", "y = ", "(\r\n", "```"]
     assert find(pieces, (3,)) == 3
 
 
-def test_a_program_that_fails_long_before_it_was_cut_off_was_broken():
+def test_a_program_that_fails_long_before_it_was_cut_off_was_broken() -> None:
     pieces = [*HEAD, "def", " f", "(x", " ==", ":\n", "  pass\n", "x = 1\n", "y = "]
     assert find(pieces, (7,), "length") == 7

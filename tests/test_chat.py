@@ -6,6 +6,7 @@ import json
 import random
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from malformed import Gguf
 from qwqlab import chat, paths, rendering, sandbox, toolchain
 from qwqlab.chat import template
 from qwqlab.cli import main
+from qwqlab.engine import Engine
 from qwqlab.errors import ChatError
 from qwqlab.panels import ThinkPanel
 from qwqlab.prompt_text import escape
@@ -79,14 +81,14 @@ CONVERSATIONS = {
 
 
 @pytest.mark.parametrize("name", chat.KNOWN)
-def test_both_engines_render_every_conversation_the_same(name):
+def test_both_engines_render_every_conversation_the_same(name: str) -> None:
     conversations = list(CONVERSATIONS.values())
     ours = render_many(template(name), conversations)
     assert ours == render_many(template(name), conversations, "transformers")
     assert len(set(ours)) == len(ours)
 
 
-def test_random_conversations_are_rendered_the_same_by_both_engines():
+def test_random_conversations_are_rendered_the_same_by_both_engines() -> None:
     dice = random.Random(3407)
     words = ["Hi", "\n", "</think>", "<think>", " ", "é", "<|im_end|>", '"', "\\n", "{{"]
 
@@ -113,7 +115,7 @@ def test_random_conversations_are_rendered_the_same_by_both_engines():
         assert ours == render_many(template(name), conversations, "transformers")
 
 
-def test_the_models_own_template_is_rendered_the_same_by_both_engines(model_path):
+def test_the_models_own_template_is_rendered_the_same_by_both_engines(model_path: Path) -> None:
     own = chat.read_template(model_path)
     assert render(own, HELLO) == render(own, HELLO, "transformers")
     assert "You are a helpful AI assistant named SmolLM" in render(own, HELLO)
@@ -121,15 +123,16 @@ def test_the_models_own_template_is_rendered_the_same_by_both_engines(model_path
 
 @pytest.mark.parametrize("system", ["", "Be\n brief: C:\\new"])
 @pytest.mark.parametrize("name", chat.KNOWN)
-def test_llama_cpp_renders_a_question_the_same(name, system, model_path):
+def test_llama_cpp_renders_a_question_the_same(name: str, system: str, model_path: Path) -> None:
     asked = Conversation.ask('Hi\n "é" \\n C:\\temp\t¿', system)
     assert render_with_llama_cpp(template(name), asked, model_path) == render(template(name), asked)
 
 
-def test_llama_cpp_renders_several_turns_the_same(model_path, tmp_path):
+def test_llama_cpp_renders_several_turns_the_same(model_path: Path, tmp_path: Path) -> None:
     # llama-completion shows its template with a conversation of its own.
     (tmp_path / "template.jinja").write_text(template("with-think"))
-    flags = ["-m", str(model_path), "--jinja", "--chat-template-file", tmp_path / "template.jinja"]
+    flags = ["-m", str(model_path), "--jinja", "--chat-template-file"]
+    flags.append(str(tmp_path / "template.jinja"))
     log = toolchain.run_tool("llama-completion", [*flags, "-cnv", "-st", "-p", "x", "-n", "0"])
     turns = [
         {"role": "system", "content": "You are a helpful assistant"},
@@ -141,13 +144,13 @@ def test_llama_cpp_renders_several_turns_the_same(model_path, tmp_path):
     assert f"chat template example:\n{shown}" in log.stderr
 
 
-def test_what_llama_completion_cannot_be_given_is_refused(model_path):
+def test_what_llama_completion_cannot_be_given_is_refused(model_path: Path) -> None:
     for name in ("several turns", "tools", "the end of a turn"):
         with pytest.raises(ChatError, match="takes one user message"):
             render_with_llama_cpp(template("with-think"), CONVERSATIONS[name], model_path)
 
 
-def test_our_template_is_the_one_that_the_article_prints_tag_by_tag():
+def test_our_template_is_the_one_that_the_article_prints_tag_by_tag() -> None:
     printed, ours = ARTICLE.read_text(encoding="utf-8"), template("with-think")
     read = [
         [(kind, value) for _, kind, value in Environment().lexer.tokeniter(text.strip(), None)
@@ -160,7 +163,7 @@ def test_our_template_is_the_one_that_the_article_prints_tag_by_tag():
     assert render_many(printed, conversations) == render_many(ours, conversations)
 
 
-def test_the_two_templates_differ_in_one_line():
+def test_the_two_templates_differ_in_one_line() -> None:
     changed = [line for line in chat.diff(template("without-think")) if line[0] in "+-"]
     assert changed == [
         "--- with-think",
@@ -171,13 +174,15 @@ def test_the_two_templates_differ_in_one_line():
     assert chat.diff(template("with-think")) == []
 
 
-def test_earlier_thinking_is_not_in_the_prompt():
+def test_earlier_thinking_is_not_in_the_prompt() -> None:
     prompt = render(template("with-think"), CONVERSATIONS["earlier thinking"])
     assert "A greeting." not in prompt
     assert "<|im_start|>assistant\nHello!<|im_end|>" in prompt
 
 
-def test_a_template_from_a_file_is_told_from_the_known_ones(model_path, tmp_path):
+def test_a_template_from_a_file_is_told_from_the_known_ones(
+    model_path: Path, tmp_path: Path
+) -> None:
     own = chat.read_template(model_path)
     assert chat.identify(own) is None and chat.diff(own)
     assert "does not name <think>" in chat.describe(own)
@@ -188,7 +193,7 @@ def test_a_template_from_a_file_is_told_from_the_known_ones(model_path, tmp_path
     assert len(chat.diff(changed)) < 10
 
 
-def test_a_template_from_a_file_of_a_stranger_is_rendered_with_limits(tmp_path):
+def test_a_template_from_a_file_of_a_stranger_is_rendered_with_limits(tmp_path: Path) -> None:
     file = Gguf(keys=[("tokenizer.chat_template", "{{ 'a' * 10 ** 9 }}")])
     (tmp_path / "strange.gguf").write_bytes(b"".join(file.pieces()))
     with pytest.raises(ChatError, match="more memory"):
@@ -198,7 +203,7 @@ def test_a_template_from_a_file_of_a_stranger_is_rendered_with_limits(tmp_path):
         chat.read_template(tmp_path / "bare.gguf")
 
 
-def test_a_huge_template_is_described_at_once():
+def test_a_huge_template_is_described_at_once() -> None:
     assert "too long to compare" in chat.diff("{{ x }}\n" * 60_000)[0]
     assert chat.identify(" " * 900_000 + "{%") is None
 
@@ -240,7 +245,7 @@ HOSTILE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", HOSTILE, ids=lambda source: source[:40])
-def test_a_hostile_template_gets_a_sentence(source):
+def test_a_hostile_template_gets_a_sentence(source: str) -> None:
     with pytest.raises(ChatError) as caught:
         render(source, HELLO)
     assert re.search(HOSTILE[source], str(caught.value))
@@ -248,12 +253,12 @@ def test_a_hostile_template_gets_a_sentence(source):
 
 
 @pytest.mark.parametrize("engine", rendering.ENGINES)
-def test_a_template_that_never_ends_is_stopped(engine):
+def test_a_template_that_never_ends_is_stopped(engine: str) -> None:
     with pytest.raises(ChatError, match=r"did not end within 0\.7 s"):
         render(FAR + FAR + "{% endfor %}{% endfor %}", HELLO, engine)
 
 
-def test_a_template_is_rendered_in_the_sandbox(monkeypatch):
+def test_a_template_is_rendered_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = []
     run_python = sandbox.run_python
 
@@ -267,7 +272,7 @@ def test_a_template_is_rendered_in_the_sandbox(monkeypatch):
     assert [outcome.isolation.level for outcome in outcomes] == ["strong", "strong"]
 
 
-def test_a_generation_block_is_shown_as_transformers_shows_it():
+def test_a_generation_block_is_shown_as_transformers_shows_it() -> None:
     source = (
         "{% for m in messages %}{% generation %}{% set x = m.content %}{{ x }}{% endgeneration %}"
         "{{ x }}{% if loop.last %}{% break %}{% endif %}{% endfor %}{{ strftime_now('%%') }}"
@@ -275,11 +280,11 @@ def test_a_generation_block_is_shown_as_transformers_shows_it():
     assert render(source, HELLO) == render(source, HELLO, "transformers") == "Hi%"
 
 
-def test_a_template_sees_no_documents_in_either_engine():
+def test_a_template_sees_no_documents_in_either_engine() -> None:
     assert {render("{{ documents }}", HELLO, engine) for engine in rendering.ENGINES} == {"None"}
 
 
-def test_a_template_may_ask_for_the_models_special_tokens(engine):
+def test_a_template_may_ask_for_the_models_special_tokens(engine: Engine) -> None:
     source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
     assert preview(engine, source, HELLO).prompt == "<|im_start|>Hi<|im_end|>"
     assert render(source, HELLO) == "Hi"
@@ -296,27 +301,27 @@ def test_a_template_may_ask_for_the_models_special_tokens(engine):
         ([{"role": "user", "content": {1, 2}}], "cannot be written as JSON"),
     ],
 )
-def test_messages_of_another_form_are_refused(values, words):
+def test_messages_of_another_form_are_refused(values: Any, words: str) -> None:
     with pytest.raises(ChatError) as caught:
         Conversation(values)
     assert words in str(caught.value)
 
 
-def test_a_call_without_text_is_refused_by_the_articles_template():
+def test_a_call_without_text_is_refused_by_the_articles_template() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     for engine in rendering.ENGINES:
         with pytest.raises(ChatError, match="'None' has no attribute 'split'"):
             render(template("with-think"), Conversation([user("Warm?"), call]), engine)
 
 
-def test_a_conversation_keeps_what_it_was_given():
+def test_a_conversation_keeps_what_it_was_given() -> None:
     given = [user("Hi")]
     kept = Conversation(given)
     given[0]["content"] = "Bye"
     assert kept == HELLO
 
 
-def test_a_conversation_goes_to_json_and_back():
+def test_a_conversation_goes_to_json_and_back() -> None:
     for conversation in CONVERSATIONS.values():
         assert Conversation(**json.loads(json.dumps(conversation.to_dict()))) == conversation
 
@@ -345,7 +350,7 @@ SPLITS = [
 
 
 @pytest.mark.parametrize(("text", "forced", "expected"), SPLITS)
-def test_the_thinking_is_split_from_the_answer(text, forced, expected):
+def test_the_thinking_is_split_from_the_answer(text: str, forced: Any, expected: Any) -> None:
     assert split_thinking(text, forced) == expected
     assert Thinking(**json.loads(json.dumps(expected.to_dict()))) == expected
 
@@ -360,7 +365,7 @@ def stream_in_pieces(text: str, forced: bool, dice: random.Random) -> tuple[Thin
     return stream.result, "".join(t for t, _ in given), "".join(a for _, a in given)
 
 
-def test_a_stream_gives_what_the_whole_text_gives_however_it_is_cut():
+def test_a_stream_gives_what_the_whole_text_gives_however_it_is_cut() -> None:
     dice = random.Random(3407)
     pieces = [OPEN, CLOSE, "\n", "\n\n", " ", "a", "b <", "</", "<thi", "<", "nk>", "x > y", "</th"]
     made = ["".join(dice.choices(pieces, k=dice.randrange(10))) for _ in range(20_000)]
@@ -372,20 +377,20 @@ def test_a_stream_gives_what_the_whole_text_gives_however_it_is_cut():
             assert (thinking, answer) == (whole.thinking, whole.answer), (text, forced)
 
 
-def test_a_stream_holds_back_no_more_than_a_tag():
+def test_a_stream_holds_back_no_more_than_a_tag() -> None:
     stream = ThinkingStream(forced=True)
     assert stream.feed("so <b>4</b>") == ("so <b>4</b>", "")
     assert stream.feed("\n</thin") == ("", "")
     assert stream.feed("g") == ("\n</thing", "")
 
 
-def test_a_prompt_says_whether_it_forces_the_thinking():
+def test_a_prompt_says_whether_it_forces_the_thinking() -> None:
     assert is_forced(render(template("with-think"), HELLO))
     assert not is_forced(render(template("without-think"), HELLO))
     assert not is_forced(render(template("with-think"), CONVERSATIONS["the end of a turn"]))
 
 
-def test_tags_are_counted_as_the_runs_wrote_them():
+def test_tags_are_counted_as_the_runs_wrote_them() -> None:
     texts = ["<think>\nso\n</think>\n4", "\n<think>so", "so</think>4", "I say <think>", "4"]
     runs = [Run(Request("x"), 1, (1,), text, "end", (), (), 0.0) for text in texts]
     counts = count_tags(runs)
@@ -399,33 +404,41 @@ def test_tags_are_counted_as_the_runs_wrote_them():
 
 
 @pytest.fixture
-def panel(engine):
+def panel(engine: Engine) -> ThinkPanel:
     return ThinkPanel(engine, "What is 2 + 2?", n_predict=24)
 
 
-def test_an_edit_of_the_template_changes_the_prompt_and_the_tokens(panel, engine):
+def test_an_edit_of_the_template_changes_the_prompt_and_the_tokens(
+    panel: ThinkPanel, engine: Engine
+) -> None:
     before = panel.shown
+    assert before is not None
     assert before.prompt == render(template("with-think"), Conversation.ask("What is 2 + 2?"))
     panel.template.value = template("without-think")
     assert panel.wait()
+    assert panel.shown is not None
     assert panel.shown.prompt == before.prompt.removesuffix("<think>\n")
     assert panel.shown.tokens == tuple(engine.model.tokenize(panel.shown.prompt))
     assert "It equals without-think." in panel.words.value
     assert "&lt;|im_start|&gt;assistant" in panel.prompt.value
     panel.system.value = "Be brief."
     assert panel.wait()
+    assert panel.shown is not None
     assert panel.shown.prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>")
 
 
-def test_the_tokens_are_those_that_llama_cpp_reads(engine, llama_tokenize):
+def test_the_tokens_are_those_that_llama_cpp_reads(
+    engine: Engine, llama_tokenize: Callable[[str], list[int]]
+) -> None:
     for name in ("earlier thinking", "text like a template", "markers in the text"):
         found = preview(engine, template("with-think"), CONVERSATIONS[name])
         assert list(found.tokens) == llama_tokenize(escape(found.prompt))
 
 
-def test_the_models_own_template_can_be_chosen(panel):
+def test_the_models_own_template_can_be_chosen(panel: ThinkPanel) -> None:
     panel.choice.value = OWN
     assert panel.wait()
+    assert panel.shown is not None
     assert "named SmolLM" in panel.shown.prompt
     panel.template.value += "x"
     assert panel.choice.value == EDITED
@@ -434,7 +447,7 @@ def test_the_models_own_template_can_be_chosen(panel):
     assert panel.template.value == template("without-think")
 
 
-def test_a_template_that_does_not_render_is_told_and_mended(panel):
+def test_a_template_that_does_not_render_is_told_and_mended(panel: ThinkPanel) -> None:
     panel.template.value = "{% if %}"
     assert panel.wait()
     assert not panel.shown and "is no Jinja (line 1)" in panel.status.value
@@ -444,21 +457,23 @@ def test_a_template_that_does_not_render_is_told_and_mended(panel):
     panel.template.value = "{{ messages[0].content }}"
     assert panel.wait()
     assert panel.status.value == ""
+    assert panel.shown is not None
     assert panel.shown.prompt == "What is 2 + 2?"
 
 
-def test_generate_shows_what_the_plain_function_gives(panel, engine):
+def test_generate_shows_what_the_plain_function_gives(panel: ThinkPanel, engine: Engine) -> None:
     panel.generate_button.click()
     assert panel.wait()
     prompt = render(template("with-think"), panel.conversation)
     run, split = think_aloud(engine, prompt, panel.sampling, 3407, 24)
+    assert panel.run is not None
     assert (panel.run.tokens, panel.split) == (run.tokens, split)
     assert split.opened_by == "prompt" and split.thinking == run.text.strip("\n")
     assert describe_split(run, split).startswith("The prompt opened the thinking, and the model")
     assert panel.stop_button.disabled and not panel.generate_button.disabled
 
 
-def test_stop_ends_a_run_and_keeps_its_text(panel):
+def test_stop_ends_a_run_and_keeps_its_text(panel: ThinkPanel) -> None:
     panel.n_predict = 4000
     panel.sampling = panel.sampling.with_(temp=1.5, top_k=0, top_p=1.0)
     panel.start()
@@ -467,11 +482,12 @@ def test_stop_ends_a_run_and_keeps_its_text(panel):
         time.sleep(0.01)
     panel.stop()
     assert panel.wait()
+    assert panel.run is not None and panel.split is not None
     assert panel.run.stop in ("stopped", "end")
     assert panel.run.text.strip("\n").startswith(panel.split.thinking[:5])
 
 
-def test_what_a_model_or_a_template_wrote_is_escaped(panel):
+def test_what_a_model_or_a_template_wrote_is_escaped(panel: ThinkPanel) -> None:
     panel.template.value = "<script>{{ messages[0].content }}"
     assert panel.wait()
     assert "<script>" not in panel.prompt.value + panel.tokens.value
@@ -490,7 +506,9 @@ def messages(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("engine", rendering.ENGINES)
-def test_render_prints_the_prompt_and_nothing_else(engine, messages, tmp_path, capsys):
+def test_render_prints_the_prompt_and_nothing_else(
+    engine: str, messages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tools = tmp_path / "tools.json"
     tools.write_text(json.dumps(TOOLS))
     args = ["render", "--template", "with-think", "--messages", str(messages)]
@@ -500,7 +518,9 @@ def test_render_prints_the_prompt_and_nothing_else(engine, messages, tmp_path, c
     assert said.err == ""
 
 
-def test_render_takes_a_models_own_template(messages, model_path, tmp_path, capsys):
+def test_render_takes_a_models_own_template(
+    messages: Path, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     messages.write_text(json.dumps([user("Hi")]))
     args = ["render", "--messages", str(messages), "--template"]
     assert main([*args, str(model_path)]) == 0
@@ -515,7 +535,9 @@ def test_render_takes_a_models_own_template(messages, model_path, tmp_path, caps
     }
 
 
-def test_render_says_which_special_tokens_it_leaves_empty(messages, tmp_path, capsys):
+def test_render_says_which_special_tokens_it_leaves_empty(
+    messages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "t.jinja").write_text("{{ bos_token }}x")
     args = ["render", "--messages", str(messages), "--template", str(tmp_path / "t.jinja")]
     assert main(args) == 0
@@ -537,7 +559,9 @@ def test_render_says_which_special_tokens_it_leaves_empty(messages, tmp_path, ca
         ("\udcff", "is not text in UTF-8"),
     ],
 )
-def test_a_bad_file_of_messages_gets_one_sentence_and_exit_code_2(text, words, messages, capsys):
+def test_a_bad_file_of_messages_gets_one_sentence_and_exit_code_2(
+    text: str, words: str, messages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     messages.write_bytes(text.encode("utf-8", "surrogateescape"))
     assert main(["render", "--template", "with-think", "--messages", str(messages)]) == 2
     said = capsys.readouterr()
@@ -552,6 +576,8 @@ def test_a_bad_file_of_messages_gets_one_sentence_and_exit_code_2(text, words, m
         ("/no/such.gguf", "/no/such.gguf is not a file"),
     ],
 )
-def test_a_template_that_is_not_there_gets_exit_code_2(name, words, messages, capsys):
+def test_a_template_that_is_not_there_gets_exit_code_2(
+    name: str, words: str, messages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["render", "--template", name, "--messages", str(messages)]) == 2
     assert words in capsys.readouterr().err

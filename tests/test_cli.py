@@ -8,6 +8,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from test_runs import ABOUT, make_run
@@ -20,15 +23,19 @@ FLAGS = ["--samplers", "top_k;top_p;temperature", "--temp", "0.7", "--repeat-pen
 
 
 @pytest.fixture
-def prompt_file(tmp_path, code_prompt):
+def prompt_file(tmp_path: Path, code_prompt: str) -> Path:
     path = tmp_path / "prompt.txt"
     path.write_text(code_prompt)
     return path
 
 
 def test_generate_prints_one_json_object_that_llama_completion_confirms(
-    prompt_file, code_prompt, model_path, llama_completion, capsys
-):
+    prompt_file: Path,
+    code_prompt: str,
+    model_path: Path,
+    llama_completion: Callable[[Sequence[str]], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     args = ["generate", "--model", "smollm2-135m", "--prompt-file", str(prompt_file)]
     assert main([*args, "--seed", "7", "-n", "24", *FLAGS, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -43,7 +50,7 @@ def test_generate_prints_one_json_object_that_llama_completion_confirms(
     assert printed[len(values["text"]) :].strip() in ("", "[end of text]")
 
 
-def test_flags_go_over_a_preset(prompt_file, capsys):
+def test_flags_go_over_a_preset(prompt_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["generate", "--preset", "article", "--prompt-file", str(prompt_file), "-n", "2"]
     assert main([*args, "--dry-multiplier", "0", "--top-k", "7", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -52,7 +59,7 @@ def test_flags_go_over_a_preset(prompt_file, capsys):
     assert any("repeat_penalty=1.1" in sentence for sentence in values["inert"])
 
 
-def test_a_terminal_that_lacks_a_character_does_not_end_a_run(prompt_file):
+def test_a_terminal_that_lacks_a_character_does_not_end_a_run(prompt_file: Path) -> None:
     prompt_file.write_text("Repeat: é 日本 é 日本 é")
     args = [sys.executable, "-m", "qwqlab.cli", "generate", "--prompt-file", str(prompt_file)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
@@ -61,7 +68,9 @@ def test_a_terminal_that_lacks_a_character_does_not_end_a_run(prompt_file):
     assert done.stdout.isascii()
 
 
-def test_path_prints_files_that_are_there(model_path, capsys):
+def test_path_prints_files_that_are_there(
+    model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["path", "smollm2-135m"]) == 0
     assert capsys.readouterr().out.strip() == str(model_path)
     assert main(["path", "llama-completion"]) == 0
@@ -91,7 +100,9 @@ def test_path_prints_files_that_are_there(model_path, capsys):
         (["export", "/no/such.sqlite", "runs.xls"], "runs.xls ends in neither .csv nor .json"),
     ],
 )
-def test_an_error_is_one_sentence_on_stderr(args, words, capsys):
+def test_an_error_is_one_sentence_on_stderr(
+    args: list[str] | list[Any], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(args) == 1
     said = capsys.readouterr()
     assert words in said.err
@@ -100,7 +111,7 @@ def test_an_error_is_one_sentence_on_stderr(args, words, capsys):
 
 
 @pytest.mark.parametrize("n_bytes", [0, 5])
-def test_a_reader_that_goes_away_ends_a_run_in_silence(prompt_file, n_bytes):
+def test_a_reader_that_goes_away_ends_a_run_in_silence(prompt_file: Path, n_bytes: int) -> None:
     args = [sys.executable, "-m", "qwqlab.cli", "generate", "--prompt-file", str(prompt_file)]
     args += ["-n", "200", "--ignore-eos"]
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -112,14 +123,18 @@ def test_a_reader_that_goes_away_ends_a_run_in_silence(prompt_file, n_bytes):
     assert said == b""
 
 
-def test_an_output_that_cannot_be_written_is_named(tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     RunStore(tmp_path / "runs.sqlite").close()
     target = tmp_path / "runs.sqlite" / "a.csv"  # below a file
     assert main(["export", str(tmp_path / "runs.sqlite"), str(target)]) == 1
     assert f"{target} cannot be written" in capsys.readouterr().err
 
 
-def test_a_store_is_not_overwritten_by_its_own_export(tmp_path, capsys):
+def test_a_store_is_not_overwritten_by_its_own_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = tmp_path / "runs.json"
     RunStore(store).close()
     assert main(["export", str(store), str(store)]) == 1
@@ -128,7 +143,9 @@ def test_a_store_is_not_overwritten_by_its_own_export(tmp_path, capsys):
     assert store.read_bytes().startswith(b"SQLite format 3")
 
 
-def test_a_damaged_run_keeps_no_other_from_an_export(tmp_path, capsys):
+def test_a_damaged_run_keeps_no_other_from_an_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "runs.sqlite"
     with RunStore(path) as store:
         for seed in (1, 2, 3):
@@ -145,7 +162,9 @@ def test_a_damaged_run_keeps_no_other_from_an_export(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["QWQLAB_HOME", "QWQLAB_LLAMA_CPP_BUILD"])
-def test_a_home_that_no_one_has_is_a_folder_like_any_other(name, monkeypatch, tmp_path, capsys):
+def test_a_home_that_no_one_has_is_a_folder_like_any_other(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, "~no_such_user")
     assert main(["path", "llama-bench"]) == 1
@@ -161,12 +180,16 @@ def test_a_home_that_no_one_has_is_a_folder_like_any_other(name, monkeypatch, tm
         ["grade", "/dev/zero"],
     ],
 )
-def test_a_file_without_an_end_is_refused(args, capsys):
+def test_a_file_without_an_end_is_refused(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(args) in (1, 2)
     assert "/dev/zero" in capsys.readouterr().err
 
 
-def test_an_empty_file_is_not_made_a_store_by_an_export(tmp_path, capsys):
+def test_an_empty_file_is_not_made_a_store_by_an_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "notes").touch()
     (tmp_path / "kept.csv").write_text("kept")
     assert main(["export", str(tmp_path / "notes"), str(tmp_path / "kept.csv")]) == 1
@@ -175,7 +198,9 @@ def test_an_empty_file_is_not_made_a_store_by_an_export(tmp_path, capsys):
     assert (tmp_path / "kept.csv").read_text() == "kept"
 
 
-def test_a_store_is_exported_as_its_name_says(tmp_path, capsys):
+def test_a_store_is_exported_as_its_name_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     RunStore(tmp_path / "runs.sqlite").close()
     for name in ("runs.csv", "runs.json"):
         assert main(["export", str(tmp_path / "runs.sqlite"), str(tmp_path / name)]) == 0

@@ -23,7 +23,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
-def test_errors_of_the_embedded_model_are_bitsandbytes_own(model_path: Path, tmp_path: Path):
+def test_errors_of_the_embedded_model_are_bitsandbytes_own(
+    model_path: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "errors.json"
     assert main(["quant-error", str(model_path), "--type", "nf4", "--json", str(out)]) == 0
     values = json.loads(out.read_text())
@@ -42,7 +44,7 @@ def test_errors_of_the_embedded_model_are_bitsandbytes_own(model_path: Path, tmp
         assert module["weight_rel_mse"] == pytest.approx(float(lost), abs=1e-6)
 
 
-def test_a_choice_stays_within_its_budget_and_is_evaluated(folder: str, tmp_path: Path):
+def test_a_choice_stays_within_its_budget_and_is_evaluated(folder: str, tmp_path: Path) -> None:
     chosen, judged = tmp_path / "chosen.json", tmp_path / "judged.json"
     assert main(["select", folder, "--extra-percent", "30", "--json", str(chosen)]) == 0
     values = json.loads(chosen.read_text())
@@ -60,7 +62,7 @@ def test_a_choice_stays_within_its_budget_and_is_evaluated(folder: str, tmp_path
         assert low <= quality[name] <= high
 
 
-def test_a_ledger_and_an_audit_are_one_object_each(capsys: pytest.CaptureFixture[str]):
+def test_a_ledger_and_an_audit_are_one_object_each(capsys: pytest.CaptureFixture[str]) -> None:
     args = "ledger QwQ-32B --quant nf4 --rank 32 --batch 2 --context 2048".split()
     assert main([*args, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -76,7 +78,7 @@ def test_a_ledger_and_an_audit_are_one_object_each(capsys: pytest.CaptureFixture
 
 def test_what_cannot_be_done_is_one_sentence(
     folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     (tmp_path / "skip.json").write_text('["model.layers.7"]')
     wrong = [
         ["quant-error", folder, "--type", "int4"],
@@ -100,7 +102,7 @@ def test_what_cannot_be_done_is_one_sentence(
 
 
 @pytest.mark.slow
-def test_a_variant_holds_the_decoded_weights(model_path: Path, tmp_path: Path):
+def test_a_variant_holds_the_decoded_weights(model_path: Path, tmp_path: Path) -> None:
     keep = ["model.layers.3.self_attn.v_proj"]
     codec = find_codec("nf4")
     made = variant.write_variant(model_path, tmp_path / "variant.gguf", codec, keep)

@@ -95,14 +95,14 @@ def _count_benches(dask_worker: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory) -> Iterator[Room]:
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     room = Room(tmp_path_factory.mktemp("room"), 2)
     yield room
     room.close()
 
 
 @pytest.fixture(scope="module")
-def source(model_path) -> Source:
+def source(model_path: Path) -> Source:
     return Source.of(str(sweep_copy(model_path)), LOADING)
 
 
@@ -112,15 +112,19 @@ def requests() -> list[Request]:
 
 
 @pytest.fixture(scope="module")
-def tokens(source, requests) -> list[tuple[int, ...]]:
+def tokens(source: Source, requests: list[Request]) -> list[tuple[int, ...]]:
     """What a local sweep gives."""
     with Engine(source.path, LOADING) as engine:
         return [run.tokens for run in sweep(engine, requests, width=8)]
 
 
 def test_a_cluster_gives_what_one_engine_gives_and_keeps_it_alike(
-    room, source, requests, tokens, tmp_path
-):
+    room: Room,
+    source: Source,
+    requests: list[Request],
+    tokens: list[tuple[int, ...]],
+    tmp_path: Path,
+) -> None:
     with RunStore(tmp_path / "runs.sqlite") as store:
         ran = []
         runs = sweep_on(
@@ -143,7 +147,9 @@ def test_a_cluster_gives_what_one_engine_gives_and_keeps_it_alike(
     assert room.count_plugins() == [0, 0]
 
 
-def test_the_death_of_a_worker_costs_no_finished_run(source, requests, tokens, tmp_path):
+def test_the_death_of_a_worker_costs_no_finished_run(
+    source: Source, requests: list[Request], tokens: list[tuple[int, ...]], tmp_path: Path
+) -> None:
     room = Room(tmp_path, 2)
     ran: list[int] = []
 
@@ -165,8 +171,12 @@ def test_the_death_of_a_worker_costs_no_finished_run(source, requests, tokens, t
 
 
 def test_a_sweep_that_is_interrupted_ends_on_the_workers_too_and_goes_on(
-    room, source, requests, tokens, tmp_path
-):
+    room: Room,
+    source: Source,
+    requests: list[Request],
+    tokens: list[tuple[int, ...]],
+    tmp_path: Path,
+) -> None:
     long = [replace(request, n_predict=1000) for request in requests]
 
     def interrupt(done: int, total: int, run: Run) -> None:
@@ -197,7 +207,9 @@ def test_a_sweep_that_is_interrupted_ends_on_the_workers_too_and_goes_on(
         ({"path": "/nowhere/no-such.gguf"}, "has neither /nowhere/no-such.gguf nor "),
     ],
 )
-def test_a_worker_that_has_something_else_says_so(room, source, requests, change, says):
+def test_a_worker_that_has_something_else_says_so(
+    room: Room, source: Source, requests: list[Request], change: dict[str, Any], says: str
+) -> None:
     # The places here are the workers' too, so the difference is put into what is sent.
     grid = requests[:2]
     with pytest.raises(ClusterError, match=says) as caught:
@@ -207,8 +219,8 @@ def test_a_worker_that_has_something_else_says_so(room, source, requests, change
 
 
 def test_a_model_whose_runs_depend_on_the_batch_is_taken_one_by_one(
-    room, model_path, requests, tmp_path
-):
+    room: Room, model_path: Path, requests: list[Request], tmp_path: Path
+) -> None:
     loading = Loading(flash_attn="off")
     source = Source.of(str(requantize(model_path, "F16")), loading)
     with pytest.raises(SettingError, match=r"width=4: what .* depends on what is beside it"):
@@ -219,7 +231,9 @@ def test_a_model_whose_runs_depend_on_the_batch_is_taken_one_by_one(
     assert [run.tokens for run in runs] == [run.tokens for run in alone]
 
 
-def test_a_scheduler_that_does_not_answer(source, requests, monkeypatch):
+def test_a_scheduler_that_does_not_answer(
+    source: Source, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     with pytest.raises(ClusterError, match=r"no scheduler answers at tcp://127.0.0.1:9 "):
         sweep_on("tcp://127.0.0.1:9", source, requests)
@@ -229,7 +243,9 @@ def test_a_scheduler_that_does_not_answer(source, requests, monkeypatch):
         sweep_on("", source, requests)
 
 
-def test_a_worker_without_the_lab_is_named(source, requests, tmp_path, monkeypatch):
+def test_a_worker_without_the_lab_is_named(
+    source: Source, requests: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     empty = tmp_path / "qwqlab"
     empty.mkdir()
     (empty / "__init__.py").write_text("")
@@ -245,7 +261,9 @@ def test_a_worker_without_the_lab_is_named(source, requests, tmp_path, monkeypat
         room.close()
 
 
-def test_a_cluster_without_workers(source, requests, tmp_path, monkeypatch):
+def test_a_cluster_without_workers(
+    source: Source, requests: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
     room = Room(tmp_path, 0)
     try:
@@ -255,7 +273,7 @@ def test_a_cluster_without_workers(source, requests, tmp_path, monkeypatch):
         room.close()
 
 
-def test_workers_of_one_machine_share_its_threads(source):
+def test_workers_of_one_machine_share_its_threads(source: Source) -> None:
     bench = Bench(source, 8, {"10.0.0.1": 2, "10.0.0.2": 1})
     for host, n_workers in (("10.0.0.1", 2), ("10.0.0.2", 1), ("10.0.0.3", 1)):
         bench.setup(cast(Any, SimpleNamespace(address=f"tcp://{host}:4000")))
@@ -266,14 +284,18 @@ def test_workers_of_one_machine_share_its_threads(source):
     assert alone._count_threads() == source.loading.threads()
 
 
-def test_workers_that_are_paused_for_memory_are_named(room, monkeypatch):
+def test_workers_that_are_paused_for_memory_are_named(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paused = {"workers": {"tcp://127.0.0.1:1": {"status": "paused"}}}
     monkeypatch.setattr(room.client, "scheduler_info", lambda **_: paused)
     with pytest.raises(ClusterError, match=r"all workers are paused.* --memory-limit 0"):
         cluster._await_workers(room.client)
 
 
-def test_a_refusal_loses_no_run_that_was_told_before_it(requests, tokens):
+def test_a_refusal_loses_no_run_that_was_told_before_it(
+    requests: list[Request], tokens: list[tuple[int, ...]]
+) -> None:
     run = Run(requests[0], 1, tokens[0], "a", "length", (0,) * 24, (), 0.1)
     inbox: queue.Queue[Any] = queue.Queue()
     inbox.put({"refused": "no room", "kind": "ContextError"})
@@ -286,14 +308,16 @@ def test_a_refusal_loses_no_run_that_was_told_before_it(requests, tokens):
 
 
 @pytest.mark.parametrize(("n_runs", "n_workers"), [(1, 1), (7, 2), (560, 2), (560, 100)])
-def test_pieces_fill_a_batch_where_there_is_enough_for_all(n_runs, n_workers):
+def test_pieces_fill_a_batch_where_there_is_enough_for_all(n_runs: int, n_workers: int) -> None:
     size = cut_grid(n_runs, n_workers)
     n_pieces = -(-n_runs // size)
     assert n_pieces >= min(n_runs, n_workers) / 2
     assert size <= max(32, -(-n_runs // cluster.PIECES // n_workers) + 1)
 
 
-def test_the_experiment_by_the_command_line(room, tmp_path, monkeypatch, capsys):
+def test_the_experiment_by_the_command_line(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(experiment, "QUICK", Plan(1, 1, 16, 1, 1, 16))
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path)
     counts = {}

@@ -21,7 +21,7 @@ def draw(n_out: int, n_in: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
 @pytest.mark.parametrize("double", [False, True])
-def test_a_codec_gives_what_bitsandbytes_gives(quant_type: str, double: bool):
+def test_a_codec_gives_what_bitsandbytes_gives(quant_type: str, double: bool) -> None:
     weight = draw(192, 576)
     packed, state = bnb.quantize_4bit(weight, quant_type=quant_type, compress_statistics=double)
     encoded = find_codec(quant_type + ("-dq" if double else "")).encode(weight)
@@ -32,7 +32,9 @@ def test_a_codec_gives_what_bitsandbytes_gives(quant_type: str, double: bool):
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_a_matrix_encoded_in_slices_is_the_same(double: bool, monkeypatch: pytest.MonkeyPatch):
+def test_a_matrix_encoded_in_slices_is_the_same(
+    double: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(codecs, "SLICE", 5000)
     weight = draw(192, 576).bfloat16()
     packed, state = bnb.quantize_4bit(weight, quant_type="nf4", compress_statistics=double)
@@ -40,7 +42,7 @@ def test_a_matrix_encoded_in_slices_is_the_same(double: bool, monkeypatch: pytes
     assert torch.equal(encoded.rows(0, 192), bnb.dequantize_4bit(packed, state).float())
 
 
-def test_nf4_is_not_what_bitsandbytes_takes_by_default():
+def test_nf4_is_not_what_bitsandbytes_takes_by_default() -> None:
     # quantize_4bit(weight) alone is fp4: a codec that forgot to say nf4 would equal it.
     weight = draw(64, 64)
     default = bnb.dequantize_4bit(*bnb.quantize_4bit(weight))
@@ -50,7 +52,7 @@ def test_nf4_is_not_what_bitsandbytes_takes_by_default():
 
 @pytest.mark.parametrize("name", ["nf4", "nf4-dq", "fp4-dq-b128", "Q4_0", "Q5_K", "BF16"])
 @pytest.mark.parametrize("shape", [(64, 256), (48, 768), (7, 32)])
-def test_slices_of_rows_make_up_the_whole(name: str, shape: tuple[int, int]):
+def test_slices_of_rows_make_up_the_whole(name: str, shape: tuple[int, int]) -> None:
     codec = find_codec(name)
     encoded = codec.encode(draw(*shape))
     step = codec.step(shape[1])
@@ -60,20 +62,22 @@ def test_slices_of_rows_make_up_the_whole(name: str, shape: tuple[int, int]):
 
 
 @pytest.mark.parametrize(("shape", "name"), [((192, 576), "nf4-b128"), ((64, 96), "nf4")])
-def test_rows_that_end_within_a_block_are_decoded_rightly(shape: tuple[int, int], name: str):
+def test_rows_that_end_within_a_block_are_decoded_rightly(
+    shape: tuple[int, int], name: str
+) -> None:
     # bitsandbytes 0.50.2 on a CPU gives an error of 0.05 here when asked for the matrix as it is.
     weight = draw(*shape)
     error = (find_codec(name).encode(weight).rows(0, shape[0]) - weight).square().sum()
     assert float(error / weight.square().sum()) == pytest.approx(0.0086, rel=0.1)
 
 
-def test_types_that_nobody_makes_are_refused_in_a_sentence():
+def test_types_that_nobody_makes_are_refused_in_a_sentence() -> None:
     for name in ("int4", "nf4-b100", "nf4dq", "IQ2_XXS", ""):
         with pytest.raises(SettingError, match=r"."):
             find_codec(name)
 
 
-def test_theory_agrees_with_what_is_published():
+def test_theory_agrees_with_what_is_published() -> None:
     # Lloyd-Max: table I of Max (1960) gives 0.009497 for 16 levels. nf4 and fp4: measured before.
     assert theory.lloyd_max(16) == pytest.approx(0.009497, rel=1e-3)
     assert theory.lloyd_max(2) == pytest.approx(0.3634, rel=1e-3)
@@ -102,7 +106,7 @@ def quantised(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.mark.parametrize("quant", ["Q4_0", "Q8_0", "Q4_K_S", "Q3_K_S", "Q6_K"])
 def test_ggml_gives_the_bytes_that_llama_quantize_writes(
     quant: str, quantised: dict[str, Path], model_path: Path
-):
+) -> None:
     name = quant.removesuffix("_S")
     source, copy = gguf_file.inspect(model_path), gguf_file.inspect(quantised[quant])
     tensors = {tensor.name: tensor for tensor in copy.tensors}
@@ -119,7 +123,7 @@ def test_ggml_gives_the_bytes_that_llama_quantize_writes(
 
 
 @pytest.mark.slow
-def test_the_fallbacks_are_those_that_llama_quantize_logs(quantised: dict[str, Path]):
+def test_the_fallbacks_are_those_that_llama_quantize_logs(quantised: dict[str, Path]) -> None:
     logs = "".join(path.with_suffix(".log").read_text() for path in quantised.values())
     logged = set(re.findall(r"for type\s+(\S+)\) -> falling back to\s+(\S+)", logs))
     assert logged

@@ -75,7 +75,9 @@ def on_a_small_disk(can_have_disks: None, tmp_path: Path) -> Script:
     return run
 
 
-def test_a_store_on_a_full_disk_keeps_its_runs_and_takes_more_when_there_is_room(on_a_small_disk):
+def test_a_store_on_a_full_disk_keeps_its_runs_and_takes_more_when_there_is_room(
+    on_a_small_disk: Script,
+) -> None:
     code = """
 from qwqlab.runs import RunStore
 path = disk / "runs.sqlite"
@@ -106,7 +108,9 @@ with RunStore(path) as store:
         assert sentence.endswith("; make room on its disk, what it holds is kept.")
 
 
-def test_what_is_written_to_a_full_disk_leaves_the_file_that_was_there(on_a_small_disk, tmp_path):
+def test_what_is_written_to_a_full_disk_leaves_the_file_that_was_there(
+    on_a_small_disk: Script, tmp_path: Path
+) -> None:
     store = tmp_path / "runs.sqlite"
     with RunStore(store) as kept:
         for seed in range(40):
@@ -151,7 +155,7 @@ filler.unlink()
     ]
 
 
-def test_a_journal_on_a_full_disk_keeps_what_it_holds_and_goes_on(on_a_small_disk):
+def test_a_journal_on_a_full_disk_keeps_what_it_holds_and_goes_on(on_a_small_disk: Script) -> None:
     code = """
 os.environ["QWQLAB_HOME"] = str(disk)
 from qwqlab.journal import Journal
@@ -176,7 +180,9 @@ assert [each["row"] for each in Journal("errors", "key").rows] == list(range(kep
     assert ".jsonl cannot be written: its disk is full; make room" in said
 
 
-def test_a_copy_for_which_the_disk_has_no_room_leaves_none(on_a_small_disk, model_path):
+def test_a_copy_for_which_the_disk_has_no_room_leaves_none(
+    on_a_small_disk: Script, model_path: Path
+) -> None:
     code = """
 import threading, time
 os.environ["QWQLAB_HOME"] = str(disk)
@@ -206,7 +212,7 @@ assert requantize(source, "Q4_0").is_file()
     assert "SmolLM2-135M-Instruct.Q4_0.gguf cannot be written: its disk is full" in meanwhile
 
 
-def test_a_download_that_fills_the_disk_goes_on_when_there_is_room(on_a_small_disk):
+def test_a_download_that_fills_the_disk_goes_on_when_there_is_room(on_a_small_disk: Script) -> None:
     code = """
 from hub_server import serve_hub
 from test_fetch import BIG, NAME, ONE, QUICK, REPO, part_of
@@ -244,8 +250,8 @@ with serve_hub() as hub:
 
 
 def test_a_checkout_that_cannot_be_written_reads_and_says_what_to_set(
-    can_have_disks, tmp_path, model_path
-):
+    can_have_disks: None, tmp_path: Path, model_path: Path
+) -> None:
     code = """
 import sys
 from qwqlab import experiment, paths, quantize
@@ -303,7 +309,9 @@ assert main(["export", str(store.path), str(paths.runs_dir() / "runs.csv")]) == 
 
 
 @pytest.mark.parametrize("left", ["closed", "killed"])
-def test_a_store_that_cannot_be_written_is_read_and_exported(left, can_have_disks, tmp_path):
+def test_a_store_that_cannot_be_written_is_read_and_exported(
+    left: str, can_have_disks: None, tmp_path: Path
+) -> None:
     folder = tmp_path / "store"
     if left == "closed":
         with RunStore(folder / "runs.sqlite") as store:
@@ -365,7 +373,9 @@ REQUESTS = [Request("Once upon a time", PRESETS["official"], seed, 8) for seed i
 
 
 @pytest.mark.parametrize("what", ["replaced", "deleted", "shortened"])
-def test_a_sweep_whose_model_file_changed_is_refused_and_the_engine_lives(what, model, tmp_path):
+def test_a_sweep_whose_model_file_changed_is_refused_and_the_engine_lives(
+    what: str, model: Path, tmp_path: Path
+) -> None:
     with Engine(model, LOADING) as engine, RunStore(tmp_path / "runs.sqlite") as store:
         runs = sweep(engine, REQUESTS[:1], store)
         if what == "replaced":
@@ -383,7 +393,7 @@ def test_a_sweep_whose_model_file_changed_is_refused_and_the_engine_lives(what, 
         assert again.tokens == runs[0].tokens
 
 
-def test_two_models_under_one_name_never_share_a_run(model, tmp_path):
+def test_two_models_under_one_name_never_share_a_run(model: Path, tmp_path: Path) -> None:
     ran: list[int] = []
     for replacement in (None, make_other(model, tmp_path / "other.gguf")):
         if replacement:
@@ -396,7 +406,7 @@ def test_two_models_under_one_name_never_share_a_run(model, tmp_path):
     assert len({run.model_sha256 for run in kept}) == 2
 
 
-def test_a_file_that_is_shortened_during_a_run_does_not_end_the_kernel(model):
+def test_a_file_that_is_shortened_during_a_run_does_not_end_the_kernel(model: Path) -> None:
     code = """
 import os, sys
 from qwqlab.engine import Engine
@@ -414,7 +424,9 @@ assert run.tokens == whole.tokens
     assert done.returncode == 0, done.stderr
 
 
-def test_a_large_model_is_mapped_and_looked_at_before_each_run(model, monkeypatch):
+def test_a_large_model_is_mapped_and_looked_at_before_each_run(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model_files, "READ_WHOLE", 1000)
     with Engine(model, LOADING) as engine:
         assert engine.generate("Hello", n_predict=2).tokens

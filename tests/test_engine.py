@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,8 +89,8 @@ NEVER_ENDS = Sampling(samplers=("temperature",), temp=3.0)
 
 @pytest.mark.parametrize("name", GRID)
 def test_one_sequence_is_token_for_token_that_of_llama_completion(
-    engine, llama_completion, code_prompt, name
-):
+    engine: Engine, llama_completion: Callable[[Sequence[str]], str], code_prompt: str, name: str
+) -> None:
     seed = 3407 + list(GRID).index(name)
     run = engine.generate(code_prompt, GRID[name], seed, n_predict=48)
     command = Command(GRID[name], engine.loading, engine.path, code_prompt, seed, 48)
@@ -96,8 +99,8 @@ def test_one_sequence_is_token_for_token_that_of_llama_completion(
 
 
 def test_a_long_run_crosses_the_point_where_flash_attention_splits(
-    engine, llama_completion, code_prompt
-):
+    engine: Engine, llama_completion: Callable[[Sequence[str]], str], code_prompt: str
+) -> None:
     sampling = Sampling(temp=1.2, top_k=0, top_p=1, min_p=0.05, ignore_eos=True)
     run = engine.generate(code_prompt, sampling, 11, n_predict=300)
     assert run.n_prompt + len(run.tokens) > 256  # llama.cpp then reads 512 cells, and splits them
@@ -115,8 +118,8 @@ def strip_end(printed: str, run: Run) -> str:
 
 
 def test_a_prompt_longer_than_a_physical_batch_gives_the_same_tokens(
-    engine, llama_completion, code_prompt
-):
+    engine: Engine, llama_completion: Callable[[Sequence[str]], str], code_prompt: str
+) -> None:
     prompt = code_prompt * 40
     run = engine.generate(prompt, Sampling(), 3, n_predict=16)
     assert run.n_prompt > engine.loading.n_ubatch
@@ -125,8 +128,8 @@ def test_a_prompt_longer_than_a_physical_batch_gives_the_same_tokens(
 
 
 def test_a_full_context_ends_the_run_where_llama_completion_ends_it(
-    model_path, llama_completion, code_prompt
-):
+    model_path: Path, llama_completion: Callable[[Sequence[str]], str], code_prompt: str
+) -> None:
     loading = Loading(n_ctx=64)
     with Engine(model_path, loading) as engine:
         run = engine.generate(code_prompt, NEVER_ENDS, 1, n_predict=-1)
@@ -137,7 +140,7 @@ def test_a_full_context_ends_the_run_where_llama_completion_ends_it(
 
 
 @pytest.fixture(scope="module")
-def requests(code_prompts):
+def requests(code_prompts: list[str]) -> list[Request]:
     samplings = [PRESETS["official"], Sampling(repeat_penalty=1.3, temp=1.0),
                  Sampling(samplers=ARTICLE_ORDER, dry_multiplier=0.5, temp=0.9)]  # fmt: skip
     return [
@@ -148,7 +151,9 @@ def requests(code_prompts):
     ]
 
 
-def test_a_run_is_the_same_alone_and_in_a_batch_of_any_width(batch_engine, requests):
+def test_a_run_is_the_same_alone_and_in_a_batch_of_any_width(
+    batch_engine: Engine, requests: list[Request]
+) -> None:
     assert batch_engine.width_independent
     alone = [next(batch_engine.run([request], width=1))[1] for request in requests]
     for width, some in ((5, requests), (2, requests[::2])):
@@ -161,7 +166,9 @@ def test_a_run_is_the_same_alone_and_in_a_batch_of_any_width(batch_engine, reque
             assert run.escapes == lone.escapes
 
 
-def test_another_integer_type_does_not_depend_on_the_batch_either(model_path, requests):
+def test_another_integer_type_does_not_depend_on_the_batch_either(
+    model_path: Path, requests: list[Request]
+) -> None:
     some = [replace(request, n_predict=40) for request in requests[::2]]
     with Engine(requantize(model_path, "Q4_0"), LOADING) as engine:
         assert engine.width_independent
@@ -171,8 +178,8 @@ def test_another_integer_type_does_not_depend_on_the_batch_either(model_path, re
 
 
 def test_every_run_of_a_batch_is_reproduced_by_its_command(
-    batch_engine, llama_completion, requests
-):
+    batch_engine: Engine, llama_completion: Callable[[Sequence[str]], str], requests: list[Request]
+) -> None:
     runs = dict(batch_engine.run(requests, width=8))
     for index in range(0, len(requests), 4):
         run, request = runs[index], requests[index]
@@ -183,7 +190,9 @@ def test_every_run_of_a_batch_is_reproduced_by_its_command(
         assert strip_end(llama_completion(command.argv()), run) == run.text
 
 
-def test_long_runs_in_a_batch_are_reproduced_too(batch_engine, llama_completion, code_prompt):
+def test_long_runs_in_a_batch_are_reproduced_too(
+    batch_engine: Engine, llama_completion: Callable[[Sequence[str]], str], code_prompt: str
+) -> None:
     requests = [Request(code_prompt, NEVER_ENDS, seed, 560) for seed in (11, 12)]
     runs = dict(batch_engine.run(requests, width=2))
     longest = max(runs, key=lambda index: len(runs[index].tokens))
@@ -193,23 +202,27 @@ def test_long_runs_in_a_batch_are_reproduced_too(batch_engine, llama_completion,
     assert strip_end(llama_completion(command.argv()), runs[longest]) == runs[longest].text
 
 
-def test_the_lab_knows_where_a_batch_may_differ(engine, batch_engine):
+def test_the_lab_knows_where_a_batch_may_differ(engine: Engine, batch_engine: Engine) -> None:
     assert batch_engine.width_independent
     assert not engine.width_independent
 
 
-def test_the_same_grid_gives_the_same_result_again_on_floats(float_engine, requests):
+def test_the_same_grid_gives_the_same_result_again_on_floats(
+    float_engine: Engine, requests: list[Request]
+) -> None:
     assert not float_engine.width_independent
     first, again = (dict(float_engine.run(requests[:8], width=4)) for _ in range(2))
     assert {i: r.tokens for i, r in first.items()} == {i: r.tokens for i, r in again.items()}
 
 
-def test_no_token_escapes_where_nothing_penalises(batch_engine, requests):
+def test_no_token_escapes_where_nothing_penalises(
+    batch_engine: Engine, requests: list[Request]
+) -> None:
     official = [r for r in requests if r.sampling == PRESETS["official"]]
     assert all(run.escapes == () for _, run in batch_engine.run(official))
 
 
-def test_tokens_stream_as_they_are_drawn(engine, code_prompt):
+def test_tokens_stream_as_they_are_drawn(engine: Engine, code_prompt: str) -> None:
     seen = []
     run = engine.generate(
         code_prompt, Sampling(temp=0), 1, 24, on_token=lambda *event: seen.append(event)
@@ -218,10 +231,17 @@ def test_tokens_stream_as_they_are_drawn(engine, code_prompt):
     assert "".join(text for _, _, text in seen) == run.text
 
 
-def test_stop_ends_all_runs_at_once_and_keeps_what_they_had(engine, code_prompt):
+def test_stop_ends_all_runs_at_once_and_keeps_what_they_had(
+    engine: Engine, code_prompt: str
+) -> None:
     requests = [Request(code_prompt, NEVER_ENDS, seed, 4000) for seed in range(6)]
     first = threading.Event()
-    watch = threading.Thread(target=lambda: (first.wait(60), engine.stop()))
+
+    def stop_soon() -> None:
+        first.wait(60)
+        engine.stop()
+
+    watch = threading.Thread(target=stop_soon)
     watch.start()
     runs = dict(engine.run(requests, width=4, on_token=lambda *_: first.set()))
     watch.join()
@@ -232,8 +252,10 @@ def test_stop_ends_all_runs_at_once_and_keeps_what_they_had(engine, code_prompt)
     assert len(after.tokens) == 5
 
 
-def test_an_error_in_a_callback_reaches_the_caller_and_the_engine_goes_on(engine, code_prompt):
-    def fail(*_):
+def test_an_error_in_a_callback_reaches_the_caller_and_the_engine_goes_on(
+    engine: Engine, code_prompt: str
+) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -241,14 +263,16 @@ def test_an_error_in_a_callback_reaches_the_caller_and_the_engine_goes_on(engine
     assert len(engine.generate(code_prompt, Sampling(temp=0), 1, 5).tokens) == 5
 
 
-def test_an_abandoned_batch_leaves_the_engine_usable(engine, code_prompt):
+def test_an_abandoned_batch_leaves_the_engine_usable(engine: Engine, code_prompt: str) -> None:
     runs = engine.run([Request(code_prompt, Sampling(), seed, 9) for seed in range(4)], width=2)
     next(runs)
-    runs.close()
+    del runs
     assert len(engine.generate(code_prompt, Sampling(temp=0), 1, 5).tokens) == 5
 
 
-def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(model_path, code_prompt):
+def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(
+    model_path: Path, code_prompt: str
+) -> None:
     with (
         Engine(model_path, Loading(n_ctx=256)) as engine,
         pytest.raises(ContextError, match=r"the prompt has \d+ tokens, and a context of 256"),
@@ -256,17 +280,17 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(model_path, 
         engine.generate(code_prompt * 20, n_predict=5)
 
 
-def test_an_empty_prompt_is_refused(engine):
+def test_an_empty_prompt_is_refused(engine: Engine) -> None:
     with pytest.raises(SettingError, match="empty"):
         engine.generate("", n_predict=5)
 
 
 @pytest.mark.parametrize("prompt", ["\udcff\udcfe broken", "a\0b", "\U0010ffff", "x" * 3000, "<|"])
-def test_odd_prompts_do_not_end_the_process(engine, prompt):
+def test_odd_prompts_do_not_end_the_process(engine: Engine, prompt: str) -> None:
     assert engine.generate(prompt, Sampling(temp=0), 1, 3).n_prompt >= 1
 
 
-def test_an_override_reaches_the_model(model_path, code_prompt):
+def test_an_override_reaches_the_model(model_path: Path, code_prompt: str) -> None:
     key = "llama.attention.layer_norm_rms_epsilon"
     runs = []
     for epsilon in ("1e-5", "1e-1"):
@@ -281,28 +305,35 @@ def test_an_override_reaches_the_model(model_path, code_prompt):
      Loading(flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0"), Loading(n_threads=1)],
 )  # fmt: skip
 def test_a_loading_means_the_same_to_llama_completion(
-    model_path, llama_completion, code_prompt, loading
-):
+    model_path: Path,
+    llama_completion: Callable[[Sequence[str]], str],
+    code_prompt: str,
+    loading: Loading,
+) -> None:
     with Engine(model_path, loading) as engine:
         run = engine.generate(code_prompt, Sampling(), 21, 32)
     command = Command(Sampling(), loading, str(model_path), code_prompt, 21, 32)
     assert strip_end(llama_completion(command.argv()), run) == run.text
 
 
-def test_a_file_that_is_no_gguf_is_refused(tmp_path):
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.gguf"
     path.write_text("not a model")
     with pytest.raises(ModelFileError, match=r"notes\.gguf"):
         Engine(path)
 
 
-def test_a_stop_with_nothing_to_stop_does_not_end_the_next_run(engine, code_prompt):
+def test_a_stop_with_nothing_to_stop_does_not_end_the_next_run(
+    engine: Engine, code_prompt: str
+) -> None:
     engine.generate(code_prompt, Sampling(temp=0), 1, 3)
     engine.stop()
     assert len(engine.generate(code_prompt, Sampling(temp=0), 1, 5).tokens) == 5
 
 
-def test_a_stop_during_a_prompt_gives_its_run_back_as_stopped(engine, code_prompt):
+def test_a_stop_during_a_prompt_gives_its_run_back_as_stopped(
+    engine: Engine, code_prompt: str
+) -> None:
     done = threading.Event()
 
     def stop() -> None:
@@ -317,7 +348,9 @@ def test_a_stop_during_a_prompt_gives_its_run_back_as_stopped(engine, code_promp
     assert (run.stop, run.tokens) == ("stopped", ())
 
 
-def test_a_second_run_at_once_is_refused_and_harms_neither(engine, code_prompt):
+def test_a_second_run_at_once_is_refused_and_harms_neither(
+    engine: Engine, code_prompt: str
+) -> None:
     runs = engine.run([Request(code_prompt, n_predict=n) for n in (1, 9)], width=2)
     next(runs)
     with pytest.raises(BusyError, match="at work already"):
@@ -326,10 +359,10 @@ def test_a_second_run_at_once_is_refused_and_harms_neither(engine, code_prompt):
     assert run.tokens == engine.generate(code_prompt, Sampling(), run.request.seed, 9).tokens
 
 
-def test_closing_an_engine_ends_a_run_in_another_thread(model_path, code_prompt):
+def test_closing_an_engine_ends_a_run_in_another_thread(model_path: Path, code_prompt: str) -> None:
     engine, first, found = Engine(model_path), threading.Event(), []
 
-    def work():
+    def work() -> None:
         found.append(engine.generate(code_prompt, NEVER_ENDS, 1, 4000, lambda *_: first.set()))
 
     thread = threading.Thread(target=work)
@@ -341,8 +374,8 @@ def test_closing_an_engine_ends_a_run_in_another_thread(model_path, code_prompt)
 
 
 def test_what_a_closed_engine_left_behind_raises_and_does_not_end_the_process(
-    model_path, code_prompt
-):
+    model_path: Path, code_prompt: str
+) -> None:
     engine = Engine(model_path)
     probe = Probe.of(engine, Request(code_prompt, Sampling(dry_multiplier=0.5), 1, 4))
     runs = engine.run([Request(code_prompt, n_predict=n) for n in (1, 9)], width=2)
@@ -359,7 +392,9 @@ def test_what_a_closed_engine_left_behind_raises_and_does_not_end_the_process(
     engine.close()
 
 
-def test_a_process_that_ends_in_the_middle_of_a_run_ends_cleanly(model_path, code_prompt):
+def test_a_process_that_ends_in_the_middle_of_a_run_ends_cleanly(
+    model_path: Path, code_prompt: str
+) -> None:
     program = f"""
 import threading
 from qwqlab.engine import Engine
@@ -375,7 +410,7 @@ assert first.wait(60)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_batch_wider_than_a_decode_is_refused(model_path, code_prompt):
+def test_a_batch_wider_than_a_decode_is_refused(model_path: Path, code_prompt: str) -> None:
     requests = [Request(code_prompt, n_predict=1, seed=seed) for seed in range(9)]
     for loading in (Loading(n_batch=8), Loading(n_ubatch=8)):
         with Engine(model_path, loading) as engine:
@@ -387,12 +422,12 @@ def test_a_batch_wider_than_a_decode_is_refused(model_path, code_prompt):
 
 @pytest.mark.parametrize("changes", [{"seed": -1}, {"seed": 2**32 - 1}, {"seed": 1.5},
                                      {"n_predict": -2}, {"n_predict": 2.5}])  # fmt: skip
-def test_a_request_that_llama_cpp_would_read_otherwise_is_refused(changes):
+def test_a_request_that_llama_cpp_would_read_otherwise_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(changes))):
         Request("x", **changes)
 
 
-def test_matrices_of_floats_depend_on_the_width(float_engine):
+def test_matrices_of_floats_depend_on_the_width(float_engine: Engine) -> None:
     assert not float_engine.width_independent
 
 
@@ -416,7 +451,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_while_a_model_loads_is_kept_until_it_is_loaded(model_path):
+def test_an_interrupt_while_a_model_loads_is_kept_until_it_is_loaded(model_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPT, str(model_path)], capture_output=True, check=False
     )
@@ -424,7 +459,7 @@ def test_an_interrupt_while_a_model_loads_is_kept_until_it_is_loaded(model_path)
     assert b"Exception ignored" not in done.stderr
 
 
-def test_what_is_not_closed_says_nothing_at_the_end_of_the_process(model_path):
+def test_what_is_not_closed_says_nothing_at_the_end_of_the_process(model_path: Path) -> None:
     script = (
         "import sys, torch\nfrom qwqlab.native import Loading, Model\n"
         "kept = Model(sys.argv[1], Loading(), vocab_only=True)\n"
@@ -435,6 +470,6 @@ def test_what_is_not_closed_says_nothing_at_the_end_of_the_process(model_path):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_breaker_may_hold_bytes_that_are_no_text(engine, code_prompt):
+def test_a_breaker_may_hold_bytes_that_are_no_text(engine: Engine, code_prompt: str) -> None:
     sampling = Sampling(dry_multiplier=1, dry_sequence_breakers=("\udcff",))
     assert engine.generate(code_prompt, sampling, 1, 3).tokens

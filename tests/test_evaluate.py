@@ -46,7 +46,7 @@ def decoded(model: Any) -> Decoded:
 
 
 @pytest.mark.slow
-def test_perplexity_is_llama_perplexitys(model_path: Path):
+def test_perplexity_is_llama_perplexitys(model_path: Path) -> None:
     quality, _ = evaluate(model_path, n_tokens=1024)
     args = ["-m", str(model_path), "-f", str(TEXT), "-c", "512", "--chunks", "2"]
     for _ in range(3):
@@ -60,7 +60,7 @@ def test_perplexity_is_llama_perplexitys(model_path: Path):
 
 def test_decoded_weights_predict_what_bitsandbytes_predicts(
     checkpoint: Checkpoint, reference: Reference, decoded: Decoded
-):
+) -> None:
     keep = ["model.layers.4.mlp.down_proj"]
     with decoded.swapped(keep=keep) as model:
         mine = predict(model, reference.blocks[0])
@@ -69,7 +69,7 @@ def test_decoded_weights_predict_what_bitsandbytes_predicts(
     assert torch.allclose(mine, predict(loaded, reference.blocks[0]), atol=1e-4)
 
 
-def test_the_numbers_are_those_of_their_definitions(reference: Reference, decoded: Decoded):
+def test_the_numbers_are_those_of_their_definitions(reference: Reference, decoded: Decoded) -> None:
     before = [predict(reference.model, block) for block in reference.blocks]
     with decoded.swapped():
         after = [predict(reference.model, block) for block in reference.blocks]
@@ -89,7 +89,9 @@ def test_the_numbers_are_those_of_their_definitions(reference: Reference, decode
     assert again.kl_mean == 0
 
 
-def test_one_module_alone_is_what_a_whole_pass_gives(reference: Reference, decoded: Decoded):
+def test_one_module_alone_is_what_a_whole_pass_gives(
+    reference: Reference, decoded: Decoded
+) -> None:
     chosen = [linear for linear in decoded.linears if linear.layer in (0, 17, 29)][::4]
     alone = measure_alone(reference, decoded, chosen)
     for linear in chosen:
@@ -100,7 +102,7 @@ def test_one_module_alone_is_what_a_whole_pass_gives(reference: Reference, decod
 
 def test_a_divergence_measured_once_is_kept(
     reference: Reference, decoded: Decoded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setattr("qwqlab.journal.paths.models_dir", lambda: tmp_path)
     chosen = decoded.linears[:2]
     first = measure_alone(reference, decoded, chosen, key="x")
@@ -108,7 +110,7 @@ def test_a_divergence_measured_once_is_kept(
     assert measure_alone(reference, decoded, chosen, key="x") == first
 
 
-def test_measuring_each_alone_stops_between_two(reference: Reference, decoded: Decoded):
+def test_measuring_each_alone_stops_between_two(reference: Reference, decoded: Decoded) -> None:
     told: list[tuple[int, int]] = []
     found = measure_alone(
         reference,
@@ -121,7 +123,7 @@ def test_measuring_each_alone_stops_between_two(reference: Reference, decoded: D
     assert told == [(1, 5), (2, 5)]
 
 
-def test_intervals_are_students_for_a_mean():
+def test_intervals_are_students_for_a_mean() -> None:
     blocks = [torch.randn(1, 50, generator=torch.Generator().manual_seed(k)) for k in range(6)]
     value, (low, high) = jackknife(blocks, lambda each: float(each.mean()) + 1)
     means = [float(block.mean()) + 1 for block in blocks]
@@ -130,7 +132,7 @@ def test_intervals_are_students_for_a_mean():
     assert (low, high) == pytest.approx(tuple(map(float, t.interval(0.95))), rel=1e-5)
 
 
-def test_two_variants_are_compared_block_by_block(reference: Reference, decoded: Decoded):
+def test_two_variants_are_compared_block_by_block(reference: Reference, decoded: Decoded) -> None:
     with decoded.swapped():
         naive = reference.compare()
     with decoded.swapped(keep=[each.name for each in decoded.linears[:150]]):
@@ -140,7 +142,7 @@ def test_two_variants_are_compared_block_by_block(reference: Reference, decoded:
     assert 0 < low < difference < high
 
 
-def test_a_head_that_no_list_keeps_is_quantised_and_the_embedding_is_not(model: Any):
+def test_a_head_that_no_list_keeps_is_quantised_and_the_embedding_is_not(model: Any) -> None:
     embedding = model.get_input_embeddings().weight
     before = embedding.detach().clone()
     whole = Decoded(model, find_codec("nf4"), head=True)
@@ -152,7 +154,7 @@ def test_a_head_that_no_list_keeps_is_quantised_and_the_embedding_is_not(model: 
 
 def test_skip_lists_that_fit_nothing_and_short_texts_are_refused(
     model_path: Path, tmp_path: Path, model: Any
-):
+) -> None:
     with pytest.raises(SettingError, match="fits no linear module"):
         evaluate(model_path, "nf4", ["model.layers.99.mlp"], n_tokens=64)
     short = tmp_path / "short.txt"
@@ -163,11 +165,11 @@ def test_skip_lists_that_fit_nothing_and_short_texts_are_refused(
         Reference(model, torch.zeros(1, 512, dtype=torch.long))
 
 
-def test_quality_goes_through_json(reference: Reference):
+def test_quality_goes_through_json(reference: Reference) -> None:
     values = json.loads(json.dumps(reference.itself().to_dict()))
     assert values["kl_mean"] == 0 and values["n_blocks"] == 3
     assert len(values["perplexity_interval"]) == 2
 
 
-def test_linears_of_a_model_are_those_of_its_skeleton(checkpoint: Checkpoint, model: Any):
+def test_linears_of_a_model_are_those_of_its_skeleton(checkpoint: Checkpoint, model: Any) -> None:
     assert list_linears(model) == list_linears(checkpoint.skeleton())

@@ -6,6 +6,7 @@ import html
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vision import SIGHTS, contrast, distance, read_color, to_lab
 
 from qwqlab import drawing, loss_chart, plots, run_text
 from qwqlab.drawing import Drawing, show_rows
+from qwqlab.engine import Engine
 
 PALETTE = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.PURPLE, drawing.BROWN)
 APART = 15  # CIELAB units between any two colours of the palette, for every kind of colour sight
@@ -25,11 +27,11 @@ def figure(request: pytest.FixtureRequest) -> Drawing:
     return FIGURES[request.param](request.getfixturevalue("engine"))
 
 
-def test_every_function_that_draws_is_held_to_this():
+def test_every_function_that_draws_is_held_to_this() -> None:
     assert set(FIGURES) == {name for name in plots.__all__ if name.startswith("draw_")}
 
 
-def test_a_figure_has_a_title_a_sentence_with_numbers_and_a_table(figure):
+def test_a_figure_has_a_title_a_sentence_with_numbers_and_a_table(figure: Drawing) -> None:
     assert figure.title
     assert re.search(r"\d", figure.summary) and figure.summary.endswith(".")
     assert len(figure.table) and not figure.table.isna().all(axis=None)
@@ -37,7 +39,9 @@ def test_a_figure_has_a_title_a_sentence_with_numbers_and_a_table(figure):
         assert axis.title.text or figure.title.startswith(("Output error", "No override", "Flip"))
 
 
-def test_a_figure_is_named_on_a_page_and_its_table_has_headers(figure, tmp_path):
+def test_a_figure_is_named_on_a_page_and_its_table_has_headers(
+    figure: Drawing, tmp_path: Path
+) -> None:
     page = figure.write_html(tmp_path / "figure.html").read_text(encoding="utf-8")
     (name,) = re.findall(r'<div role="figure" aria-label="([^"]*)">', page)
     assert html.unescape(name) == f"{figure.title}. {figure.summary.replace('`', '')}"
@@ -46,18 +50,18 @@ def test_a_figure_is_named_on_a_page_and_its_table_has_headers(figure, tmp_path)
     assert all('scope="col"' in header for header in headers)
 
 
-def test_a_name_is_never_markup():
+def test_a_name_is_never_markup() -> None:
     evil = plots.draw_losses({'"><script>alert(1)</script>': [2, 1]})
     assert "<script>alert" not in evil.words_html() + evil.figure_html().split("</div>")[0][:500]
 
 
-def test_rows_of_words_have_headers_where_there_are_words():
+def test_rows_of_words_have_headers_where_there_are_words() -> None:
     page = show_rows([("`a`", "<b>"), (1, 2.5)], ["", "what"])._repr_html_()
     assert page.count('<th scope="col"') == 1 and "<code>a</code>" in page
     assert "&lt;b&gt;" in page and ">2.5</td>" in page
 
 
-def test_distances_and_contrasts_are_those_of_the_books():
+def test_distances_and_contrasts_are_those_of_the_books() -> None:
     # CIELAB of sRGB's red under D65, and WCAG's own extremes.
     assert to_lab(read_color("#FF0000")) == pytest.approx([53.24, 80.09, 67.20], abs=0.02)
     assert contrast("#000000", "white") == pytest.approx(21)
@@ -66,12 +70,12 @@ def test_distances_and_contrasts_are_those_of_the_books():
 
 
 @pytest.mark.parametrize("sight", [sight for sight in SIGHTS if sight != "grey"])
-def test_the_palette_is_told_apart_by_every_kind_of_colour_sight(sight):
+def test_the_palette_is_told_apart_by_every_kind_of_colour_sight(sight: str) -> None:
     for one, other in itertools.combinations(PALETTE, 2):
         assert distance(one, other, sight) > APART, (one, other)
 
 
-def test_lines_and_words_stand_out_from_their_ground():
+def test_lines_and_words_stand_out_from_their_ground() -> None:
     for color in (*PALETTE, drawing.GREY):
         assert contrast(color, "white") >= 3, color
     assert contrast(drawing.INK, "white") >= 4.5
@@ -80,7 +84,7 @@ def test_lines_and_words_stand_out_from_their_ground():
     assert contrast("white", drawing.RUST) >= 4.5 and drawing.RUST in run_text.BREAK
 
 
-def test_a_figure_has_no_colour_but_those_that_are_checked(figure):
+def test_a_figure_has_no_colour_but_those_that_are_checked(figure: Drawing) -> None:
     checked = {*PALETTE, drawing.INK, drawing.GREY, "white"}
     for trace in figure.figure.data:
         assert set(colors_of(trace)) <= checked, trace.name
@@ -89,7 +93,7 @@ def test_a_figure_has_no_colour_but_those_that_are_checked(figure):
     assert figure.figure.layout.paper_bgcolor == figure.figure.layout.plot_bgcolor == "white"
 
 
-def test_no_two_traces_are_told_apart_by_colour_alone(figure):
+def test_no_two_traces_are_told_apart_by_colour_alone(figure: Drawing) -> None:
     shown = [trace for trace in figure.figure.data if trace.showlegend is not False]
     for one, other in itertools.combinations(shown, 2):
         if set(colors_of(one)) != set(colors_of(other)):
@@ -97,12 +101,12 @@ def test_no_two_traces_are_told_apart_by_colour_alone(figure):
             assert cues_of(one) != cues_of(other) or not set(one.y) & set(other.y), one.name
 
 
-def test_thirty_runs_have_thirty_lines():
+def test_thirty_runs_have_thirty_lines() -> None:
     lines = [loss_chart.make_line("a run", [1.0], place).line for place in range(30)]
     assert len({(line.color, line.dash) for line in lines}) == 30
 
 
-def test_the_heat_map_is_ordered_in_every_sight(engine):
+def test_the_heat_map_is_ordered_in_every_sight(engine: Engine) -> None:
     (heat,) = FIGURES["draw_heat"](engine).figure.data
     scale = [color for _, color in heat.colorscale]
     for sight in SIGHTS:

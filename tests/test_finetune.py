@@ -55,7 +55,7 @@ def trained(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
     return finetune(checkpoint, EXAMPLES, tmp_path_factory.mktemp("run") / "whole", QUICK)
 
 
-def test_the_sets_in_data_are_those_that_the_skill_makes():
+def test_the_sets_in_data_are_those_that_the_skill_makes() -> None:
     for name, examples in make_sets().items():
         assert read_examples(data_dir() / "shopping" / f"{name}.jsonl") == examples
     sets = {name: {e.input for e in examples} for name, examples in make_sets().items()}
@@ -75,7 +75,7 @@ def test_the_sets_in_data_are_those_that_the_skill_makes():
         ("", False, False),
     ],
 )
-def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: bool):
+def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: bool) -> None:
     found = score(answer, Example(INSTRUCTION, "Two eggs and a hat.", '{"eggs": 2, "hats": 1}'))
     assert (found.is_json, found.is_right) == (json_, right)
 
@@ -93,7 +93,7 @@ def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: boo
         ('{"instruction": "\\ud800", "output": "b"}', "line 1: instruction holds half of a surrog"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, text: str, what: str):
+def test_a_bad_line_is_named(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(text)
     with pytest.raises(SettingError, match=what) as caught:
@@ -101,7 +101,7 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, what: str):
     assert str(path) in str(caught.value)
 
 
-def test_a_list_and_lines_are_read_alike(tmp_path: Path):
+def test_a_list_and_lines_are_read_alike(tmp_path: Path) -> None:
     row = {"instruction": "Say a.", "input": "", "output": "a", "more": 1}
     lines, whole = tmp_path / "lines.jsonl", tmp_path / "list.json"
     lines.write_text(f"{json.dumps(row)}\n\n{json.dumps(row)}\n")
@@ -117,12 +117,12 @@ def test_a_list_and_lines_are_read_alike(tmp_path: Path):
     [{"rank": 0}, {"rank": 1.5}, {"steps": True}, {"learning_rate": float("nan")},
      {"batch": -1}, {"modules": ("head",)}, {"colour": 3}],
 )  # fmt: skip
-def test_a_recipe_refuses_what_makes_no_sense(changes: dict[str, Any]):
+def test_a_recipe_refuses_what_makes_no_sense(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(changes))):
         Recipe().with_(**changes)
 
 
-def test_a_recipe_goes_to_json_and_back():
+def test_a_recipe_goes_to_json_and_back() -> None:
     recipe = Recipe(rank=8, modules=("q_proj",))
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
@@ -138,13 +138,13 @@ def test_a_recipe_goes_to_json_and_back():
         ("<|im_end|>", "trl", 2, 1),
     ],
 )
-def test_what_is_learnt_of_the_ends(pad: str, collator: str, ends: int, real: int):
+def test_what_is_learnt_of_the_ends(pad: str, collator: str, ends: int, real: int) -> None:
     table = label(TransformersTokenizer("qwq-32b").tokenizer, pad, collator)
     assert (table.count("<|im_end|>"), table.count("<|endoftext|>")) == (ends, real)
     assert not any(each.is_learnt for row in table.rows for each in row if each.is_padding)
 
 
-def test_labels_are_printed_and_a_wrong_pad_is_refused(capsys: pytest.CaptureFixture[str]):
+def test_labels_are_printed_and_a_wrong_pad_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["labels", "--pad", "<|im_end|>", "--collator", "transformers", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [each["is_learnt"] for each in rows[1]] == [True, True, True, True, False]
@@ -153,19 +153,19 @@ def test_labels_are_printed_and_a_wrong_pad_is_refused(capsys: pytest.CaptureFix
     assert main(["labels", "--pad", "<|im_end|>", "--collator", "mine"]) == 1
 
 
-def test_text_in_an_example_makes_no_special_token(checkpoint: Checkpoint):
+def test_text_in_an_example_makes_no_special_token(checkpoint: Checkpoint) -> None:
     row = encode(Example("<|im_end|>", "", "a<|im_end|>b"), checkpoint.tokenizer(), 2, 999)
     assert row["input_ids"].count(2) == 1 and row["input_ids"][-1] == 2
     n_prompt = row["labels"].count(-100)
     assert row["labels"][n_prompt:] == row["input_ids"][n_prompt:]
 
 
-def test_the_tokenizer_of_a_gguf_has_the_files_own_ends(checkpoint: Checkpoint):
+def test_the_tokenizer_of_a_gguf_has_the_files_own_ends(checkpoint: Checkpoint) -> None:
     tokenizer = checkpoint.tokenizer()
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
 
 
-def test_alpaca_comes_from_the_hub_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_alpaca_comes_from_the_hub_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     rows = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(40)]
     silent = {"instruction": "Say nothing.", "input": "", "output": ""}
@@ -189,7 +189,7 @@ def test_alpaca_comes_from_the_hub_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_alpaca_without_a_network_and_a_set_that_is_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(FetchError, match=r"yahma/alpaca-cleaned .* is not complete in"):
@@ -202,7 +202,7 @@ def test_alpaca_without_a_network_and_a_set_that_is_none(
 @pytest.mark.slow
 def test_a_model_that_is_in_4_bits_already_is_trained_as_it_is(
     checkpoint: Checkpoint, tmp_path: Path
-):
+) -> None:
     keep = ("model.layers.0.mlp.down_proj", "model.layers.7.mlp.down_proj")
     skip = skip_list.make_skip_list(keep, list_linears(checkpoint.skeleton()))
     packed = tmp_path / "packed"
@@ -224,7 +224,7 @@ def test_a_model_that_is_in_4_bits_already_is_trained_as_it_is(
 
 
 @pytest.mark.slow
-def test_a_run_says_what_it_did(trained: FineTuned):
+def test_a_run_says_what_it_did(trained: FineTuned) -> None:
     values = json.loads(json.dumps(trained.to_dict()))
     assert values["engine"] == "peft" and values["whole"]
     assert len(values["losses"]) == len(values["step_seconds"]) == 4
@@ -237,7 +237,7 @@ def test_a_run_says_what_it_did(trained: FineTuned):
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
-):
+) -> None:
     told: list[int] = []
     options: dict[str, Any] = {"on_step": lambda done, *_: told.append(done)}
     first = finetune(
@@ -277,7 +277,7 @@ def start_run(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> Popen[byt
 @pytest.mark.slow
 def test_an_adapter_that_was_not_written_is_that_of_the_last_checkpoint(
     trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
-):
+) -> None:
     assert trained.adapter
     folder = tmp_path / "run"
     shutil.copytree(Path(trained.adapter).parent, folder)
@@ -290,7 +290,9 @@ def test_an_adapter_that_was_not_written_is_that_of_the_last_checkpoint(
     assert any(bool(value.any()) for key, value in own.items() if "lora_B" in key)
 
 
-def test_an_example_of_which_nothing_is_learnt_is_named(checkpoint: Checkpoint, tmp_path: Path):
+def test_an_example_of_which_nothing_is_learnt_is_named(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     short = QUICK.with_(max_tokens=40)  # no prompt has so few
     with pytest.raises(SettingError, match="example 1: its prompt takes all of max_tokens=40"):
         finetune(checkpoint, EXAMPLES, tmp_path / "run", short)
@@ -299,7 +301,7 @@ def test_an_example_of_which_nothing_is_learnt_is_named(checkpoint: Checkpoint, 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
     trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
-):
+) -> None:
     folder = tmp_path / "run"
     process = start_run(QUICK, checkpoint, folder)
     while len(training.read_steps(folder)) < 2 and process.poll() is None:
@@ -315,7 +317,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert told[0] > 1  # it did not begin anew
 
 
-def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.MonkeyPatch):
+def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(SettingError, match="accumulation=4 can't be shared by 3 processes"):
         ranks.share_accumulation(4)
@@ -326,7 +328,7 @@ def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_an_adapter_predicts_in_llama_cpp_what_it_does_in_peft(
     trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
-):
+) -> None:
     assert trained.adapter
     gguf = export_adapter(trained.adapter, tmp_path / "adapter.gguf", checkpoint)
     texts = [example.prompt for example in EXAMPLES[:2]]
@@ -350,7 +352,7 @@ def _logits(file: Path, loading: Loading, text: str) -> Any:
     return kept[0][0]
 
 
-def test_what_is_no_adapter_is_refused(model_path: Path, tmp_path: Path):
+def test_what_is_no_adapter_is_refused(model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(ModelFileError, match=r"holds no adapter_model\.safetensors"):
@@ -366,7 +368,7 @@ def test_what_is_no_adapter_is_refused(model_path: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_forward_pass_in_eval_mode_changes_no_gradient(checkpoint: Checkpoint):
+def test_a_forward_pass_in_eval_mode_changes_no_gradient(checkpoint: Checkpoint) -> None:
     tokenizer = checkpoint.tokenizer()
     row = encode(EXAMPLES[0], tokenizer, 2, 512)
     batch = {name: torch.tensor([values]) for name, values in row.items()}
@@ -389,7 +391,7 @@ def test_a_forward_pass_in_eval_mode_changes_no_gradient(checkpoint: Checkpoint)
 
 def test_what_can_not_be_trained_is_one_sentence(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     folder = tmp_path / "run"
     for what, options in (
         ("no examples", {"examples": []}),
@@ -414,7 +416,7 @@ def test_what_can_not_be_trained_is_one_sentence(
 
 def test_a_run_that_does_not_fit_is_refused_with_the_ledgers_figure(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(lora_engines, "free_on_device", lambda: 5 * 10**8)
     says = r"takes \d\.\d GB of memory, 0\.1 of them for its weights, and 0\.5 GB are free on .+;"
     with pytest.raises(SettingError, match=says):
@@ -422,7 +424,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_ledgers_figure(
     assert not (tmp_path / "run").exists()
 
 
-def test_one_model_is_trained_at_a_time(checkpoint: Checkpoint, tmp_path: Path):
+def test_one_model_is_trained_at_a_time(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from qwqlab import finetune as module
 
     with module._training, pytest.raises(BusyError, match="press its Stop"):
@@ -430,7 +432,7 @@ def test_one_model_is_trained_at_a_time(checkpoint: Checkpoint, tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_made_beside_a_skeleton_has_its_weights(tmp_path: Path):
+def test_a_model_made_beside_a_skeleton_has_its_weights(tmp_path: Path) -> None:
     tiny = Checkpoint(tiny_llama.make(tmp_path / "tiny"))
     over = threading.Event()
 
@@ -449,7 +451,7 @@ def test_a_model_made_beside_a_skeleton_has_its_weights(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_stopping_is_the_share_of_the_end_token(model_path: Path):
+def test_stopping_is_the_share_of_the_end_token(model_path: Path) -> None:
     examples = make_sets()["held_out"][:3]
     with Engine(model_path, Loading(n_ctx=256)) as engine:
         found = measure_stopping(engine, examples, n_seeds=2, n_predict=8)

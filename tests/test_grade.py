@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import HOSTILE_GAMES
@@ -32,7 +33,7 @@ COMPLETE = (SPECIMENS / "complete.py").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_specimen_fails_as_its_name_says_and_nowhere_else(name):
+def test_a_specimen_fails_as_its_name_says_and_nowhere_else(name: str) -> None:
     graded = grade_file(SPECIMENS / name)
     expected = EXPECTED[name]
     assert (graded.verdict, graded.failed_stage) == (expected["verdict"], expected["stage"]), (
@@ -89,7 +90,7 @@ OTHER_WAYS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER_WAYS)
-def test_the_complete_game_passes_however_it_is_written(name):
+def test_the_complete_game_passes_however_it_is_written(name: str) -> None:
     source = COMPLETE
     for old, new in OTHER_WAYS[name].items():
         assert old in source
@@ -98,7 +99,7 @@ def test_the_complete_game_passes_however_it_is_written(name):
     assert graded.verdict == "pass", graded.describe()
 
 
-def test_every_specimen_is_expected_and_every_requirement_is_missed_by_one():
+def test_every_specimen_is_expected_and_every_requirement_is_missed_by_one() -> None:
     assert {path.name for path in SPECIMENS.glob("*.py")} == set(EXPECTED)
     missed = {number for each in EXPECTED.values() for number in each["requirements"]}
     assert missed == set(range(2, 9))  # the first falls with the stage `imports`
@@ -106,7 +107,7 @@ def test_every_specimen_is_expected_and_every_requirement_is_missed_by_one():
     assert stages == {"", "parse", "names", "imports", "run", "requirements"}
 
 
-def test_a_linter_passes_the_articles_case_and_the_lab_does_not():
+def test_a_linter_passes_the_articles_case_and_the_lab_does_not() -> None:
     path = SPECIMENS / "global_trick.py"
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F", str(path)]
     done = subprocess.run(ruff, capture_output=True, text=True)
@@ -114,7 +115,7 @@ def test_a_linter_passes_the_articles_case_and_the_lab_does_not():
     assert check_code(path.read_text(encoding="utf-8")).reason.endswith("pipes is bound nowhere")
 
 
-def test_the_pictures_of_a_game_are_kept():
+def test_the_pictures_of_a_game_are_kept() -> None:
     frames = dict(grade_file(SPECIMENS / "complete.py").frames)
     assert {"start", "play", "over", "again"} <= set(frames)
     assert all(data.startswith(b"\x89PNG") and len(data) > 500 for data in frames.values())
@@ -148,7 +149,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("name", "text", "found"), ANSWERS, ids=[each[0] for each in ANSWERS])
-def test_the_final_program_is_found(name, text, found):
+def test_the_final_program_is_found(name: str, text: str, found: Any) -> None:
     extracted = extract_program(text)
     assert extracted.ok == found, extracted.detail
     if found:
@@ -157,7 +158,7 @@ def test_the_final_program_is_found(name, text, found):
         assert grade_text(text).failed_stage in ("extract", "parse")
 
 
-def test_an_answer_that_was_cut_off_is_judged_as_far_as_it_goes():
+def test_an_answer_that_was_cut_off_is_judged_as_far_as_it_goes() -> None:
     cut = grade_text(f"```python\n{COMPLETE[: len(COMPLETE) // 2]}")
     assert "never closed" in cut.stages[0].detail
     assert cut.failed_stage in ("parse", "names", "run")
@@ -178,17 +179,17 @@ def test_an_answer_that_was_cut_off_is_judged_as_far_as_it_goes():
         ("import pygame.nothing\n", ["line 1: there is no module pygame.nothing"]),
     ],
 )  # fmt: skip
-def test_imports_that_lead_nowhere_are_named(source, found):
+def test_imports_that_lead_nowhere_are_named(source: str, found: list[Any] | list[str]) -> None:
     assert find_missing(source) == found
 
 
-def test_the_prompt_is_the_articles_to_the_letter():
+def test_the_prompt_is_the_articles_to_the_letter() -> None:
     commands = json.loads((data_dir() / "article" / "commands.json").read_text(encoding="utf-8"))
     for command in commands["commands"]:
         assert parse_command(command["text"]).prompt == read_prompt()
 
 
-def test_the_arms_differ_in_one_thing_each():
+def test_the_arms_differ_in_one_thing_each() -> None:
     fixed, plain, strong, full = list_arms("Q4_K_M")
     assert [name for name, *_ in show_differences(fixed.sampling, plain.sampling)] == ["samplers"]
     assert show_differences(plain.sampling, strong.sampling) == [("repeat_penalty", 1.1, 1.5)]
@@ -203,7 +204,7 @@ def test_the_arms_differ_in_one_thing_each():
         assert (again.sampling, again.prompt, again.seed) == (arm.sampling, read_prompt(), 3407)
 
 
-def test_shapes_and_colours_have_their_names():
+def test_shapes_and_colours_have_their_names() -> None:
     box = Mark("image", (0, 0, 0), 0, 0, 30, 30)
     shapes = {"99 0": "square", "79 1": "circle", "50 17": "triangle", "52 1": "square"}
     for detail, shape in shapes.items():
@@ -213,7 +214,7 @@ def test_shapes_and_colours_have_their_names():
     assert is_pipe_color((205, 133, 63)) and not is_pipe_color((255, 215, 0))
 
 
-def test_a_forged_or_broken_record_is_refused():
+def test_a_forged_or_broken_record_is_refused() -> None:
     sound = {"ended": "exit", "detail": "", "phase": "start", "size": [1, 1], "asked": 1, "log": []}
     assert read_record(json.dumps(sound).encode(), Plan(1), {}).ended == "exit"
     nothing = dict.fromkeys(("background", "land", "bird", "moving"))
@@ -235,7 +236,7 @@ def test_a_forged_or_broken_record_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE_GAMES)
-def test_a_hostile_game_gets_a_verdict_and_a_reason(name):
+def test_a_hostile_game_gets_a_verdict_and_a_reason(name: str) -> None:
     graded = grade_text(HOSTILE_GAMES[name], is_program=True)
     assert graded.verdict == "fail"
     assert graded.failed_stage in ("parse", "imports", "run")
@@ -244,7 +245,7 @@ def test_a_hostile_game_gets_a_verdict_and_a_reason(name):
     assert json.dumps(graded.to_dict())
 
 
-def test_random_bytes_of_text_never_break_the_grader():
+def test_random_bytes_of_text_never_break_the_grader() -> None:
     draw = random.Random(3407)
     pieces = [
         "```",
@@ -263,7 +264,7 @@ def test_random_bytes_of_text_never_break_the_grader():
         assert extracted.detail
 
 
-def test_grade_on_the_command_line(tmp_path, capsys):
+def test_grade_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grade", str(SPECIMENS / "syntax.py"), "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert said["verdict"] == "fail"
@@ -289,7 +290,9 @@ def test_grade_on_the_command_line(tmp_path, capsys):
         ("binary.py", bytes(range(256)), "is not UTF-8"),
     ],
 )
-def test_what_is_no_text_is_refused_with_a_sentence(name, data, words, tmp_path, capsys):
+def test_what_is_no_text_is_refused_with_a_sentence(
+    name: str, data: Any, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / name
     if data is not None:
         path.write_bytes(data)
@@ -298,7 +301,7 @@ def test_what_is_no_text_is_refused_with_a_sentence(name, data, words, tmp_path,
     assert not out and words in err and str(path) in err and err.count("\n") == 1
 
 
-def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path):
+def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="Is a directory"):
         grade_file(tmp_path)
     huge = tmp_path / "huge.txt"
@@ -308,6 +311,6 @@ def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path):
         grade_file(huge)
 
 
-def test_an_unknown_level_of_isolation_runs_nothing():
+def test_an_unknown_level_of_isolation_runs_nothing() -> None:
     with pytest.raises(SandboxError, match="minimum is 'iron'"):
         grade_text(COMPLETE, is_program=True, minimum="iron")

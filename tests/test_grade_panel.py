@@ -19,7 +19,7 @@ from qwqlab.paths import CHECKOUT
 MARKUP = "<script>alert(1)</script>"
 
 
-def test_the_panel_grades_what_stands_in_its_field():
+def test_the_panel_grades_what_stands_in_its_field() -> None:
     panel = GradePanel()
     panel.choice.value = "syntax"
     panel.grade()
@@ -32,7 +32,7 @@ def test_the_panel_grades_what_stands_in_its_field():
     assert panel.graded and "characters of thinking" in panel.graded.stages[0].detail
 
 
-def test_stop_ends_a_run_and_says_so():
+def test_stop_ends_a_run_and_says_so() -> None:
     panel = GradePanel()
     panel.text.value = "import pygame\nwhile True: pass\n"
     panel.grade()
@@ -45,7 +45,7 @@ def test_stop_ends_a_run_and_says_so():
     assert panel.stop_button.disabled and not panel.run_button.disabled
 
 
-def test_what_a_program_says_is_escaped_on_the_page():
+def test_what_a_program_says_is_escaped_on_the_page() -> None:
     source = f"import pygame\nraise ValueError({MARKUP!r})\n"
     page = show_grade(grade_text(source, is_program=True))._repr_html_()
     assert MARKUP not in page and "&lt;script&gt;" in page
@@ -64,7 +64,7 @@ def lab(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_a_reader_picks_a_program_and_sees_it_judged(lab):
+def test_a_reader_picks_a_program_and_sees_it_judged(lab: LabPage) -> None:
     lab.page.locator(".widget-dropdown select").first.select_option("red_pipes")
     field = lab.page.locator(".qwqlab-answer textarea")
     expect(field).to_have_value(re.compile("The pipes are red"))

@@ -49,7 +49,9 @@ def mutate(rng: random.Random, whole: bytes, header: int) -> bytes:
     return bytes(data)
 
 
-def test_the_embedded_models_header_is_told(model_path: Path, capsys) -> None:
+def test_the_embedded_models_header_is_told(
+    model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(model_path), "--json"]) == 0
     values = read(capsys.readouterr().out)
     assert set(KEYS) <= set(values)
@@ -67,7 +69,9 @@ def test_the_embedded_models_header_is_told(model_path: Path, capsys) -> None:
     assert warning in text
 
 
-def test_a_vocabulary_is_told_as_one_that_cannot_generate(capsys) -> None:
+def test_a_vocabulary_is_told_as_one_that_cannot_generate(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["inspect", str(qwq_vocab.build() / "vocab.gguf"), "--json"]) == 0
     values = read(capsys.readouterr().out)
     assert (values["eos"], values["pad"], values["context"]) == (151_645, 151_654, 131_072)
@@ -138,7 +142,7 @@ def test_10000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) -
 
 
 def test_the_command_ends_in_json_or_a_sentence_and_never_in_a_traceback(
-    tmp_path: Path, capsys
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = sound().build()
     rng = random.Random(7)
@@ -158,7 +162,9 @@ def test_the_command_ends_in_json_or_a_sentence_and_never_in_a_traceback(
     assert set(codes) == {0, 2}
 
 
-def test_text_from_a_file_does_not_reach_a_terminal_unescaped(tmp_path: Path, capsys) -> None:
+def test_text_from_a_file_does_not_reach_a_terminal_unescaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = sound()
     made.keys[1] = ("general.name", "\x1b[31mred\nsecond line")
     made.keys[6] = ("tokenizer.ggml.model", "\x1b]0;title\x07")
@@ -168,7 +174,9 @@ def test_text_from_a_file_does_not_reach_a_terminal_unescaped(tmp_path: Path, ca
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_a_folder_is_checked_for_its_stops(tmp_path: Path, capsys) -> None:
+def test_a_folder_is_checked_for_its_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(qwq_vocab.build()), "--json"]) == 0
     assert read(capsys.readouterr().out)["pad"] == {"id": 151_654, "text": "<|vision_pad|>"}
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
@@ -182,7 +190,9 @@ def test_a_folder_is_checked_for_its_stops(tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("engine", ["llama.cpp", "transformers"])
-def test_tokenize_prints_the_ids_and_the_pieces(engine: str, tmp_path: Path, capsys) -> None:
+def test_tokenize_prints_the_ids_and_the_pieces(
+    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "turn.txt"
     file.write_bytes(b"<think>\r\n42<|im_end|>")
     args = ["tokenize", "--tokenizer", "qwq-32b", "--engine", engine, "--file", str(file)]
@@ -201,7 +211,9 @@ def test_tokenize_prints_the_ids_and_the_pieces(engine: str, tmp_path: Path, cap
 
 
 @pytest.mark.slow
-def test_tokenize_gives_the_same_ids_in_both_engines_on_the_corpus(tmp_path: Path, capsys) -> None:
+def test_tokenize_gives_the_same_ids_in_both_engines_on_the_corpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "text.txt"
     # The whole corpus is compared in test_tokenizers; here each call loads the vocabulary anew.
     plain = [text for text in read_corpus() if not text.cause]
@@ -233,7 +245,7 @@ def test_tokenize_gives_the_same_ids_in_both_engines_on_the_corpus(tmp_path: Pat
     ],
 )
 def test_what_cannot_be_judged_gives_2_and_a_sentence(
-    args: list[str], says: str, tmp_path: Path, capsys
+    args: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "latin").write_bytes("é".encode("latin-1"))
     (tmp_path / "plain").write_text("plain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from lab_page import open_notebook
 from playwright.sync_api import expect
 
 from qwqlab.errors import SettingError
+from qwqlab.job_panel import OnStep
 from qwqlab.panels import JobPanel, LossPanel
 from qwqlab.training import Step
 
@@ -24,7 +26,7 @@ class Steps:
         self.leave = threading.Semaphore(0)
         self.reached = threading.Semaphore(0)
 
-    def __call__(self, on_step, stop):
+    def __call__(self, on_step: OnStep, stop: Callable[[], bool]) -> list[int]:
         while len(self.done) < 4:
             self.leave.acquire()
             self.done.append(len(self.done))
@@ -35,7 +37,7 @@ class Steps:
         return list(self.done)
 
 
-def test_it_starts_by_itself_and_result_waits():
+def test_it_starts_by_itself_and_result_waits() -> None:
     steps = Steps()
     steps.leave.release(4)
     panel = JobPanel("Count", steps)
@@ -45,7 +47,7 @@ def test_it_starts_by_itself_and_result_waits():
     assert panel.run_button.disabled and panel.stop_button.disabled
 
 
-def test_a_stopped_job_keeps_what_it_has_and_goes_on():
+def test_a_stopped_job_keeps_what_it_has_and_goes_on() -> None:
     steps = Steps()
     panel = JobPanel("Count", steps)
     assert not panel.stop_button.disabled
@@ -61,7 +63,7 @@ def test_a_stopped_job_keeps_what_it_has_and_goes_on():
     assert panel.result() == [0, 1, 2, 3]
 
 
-def test_result_says_that_it_was_stopped_meanwhile():
+def test_result_says_that_it_was_stopped_meanwhile() -> None:
     steps = Steps()
     panel = JobPanel("Count", steps)
     panel.stop()
@@ -70,7 +72,7 @@ def test_result_says_that_it_was_stopped_meanwhile():
         panel.result()
 
 
-def test_a_stop_at_the_last_step_loses_nothing():
+def test_a_stop_at_the_last_step_loses_nothing() -> None:
     steps = Steps()
     steps.leave.release(3)
     panel = JobPanel("Count", steps)
@@ -82,8 +84,8 @@ def test_a_stop_at_the_last_step_loses_nothing():
     assert panel.result() == [0, 1, 2, 3]
 
 
-def test_an_error_is_told_on_the_page_and_raised_to_who_asks():
-    def fail(on_step, stop):
+def test_an_error_is_told_on_the_page_and_raised_to_who_asks() -> None:
+    def fail(on_step: OnStep, stop: Callable[[], bool]) -> None:
         raise SettingError("<b>no</b> model; name another")
 
     panel = JobPanel("Count", fail)
@@ -93,11 +95,11 @@ def test_an_error_is_told_on_the_page_and_raised_to_who_asks():
         panel.result()
 
 
-def test_an_interrupt_of_the_kernel_stops_the_job(monkeypatch):
+def test_an_interrupt_of_the_kernel_stops_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Steps()
     panel = JobPanel("Count", steps)
 
-    def interrupt(timeout=None):
+    def interrupt(timeout: float | None = None) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -109,10 +111,10 @@ def test_an_interrupt_of_the_kernel_stops_the_job(monkeypatch):
     assert steps.done == [0]
 
 
-def test_a_training_run_shows_its_loss_as_it_goes():
+def test_a_training_run_shows_its_loss_as_it_goes() -> None:
     steps = [Step(n, 2.0 / n, 0.1, 10, 1) for n in (1, 2, 3)]
 
-    def train(on_step, stop):
+    def train(on_step: OnStep, stop: Callable[[], bool]) -> Any:
         for step in steps:
             on_step(step.step, 3, step)
         return SimpleNamespace(losses=[step.loss for step in steps])
@@ -145,7 +147,9 @@ panel
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_a_reader_stops_a_job_and_goes_on(chromium: Path, tmp_path_factory: pytest.TempPathFactory):
+def test_a_reader_stops_a_job_and_goes_on(
+    chromium: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     cells: list[dict[str, Any]] = [
         {
             "cell_type": "code",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,21 +11,21 @@ from qwqlab.errors import SettingError
 from qwqlab.loading import Loading, count_threads, parse_override
 
 
-def test_a_loading_round_trips_through_json():
+def test_a_loading_round_trips_through_json() -> None:
     loading = Loading(n_ctx=512, override_kv=("a=int:1",), rope_scaling="yarn")
     assert Loading.from_dict(json.loads(json.dumps(loading.to_dict()))) == loading
 
 
-def test_defaults_need_no_flag():
+def test_defaults_need_no_flag() -> None:
     assert Loading().flags() == []
     assert Loading(flash_attn="off", n_threads=2).flags() == ["-t", "2", "-fa", "off"]
 
 
-def test_threads_are_counted_as_llama_completion_counts_them(llama_completion_log):
+def test_threads_are_counted_as_llama_completion_counts_them(llama_completion_log: str) -> None:
     assert f"n_threads = {count_threads()} " in llama_completion_log
 
 
-def test_overrides_are_typed():
+def test_overrides_are_typed() -> None:
     assert parse_override("a.b=int:3") == ("a.b", 3)
     assert parse_override("a=bool:true") == ("a", True)
     assert parse_override("a=str:x=y:z") == ("a", "x=y:z")
@@ -35,7 +36,7 @@ def test_overrides_are_typed():
     ["a", "a=int:x", "a=int:99999999999999999999", "a=bool:yes", "=int:1", "a=str:" + "x" * 128,
      "a=str:b,c", f"{'k' * 128}=int:1"],
 )  # fmt: skip
-def test_a_bad_override_is_refused(text):
+def test_a_bad_override_is_refused(text: str) -> None:
     with pytest.raises(SettingError, match="KEY=TYPE:VALUE"):
         Loading(override_kv=(text,))
 
@@ -45,12 +46,12 @@ def test_a_bad_override_is_refused(text):
     [{"n_ctx": -1}, {"n_threads": 1000}, {"n_batch": 0}, {"flash_attn": "yes"}, {"n_ctx": 1.5},
      {"rope_freq_base": float("nan")}, {"cache_type_k": "q3"}, {"rope_scaling": "ntk"}],
 )  # fmt: skip
-def test_a_bad_loading_is_refused_in_one_sentence(changes):
+def test_a_bad_loading_is_refused_in_one_sentence(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingError) as caught:
         Loading(**changes)
     assert next(iter(changes)) in str(caught.value)
 
 
-def test_the_two_ways_to_scale_rope_are_not_given_together():
+def test_the_two_ways_to_scale_rope_are_not_given_together() -> None:
     with pytest.raises(SettingError, match="give one of the two"):
         Loading(rope_scale=4, rope_freq_scale=0.5)

@@ -26,7 +26,7 @@ def parts(found: Ledger) -> dict[str, int]:
     return {line.part: line.n_bytes for line in found.lines}
 
 
-def test_qwq_takes_what_is_known_of_it(qwq: Shapes):
+def test_qwq_takes_what_is_known_of_it(qwq: Shapes) -> None:
     found = parts(ledger(qwq))
     assert found["weights"] / 1e9 == pytest.approx(19.21, abs=0.005)
     assert found["weights"] / 2**30 == pytest.approx(17.89, abs=0.005)
@@ -35,7 +35,7 @@ def test_qwq_takes_what_is_known_of_it(qwq: Shapes):
     assert parts(ledger(qwq, "bf16"))["weights"] == 2 * 32_763_876_352
 
 
-def test_totals_are_sums_of_their_lines(qwq: Shapes):
+def test_totals_are_sums_of_their_lines(qwq: Shapes) -> None:
     found = ledger(qwq, rank=16, batch=1, context=512)
     values = json.loads(json.dumps(found.to_dict()))
     for when in ("training", "generating"):
@@ -45,13 +45,13 @@ def test_totals_are_sums_of_their_lines(qwq: Shapes):
     assert all(line["how"] for line in values["lines"])
 
 
-def test_each_mlp_in_16_bits_adds_its_part(qwq: Shapes):
+def test_each_mlp_in_16_bits_adds_its_part(qwq: Shapes) -> None:
     kept = 3 * 5120 * 27648
     grown = parts(ledger(qwq, kept=kept))["weights"] - parts(ledger(qwq))["weights"]
     assert grown / 1e9 == pytest.approx(0.630, abs=0.001)
 
 
-def test_a_real_load_takes_what_the_ledger_says(model_path: Path):
+def test_a_real_load_takes_what_the_ledger_says(model_path: Path) -> None:
     checkpoint = Checkpoint(model_path)
     model = four_bit.load_quantised(checkpoint, ["lm_head"], BnbCodec(double=True))
     taken = 0
@@ -68,12 +68,12 @@ def test_a_real_load_takes_what_the_ledger_says(model_path: Path):
     assert found["LoRA adapters"] == sum(p.nbytes for p in adapters)
 
 
-def test_bits_are_those_of_the_field():
+def test_bits_are_those_of_the_field() -> None:
     assert bits_per_weight(double=False) == 4.5 and bits_per_weight(block=32) < 4.27
     assert round(bits_per_weight(), 3) == 4.127
 
 
-def test_numbers_that_make_no_sense_are_refused(qwq: Shapes):
+def test_numbers_that_make_no_sense_are_refused(qwq: Shapes) -> None:
     for wrong in ({"rank": -1}, {"batch": 0}, {"context": 0}, {"context": 10**9}, {"kept": -1},
                   {"quant": "int3"}):  # fmt: skip
         with pytest.raises(SettingError):

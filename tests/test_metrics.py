@@ -29,19 +29,21 @@ LABELLED = Path(__file__).parent / "loops"
 LABELS = json.loads((LABELLED / "labels.json").read_text(encoding="utf-8"))
 
 
-def make_run(text: str = "", tokens: tuple[int, ...] = (), stop: str = "length", **more) -> Run:
+def make_run(
+    text: str = "", tokens: tuple[int, ...] = (), stop: str = "length", **more: Any
+) -> Run:
     values: dict[str, Any] = {"ranks": (0,) * len(tokens), "escapes": (), "seconds": 1.0, **more}
     return Run(Request("p"), n_prompt=1, tokens=tokens, text=text, stop=stop, **values)
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_the_loop_finder_agrees_with_every_labelled_run(name):
+def test_the_loop_finder_agrees_with_every_labelled_run(name: str) -> None:
     text = (LABELLED / name).read_text(encoding="utf-8")
     found = find_loop(text, ended=LABELS[name]["ended"])
     assert (found is not None) == LABELS[name]["loop"], found
 
 
-def test_a_loop_of_hundreds_of_tokens_is_found_with_its_start_and_period():
+def test_a_loop_of_hundreds_of_tokens_is_found_with_its_start_and_period() -> None:
     unit = random.Random(1).sample(range(1000, 9000), 350)
     loop = find_loop([*range(100), *unit * 4, *unit[:77]])
     assert loop is not None
@@ -49,7 +51,7 @@ def test_a_loop_of_hundreds_of_tokens_is_found_with_its_start_and_period():
     assert loop.repeats == pytest.approx(4.2)
 
 
-def test_one_changed_word_in_each_repetition_does_not_hide_a_loop():
+def test_one_changed_word_in_each_repetition_does_not_hide_a_loop() -> None:
     words = "red green blue black white brown grey pink gold silver".split()
     verse = "The old man went down to the {} harbour and looked for his boat all day long.\n"
     loop = find_loop("It began well. " + "".join(verse.format(word) for word in words))
@@ -58,34 +60,34 @@ def test_one_changed_word_in_each_repetition_does_not_hide_a_loop():
     assert 0.9 < loop.copied < 1
 
 
-def test_a_counter_that_grows_a_digit_does_not_hide_a_loop():
+def test_a_counter_that_grows_a_digit_does_not_hide_a_loop() -> None:
     loop = find_loop("".join(f"{n}. The keeper lit the lamp again.\n" for n in range(5, 130)))
     assert loop is not None
     assert loop.step == 1
     assert loop.repeats > 120
 
 
-def test_a_loop_of_one_token_and_a_loop_of_one_long_word_are_found():
+def test_a_loop_of_one_token_and_a_loop_of_one_long_word_are_found() -> None:
     assert find_loop([7] * 80) is not None
     assert find_loop("Dashcam" * 400) is not None
     assert find_loop("!" * 3000) is not None
 
 
-def test_a_run_that_left_its_loop_does_not_end_in_one():
+def test_a_run_that_left_its_loop_does_not_end_in_one() -> None:
     looped = "I have a message for you. " * 30
     ending = "Then the wind dropped, the lamp went out, and Jack rowed home alone in the dark."
     assert find_loop(looped) is not None
     assert find_loop(looped + ending) is None
 
 
-def test_a_loop_that_the_model_ended_is_found_up_to_the_end_token():
+def test_a_loop_that_the_model_ended_is_found_up_to_the_end_token() -> None:
     tokens = [*range(50, 90), *[1, 2, 3, 4, 5, 6] * 20, 0]
     loop = find_loop(tokens, ended=True)
     assert loop is not None
     assert loop.start == 40
 
 
-def test_too_few_repetitions_are_no_loop():
+def test_too_few_repetitions_are_no_loop() -> None:
     unit = list(range(40))
     assert find_loop(unit * 2) is None
     assert find_loop([1, 2, 3, 4] * 10) is None
@@ -185,14 +187,14 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_good_text_that_repeats_its_shape_is_no_loop(name):
+def test_good_text_that_repeats_its_shape_is_no_loop(name: str) -> None:
     text = GOOD[name]
     assert find_loop(text) is None
     assert find_loop(text, ended=True) is None
     assert find_loop(text[: len(text) * 3 // 4]) is None
 
 
-def test_the_standard_library_and_its_manual_hold_no_loop_wherever_they_are_cut():
+def test_the_standard_library_and_its_manual_hold_no_loop_wherever_they_are_cut() -> None:
     chance = random.Random(3407)
     folder = Path(sysconfig.get_paths()["stdlib"])
     sources = chance.sample(sorted(folder.glob("*.py")), 60)
@@ -209,12 +211,12 @@ def test_the_standard_library_and_its_manual_hold_no_loop_wherever_they_are_cut(
 
 
 @pytest.mark.parametrize("text", ["", "a", "\n" * 3, "word " * 3, "\ud800 \0 x", "9" * 9000])
-def test_the_loop_finder_survives_any_text(text):
+def test_the_loop_finder_survives_any_text(text: str) -> None:
     loop = find_loop(text)
     assert loop is None or loop.start >= 0
 
 
-def test_a_runs_loop_starts_at_a_token():
+def test_a_runs_loop_starts_at_a_token() -> None:
     run = make_run("ab " * 30, tokens=(8, 9, *(1, 2, 3) * 40))
     assert loop_start(run) == 2
     counting = "".join(f"{n}. The keeper lit the lamp again.\n" for n in range(90))
@@ -223,7 +225,7 @@ def test_a_runs_loop_starts_at_a_token():
     assert loop.start == pytest.approx(500, abs=5)
 
 
-def test_seq_rep_4_is_one_minus_the_share_of_unique_four_grams():
+def test_seq_rep_4_is_one_minus_the_share_of_unique_four_grams() -> None:
     tokens = [random.Random(2).randrange(6) for _ in range(400)]
     grams = [tuple(tokens[i : i + 4]) for i in range(len(tokens) - 3)]
     assert seq_rep_n(tokens, 4) == pytest.approx(1 - len(set(grams)) / len(grams))
@@ -231,7 +233,7 @@ def test_seq_rep_4_is_one_minus_the_share_of_unique_four_grams():
     assert seq_rep_n([5] * 104) == pytest.approx(100 / 101)
 
 
-def test_runs_shorter_than_an_n_gram_repeat_nothing():
+def test_runs_shorter_than_an_n_gram_repeat_nothing() -> None:
     assert (seq_rep_n([1, 2, 3]), distinct_n([1]), seq_rep_n([])) == (0.0, 1.0, 0.0)
     with pytest.raises(ValueError, match="n=0"):
         distinct_n([1, 2], 0)
@@ -247,11 +249,13 @@ def test_runs_shorter_than_an_n_gram_repeat_nothing():
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_wilson_gives_the_published_intervals(successes, n, low, high):
+def test_wilson_gives_the_published_intervals(
+    successes: int, n: int, low: float, high: float
+) -> None:
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_wilson_holds_the_rates_that_the_score_test_accepts():
+def test_wilson_holds_the_rates_that_the_score_test_accepts() -> None:
     for successes, n in ((3, 17), (0, 5), (5, 5), (23, 32)):
         for bound in wilson(successes, n, 0.9):
             if 0 < bound < 1:
@@ -259,7 +263,7 @@ def test_wilson_holds_the_rates_that_the_score_test_accepts():
                 assert abs(score) == pytest.approx(1.6448536269514722)
 
 
-def test_wilson_of_nothing_is_everything_and_impossible_counts_are_refused():
+def test_wilson_of_nothing_is_everything_and_impossible_counts_are_refused() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(0, 9)[0] == 0.0
     assert wilson(9, 9)[1] == 1.0
@@ -268,7 +272,7 @@ def test_wilson_of_nothing_is_everything_and_impossible_counts_are_refused():
             wilson(*bad)
 
 
-def test_the_escape_rate_weighs_every_token_alike():
+def test_the_escape_rate_weighs_every_token_alike() -> None:
     runs = [
         make_run(tokens=(1,) * 10, escapes=(0, 3)),
         make_run(tokens=(1,) * 90, escapes=(5,)),
@@ -277,7 +281,7 @@ def test_the_escape_rate_weighs_every_token_alike():
     assert escape_rate([]) == 0.0
 
 
-def test_measure_tells_a_good_run_from_a_runaway():
+def test_measure_tells_a_good_run_from_a_runaway() -> None:
     good = measure(make_run("```python\nprint(1)\n```", tuple(range(12)), "end"))
     assert (good.valid_code, good.loop, good.runaway, good.n_tokens) == (True, False, False, 12)
     bad = measure(make_run("```python\nx = (" + "1, " * 300, (3, *(1, 2) * 300)))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qwqlab.drawing import escape_text, name_token, percent
+from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
 from qwqlab.labels import place_labels
 from qwqlab.plots import draw_ladder, draw_stages, draw_trade_off, show_run
-from qwqlab.probe import Probe
+from qwqlab.probe import Probe, StepView
 from qwqlab.records import Request, Run
 from qwqlab.run_text import decode_steps
 from qwqlab.sampling import ARTICLE_ORDER, PRESETS, Sampling
@@ -66,17 +68,19 @@ BROKEN = PRESETS["official"].with_(repeat_penalty=1.5)
 
 
 @pytest.fixture(scope="module")
-def probe(engine, code_prompt):
+def probe(engine: Engine, code_prompt: str) -> Probe:
     return Probe.of(engine, Request(code_prompt, BROKEN, 1, 40))
 
 
 @pytest.fixture(scope="module")
-def escaped(probe):
+def escaped(probe: Probe) -> StepView:
     """A step whose token came from outside the raw nucleus."""
     return probe.step(probe.run.escapes[0])
 
 
-def test_every_bar_is_the_probability_that_the_probe_gives(engine, escaped):
+def test_every_bar_is_the_probability_that_the_probe_gives(
+    engine: Engine, escaped: StepView
+) -> None:
     grid = lay_out(escaped, engine, top=12)
     stages = (escaped.raw, *escaped.stages)
     for row, stage in enumerate(stages):
@@ -90,7 +94,9 @@ def test_every_bar_is_the_probability_that_the_probe_gives(engine, escaped):
     assert grid.left == tuple(len(stage.ids) for stage in stages)
 
 
-def test_a_cross_stands_at_the_stage_that_removed_a_token(engine, escaped):
+def test_a_cross_stands_at_the_stage_that_removed_a_token(
+    engine: Engine, escaped: StepView
+) -> None:
     grid = lay_out(escaped, engine, top=12)
     for column, token in enumerate(grid.tokens):
         rows = [grid.rows[row] for row in np.flatnonzero(grid.removed[:, column])]
@@ -98,7 +104,9 @@ def test_a_cross_stands_at_the_stage_that_removed_a_token(engine, escaped):
         assert rows == ([] if by is None else [by])
 
 
-def test_the_drawn_token_has_a_column_even_far_down_the_raw_distribution(engine, probe):
+def test_the_drawn_token_has_a_column_even_far_down_the_raw_distribution(
+    engine: Engine, probe: Probe
+) -> None:
     ranks = np.array(probe.run.ranks)
     view = probe.step(int(ranks.argmax()))
     for top in (1, 2, 5):
@@ -107,7 +115,7 @@ def test_the_drawn_token_has_a_column_even_far_down_the_raw_distribution(engine,
         assert len(set(grid.tokens)) == len(grid.tokens)
 
 
-def test_the_chart_holds_the_grid(engine, escaped):
+def test_the_chart_holds_the_grid(engine: Engine, escaped: StepView) -> None:
     drawing = draw_stages(escaped, engine, top=12)
     grid = lay_out(escaped, engine, top=12)
     assert drawing.figure.layout.yaxis.ticktext == grid.rows
@@ -118,21 +126,21 @@ def test_the_chart_holds_the_grid(engine, escaped):
     assert list(drawing.table["token"]) == list(grid.tokens)
 
 
-def test_the_summary_names_the_stage_that_changed_most(engine, escaped):
+def test_the_summary_names_the_stage_that_changed_most(engine: Engine, escaped: StepView) -> None:
     assert "`penalties` changes the distribution most" in lay_out(escaped, engine).summary
 
 
-def test_a_greedy_chain_can_be_drawn_too(engine, probe):
+def test_a_greedy_chain_can_be_drawn_too(engine: Engine, probe: Probe) -> None:
     drawing = draw_stages(probe.step(3, Sampling(temp=0)), engine)
     assert "leaves 1 of" in drawing.summary
 
 
-def test_a_mirostat_chain_can_be_drawn_too(engine, probe):
+def test_a_mirostat_chain_can_be_drawn_too(engine: Engine, probe: Probe) -> None:
     drawing = draw_stages(probe.step(3, Sampling(mirostat=2)), engine)
     assert drawing.figure.layout.yaxis.ticktext == ("raw", "temperature", "mirostat_v2")
 
 
-def test_the_trade_off_shows_each_arm_with_its_intervals():
+def test_the_trade_off_shows_each_arm_with_its_intervals() -> None:
     figure = draw_trade_off(ARMS).figure
     points = {
         (x, y): (x - trace.error_x.arrayminus[i], x + trace.error_x.array[i])
@@ -144,13 +152,13 @@ def test_the_trade_off_shows_each_arm_with_its_intervals():
         assert interval == pytest.approx(arm.valid_code_interval)
 
 
-def test_arms_at_one_place_share_a_label():
+def test_arms_at_one_place_share_a_label() -> None:
     labels = [note.text for note in draw_trade_off(ARMS).figure.layout.annotations]
     assert "article, 1.1 and 1.5" in labels
     assert len(labels) == 3
 
 
-def test_shape_tells_the_order_and_filling_whether_a_penalty_is_at_work():
+def test_shape_tells_the_order_and_filling_whether_a_penalty_is_at_work() -> None:
     symbols = {trace.name: trace.marker.symbol for trace in draw_trade_off(ARMS).figure.data}
     assert symbols == {
         "llama.cpp's order, penalties in": "circle",
@@ -159,7 +167,7 @@ def test_shape_tells_the_order_and_filling_whether_a_penalty_is_at_work():
     }
 
 
-def test_the_trade_offs_sentence_is_computed():
+def test_the_trade_offs_sentence_is_computed() -> None:
     drawing = draw_trade_off(ARMS)
     assert "least: strong with 0 % (0 % to 16 %)" in drawing.summary
     assert "are apart" in drawing.summary
@@ -168,25 +176,25 @@ def test_the_trade_offs_sentence_is_computed():
     assert "overlap" in draw_trade_off(close).summary
 
 
-def test_the_trade_off_can_count_runaways_instead():
+def test_the_trade_off_can_count_runaways_instead() -> None:
     drawing = draw_trade_off(ARMS, against="runaways")
     assert {y for trace in drawing.figure.data for y in trace.y} == {0.5}
     with pytest.raises(SettingError, match="neither"):
         draw_trade_off(ARMS, against="errors")
 
 
-def test_nothing_to_draw_is_said():
+def test_nothing_to_draw_is_said() -> None:
     with pytest.raises(SettingError, match="nothing to draw"):
         draw_trade_off([replace(ARMS[0], runs=0)])
 
 
-def test_name_order_sees_the_articles_list_with_and_without_penalties():
+def test_name_order_sees_the_articles_list_with_and_without_penalties() -> None:
     assert name_order(ARTICLE_ORDER) == "the article's order"
     assert name_order(("penalties", *ARTICLE_ORDER)) == "the article's order"
     assert name_order(tuple(reversed(DEFAULT_ORDER))) == "another order"
 
 
-def test_the_ladder_shows_size_against_perplexity_and_speed():
+def test_the_ladder_shows_size_against_perplexity_and_speed() -> None:
     drawing = draw_ladder(RUNGS)
     perplexity, generated, _read = drawing.figure.data
     assert list(perplexity.x) == [92.0, 145.0, 271.0]
@@ -195,11 +203,11 @@ def test_the_ladder_shows_size_against_perplexity_and_speed():
     assert drawing.title == "Q4_0 takes 34 % of F16's bytes, with 7.8 % more perplexity"
 
 
-def test_a_ladder_of_one_rung_can_be_drawn():
+def test_a_ladder_of_one_rung_can_be_drawn() -> None:
     assert len(draw_ladder(RUNGS[:1]).table) == 1
 
 
-def test_labels_cover_neither_points_nor_each_other_where_there_is_room():
+def test_labels_cover_neither_points_nor_each_other_where_there_is_room() -> None:
     points = [(100.0, 100.0), (104.0, 100.0), (100.0, 108.0), (300.0, 200.0)]
     offsets = place_labels(points, ["first label", "second", "third", "far away"], (600, 400))
     boxes = [
@@ -212,7 +220,7 @@ def test_labels_cover_neither_points_nor_each_other_where_there_is_room():
             assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
 
 
-def test_a_run_is_shown_whole_with_its_escapes_marked(engine, probe):
+def test_a_run_is_shown_whole_with_its_escapes_marked(engine: Engine, probe: Probe) -> None:
     run = probe.run
     marked = show_run(run, engine)
     assert marked.html.count("border-bottom:2px") == len(run.escapes)
@@ -222,7 +230,7 @@ def test_a_run_is_shown_whole_with_its_escapes_marked(engine, probe):
     assert f"{len(run.escapes)} escapes" in marked.text
 
 
-def test_a_loop_and_a_breaking_token_are_marked_once(engine, probe):
+def test_a_loop_and_a_breaking_token_are_marked_once(engine: Engine, probe: Probe) -> None:
     cycle = engine.model.tokenize(" and so it went on and on, day after day.", special=False)
     tokens = (*engine.model.tokenize("It began well!", special=False), *cycle * 12)
     text = b"".join(engine.model.piece(token) for token in tokens).decode()
@@ -234,7 +242,7 @@ def test_a_loop_and_a_breaking_token_are_marked_once(engine, probe):
     assert "a loop begins" not in show_run(probe.run, engine).html
 
 
-def test_what_a_model_wrote_is_never_markup(engine):
+def test_what_a_model_wrote_is_never_markup(engine: Engine) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert('x')</script>&amp;"
     tokens = tuple(engine.model.tokenize(evil, special=False))
     run = Run(Request("p"), 1, tokens, evil, "length", (9,) * len(tokens), (1, 3), 0.1)
@@ -247,7 +255,7 @@ def test_what_a_model_wrote_is_never_markup(engine):
     assert evil in html.unescape(bare)
 
 
-def test_a_character_of_several_tokens_is_shown_when_it_is_complete(engine):
+def test_a_character_of_several_tokens_is_shown_when_it_is_complete(engine: Engine) -> None:
     text = "naïve 🙂 日本"
     tokens = tuple(engine.model.tokenize(text, special=False))
     run = Run(Request("p"), 1, tokens, text, "end", (0,) * len(tokens), (), 0.1)
@@ -255,12 +263,12 @@ def test_a_character_of_several_tokens_is_shown_when_it_is_complete(engine):
     assert text in show_run(run, engine).html
 
 
-def test_a_run_without_tokens_can_be_shown(engine):
+def test_a_run_without_tokens_can_be_shown(engine: Engine) -> None:
     run = Run(Request("p"), 1, (), "", "stopped", (), (), 0.0)
     assert "stopped on request" in show_run(run, engine).text
 
 
-def test_a_token_that_looks_like_markup_stays_a_label():
+def test_a_token_that_looks_like_markup_stays_a_label() -> None:
     assert escape_text("<b>$x$</b>") == "&lt;b&gt;&#36;x&#36;&lt;/b&gt;"
     assert name_token("\u202ea\x00") == "\\u202ea\\u0000"
 
@@ -268,11 +276,11 @@ def test_a_token_that_looks_like_markup_stays_a_label():
 @pytest.mark.parametrize(
     ("share", "text"), [(0, "0 %"), (1, "100 %"), (0.05, "5.0 %"), (0.0004, "0.04 %")]
 )
-def test_percent_keeps_two_figures(share, text):
+def test_percent_keeps_two_figures(share: float, text: str) -> None:
     assert percent(share) == text
 
 
-def test_a_drawing_is_text_outside_jupyter_and_a_page_that_needs_no_network(tmp_path):
+def test_a_drawing_is_text_outside_jupyter_and_a_page_that_needs_no_network(tmp_path: Path) -> None:
     drawing = draw_trade_off(ARMS)
     text = str(drawing)
     assert drawing.summary in text and "article, 1.5" in text

@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,13 +43,13 @@ def names(source: str) -> list[tuple[str, int]]:
     return [(each.name, each.line) for each in check.unbound]
 
 
-def test_the_articles_program_uses_pipes_that_nothing_binds():
+def test_the_articles_program_uses_pipes_that_nothing_binds() -> None:
     check = check_code(ARTICLE)
     assert not check.valid
     assert check.reason == "line 14: pipes is bound nowhere"
 
 
-def test_the_articles_program_is_valid_once_pipes_is_bound_anywhere():
+def test_the_articles_program_is_valid_once_pipes_is_bound_anywhere() -> None:
     assert check_code(ARTICLE.replace("score = 0\n\ndef reset", "pipes = []\n\ndef reset")).valid
     assert check_code(ARTICLE + "def start():\n    global pipes\n    pipes = []\n").valid
 
@@ -66,7 +67,7 @@ UNBOUND_IN_THE_LIBRARY = {
 
 
 @pytest.mark.slow
-def test_the_standard_library_binds_every_name_it_uses():
+def test_the_standard_library_binds_every_name_it_uses() -> None:
     folder = Path(sysconfig.get_paths()["stdlib"])
     outside = ("site-packages", "test", "tests", "idle_test", "lib2to3", "encodings")
     judged, wrong = 0, {}
@@ -109,17 +110,17 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_every_way_of_binding_a_name_counts(name, recwarn):
+def test_every_way_of_binding_a_name_counts(name: str, recwarn: pytest.WarningsRecorder) -> None:
     assert check_code(GOOD[name]).reason == ""
     assert not recwarn.list
 
 
-def test_type_parameters_bind_names_in_a_python_that_has_them():
+def test_type_parameters_bind_names_in_a_python_that_has_them() -> None:
     check = check_code("def f[T: int, *A, **P](x: T) -> T: return x\ntype L[T] = list[T]")
     assert check.valid == check.parses == (sys.version_info >= (3, 12))
 
 
-def test_nested_finally_blocks_are_refused_before_the_compiler_copies_them():
+def test_nested_finally_blocks_are_refused_before_the_compiler_copies_them() -> None:
     nested = "".join(f"{' ' * i}try: pass\n{' ' * i}finally:\n" for i in range(40))
     check = check_code(nested + " " * 40 + "x = 1\n")
     assert check.reason.endswith("`finally` is nested too deeply for the compiler")
@@ -144,7 +145,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("source", "expected"), BAD)
-def test_a_name_that_no_visible_scope_binds_is_reported_where_it_is_first_used(source, expected):
+def test_a_name_that_no_visible_scope_binds_is_reported_where_it_is_first_used(
+    source: str, expected: Any
+) -> None:
     assert sorted(names(source)) == sorted(expected)
 
 
@@ -158,7 +161,7 @@ def test_a_name_that_no_visible_scope_binds_is_reported_where_it_is_first_used(s
         ("x = 'open", 1),
     ],
 )
-def test_what_the_compiler_refuses_does_not_parse(source, line):
+def test_what_the_compiler_refuses_does_not_parse(source: str, line: int) -> None:
     check = check_code(source)
     assert (check.parses, check.valid, check.line) == (False, False, line)
     assert check.reason.startswith(f"line {line}: ")
@@ -167,7 +170,7 @@ def test_what_the_compiler_refuses_does_not_parse(source, line):
 @pytest.mark.parametrize(
     "source", ["", "\n\n", "# only a comment\n", '"""A docstring."""', "42", "pass"]
 )
-def test_a_block_with_no_statement_is_not_valid(source):
+def test_a_block_with_no_statement_is_not_valid(source: str) -> None:
     assert check_code(source).reason == "the block holds no statement"
 
 
@@ -179,7 +182,7 @@ def test_a_block_with_no_statement_is_not_valid(source):
         "exec('x = 1')\nprint(x)",
     ],
 )
-def test_names_bound_at_run_time_leave_the_program_undecided_and_valid(source):
+def test_names_bound_at_run_time_leave_the_program_undecided_and_valid(source: str) -> None:
     check = check_code(source)
     assert check.valid
     assert "no name was judged" in check.notes[0]
@@ -203,7 +206,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_source_never_ends_the_process(name):
+def test_hostile_source_never_ends_the_process(name: str) -> None:
     found = []
     # The smallest stack that a thread of the lab might have, as on macOS.
     before = threading.stack_size(512 * 1024)
@@ -222,21 +225,21 @@ def source_of(text: str) -> str | None:
     return block.source if block else None
 
 
-def test_the_first_of_several_blocks_is_taken():
+def test_the_first_of_several_blocks_is_taken() -> None:
     assert source_of("a\n```py\nx = 1\n```\nb\n```\ny = 2\n```") == "x = 1\n"
     assert source_of("~~~\na\n```\nb\n~~~\n") == "a\n```\nb\n"
     assert source_of("````\n```\ninner\n```\n````") == "```\ninner\n```\n"
 
 
 @pytest.mark.parametrize("bullet", ["- ", "* ", "12. ", "  3) "])
-def test_a_block_may_open_behind_a_bullet(bullet):
+def test_a_block_may_open_behind_a_bullet(bullet: str) -> None:
     pad = " " * len(bullet)
     text = f"{bullet}```python\n{pad}if x:\n{pad}    y = 1\n{pad}```\n"
     assert source_of(text) == "if x:\n    y = 1\n"
 
 
 @pytest.mark.parametrize("mark", [">", "> ", ">> ", " > > "])
-def test_a_block_may_stand_in_a_quote_and_ends_with_it(mark):
+def test_a_block_may_stand_in_a_quote_and_ends_with_it(mark: str) -> None:
     lines = ["```python", "if x:", "    y = 1", "```", "more"]
     text = "".join(f"{mark}{line}\n" for line in lines)
     assert find_block(text) == Block("if x:\n    y = 1\n", "python", True, 2)
@@ -244,12 +247,12 @@ def test_a_block_may_stand_in_a_quote_and_ends_with_it(mark):
     assert find_block(cut) == Block("if x:\n    y = 1", "python", False, 2)
 
 
-def test_an_indented_block_loses_the_indent_of_its_fence():
+def test_an_indented_block_loses_the_indent_of_its_fence() -> None:
     text = "1. Run:\n\n    ```python\n    if x:\n        y()\n    ```\n"
     assert source_of(text) == "if x:\n    y()\n"
 
 
-def test_text_without_a_fence_holds_no_code():
+def test_text_without_a_fence_holds_no_code() -> None:
     assert find_block("print('hello')") is None
     assert find_block("Use ```print(1)``` inline.") is None
     assert find_block("```print(1)```") is None
@@ -257,7 +260,7 @@ def test_text_without_a_fence_holds_no_code():
     assert not is_valid("")
 
 
-def test_a_block_that_the_limit_cut_off_is_reported_as_cut_off():
+def test_a_block_that_the_limit_cut_off_is_reported_as_cut_off() -> None:
     cut = check_text("```python\nimport os\nprint(os.path.join('a',")
     assert not cut.valid
     assert cut.reason.endswith("(the block is cut off)")
@@ -267,5 +270,5 @@ def test_a_block_that_the_limit_cut_off_is_reported_as_cut_off():
     assert is_valid("```python\nx = 1")
 
 
-def test_windows_line_ends_are_read_like_others():
+def test_windows_line_ends_are_read_like_others() -> None:
     assert is_valid("```python\r\nx = 1\r\nprint(x)\r\n```\r\n")

@@ -15,7 +15,7 @@ def make_quality(kl: float) -> Quality:
     return Quality(40.0, (30, 50), kl, wide, 3 * kl, wide, 0.7, (0.6, 0.8), 510, (3.0,), (kl,))
 
 
-def test_errors_are_drawn_by_layer_with_theory_and_outliers():
+def test_errors_are_drawn_by_layer_with_theory_and_outliers() -> None:
     errors = make_errors(6)
     drawing = draw_errors(errors)
     assert len(drawing.table) == 24
@@ -27,7 +27,7 @@ def test_errors_are_drawn_by_layer_with_theory_and_outliers():
     assert worst.name in drawing.summary and f"kurtosis {worst.kurtosis:.1f}" in drawing.summary
 
 
-def test_a_heat_map_has_a_cell_for_each_module():
+def test_a_heat_map_has_a_cell_for_each_module() -> None:
     errors = make_errors(5)
     drawing = draw_heat(errors)
     (heat,) = drawing.figure.data
@@ -38,14 +38,14 @@ def test_a_heat_map_has_a_cell_for_each_module():
     assert drawing.summary.split("first: ")[1].startswith(max(means, key=lambda k: means[k]))
 
 
-def test_types_stand_above_shannons_line():
+def test_types_stand_above_shannons_line() -> None:
     rows = [("nf4", 4.5, 0.0088, 0.0085), ("Q4_0", 4.5, 0.0079, 0.0074), ("Q8_0", 8.5, 4e-5, 3e-5)]
     drawing = draw_types(rows, [theory.shannon(bits) for _, bits, _, _ in rows])
     assert "Q4_0 loses least" in drawing.summary
     assert (drawing.table["error, weights"] > drawing.table["Shannon"]).all()
 
 
-def test_choices_are_drawn_where_they_stand():
+def test_choices_are_drawn_where_they_stand() -> None:
     variants = [
         ("naive", 0.0, make_quality(0.24), False),
         ("chosen", 9.0, make_quality(0.17), True),
@@ -60,7 +60,7 @@ def test_choices_are_drawn_where_they_stand():
     assert "<b>" not in "".join(a.text for a in drawing.figure.layout.annotations)
 
 
-def test_the_best_proxy_is_the_one_that_ranks_alike():
+def test_the_best_proxy_is_the_one_that_ranks_alike() -> None:
     harm = [0.1, 0.2, 0.4, 0.8, 1.6]
     drawing = draw_proxies(["a", "b"], [[5, 3, 4, 1, 2], [1, 2, 3, 5, 4]], harm)
     assert drawing.table["rank correlation (Spearman)"][1] == pytest.approx(0.9)

@@ -52,7 +52,7 @@ def run(folder: Path, tokens: torch.Tensor, codec: str = "nf4") -> dict[str, Mod
     return {error.name: error for error in found}
 
 
-def test_every_module_is_what_direct_arithmetic_gives(folder: Path):
+def test_every_module_is_what_direct_arithmetic_gives(folder: Path) -> None:
     tokens = torch.arange(240).view(2, 120)
     errors = run(folder, tokens)
     model = Checkpoint(folder).load()
@@ -84,7 +84,7 @@ def test_every_module_is_what_direct_arithmetic_gives(folder: Path):
         assert error.n_bytes == packed.numel() + 4 * weight.numel() // 64
 
 
-def test_the_model_is_as_it_was_after_a_pass(folder: Path):
+def test_the_model_is_as_it_was_after_a_pass(folder: Path) -> None:
     model = Checkpoint(folder).load()
     tokens = torch.arange(64).view(1, 64)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_the_model_is_as_it_was_after_a_pass(folder: Path):
         assert torch.equal(model(tokens).logits, before)
 
 
-def test_a_streamed_model_gives_what_a_loaded_one_gives(folder: Path):
+def test_a_streamed_model_gives_what_a_loaded_one_gives(folder: Path) -> None:
     tokens = torch.arange(200).view(2, 100)
     loaded = run(folder, tokens)
     weights = FolderWeights(Checkpoint(folder))
@@ -124,7 +124,7 @@ def test_a_streamed_model_gives_what_a_loaded_one_gives(folder: Path):
 
 def test_a_model_larger_than_memory_is_streamed(
     folder: Path, text: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     whole = quant_error(folder, "nf4-dq", text)
     monkeypatch.setattr(quantize, "free_memory", lambda: 1000)
     monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("it was loaded whole"))
@@ -133,7 +133,7 @@ def test_a_model_larger_than_memory_is_streamed(
     assert [e.name for e in whole.modules] == [e.name for e in streamed.modules]
 
 
-def test_a_pass_that_was_stopped_goes_on(folder: Path, text: Path):
+def test_a_pass_that_was_stopped_goes_on(folder: Path, text: Path) -> None:
     seen: list[str] = []
     first = quant_error(
         folder,
@@ -150,7 +150,7 @@ def test_a_pass_that_was_stopped_goes_on(folder: Path, text: Path):
     assert {e.name: e for e in again.modules} == fresh
 
 
-def test_a_line_cut_short_is_measured_again(folder: Path, text: Path, tmp_path: Path):
+def test_a_line_cut_short_is_measured_again(folder: Path, text: Path, tmp_path: Path) -> None:
     whole = quant_error(folder, text=text)
     (path,) = (tmp_path / "models").rglob("*.jsonl")
     path.write_text(path.read_text()[:-200] + "\x00\n[1]\n7\n" + "[" * 100_000)
@@ -158,7 +158,7 @@ def test_a_line_cut_short_is_measured_again(folder: Path, text: Path, tmp_path: 
     assert again.whole and again.modules == whole.modules
 
 
-def test_another_text_or_model_is_another_result(folder: Path, text: Path, tmp_path: Path):
+def test_another_text_or_model_is_another_result(folder: Path, text: Path, tmp_path: Path) -> None:
     first = quant_error(folder, text=text)
     other = tmp_path / "other.txt"
     other.write_text("Nothing of the kind stands here, 1 2 3 4 5. " * 30)
@@ -167,7 +167,7 @@ def test_another_text_or_model_is_another_result(folder: Path, text: Path, tmp_p
     assert quant_error(changed, text=text).modules[4].n_out == 256
 
 
-def test_weights_alone_need_no_text_and_no_model(folder: Path, model_path: Path):
+def test_weights_alone_need_no_text_and_no_model(folder: Path, model_path: Path) -> None:
     found = quant_error(folder, outputs=False)
     assert found.whole and found.n_tokens == 0
     assert all(error.output_rel_mse is None for error in found.modules)
@@ -177,7 +177,7 @@ def test_weights_alone_need_no_text_and_no_model(folder: Path, model_path: Path)
     assert unpacked.linears == list_linears(Checkpoint(model_path).skeleton())
 
 
-def test_a_tied_head_is_a_module_too(tmp_path: Path):
+def test_a_tied_head_is_a_module_too(tmp_path: Path) -> None:
     tied = tiny_llama.make(tmp_path / "tied", tie_word_embeddings=True)
     errors = run(tied, torch.arange(40).view(1, 40))
     assert HEAD in errors and len(errors) == 15
@@ -186,7 +186,7 @@ def test_a_tied_head_is_a_module_too(tmp_path: Path):
     assert torch.equal(weights.read(head), weights.tensor("model.embed_tokens.weight"))
 
 
-def test_results_go_through_json(folder: Path, text: Path):
+def test_results_go_through_json(folder: Path, text: Path) -> None:
     found = quant_error(folder, text=text)
     values = json.loads(json.dumps(found.to_dict()))
     assert tuple(map(ModuleError.from_dict, values["modules"])) == found.modules
@@ -217,7 +217,7 @@ def write_index(folder: Path, files: dict[str, Any]) -> None:
         lambda folder: (folder / "model.safetensors.index.json").write_text("[1]"),
     ],
 )
-def test_a_spoilt_folder_is_refused_in_a_sentence(tmp_path: Path, spoil: Any):
+def test_a_spoilt_folder_is_refused_in_a_sentence(tmp_path: Path, spoil: Any) -> None:
     folder = tiny_llama.make(tmp_path / "model", vocab_size=1000)
     spoil(folder)
     with pytest.raises(ModelFileError) as caught:
@@ -225,7 +225,7 @@ def test_a_spoilt_folder_is_refused_in_a_sentence(tmp_path: Path, spoil: Any):
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
-def test_numbers_that_are_not_finite_are_named(tmp_path: Path):
+def test_numbers_that_are_not_finite_are_named(tmp_path: Path) -> None:
     model = Checkpoint(tiny_llama.make(tmp_path / "model", vocab_size=1000)).load()
     model.model.layers[1].mlp.up_proj.weight.data[3, 5] = math.nan
     model.save_pretrained(tmp_path / "spoilt")
@@ -233,7 +233,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path: Path):
         quant_error(tmp_path / "spoilt", outputs=False)
 
 
-def test_what_cannot_be_used_is_refused(folder: Path, tmp_path: Path, text: Path):
+def test_what_cannot_be_used_is_refused(folder: Path, tmp_path: Path, text: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "latin.txt").write_bytes(b"\xe9" * 5000)
     refused: list[tuple[type[QwqlabError], dict[str, Any]]] = [

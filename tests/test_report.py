@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from qwqlab.engine import Engine
 from qwqlab.experiment import LOADING, Plan, count, list_arms, plan_requests
@@ -13,7 +14,9 @@ from qwqlab.requantize import sweep_copy
 from qwqlab.sweep import sweep
 
 
-def test_the_report_shows_every_arm_and_runs_nothing_of_a_models(model_path, tmp_path):
+def test_the_report_shows_every_arm_and_runs_nothing_of_a_models(
+    model_path: Path, tmp_path: Path
+) -> None:
     with Engine(sweep_copy(model_path), LOADING) as engine:
         runs = sweep(engine, plan_requests(Plan(2, 1, 90, 1, 1, 20)))
         results = count(runs)
@@ -33,7 +36,7 @@ def test_the_report_shows_every_arm_and_runs_nothing_of_a_models(model_path, tmp
         assert sample.html.count("font-weight:bold") <= (not is_valid(run.text))
 
 
-def test_a_tag_that_a_model_wrote_stays_text(engine, code_prompt):
+def test_a_tag_that_a_model_wrote_stays_text(engine: Engine, code_prompt: str) -> None:
     written = "```python\n<script>alert(1)</script>\n```"
     tokens = tuple(engine.model.tokenize(written))
     request = Request(code_prompt, label="an arm | code")

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from pathlib import Path
 from typing import NoReturn
@@ -61,7 +61,9 @@ def read_texts(store: Path) -> list[str]:
         return [run.run.text for run in sorted(kept.runs(), key=lambda run: run.run.request.seed)]
 
 
-def test_a_sweep_of_a_killed_kernel_goes_on_where_it_stopped(model, code_prompt, tmp_path):
+def test_a_sweep_of_a_killed_kernel_goes_on_where_it_stopped(
+    model: Path, code_prompt: str, tmp_path: Path
+) -> None:
     store, count = tmp_path / "runs.sqlite", 16
     cell = SWEEP.format(prompt=code_prompt, count=count, model=str(model), store=str(store))
     with open_kernel() as kernel:
@@ -80,7 +82,7 @@ def test_a_sweep_of_a_killed_kernel_goes_on_where_it_stopped(model, code_prompt,
     assert json.loads(texts) == unbroken == read_texts(store)
 
 
-def test_an_export_of_a_killed_kernel_leaves_the_file_that_was_there(tmp_path):
+def test_an_export_of_a_killed_kernel_leaves_the_file_that_was_there(tmp_path: Path) -> None:
     store, target = tmp_path / "runs.sqlite", tmp_path / "runs.json"
     with RunStore(store) as kept:
         kept.add(make_run(text="word " * 400), **ABOUT)
@@ -110,7 +112,9 @@ def test_an_export_of_a_killed_kernel_leaves_the_file_that_was_there(tmp_path):
     assert len(json.loads(target.read_text(encoding="utf-8"))) == 10_001
 
 
-def test_what_a_killed_kernel_had_measured_of_a_model_is_not_measured_again(tmp_path, monkeypatch):
+def test_what_a_killed_kernel_had_measured_of_a_model_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tiny_llama.make(tmp_path / "tiny")
     home = tmp_path / "home"
     cell = (
@@ -138,7 +142,9 @@ def test_what_a_killed_kernel_had_measured_of_a_model_is_not_measured_again(tmp_
 # Two notebooks
 
 
-def test_two_kernels_fill_one_store_while_a_third_process_reads_it(model, code_prompt, tmp_path):
+def test_two_kernels_fill_one_store_while_a_third_process_reads_it(
+    model: Path, code_prompt: str, tmp_path: Path
+) -> None:
     store, count = tmp_path / "runs.sqlite", 8
     cell = SWEEP.format(prompt=code_prompt, count=count, model=str(model), store=str(store))
     with open_kernel() as one, open_kernel() as other:
@@ -200,7 +206,9 @@ print(json.dumps([runs[0].text, line, str(toolchain.tool("llama-completion")), c
 """
 
 
-def test_everything_works_below_a_path_with_spaces_quotes_and_chinese(odd_home, llama_completion):
+def test_everything_works_below_a_path_with_spaces_quotes_and_chinese(
+    odd_home: Path, llama_completion: Callable[[Sequence[str]], str]
+) -> None:
     checkout = odd_home / "签 出"
     shutil.copytree(CHECKOUT / "qwqlab", checkout / "qwqlab")
     shutil.copytree(CHECKOUT / "data", checkout / "data")
@@ -261,7 +269,9 @@ def make_latin_1(folder: Path, lacking: Callable[[str], NoReturn]) -> dict[str, 
 
 
 @pytest.mark.parametrize("kind", ["C", "Latin-1", "ascii pipes"])
-def test_every_command_that_prints_text_does_so_in_any_locale(kind, model, tmp_path, lacking):
+def test_every_command_that_prints_text_does_so_in_any_locale(
+    kind: str, model: Path, tmp_path: Path, lacking: Callable[[str], NoReturn]
+) -> None:
     env = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": ""}
     if kind == "Latin-1":
         env |= make_latin_1(tmp_path, lacking)
@@ -308,8 +318,8 @@ FUTURE = "2099-01-01T00:00:00.000+00:00"
 
 
 def test_a_store_from_the_future_keeps_its_order_and_its_sweep_goes_on(
-    model, code_prompt, tmp_path
-):
+    model: Path, code_prompt: str, tmp_path: Path
+) -> None:
     path = tmp_path / "runs.sqlite"
     requests = [Request(code_prompt, PRESETS["official"], seed, 8) for seed in range(6)]
     with Engine(model, LOADING) as engine, RunStore(path) as store:
@@ -325,7 +335,9 @@ def test_a_store_from_the_future_keeps_its_order_and_its_sweep_goes_on(
     assert [run.started_at == FUTURE for run in kept] == [True] * 3 + [False] * 3
 
 
-def test_a_file_with_a_time_in_the_future_is_hashed_anew_when_it_changes(tmp_path, monkeypatch):
+def test_a_file_with_a_time_in_the_future_is_hashed_anew_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "home"))
     path = tmp_path / "model.gguf"
     future = time.time() + 10**8
@@ -339,7 +351,7 @@ def test_a_file_with_a_time_in_the_future_is_hashed_anew_when_it_changes(tmp_pat
     assert len(set(found)) == 3
 
 
-def test_progress_goes_on_when_the_clock_is_set_back(monkeypatch):
+def test_progress_goes_on_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(10**6, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: next(now))
     told: list[tuple[int, float]] = []
@@ -350,7 +362,9 @@ def test_progress_goes_on_when_the_clock_is_set_back(monkeypatch):
     assert all(rate > 0 for _, rate in told)
 
 
-def test_a_download_goes_on_from_a_part_of_the_future(tmp_path, monkeypatch):
+def test_a_download_goes_on_from_a_part_of_the_future(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     with serve_hub() as hub:
@@ -364,7 +378,7 @@ def test_a_download_goes_on_from_a_part_of_the_future(tmp_path, monkeypatch):
         assert hub.ranges() == ["bytes=400000-"]
 
 
-def test_a_server_that_names_a_date_is_waited_for_by_its_own_clock():
+def test_a_server_that_names_a_date_is_waited_for_by_its_own_clock() -> None:
     theirs = time.time() + 10**8
     assert read_retry_after(formatdate(theirs + 30), formatdate(theirs)) == 30
     assert read_retry_after(formatdate(theirs - 30), formatdate(theirs)) == 0

@@ -31,7 +31,7 @@ ABOUT: dict[str, Any] = {
 }
 
 
-def make_run(seed: int = 1, text: str = "hello", label: str = "arm", **more) -> Run:
+def make_run(seed: int = 1, text: str = "hello", label: str = "arm", **more: Any) -> Run:
     request = Request("prompt", Sampling(temp=0.6, top_k=40), seed, 64, label)
     values: dict[str, Any] = {
         "tokens": (5, 6, 49151),
@@ -42,7 +42,7 @@ def make_run(seed: int = 1, text: str = "hello", label: str = "arm", **more) -> 
     return Run(request, n_prompt=4, text=text, **{"stop": "end", "seconds": 0.25, **values})
 
 
-def test_a_run_comes_back_as_it_was(tmp_path):
+def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
     run = make_run()
     with RunStore(tmp_path / "runs.sqlite") as store:
         assert store.add(run, **ABOUT)
@@ -59,7 +59,7 @@ def test_a_run_comes_back_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "a\0b", "\ud800 half", "\U0001f600\r\n", "".join(map(chr, range(300))), "'; DROP"]
 )
-def test_any_text_survives(tmp_path, text):
+def test_any_text_survives(tmp_path: Path, text: str) -> None:
     run = make_run(text=text, label=text)
     run = replace(run, request=replace(run.request, prompt=text))
     with RunStore(tmp_path / "runs.sqlite") as store:
@@ -72,7 +72,7 @@ def test_any_text_survives(tmp_path, text):
     assert exported[0]["run"]["text"] == text
 
 
-def test_adding_a_run_twice_keeps_one(tmp_path):
+def test_adding_a_run_twice_keeps_one(tmp_path: Path) -> None:
     with RunStore(tmp_path / "runs.sqlite") as store:
         assert store.add(make_run(), **ABOUT)
         assert not store.add(make_run(text="another"), **ABOUT)
@@ -82,13 +82,13 @@ def test_adding_a_run_twice_keeps_one(tmp_path):
         assert len(list(store.runs(experiment="e"))) == 2
 
 
-def test_a_run_that_was_stopped_on_request_is_not_kept(tmp_path):
+def test_a_run_that_was_stopped_on_request_is_not_kept(tmp_path: Path) -> None:
     with RunStore(tmp_path / "runs.sqlite") as store:
         assert not store.add(make_run(stop="stopped"), **ABOUT)
         assert list(store.runs()) == []
 
 
-def test_a_run_is_found_by_its_key_under_its_own_label_alone(tmp_path):
+def test_a_run_is_found_by_its_key_under_its_own_label_alone(tmp_path: Path) -> None:
     key = run_key(make_run().request, **MACHINE)
     with RunStore(tmp_path / "runs.sqlite") as store:
         store.add(make_run(), **ABOUT)
@@ -97,7 +97,7 @@ def test_a_run_is_found_by_its_key_under_its_own_label_alone(tmp_path):
         assert store.get(key, experiment="f", label="arm") is None
 
 
-def test_the_key_tells_apart_all_that_decides_a_run_and_nothing_else():
+def test_the_key_tells_apart_all_that_decides_a_run_and_nothing_else() -> None:
     request = make_run().request
     key = run_key(request, **MACHINE)
     assert run_key(replace(request, label="renamed"), **MACHINE) == key
@@ -115,7 +115,7 @@ def test_the_key_tells_apart_all_that_decides_a_run_and_nothing_else():
     assert len({key, *others}) == 8
 
 
-def test_the_key_is_the_same_in_every_process():
+def test_the_key_is_the_same_in_every_process() -> None:
     code = (
         "from qwqlab.records import Request; from qwqlab.runs import run_key;"
         "print(run_key(Request('p'), model_sha256='m', build='b', settings={'y': 1, 'x': [2.0]}))"
@@ -157,7 +157,7 @@ def start_writer(path: Path, first: int, count: int) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("after", [1, 7, 40])
-def test_a_killed_process_loses_nothing_that_it_had_added(tmp_path, after):
+def test_a_killed_process_loses_nothing_that_it_had_added(tmp_path: Path, after: int) -> None:
     path = tmp_path / "runs.sqlite"
     writer = start_writer(path, 0, 1_000_000)
     assert writer.stdout is not None
@@ -174,7 +174,7 @@ def test_a_killed_process_loses_nothing_that_it_had_added(tmp_path, after):
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_several_processes_write_to_one_store(tmp_path):
+def test_several_processes_write_to_one_store(tmp_path: Path) -> None:
     path = tmp_path / "runs.sqlite"
     writers = [start_writer(path, 100 * n, 30) for n in range(4)]
     for writer in writers:
@@ -184,7 +184,7 @@ def test_several_processes_write_to_one_store(tmp_path):
         assert len(list(store.runs())) == 120
 
 
-def test_a_thread_adds_while_another_reads(tmp_path):
+def test_a_thread_adds_while_another_reads(tmp_path: Path) -> None:
     failures: list[StoreError] = []
     with RunStore(tmp_path / "runs.sqlite") as store:
 
@@ -206,7 +206,7 @@ def test_a_thread_adds_while_another_reads(tmp_path):
         assert len({stored.run.request.seed for stored in store.runs()}) == 180
 
 
-def test_a_file_that_is_not_a_store_is_refused_and_left_alone(tmp_path):
+def test_a_file_that_is_not_a_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("These are my notes, and they are longer than a header.\n" * 40)
     other = tmp_path / "other.sqlite"
@@ -222,7 +222,7 @@ def test_a_file_that_is_not_a_store_is_refused_and_left_alone(tmp_path):
         RunStore(tmp_path)
 
 
-def test_a_store_of_a_newer_version_is_refused(tmp_path):
+def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "runs.sqlite"
     RunStore(path).close()
     with sqlite3.connect(path) as connection:
@@ -232,7 +232,7 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path):
         RunStore(path)
 
 
-def test_a_damaged_row_is_named_as_such(tmp_path):
+def test_a_damaged_row_is_named_as_such(tmp_path: Path) -> None:
     path = tmp_path / "runs.sqlite"
     with RunStore(path) as store:
         store.add(make_run(), **ABOUT)
@@ -243,14 +243,14 @@ def test_a_damaged_row_is_named_as_such(tmp_path):
             list(store.runs())
 
 
-def test_a_closed_store_says_so(tmp_path):
+def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "deep" / "runs.sqlite")
     store.close()
     with pytest.raises(StoreError, match="is closed"):
         list(store.runs())
 
 
-def test_the_frame_has_a_row_for_each_run_and_a_column_for_each_number(tmp_path):
+def test_the_frame_has_a_row_for_each_run_and_a_column_for_each_number(tmp_path: Path) -> None:
     with RunStore(tmp_path / "runs.sqlite") as store:
         for seed in range(3):
             store.add(make_run(seed), **ABOUT)
@@ -263,7 +263,7 @@ def test_the_frame_has_a_row_for_each_run_and_a_column_for_each_number(tmp_path)
     assert frame["escape_rate"].mean() == pytest.approx(1 / 3)
 
 
-def test_a_spreadsheet_runs_no_formula_that_a_model_wrote(tmp_path):
+def test_a_spreadsheet_runs_no_formula_that_a_model_wrote(tmp_path: Path) -> None:
     texts = ["=1+1", "@x", "-2", "+3", " =1", "plain", 'a,b\n"c"']
     with RunStore(tmp_path / "runs.sqlite") as store:
         for seed, text in enumerate(texts):
@@ -275,18 +275,18 @@ def test_a_spreadsheet_runs_no_formula_that_a_model_wrote(tmp_path):
     assert [each.name for each in tmp_path.iterdir() if each.name.endswith(".part")] == []
 
 
-def test_an_empty_store_exports_an_empty_list(tmp_path):
+def test_an_empty_store_exports_an_empty_list(tmp_path: Path) -> None:
     with RunStore(tmp_path / "runs.sqlite") as store:
         assert json.loads(store.export_json(tmp_path / "runs.json").read_text()) == []
 
 
-def test_a_store_called_memory_is_a_file(tmp_path, monkeypatch):
+def test_a_store_called_memory_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     RunStore(":memory:").close()
     assert (tmp_path / ":memory:").is_file()
 
 
-def test_an_export_that_fails_names_the_file_that_was_asked_for(tmp_path):
+def test_an_export_that_fails_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with RunStore(tmp_path / "runs.sqlite") as store:
         for target in (tmp_path / "file" / "runs.csv", tmp_path):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 
+from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
 from qwqlab.sampling import ARTICLE_ORDER, PRESETS, Sampling, preset
 from qwqlab.settings import DEFAULT_ORDER, SETTINGS
 
 
-def test_the_defaults_are_those_of_llama_completion(llama_completion_help):
+def test_the_defaults_are_those_of_llama_completion(llama_completion_help: dict[str, str]) -> None:
     for setting in SETTINGS:
         text = llama_completion_help[setting.flags[0]]
         default = getattr(Sampling(), setting.name)
@@ -21,16 +23,18 @@ def test_the_defaults_are_those_of_llama_completion(llama_completion_help):
         ), (setting.name, text)
 
 
-def test_the_default_order_is_that_of_llama_completion(llama_completion_help):
+def test_the_default_order_is_that_of_llama_completion(
+    llama_completion_help: dict[str, str],
+) -> None:
     assert ";".join(DEFAULT_ORDER) in llama_completion_help["--samplers"]
 
 
-def test_a_sampling_round_trips_through_json():
+def test_a_sampling_round_trips_through_json() -> None:
     for sampling in PRESETS.values():
         assert Sampling.from_dict(json.loads(json.dumps(sampling.to_dict()))) == sampling
 
 
-def test_names_are_read_as_llama_cpp_reads_them():
+def test_names_are_read_as_llama_cpp_reads_them() -> None:
     assert Sampling(samplers=("top-k", "nucleus", "TEMP", "minp")).samplers == (
         "top_k",
         "top_p",
@@ -64,19 +68,19 @@ def test_names_are_read_as_llama_cpp_reads_them():
         ({"warmth": 1}, "'warmth' is not a sampling setting"),
     ],
 )
-def test_a_bad_setting_is_named_in_one_sentence(changes, words):
+def test_a_bad_setting_is_named_in_one_sentence(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingError) as caught:
         Sampling().with_(**changes)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_preset_lists_the_known_ones():
+def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(SettingError, match="official"):
         preset("articl")
 
 
-def test_the_articles_list_ignores_repeat_penalty():
+def test_the_articles_list_ignores_repeat_penalty() -> None:
     assert preset("article").inert() == (
         "repeat_penalty=1.1 has no effect: `penalties` is not in the order",
     )
@@ -84,7 +88,7 @@ def test_the_articles_list_ignores_repeat_penalty():
     assert preset("article_without_fix").inert() == ()
 
 
-def test_a_setting_that_is_off_by_choice_is_not_called_inert():
+def test_a_setting_that_is_off_by_choice_is_not_called_inert() -> None:
     assert Sampling().inert() == ()
     assert Sampling(samplers=ARTICLE_ORDER).inert() == ()
 
@@ -111,7 +115,9 @@ INERT = [
 
 
 @pytest.mark.parametrize(("sampling", "name", "neutral"), INERT)
-def test_what_is_called_inert_changes_no_token(engine, code_prompt, sampling, name, neutral):
+def test_what_is_called_inert_changes_no_token(
+    engine: Engine, code_prompt: str, sampling: Sampling, name: str, neutral: Any
+) -> None:
     assert any(sentence.startswith(f"{name}=") for sentence in sampling.inert())
     runs = [
         engine.generate(code_prompt, each, seed=5, n_predict=40)
@@ -129,5 +135,5 @@ ACTIVE = [
 
 
 @pytest.mark.parametrize(("sampling", "name"), ACTIVE)
-def test_a_setting_that_may_act_is_not_called_inert(sampling, name):
+def test_a_setting_that_may_act_is_not_called_inert(sampling: Sampling, name: str) -> None:
     assert not any(sentence.startswith(f"{name}=") for sentence in sampling.inert())

@@ -36,7 +36,7 @@ def make_errors(n_layers: int, seed: int = 0, whole: bool = True) -> QuantErrors
 
 @pytest.mark.parametrize("metric", ["output_rel_mse", "weight_rel_mse", "kurtosis"])
 @pytest.mark.parametrize("percent", [0, 3, 20, 55, 90, 300])
-def test_no_choice_within_the_budget_does_better(metric: str, percent: float):
+def test_no_choice_within_the_budget_does_better(metric: str, percent: float) -> None:
     errors = make_errors(3, seed=int(percent))
     budget = budget_bytes(errors, percent)
     best = min(
@@ -52,7 +52,7 @@ def test_no_choice_within_the_budget_does_better(metric: str, percent: float):
     assert chosen.extra_bytes <= budget and chosen.extra_percent <= percent
 
 
-def test_bits_and_bytes_are_those_of_what_is_kept():
+def test_bits_and_bytes_are_those_of_what_is_kept() -> None:
     errors = make_errors(4)
     chosen = select(errors, 30)
     kept = [module for module in errors.modules if module.name in chosen.keep]
@@ -65,7 +65,7 @@ def test_bits_and_bytes_are_those_of_what_is_kept():
     assert select(errors, 0).bits_per_weight == 4.5
 
 
-def test_a_harm_of_ones_own_decides():
+def test_a_harm_of_ones_own_decides() -> None:
     errors = make_errors(2)
     harm = {module.name: float(module.kind == "q_proj") for module in errors.modules}
     chosen = select(errors, 50, "my own", harm)
@@ -76,7 +76,7 @@ def test_a_harm_of_ones_own_decides():
 
 
 @pytest.mark.parametrize("percent", [5, 25, 60])
-def test_baselines_spend_the_budget_and_no_more(percent: float):
+def test_baselines_spend_the_budget_and_no_more(percent: float) -> None:
     errors = make_errors(8)
     by_name = {module.name: module for module in errors.modules}
     budget = budget_bytes(errors, percent)
@@ -97,7 +97,7 @@ def test_baselines_spend_the_budget_and_no_more(percent: float):
     assert not any(".self_attn." in n and ".0." not in n for n in choices["Unsloth's pattern"])
 
 
-def test_what_makes_no_budget_is_refused():
+def test_what_makes_no_budget_is_refused() -> None:
     for percent in (-1, float("nan"), float("inf")):
         with pytest.raises(SettingError, match="no budget"):
             select(make_errors(1), percent)

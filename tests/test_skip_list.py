@@ -53,7 +53,7 @@ def linears(checkpoint: Checkpoint) -> tuple[Linear, ...]:
 )
 def test_a_list_keeps_what_transformers_keeps(
     skip: list[str], checkpoint: Checkpoint, linears: tuple[Linear, ...]
-):
+) -> None:
     model = four_bit.load_quantised(checkpoint, skip, CODEC)
     packed = {
         name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"
@@ -64,7 +64,7 @@ def test_a_list_keeps_what_transformers_keeps(
     assert packed == {n for n, m in same.named_modules() if type(m).__name__ == "Linear4bit"}
 
 
-def test_entries_that_fit_nothing_are_told(linears: tuple[Linear, ...]):
+def test_entries_that_fit_nothing_are_told(linears: tuple[Linear, ...]) -> None:
     skip = ["model.layers.99", "layers.1.mlp", "lm_head", "mlp.up"]
     assert skip_list.resolve(skip, linears).dead == ("model.layers.99", "layers.1.mlp", "mlp.up")
     assert skip_list.resolve(None, linears).kept == ("lm_head",)
@@ -75,7 +75,7 @@ def test_entries_that_fit_nothing_are_told(linears: tuple[Linear, ...]):
 
 def test_a_made_list_keeps_just_what_was_asked_for(
     checkpoint: Checkpoint, linears: tuple[Linear, ...]
-):
+) -> None:
     keep = ["model.layers.1.mlp.up_proj", "model.layers.11.self_attn.v_proj"]
     skip = skip_list.make_skip_list(keep, linears)
     assert set(skip) == {*keep, "lm_head"}
@@ -90,7 +90,7 @@ def test_a_made_list_keeps_just_what_was_asked_for(
 
 def test_where_memory_is_short_the_skeleton_is_looked_at(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(four_bit, "free_memory", lambda: 0)
     keep = ["model.layers.1.mlp.up_proj"]
     how = four_bit.verify(checkpoint, [*keep, "lm_head"], keep, CODEC)
@@ -99,7 +99,7 @@ def test_where_memory_is_short_the_skeleton_is_looked_at(
         four_bit.verify(checkpoint, ["model.layers.1", "lm_head"], keep, CODEC)
 
 
-def test_weights_stay_what_they_are_after_a_forward_pass(checkpoint: Checkpoint):
+def test_weights_stay_what_they_are_after_a_forward_pass(checkpoint: Checkpoint) -> None:
     # On a CPU with AVX512-BF16 bitsandbytes repacks them in place unless told not to.
     model = four_bit.load_quantised(checkpoint, ["lm_head"], CODEC, "float32")
     weight = model.model.layers[3].mlp.down_proj.weight
@@ -109,7 +109,9 @@ def test_weights_stay_what_they_are_after_a_forward_pass(checkpoint: Checkpoint)
     assert torch.equal(bnb.dequantize_4bit(weight.data, weight.quant_state), before)
 
 
-def test_without_the_guard_they_do_not(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_guard_they_do_not(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not has_avx512bf16():
         pytest.skip("only CPUs with AVX512-BF16 repack")
     monkeypatch.setattr(four_bit, "stop_repacking", lambda model: model)
@@ -117,7 +119,7 @@ def test_without_the_guard_they_do_not(checkpoint: Checkpoint, monkeypatch: pyte
         test_weights_stay_what_they_are_after_a_forward_pass(checkpoint)
 
 
-def test_names_go_to_a_gguf_and_back(linears: tuple[Linear, ...]):
+def test_names_go_to_a_gguf_and_back(linears: tuple[Linear, ...]) -> None:
     for linear in linears:
         assert from_gguf(to_gguf(linear.name)) == linear.name
     assert to_gguf("model.norm") == "model.norm.weight"
@@ -125,7 +127,7 @@ def test_names_go_to_a_gguf_and_back(linears: tuple[Linear, ...]):
 
 
 @pytest.mark.slow
-def test_llama_quantize_keeps_the_same_modules(model_path: Path, tmp_path: Path):
+def test_llama_quantize_keeps_the_same_modules(model_path: Path, tmp_path: Path) -> None:
     linears = list_linears(Checkpoint(model_path).skeleton())
     keep = ["model.layers.1.mlp.down_proj", "model.layers.11.self_attn.v_proj"]
     flags = skip_list.tensor_types(keep, linears, tied=True)
@@ -147,13 +149,13 @@ def test_llama_quantize_keeps_the_same_modules(model_path: Path, tmp_path: Path)
     assert by["plain"] > 20 * abs(by["whole"])  # BF16 holds Q4_1 to within its rounding
 
 
-def test_a_dynamic_copy_of_an_unknown_quant_is_refused(model_path: Path, tmp_path: Path):
+def test_a_dynamic_copy_of_an_unknown_quant_is_refused(model_path: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="'Q4_X' is not a quant"):
         write_dynamic(model_path, tmp_path / "none.gguf", "Q4_X")
     assert not list(tmp_path.iterdir())
 
 
-def test_an_audit_counts_what_was_published_of_qwq():
+def test_an_audit_counts_what_was_published_of_qwq() -> None:
     shapes = read_shapes("QwQ-32B")
     assert shapes.n_parameters == 32_763_876_352
     naive = skip_list.audit(shapes)
@@ -171,7 +173,7 @@ def test_an_audit_counts_what_was_published_of_qwq():
     assert "'layers.0' fits no linear module" in dead.describe()
 
 
-def test_an_audit_of_a_tied_model_agrees_with_a_load(model_path: Path):
+def test_an_audit_of_a_tied_model_agrees_with_a_load(model_path: Path) -> None:
     checkpoint = Checkpoint(model_path)
     shapes = read_shapes(model_path)
     keep = ["model.layers.1.mlp.down_proj"]
@@ -199,7 +201,7 @@ def test_an_audit_of_a_tied_model_agrees_with_a_load(model_path: Path):
         ("[" * 100_000, False),
     ],
 )
-def test_a_skip_file_is_read_or_refused(content: str, ok: bool, tmp_path: Path):
+def test_a_skip_file_is_read_or_refused(content: str, ok: bool, tmp_path: Path) -> None:
     path = tmp_path / "skip.json"
     path.write_text(content)
     if ok:
@@ -209,7 +211,7 @@ def test_a_skip_file_is_read_or_refused(content: str, ok: bool, tmp_path: Path):
         skip_list.read_skip_file(path)
 
 
-def test_a_config_says_what_it_skips(tmp_path: Path):
+def test_a_config_says_what_it_skips(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     values = json.loads(
         Path(tiny_llama.make(tmp_path / "m", vocab_size=1000), "config.json").read_text()

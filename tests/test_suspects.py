@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "equations", "flags"), CASES, ids=[case[0] for case in CASES])
-def test_llama_cpp_gives_what_the_equations_say(name, equations, flags, tiny, weights):
+def test_llama_cpp_gives_what_the_equations_say(
+    name: str, equations: Any, flags: Any, tiny: Path, weights: dict[str, Array]
+) -> None:
     loading = Loading(rope_scaling="yarn", **flags) if flags else Loading()
     if "epsilon" in equations:
         key = "qwen2.attention.layer_norm_rms_epsilon"
@@ -67,7 +70,7 @@ def test_llama_cpp_gives_what_the_equations_say(name, equations, flags, tiny, we
         assert np.abs(logits - plain).max() > 100 * np.abs(logits - expected).max()
 
 
-def test_a_larger_epsilon_makes_every_logit_smaller(weights):
+def test_a_larger_epsilon_makes_every_logit_smaller(weights: dict[str, Array]) -> None:
     sizes = [
         np.abs(compute_logits(weights, TOKENS, epsilon=epsilon)).max()
         for epsilon in (1e-6, EPSILON, 1e-3, 0.1)
@@ -75,7 +78,7 @@ def test_a_larger_epsilon_makes_every_logit_smaller(weights):
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_the_tiny_file_is_a_qwen2_with_qwqs_heads(tiny):
+def test_the_tiny_file_is_a_qwen2_with_qwqs_heads(tiny: Path) -> None:
     info = gguf_file.inspect(tiny)
     assert (info.architecture, info.n_ctx_train) == ("qwen2", 131_072)
     assert info.metadata["qwen2.attention.head_count"] == 40
@@ -83,7 +86,7 @@ def test_the_tiny_file_is_a_qwen2_with_qwqs_heads(tiny):
     assert info.metadata["qwen2.embedding_length"] == 5120
 
 
-def test_the_suspects_are_the_opposite_of_what_the_file_says(tiny, model_path):
+def test_the_suspects_are_the_opposite_of_what_the_file_says(tiny: Path, model_path: Path) -> None:
     yarn, epsilon, control = list_suspects(gguf_file.inspect(tiny))
     assert yarn.flags() == [
         "--rope-scaling", "yarn", "--rope-scale", "4.0", "--yarn-orig-ctx", "32768"
@@ -96,7 +99,7 @@ def test_the_suspects_are_the_opposite_of_what_the_file_says(tiny, model_path):
     assert epsilon.loading.override_kv == ("llama.attention.layer_norm_rms_epsilon=float:1e-06",)
 
 
-def test_a_file_that_says_nothing_is_refused(tmp_path):
+def test_a_file_that_says_nothing_is_refused(tmp_path: Path) -> None:
     class Silent:
         architecture, path, n_ctx_train, rms_norm_eps = "llama", "x.gguf", None, 1e-5
 
@@ -104,7 +107,7 @@ def test_a_file_that_says_nothing_is_refused(tmp_path):
         list_suspects(Silent())  # type: ignore[arg-type]
 
 
-def test_merging_keeps_what_the_second_leaves_alone():
+def test_merging_keeps_what_the_second_leaves_alone() -> None:
     merged = merge(LOADING, Loading(rope_scaling="yarn", rope_scale=4))
     assert (merged.flash_attn, merged.cache_type_k, merged.rope_scaling) == ("on", "q8_0", "yarn")
     assert merge(LOADING, Loading()) == LOADING
@@ -122,19 +125,21 @@ def test_merging_keeps_what_the_second_leaves_alone():
         (4, 0, 0, "undecided"),
     ],
 )
-def test_a_verdict_needs_an_interval_that_allows_it(n, lost, gained, verdict):
+def test_a_verdict_needs_an_interval_that_allows_it(
+    n: int, lost: int, gained: int, verdict: str
+) -> None:
     count = Paired("valid code", n, 20, 20 - lost + gained, lost, gained)
     low, high = count.interval
     assert low <= (gained - lost) / n <= high
     assert count.verdict == verdict
 
 
-def test_pairs_are_counted_run_by_run():
+def test_pairs_are_counted_run_by_run() -> None:
     count = pair("loops", [(True, False)] * 3 + [(False, True)] * 2 + [(True, True)] * 4)
     assert (count.n, count.before, count.after, count.lost, count.gained) == (9, 7, 6, 3, 2)
 
 
-def test_the_figure_says_each_verdict_and_its_interval():
+def test_the_figure_says_each_verdict_and_its_interval() -> None:
     code, loops = Paired("valid code", 48, 39, 24, 20, 5), Paired("loops", 8, 4, 4, 2, 2)
     same, steady = Paired("valid code", 48, 39, 39, 0, 0), Paired("loops", 8, 4, 4, 0, 0)
     found = [Conduct("YaRN", code, loops, 0, 56), Conduct("<b>", same, steady, 56, 56)]
@@ -148,7 +153,7 @@ def test_the_figure_says_each_verdict_and_its_interval():
     assert "<b>," not in str(drawing.figure.data[0].y)
 
 
-def test_the_labs_text_is_long_enough_for_every_model_of_the_notebook(model_path):
+def test_the_labs_text_is_long_enough_for_every_model_of_the_notebook(model_path: Path) -> None:
     text = (paths.data_dir() / "texts" / "evaluation.txt").read_text(encoding="utf-8")
     qwq_vocab.build()
     for name in ("qwq-32b", str(model_path)):
@@ -156,7 +161,7 @@ def test_the_labs_text_is_long_enough_for_every_model_of_the_notebook(model_path
         assert len(ids) >= max(max(2, n_chunks) * n_ctx for n_ctx, n_chunks in divergence.CONTEXTS)
 
 
-def test_a_text_that_is_too_short_is_named(model_path, tmp_path):
+def test_a_text_that_is_too_short_is_named(model_path: Path, tmp_path: Path) -> None:
     _, epsilon, _ = list_suspects(gguf_file.inspect(model_path))
     short = tmp_path / "short.txt"
     short.write_text("One sentence is not enough.")
@@ -167,7 +172,7 @@ def test_a_text_that_is_too_short_is_named(model_path, tmp_path):
 
 
 @pytest.mark.slow
-def test_llama_perplexity_measures_an_override_on_the_real_model(model_path):
+def test_llama_perplexity_measures_an_override_on_the_real_model(model_path: Path) -> None:
     info = gguf_file.inspect(model_path)
     yarn, epsilon, _ = list_suspects(info)
     same = Suspect("same", "the epsilon of the file", Loading(
@@ -187,7 +192,7 @@ def test_llama_perplexity_measures_an_override_on_the_real_model(model_path):
 
 
 @pytest.mark.slow
-def test_conduct_compares_the_same_runs_with_and_without(model_path):
+def test_conduct_compares_the_same_runs_with_and_without(model_path: Path) -> None:
     requests = suspects.plan_requests(n_code=2, n_long=1, code_seeds=2)
     requests = [r for r in requests if r.label == "code"] + [
         type(requests[0])(r.prompt, r.sampling, r.seed, 60, r.label)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,12 +21,14 @@ from qwqlab.sweep import sweep
 
 
 @pytest.fixture(scope="module")
-def sweep_engine(model_path):
+def sweep_engine(model_path: Path) -> Iterator[Engine]:
     with Engine(sweep_copy(model_path), LOADING) as engine:
         yield engine
 
 
-def test_a_sweep_goes_on_where_it_stopped(sweep_engine, code_prompts, tmp_path):
+def test_a_sweep_goes_on_where_it_stopped(
+    sweep_engine: Engine, code_prompts: list[str], tmp_path: Path
+) -> None:
     requests = [Request(p, PRESETS["official"], s, 24) for p in code_prompts for s in (1, 2)]
     ran = []
     with RunStore(tmp_path / "runs.sqlite") as store:
@@ -39,7 +43,7 @@ def test_a_sweep_goes_on_where_it_stopped(sweep_engine, code_prompts, tmp_path):
     assert [run.tokens for run in runs] == [run.tokens for run in sweep(sweep_engine, requests)]
 
 
-def test_every_arm_has_its_runs_and_shares_prompts_and_seeds_with_the_others():
+def test_every_arm_has_its_runs_and_shares_prompts_and_seeds_with_the_others() -> None:
     requests = plan_requests(PLAN)
     arms = {name: [r for r in requests if r.label.startswith(f"{name} | ")] for name in list_arms()}
     asked = {name: [(r.prompt, r.seed, r.n_predict) for r in arm] for name, arm in arms.items()}
@@ -47,7 +51,7 @@ def test_every_arm_has_its_runs_and_shares_prompts_and_seeds_with_the_others():
     assert sum(len(arm) for arm in arms.values()) == len(requests)
 
 
-def test_the_articles_list_gives_the_same_texts_at_both_penalties(sweep_engine):
+def test_the_articles_list_gives_the_same_texts_at_both_penalties(sweep_engine: Engine) -> None:
     wanted = ("article's list, 1.1 | code", "article's list, 1.5 | code")
     requests = [r for r in plan_requests(PLAN) if r.label in wanted]
     short = [replace(r, n_predict=40) for r in requests]
@@ -58,17 +62,19 @@ def test_the_articles_list_gives_the_same_texts_at_both_penalties(sweep_engine):
     assert texts[wanted[0]] == texts[wanted[1]]
 
 
-def test_a_prompt_that_no_command_can_hold_is_refused_before_anything_runs(sweep_engine):
+def test_a_prompt_that_no_command_can_hold_is_refused_before_anything_runs(
+    sweep_engine: Engine,
+) -> None:
     with pytest.raises(SettingError, match="NUL"):
         sweep(sweep_engine, [Request("a\0b", n_predict=1)])
 
 
-def test_differences_are_newcombes():
+def test_differences_are_newcombes() -> None:
     low, high = difference(56, 70, 48, 80)
     assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
 
 
-def test_the_sentences_say_what_the_counts_say(sweep_engine):
+def test_the_sentences_say_what_the_counts_say(sweep_engine: Engine) -> None:
     short = [replace(r, n_predict=20) for r in plan_requests(Plan(1, 1, 20, 1, 1, 20))]
     results = count(sweep(sweep_engine, short))
     assert all(arm.runs == arm.long_runs == 1 for arm in results)

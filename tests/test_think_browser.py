@@ -42,7 +42,7 @@ def prompt_of(panel: Locator) -> str:
     return panel.locator(".qwqlab-prompt [role=group]").text_content() or ""
 
 
-def test_an_edit_of_the_template_changes_the_prompt(lab, panel):
+def test_an_edit_of_the_template_changes_the_prompt(lab: LabPage, panel: Locator) -> None:
     before = prompt_of(panel)
     assert before.endswith("<|im_start|>assistant\n<think>\n")
     edited = template("with-think").replace("<think>", "<reason>")
@@ -51,7 +51,7 @@ def test_an_edit_of_the_template_changes_the_prompt(lab, panel):
     assert prompt_of(panel) == before.replace("<think>", "<reason>")
 
 
-def test_the_keyboard_alone_edits_the_template(lab, panel):
+def test_the_keyboard_alone_edits_the_template(lab: LabPage, panel: Locator) -> None:
     field = panel.locator(".qwqlab-template textarea")
     field.focus()
     lab.page.keyboard.press("Control+Home")
@@ -59,7 +59,7 @@ def test_the_keyboard_alone_edits_the_template(lab, panel):
     expect(panel.locator(".qwqlab-prompt [role=group]")).to_contain_text("Note:<|im_start|>user")
 
 
-def test_a_broken_tag_is_told_and_mended(lab, panel):
+def test_a_broken_tag_is_told_and_mended(lab: LabPage, panel: Locator) -> None:
     field = panel.locator(".qwqlab-template textarea")
     field.fill("{% if %}")
     expect(panel.locator(".qwqlab-status")).to_contain_text("is no Jinja (line 1)")
@@ -69,12 +69,12 @@ def test_a_broken_tag_is_told_and_mended(lab, panel):
     expect(prompt).to_have_text("Write a Python function that adds two numbers.")
 
 
-def test_another_template_is_chosen(lab, panel):
+def test_another_template_is_chosen(lab: LabPage, panel: Locator) -> None:
     panel.locator("select").first.select_option(OWN)
     expect(panel.locator(".qwqlab-prompt [role=group]")).to_contain_text("named SmolLM")
 
 
-def test_generate_writes_and_stop_ends_it(lab, panel):
+def test_generate_writes_and_stop_ends_it(lab: LabPage, panel: Locator) -> None:
     panel.get_by_role("button", name="Generate").click()
     thinking = panel.get_by_role("group", name="thinking")
     expect(thinking).not_to_be_empty()
@@ -85,5 +85,5 @@ def test_generate_writes_and_stop_ends_it(lab, panel):
     expect(panel.get_by_role("button", name="Generate")).to_be_enabled()
 
 
-def test_the_page_asked_for_nothing_outside_this_machine(lab):
+def test_the_page_asked_for_nothing_outside_this_machine(lab: LabPage) -> None:
     assert lab.outside == []

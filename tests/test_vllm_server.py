@@ -22,7 +22,7 @@ TAKEN = {"model", "prompt", "max_tokens", "seed", "temperature", "top_k", "top_p
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_setting_is_sent_or_noted(name):
+def test_every_setting_is_sent_or_noted(name: str) -> None:
     sampling = PRESETS[name]
     found = translate(Request("Hello", sampling, 7, 99))
     assert set(found.body) == TAKEN  # all of them, or generation_config.json would fill in
@@ -37,7 +37,7 @@ def test_every_setting_is_sent_or_noted(name):
     assert found.body["repetition_penalty"] == (sampling.repeat_penalty if has_penalty else 1.0)
 
 
-def test_a_setting_without_effect_is_not_sent():
+def test_a_setting_without_effect_is_not_sent() -> None:
     absent = Sampling(samplers=("temperature",), top_k=5, repeat_penalty=1.5, temp=0.7)
     body = translate(Request("a", absent)).body
     assert body["top_k"] == 0 and body["repetition_penalty"] == 1.0 and body["temperature"] == 0.7
@@ -57,29 +57,29 @@ def test_a_setting_without_effect_is_not_sent():
         ({"repeat_penalty": 1.1}, "penalties see the whole text, not the last 64 tokens"),
     ],
 )
-def test_what_vllm_does_otherwise_is_noted(changes, note):
+def test_what_vllm_does_otherwise_is_noted(changes: dict[str, Any], note: str) -> None:
     plain = translate(Request("a", PRESETS["official"])).notes
     changed = translate(Request("a", PRESETS["official"].with_(**changes))).notes
     assert any(each.startswith(note) for each in changed), changed
     assert not any(each.startswith(note) for each in plain)
 
 
-def test_greedy_decoding_is_the_same_in_both():
+def test_greedy_decoding_is_the_same_in_both() -> None:
     assert translate(Request("a", PRESETS["official"].with_(temp=0.0))).notes == ()
 
 
-def test_no_limit_is_as_much_as_the_server_holds():
+def test_no_limit_is_as_much_as_the_server_holds() -> None:
     assert translate(Request("a", n_predict=-1), context=4096).body["max_tokens"] == 4096
 
 
-def test_a_list_of_single_modules_is_not_seen_by_vllm():
+def test_a_list_of_single_modules_is_not_seen_by_vllm() -> None:
     assert (
         find_unseen(["lm_head", "model.layers.1.mlp.down_proj", "model.layers.2.self_attn"]) == []
     )
     assert find_unseen(["model.layers.1.mlp.gate_proj"]) == ["model.layers.1.mlp.gate_proj"]
 
 
-def test_the_command_quotes_what_a_shell_would_read():
+def test_the_command_quotes_what_a_shell_would_read() -> None:
     assert serve_command("a b", 100).split(" --")[0] == "vllm serve 'a b'"
 
 
@@ -111,11 +111,11 @@ def serve(status: int, answer: bytes) -> Iterator[tuple[str, list[Any]]]:
 
 
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def test_the_client_asks_for_a_completion():
+def test_the_client_asks_for_a_completion() -> None:
     body = translate(Request("Hello", PRESETS["official"])).body
     with serve(200, b'{"choices": [{"text": " there"}]}') as (url, asked):
         assert complete(url + "/", body) == " there"
@@ -132,12 +132,12 @@ def test_the_client_asks_for_a_completion():
         (200, b"\xff\xfe", "is no server of completions"),
     ],
 )
-def test_an_answer_that_is_none_is_one_sentence(status, answer, says):
+def test_an_answer_that_is_none_is_one_sentence(status: int, answer: bytes, says: str) -> None:
     with serve(status, answer) as (url, _), pytest.raises(ClusterError, match=says):
         complete(url, {})
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "ftp://x", "http://[", ""])
-def test_a_server_that_does_not_answer_is_one_sentence(url):
+def test_a_server_that_does_not_answer_is_one_sentence(url: str) -> None:
     with pytest.raises(ClusterError, match="no server answers at"):
         complete(url, {}, timeout=2)
