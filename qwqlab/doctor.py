@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from . import paths, preflight, toolchain
 from .doctor_ask import ask_python
 from .doctor_jupyter import check_extensions, check_kernel, name_setup
-from .doctor_models import check_files, check_model, check_vocabulary
+from .doctor_models import check_answer, check_files, check_model, check_vocabulary
 from .errors import QwqlabError, ToolchainError, first_lines
 from .llama_options import TARGETS, find_nvidia_gpu
 from .llama_source import SDIST
@@ -65,6 +65,7 @@ def checks() -> list[Check]:
         ("llama.cpp", check_tools),
         ("llama.cpp's bindings", check_bindings),
         ("Model files", check_files),
+        ("An answer", check_answer),
         ("Jupyter kernel", check_kernel),
         ("JupyterLab extensions", check_extensions),
         ("Disk", lambda: preflight.check_disk(paths.build_dir(), FREE_GB)),

@@ -46,6 +46,8 @@ def ask_python(
         raise ToolchainError(f"no answer within {patience:g} seconds") from error
     except OSError as error:
         raise ToolchainError(f"{sys.executable} does not start: {error.strerror}") from error
+    if done.returncode < 0:
+        raise ToolchainError(f"it {explain_exit(done.returncode)}")
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [explain_exit(done.returncode)])[-1]
         raise ToolchainError(last.strip()[:300])

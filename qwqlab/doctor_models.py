@@ -5,10 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import catalog, gguf_file, hashes, hub_fetch, paths, requantize
+from .doctor_ask import ask_python
 from .entries import Entry, Repository, Vocabulary, show_size
 from .errors import QwqlabError
 from .hub import SHA256
 from .preflight import Check
+
+# A model's first words, in the way in which the notebooks ask for them.
+ANSWER_PROBE = """
+import json
+import sys
+from qwqlab.engine import Engine
+prompt = "A prompt that is long enough to be read as a batch of tokens. " * 4
+with Engine(sys.argv[1]) as engine:
+    run = engine.generate(prompt, n_predict=8)
+print(json.dumps({"n_tokens": len(run.tokens), "seconds": run.seconds}))
+"""
 
 HASHED_AT_ONCE = 1_000_000_000
 """Bytes of a file that is hashed for the doctor, in about 2 s; larger ones only from memory."""
@@ -30,6 +42,20 @@ def check_model() -> Check:
 def check_vocabulary() -> Check:
     """Whether the ranks of QwQ-32B's vocabulary are there, byte for byte."""
     return _check_file("QwQ-32B's vocabulary", catalog.QWQ_RANKS)
+
+
+def check_answer() -> Check:
+    """Whether the embedded model answers with the llama.cpp of this machine."""
+    name, remedy = "An answer", "run `make clean`, then `make setup`, which compiles it anew"
+    path = paths.models_dir() / catalog.EMBEDDED.filename
+    if not path.is_file():
+        return Check(name, False, f"no {path}", f"run `qwqlab fetch {catalog.EMBEDDED.name}`")
+    try:
+        found = ask_python(["-c", ANSWER_PROBE, str(path)])
+    except QwqlabError as error:
+        return Check(name, False, f"the embedded model gives none ({error})", remedy)
+    speed = f"{found['n_tokens']} tokens in {found['seconds']:.1f} s"
+    return Check(name, True, f"the embedded model wrote {speed}")
 
 
 def _check_file(name: str, entry: Entry | Vocabulary) -> Check:

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from .access import make_panel
 from .command import Command
 from .controls import SamplingControls
-from .drawing import mark_names, name_token
+from .drawing import mark_names
 from .engine import Engine
 from .errors import QwqlabError
 from .live_figure import FitWidth, LiveFigure
@@ -29,15 +29,13 @@ from .page import (
 )
 from .probe import Divergence, Probe
 from .records import Request
-from .run_text import decode_steps
+from .run_text import decode_steps, show_step
 from .sampling import Sampling
 from .stage_grid import StageGrid, lay_out
 from .stages import make_traces, update
 from .workers import Latest, Throttle, Worker, guard
 
 TOP = 16  # columns: what fits beside the controls
-BEFORE, AFTER = 300, 120  # characters of the run's text around the step
-MARK = "background:#ffe066;color:#222;border:1px solid #222;font-weight:bold"
 
 
 class Microscope(Panel):
@@ -184,7 +182,8 @@ class Microscope(Panel):
         self.summary.value = f"<p>{mark_names(self.grid.summary)}</p>"
         self.table.value = show_table(self.grid)
         self.outcome.value = self._tell_outcome(self.grid)
-        self.text.value = self._show_text(step)
+        name = self.engine.model.show(run_token)
+        self.text.value = show_step(self._pieces, step, name)
         if sampling != self._settings:
             self._settings = sampling
             self._draw_settings(sampling)
@@ -225,20 +224,6 @@ class Microscope(Panel):
         same = "the same token" if grid.drawn == grid.run_token else "another token"
         draw = "" if grid.view.draw is None else f", random draw {grid.view.draw:.3f}"
         return f"Drawn here: {drawn}; in the run: {own} ({same}{draw})."
-
-    def _show_text(self, step: int) -> str:
-        before, after = "".join(self._pieces[:step]), "".join(self._pieces[step + 1 :])
-        before = before if len(before) <= BEFORE else f"…{before[-BEFORE:]}"
-        after = after if len(after) <= AFTER else f"{after[:AFTER]}…"
-        piece = self._pieces[step].replace("\n", "⏎\n")
-        token = piece or name_token(self.engine.model.show(self.probe.run.tokens[step]))
-        return (
-            '<div style="white-space:pre-wrap;font-family:monospace;line-height:1.35;height:7.2em;'
-            'overflow-y:auto;border:1px solid #999;padding:.3em;overflow-wrap:anywhere" '
-            'tabindex="0" role="group" aria-label="the run around this step">'
-            f"{html.escape(before)}<mark style='{MARK}'>{html.escape(token)}</mark>"
-            f"<span style='opacity:.65'>{html.escape(after)}</span></div>"
-        )
 
 
 def make_probe(

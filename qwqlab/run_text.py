@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import codecs
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .drawing import RUST, VERMILLION
+from .drawing import RUST, VERMILLION, name_token
 from .engine import Engine
 from .metrics import loop_start as find_loop_start
 from .records import Run
@@ -22,6 +22,12 @@ STOPS = {
 ESCAPE = f"background:{VERMILLION}33;border-bottom:2px solid {VERMILLION}"
 BREAK = f"background:{RUST};color:white;font-weight:bold;border-bottom:2px solid {RUST}"
 LOOP = "border:1px solid;border-radius:3px;padding:0 .3em;font-size:85%;font-family:sans-serif"
+HERE = "background:#ffe066;color:#222;border:1px solid #222;font-weight:bold"
+BEFORE, AFTER = 300, 120  # characters of the text around a step
+AROUND = (
+    "white-space:pre-wrap;font-family:monospace;line-height:1.35;height:7.2em;overflow-y:auto;"
+    "border:1px solid #999;padding:.3em;overflow-wrap:anywhere"
+)
 BODY = (
     "white-space:pre-wrap;overflow-wrap:anywhere;font-family:var(--jp-code-font-family,monospace);"
     "font-size:13px;line-height:1.45;max-height:{height}px;overflow-y:auto;border:1px solid #999;"
@@ -85,6 +91,23 @@ def show_run(
         f'<div><div>{html.escape(head)}</div><div tabindex="0" role="group" '
         f'aria-label="{name}" style="{style}">{"".join(marked)}</div></div>',
         f"{head}\n{''.join(plain)}",
+    )
+
+
+def show_step(pieces: Sequence[str], step: int, name: str) -> str:
+    """HTML of a run's text around one step, whose token is marked.
+
+    pieces: the text of each step, as `decode_steps` gives it. name: what stands for a token that
+    completes no text.
+    """
+    before, after = "".join(pieces[:step]), "".join(pieces[step + 1 :])
+    before = before if len(before) <= BEFORE else f"…{before[-BEFORE:]}"
+    after = after if len(after) <= AFTER else f"{after[:AFTER]}…"
+    token = pieces[step].replace("\n", "⏎\n") or name_token(name)
+    return (
+        f'<div style="{AROUND}" tabindex="0" role="group" aria-label="the run around this step">'
+        f"{html.escape(before)}<mark style='{HERE}'>{html.escape(token)}</mark>"
+        f"<span style='opacity:.65'>{html.escape(after)}</span></div>"
     )
 
 

@@ -50,7 +50,18 @@ def test_a_home_where_nothing_was_set_up_names_the_remedies(
         "llama.cpp", False, "llama.cpp is not built: run `make setup`."
     )
     assert doctor.check_model().remedy == "run `qwqlab fetch smollm2-135m`"
+    assert doctor_models.check_answer().remedy == "run `qwqlab fetch smollm2-135m`"
     assert doctor.check_vocabulary().remedy == "run `qwqlab fetch qwq-32b-ranks`"
+
+
+def test_a_build_that_ends_at_the_first_words_is_found(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "8 tokens" in doctor_models.check_answer().detail
+    illegal_instruction = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
+    monkeypatch.setattr(doctor_models, "ANSWER_PROBE", illegal_instruction)
+    check = doctor_models.check_answer()
+    assert "was killed by signal 4" in check.detail and "make setup" in check.remedy
 
 
 @pytest.fixture
