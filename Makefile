@@ -61,7 +61,7 @@ reproduce: setup
 	@$(BIN)/qwqlab reproduce $(ARGS)
 
 test: check setup
-	@$(BIN)/python -m pytest qwqlab tests --ignore=tests/book $(ARGS)
+	@$(BIN)/python -m pytest qwqlab tests --ignore=tests/book -n 2 --dist loadfile $(ARGS)
 	@$(MAKE) --no-print-directory book
 	@$(BIN)/python -m pytest tests/book $(ARGS)
 
