@@ -30,6 +30,11 @@ def add_commands(add: Callable[..., Any]) -> None:
         metavar="ARCHIVE",
         help="a .zip, .tar or folder of the lab, where there is no git",
     )
+    reset.add_argument(
+        "--progress",
+        action="store_true",
+        help="forget which exercises were solved too, of all notebooks: for the next reader",
+    )
     offline = add("offline", _offline, "build a folder for machines without a network")
     offline.add_argument("folder", type=Path)
     offline.add_argument("--extras", default="", help="besides train, as in 'dev unsloth'")
@@ -57,7 +62,7 @@ def _doctor(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _reset(args: argparse.Namespace, _: list[str]) -> None:
-    from .reset import reset
+    from .reset import forget_progress, reset
 
     done = reset(args.notebooks, args.source)
     for each in done:
@@ -66,3 +71,5 @@ def _reset(args: argparse.Namespace, _: list[str]) -> None:
         print("One that is open in JupyterLab: File, Reload Notebook from Disk.", file=sys.stderr)
     else:
         print("Nothing to reset: the notebooks are as they came.")
+    if args.progress:
+        print(f"Exercises marked as solved, and no longer: {forget_progress()}.")

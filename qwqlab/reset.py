@@ -80,6 +80,20 @@ def reset(names: Sequence[str] = (), source: Path | None = None) -> list[Reset]:
     return [Reset(name, reason, kept.get(name)) for name, reason in why.items()]
 
 
+def forget_progress() -> int:
+    """Forget which exercises were solved here, in all notebooks, and give how many that were.
+
+    ResetError where a mark cannot be deleted.
+    """
+    marks = [path for path in paths.progress_dir().glob("*.*") if path.is_file()]
+    for mark in marks:
+        try:
+            mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise ResetError(f"{mark} cannot be deleted: {error.strerror}; delete it.") from error
+    return len(marks)
+
+
 def _find_name(text: str, known: Sequence[str]) -> str:
     """The notebook that a person means by a name, a number or a path."""
     path = paths.from_user(text)

@@ -142,6 +142,20 @@ def test_one_command_puts_all_back_and_keeps_what_was_written(lab: Path) -> None
     assert run(lab).stdout == NOTHING
 
 
+def test_the_next_reader_begins_with_nothing_solved_where_that_is_asked_for(lab: Path) -> None:
+    solve = (
+        "from qwqlab.exercise import _mark_passed, list_exercises\n"
+        "_mark_passed(list_exercises('03_sampler_lab')[0])"
+    )
+    run(lab, program=solve)
+    marks = lab / "build" / "progress"
+    assert len(list(marks.iterdir())) == 1
+    assert run(lab).stdout == NOTHING and len(list(marks.iterdir())) == 1
+    told = "Exercises marked as solved, and no longer: 1.\n"
+    assert run(lab, "--progress").stdout == NOTHING + told
+    assert not list(marks.iterdir())
+
+
 def test_only_the_notebooks_that_are_named_are_put_back(lab: Path) -> None:
     for name in (FIRST, THIRD, FOURTH):
         write_answer(lab / "notebooks" / name)
