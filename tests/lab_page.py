@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR",
-           "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")  # fmt: skip
+FOLDERS = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR",
+           "JUPYTERLAB_WORKSPACES_DIR")  # fmt: skip
 SETTINGS: dict[str, dict[str, object]] = {
     "apputils-extension/notification": {"fetchNews": "false"},
     # Cells out of sight are drawn too.
@@ -87,11 +88,7 @@ class LabPage:
 
 @contextmanager
 def open_notebook(cells: list[dict[str, Any]], folder: Path, chromium: Path) -> Iterator[LabPage]:
-    """Start JupyterLab in `folder` with settings of its own, and open these cells in it.
-
-    The kernel's sockets lie in the folder, so its path has to be short: fewer than 50 characters.
-    """
-    assert len(str(folder)) < 50, folder
+    """Start JupyterLab in `folder` with settings of its own, and open these cells in it."""
     root = folder / "root"
     root.mkdir()
     notebook = {
@@ -113,6 +110,8 @@ def open_notebook(cells: list[dict[str, Any]], folder: Path, chromium: Path) -> 
         "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
         "--KernelManager.transport=ipc",
     ]  # fmt: skip
+    # The path of a socket, those of the kernel too, has at most 107 bytes.
+    sockets = environment["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="q")
     with (folder / "jupyter.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
@@ -128,6 +127,7 @@ def open_notebook(cells: list[dict[str, Any]], folder: Path, chromium: Path) -> 
     finally:
         server.terminate()
         server.wait(30)
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _free_port() -> int:
