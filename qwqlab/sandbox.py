@@ -79,9 +79,8 @@ def run_python(
     It sees this Python with its packages, a folder with the files in which it can make plain
     files, and no variable of the lab's environment but those given. What it leaves there comes
     back if keep(name); without keep, all that it made or changed. Setting `stop` ends it at once.
-    SandboxError where the level
-    does not reach `minimum`, in which case no line of the program has run, and where a file cannot
-    be put there.
+    SandboxError where the level does not reach `minimum`, in which case no line of the program has
+    run, and where a file cannot be put there.
 
     >>> run_python({"a.py": "print(6 * 7)"}, "a.py", minimum="weak").stdout
     '42\\n'
