@@ -24,6 +24,11 @@ STATE = "application/vnd.jupyter.widget-state+json"
 SHORT = {"float64": "f8", "float32": "f4", "int32": "i4", "uint8": "u1"}
 
 NOTE = "<p><em>A panel. Its controls work in JupyterLab; this is what it showed.</em></p>"
+ABOUT = (
+    "Each notebook as it came out of a run on the machine that made these pages, its exercises "
+    "as a reader finds them. Nothing here asks for a kernel or a network. The costs are those of "
+    "running it."
+)
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -78,7 +83,7 @@ def write_pages(course: Sequence[Notebook], runs: Mapping[str, Path], folder: Pa
         body = _write_body(runs[each.path.stem])
         page = PAGE.format(title=html.escape(each.title), nav=nav, body=body)
         (folder / f"{each.path.stem}.html").write_text(page, encoding="utf-8")
-    intro = f"# qwqlab, read without running\n\n{draw_table(course)}"
+    intro = f"# qwqlab, read without running\n\n{ABOUT}\n\n{draw_table(course)}"
     body = _mend_links(markdown2html(intro))
     page = PAGE.format(title="qwqlab", nav=nav, body=body)
     (folder / "index.html").write_text(page, encoding="utf-8")
