@@ -99,7 +99,7 @@ clean:
 
 $(VENV)/.qwqlab: pyproject.toml constraints.txt
 	@$(PYTHON) qwqlab/preflight.py
-	@echo "Installing Python packages into $(VENV) (3 min, 2 GB) ..."
+	@echo "Installing Python packages into $(VENV) (3 min, 2 GB, in silence) ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FROM) "pip>=24"
 	@$(PIP_INSTALL) -e ".[train]"

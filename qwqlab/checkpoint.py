@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from . import fetch, gguf_file, paths, trial
+from . import fetch, files, gguf_file, paths, trial
 from .download import check_disk
 from .errors import ModelFileError, QwqlabError, SettingError, first_lines
 from .ggml_types import FILE_TYPES
@@ -217,7 +217,7 @@ def _unpack(path: Path, target: Path) -> None:
             plain.load_state_dict(model.state_dict(), assign=True)
             plain.tie_weights()
             plain.save_pretrained(staged)
-        staged.replace(target)
+        files.place_folder(staged, target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

@@ -169,11 +169,13 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
         runs = experiment.run_experiment(engine, args.quick, store, tell, args.dask)
         seconds = time.perf_counter() - started
         results = experiment.count(runs)
-        samples = [report.show_sample(run, engine) for run in report.pick_samples(runs)]
+        picked = report.pick_samples(runs)
+        samples = [report.show_sample(run, engine) for run in picked]
         page = report.write_report(
             paths.runs_dir() / f"reproduce-{name}.html",
             results,
             samples,
+            picked[0].request.prompt,
             engine.info.path.name,
             toolchain.describe_build(),
         )

@@ -67,6 +67,10 @@ def _labels(args: argparse.Namespace, _: list[str]) -> None:
     if args.json:
         print(json.dumps(table.to_dict()))
         return
+    print(f"Pad token {args.pad!r}, collator {args.collator}: the labels of a batch, row by row.")
+    if not texts:
+        print("Two answers of the lab's; the second quotes <|endoftext|>. --text gives yours.")
+    print("token id    label       token")
     for row in table.rows:
         for each in row:
             how = "padding" if each.is_padding else "learnt" if each.is_learnt else "not learnt"

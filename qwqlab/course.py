@@ -151,6 +151,8 @@ def draw_progress(course: Sequence[Notebook]) -> str:
     """How far the reader of this checkout is, as a Markdown table."""
     lines = ["| notebook | exercises solved here | still open |", "| --- | --- | --- |"]
     for each in course:
+        # A copy in another folder shows this too, and Jupyter's links lead from there.
+        folder = os.path.relpath(each.path.parent)
         n_solved, n_all = each.count_solved()
         open_ones = [
             f"{place} ({one.kind})"
@@ -158,5 +160,6 @@ def draw_progress(course: Sequence[Notebook]) -> str:
             if not exercise.has_passed(one)
         ]
         state = ", ".join(open_ones) or "none: done"
-        lines.append(f"| {each.link()} | {n_solved} of {n_all} | {state} |")
+        link = each.link("" if folder == "." else f"{Path(folder).as_posix()}/")
+        lines.append(f"| {link} | {n_solved} of {n_all} | {state} |")
     return "\n".join(lines)

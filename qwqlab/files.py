@@ -81,6 +81,15 @@ def read_bytes(path: Path, most: int) -> bytes:
     return raw
 
 
+def place_folder(staged: Path, target: Path) -> None:
+    """Give a whole folder its place; one that another process put there meanwhile stays."""
+    try:
+        staged.replace(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
 def make_folder(folder: Path) -> Path:
     """One of the lab's own folders, made where it is not there; FileError if it can't be used."""
     try:

@@ -21,6 +21,7 @@ from .run_text import RunText, decode_steps, show_run
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>qwqlab: the experiment</title>
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em }}
+pre {{ white-space: pre-wrap; border-left: 3px solid #bbb; padding-left: .7em }}
 table {{ border-collapse: collapse }} td, th {{ padding: .2em .7em; border: 1px solid #bbb }}
 </style>
 <main><h1>The experiment</h1>
@@ -28,12 +29,16 @@ table {{ border-collapse: collapse }} td, th {{ padding: .2em .7em; border: 1px 
 {sentences}{figure}{words}
 <h2>Every arm</h2>{table}
 <p>{legend}</p>
+<p>The number in an arm's name is its repeat_penalty; llama.cpp's order without penalties is
+DRY alone.</p>
 <h2>One run of each arm</h2>
 <p>The same prompt and seed in every arm: the first that no penalty solves and repeat_penalty 1.1
 in llama.cpp's order does not, where there is one. Underlined: escapes, tokens that lie outside what
 top_k and top_p leave of the model's own distribution. In white on red: the token that is
 blamed for a broken program, the first escape on the line that fails or else the last one before it;
-in a program without escapes, where the model itself went wrong, the first token of that line.</p>
+in a program without escapes, where the model itself went wrong, the first token of that line.
+Seconds are those of the whole batch that a run was part of.</p>
+<pre>{prompt}</pre>
 {samples}</main></html>
 """
 
@@ -69,10 +74,14 @@ def write_report(
     path: Path,
     results: Sequence[ArmResult],
     samples: Sequence[RunText],
+    prompt: str,
     model: str,
     build: str,
 ) -> Path:
-    """Write the report, whole or not at all. samples are the marked texts of `pick_samples`."""
+    """Write the report, whole or not at all.
+
+    samples are the marked texts of `pick_samples`, prompt is what they answer.
+    """
     drawing = draw_trade_off(results)
     page = _PAGE.format(
         model=html.escape(model),
@@ -82,6 +91,7 @@ def write_report(
         words=drawing.words_html(),
         table=table_html(make_table(results)),
         legend=html.escape(LEGEND).replace("\n", "<br>"),
+        prompt=html.escape(prompt),
         samples="".join(sample.html for sample in samples),
     )
     return files.write_text(path, page, errors="replace")

@@ -76,7 +76,7 @@ def show_run(
             plain.append("[a loop begins]")
         text = html.escape(piece)
         if step is not None and step in escapes | {breaking}:
-            hint = f"token {step}, rank {run.ranks[step]} of the raw distribution"
+            hint = f"token {step}, raw rank {run.ranks[step]} (0 is the most likely)"
             kind = BREAK if step == breaking else ESCAPE
             control = html.escape(engine.model.show(run.tokens[step]))
             shown = text.replace("\n", "⏎\n") or control

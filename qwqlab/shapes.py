@@ -75,7 +75,9 @@ def read_shapes(name: str | os.PathLike[str]) -> Shapes:
     path = paths.from_user(name)
     if known:
         path = paths.data_dir() / "configs" / f"{known.lower()}.json"
-    elif not (path.is_file() and path.suffix == ".json"):
+    elif path.suffix == ".json" and not path.is_file():
+        raise ModelFileError(f"{path} is not a file; name a config.json, a folder, or QwQ-32B.")
+    elif path.suffix != ".json":
         checkpoint = Checkpoint(name)
         return _measure(checkpoint.title, checkpoint.config(), checkpoint.folder)
     return _measure(known or path.name, read_config(path), path)
@@ -87,6 +89,10 @@ def read_config(path: Path) -> Any:
         values = json.loads(path.read_bytes())
         kind = values.pop("model_type")
         config = import_transformers().AutoConfig.for_model(kind, **values)
+        # transformers takes sizes of its own for those that are not stated.
+        size = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+        if not values.keys() & {size, "num_hidden_layers", "text_config"}:
+            raise ValueError(f"it states no {size}")
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # transformers checks a configuration in many ways of its own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,19 @@ def test_progress_names_what_is_still_open() -> None:
     assert "0 of 3 | 1 (predict), 2 (change), 3 (build) |" in before.splitlines()[2]
     assert start_here.idle_presets({"article"}).passed
     assert "1 of 3 | 2 (change), 3 (build) |" in course.draw_progress(COURSE).splitlines()[2]
+
+
+def test_links_of_the_progress_lead_to_the_notebooks_from_wherever_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept" / "2026-01-01"
+    for folder in (COURSE[0].path.parent, kept):
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        (target,) = re.findall(
+            r"\((\S+00_start_here\.ipynb|00_start_here\.ipynb)\)", course.draw_progress(COURSE)
+        )
+        assert (folder / target).resolve() == COURSE[0].path
 
 
 def test_a_stub_keeps_the_names_that_the_check_asks_for_and_no_others() -> None:

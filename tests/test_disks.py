@@ -129,7 +129,7 @@ store = RunStore(sys.argv[2])
 works = {
     "runs.csv": store.export_csv,
     "runs.json": store.export_json,
-    "report.html": lambda path: report.write_report(path, results, [], "model", "build"),
+    "report.html": lambda path: report.write_report(path, results, [], "prompt", "model", "build"),
     "figure.html": drawing.write_html,
     "values.json": lambda path: cli_quant.write_result(path, {"x": "y" * 100_000}),
 }

@@ -22,12 +22,14 @@ def test_the_report_shows_every_arm_and_runs_nothing_of_a_models(
         results = count(runs)
         picked = pick_samples(runs)
         samples = [show_sample(run, engine) for run in picked]
-    page = write_report(tmp_path / "a" / "report.html", results, samples, "<b>model", "build")
+    page = write_report(
+        tmp_path / "a" / "report.html", results, samples, "<i>ask", "<b>model", "build"
+    )
     text = page.read_text(encoding="utf-8")
     assert [run.request.label for run in picked] == [f"{arm} | code" for arm in list_arms()]
     assert len({(run.request.prompt, run.request.seed) for run in picked}) == 1
     assert len(make_table(results)) == len(list_arms())
-    assert "&lt;b&gt;model" in text
+    assert "&lt;b&gt;model" in text and "&lt;i&gt;ask" in text
     markup = re.sub(r"(?s)<script.*?</script>", "", text)
     assert not re.search(r'(src|href)="(https?:)?//', markup)
     for run, sample in zip(picked, samples, strict=True):

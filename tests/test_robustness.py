@@ -20,7 +20,7 @@ from outside import CHECKOUT, environment, open_kernel, run_python
 from test_fetch import BIG, NAME, ONE, REPO, bring, part_of
 from test_runs import ABOUT, make_run
 
-from qwqlab import hashes, paths
+from qwqlab import files, hashes, paths
 from qwqlab.download import Transfer
 from qwqlab.engine import Engine
 from qwqlab.experiment import LOADING
@@ -160,6 +160,19 @@ def test_two_kernels_fill_one_store_while_a_third_process_reads_it(
     with RunStore(store) as kept:
         assert [run.run.request.seed for run in kept.runs()].count(0) == 1
         assert len(list(kept.runs())) == count
+
+
+def test_of_two_who_unpack_a_model_at_once_the_second_takes_what_the_first_put_there(
+    tmp_path: Path,
+) -> None:
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text(name)
+    files.place_folder(tmp_path / "theirs", tmp_path / "model")
+    files.place_folder(tmp_path / "mine", tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_text() == "theirs"
+    with pytest.raises(OSError):
+        files.place_folder(tmp_path / "nothing", tmp_path / "another")
 
 
 # A path with spaces, quotes and Chinese characters

@@ -211,6 +211,15 @@ def test_a_skip_file_is_read_or_refused(content: str, ok: bool, tmp_path: Path) 
         skip_list.read_skip_file(path)
 
 
+def test_a_config_that_is_not_there_or_states_no_sizes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with pytest.raises(ModelFileError, match=r"is not a file; name a config\.json"):
+        read_shapes(path)
+    path.write_text('{"model_type": "qwen2", "vocab_size": 152064}')
+    with pytest.raises(ModelFileError, match="it states no num_hidden_layers"):
+        read_shapes(path)
+
+
 def test_a_config_says_what_it_skips(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     values = json.loads(

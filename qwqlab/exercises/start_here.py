@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         counts again. `{name for name, preset in PRESETS.items() if preset.inert()}` finds it.
     """,
     wrong=[
-        ('answer = {"article", "official"}', "official names no number that a missing sampler"),
+        ('answer = {"article", "official"}', "in official every sampler runs"),
         ("answer = set()", "article has a number whose sampler"),
         ('answer = {"article", "article_without_fix"}', "every sampler is in the list"),
         ('answer = "article"', "a set of names"),
@@ -31,14 +31,17 @@ if TYPE_CHECKING:
 def idle_presets(answer: set[str]) -> None:
     """
     The lab has five presets: `official`, `llama.cpp`, `article`, `article_without_fix` and
-    `article_with_penalties`. In which of them does some number have no effect? Guess first, then
-    ask `PRESETS[name].inert()`. Answer with a set of names, such as `{"official", "llama.cpp"}`.
+    `article_with_penalties`. In which of them was a number set that changes nothing, since its
+    sampler is not in the list? (A number at the value that does nothing asks for nothing, and does
+    not count.) `PRESETS[name].samplers` and `PRESETS[name].repeat_penalty` show what a preset
+    holds. Guess from these first, then ask `PRESETS[name].inert()`. Answer with a set of names,
+    such as `{"official", "llama.cpp"}`.
     """
     expect(isinstance(answer, set), 'answer with a set of names, such as {"official"}')
     unknown = answer - set(PRESETS)
     expect(not unknown, f"there is no preset {min(map(str, unknown), default='')}")
     for name in ("official", "llama.cpp"):
-        hint = f"{name} names no number that a missing sampler would read: all of them run"
+        hint = f"in {name} every sampler runs, so that whatever number was set is read"
         expect(name not in answer, hint)
     for name in ("article_without_fix", "article_with_penalties"):
         hint = f"{name} does run its repeat penalty: every sampler is in the list that it needs"
