@@ -8,6 +8,7 @@ not been told.
 
 from __future__ import annotations
 
+import gc
 import json
 import queue
 from collections import Counter
@@ -160,13 +161,19 @@ def _explain_failure(future: Any) -> ClusterError | None:
 def _connect(address: str) -> Iterator[Client]:
     if not address:  # Dask would start a cluster of its own
         raise ClusterError("give the address of a scheduler, such as tcp://127.0.0.1:8786")
+    client, failure = None, ""
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
+        failure = first_lines(error)
+    if client is None:
+        # What is left of the client that failed goes now: collected while the next one is made, it
+        # would wait for a lock of Dask's that its own thread holds.
+        gc.collect()
         raise ClusterError(
-            f"no scheduler answers at {address} ({first_lines(error)}); start one with `dask "
-            "scheduler`, which prints its address"
-        ) from error
+            f"no scheduler answers at {address} ({failure}); start one with `dask scheduler`, "
+            "which prints its address"
+        )
     with client:
         yield client
 
