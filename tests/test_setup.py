@@ -401,6 +401,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_run_that_it_shows() -> None:
     told = {name: (int(valid), int(loops)) for name, valid, loops in rows}
     assert told == {
         "no penalty at all": counted["no penalty"],
+        "none, and greedy (temperature 0)": counted["greedy"],
         "DRY alone, llama.cpp's order without `penalties`": counted[
             "llama.cpp order without penalties, 1.1"
         ],
