@@ -58,6 +58,8 @@ def trained(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
 def test_the_sets_in_data_are_those_that_the_skill_makes() -> None:
     for name, examples in make_sets().items():
         assert read_examples(data_dir() / "shopping" / f"{name}.jsonl") == examples
+    held_out = read_examples(data_dir() / "shopping" / "held_out.jsonl")
+    assert (data_dir() / "shopping" / "prompt.txt").read_text() == held_out[0].prompt
     sets = {name: {e.input for e in examples} for name, examples in make_sets().items()}
     assert len(sets["train"]) >= 300
     assert not sets["train"] & (sets["held_out"] | sets["new_goods"])
