@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 # The bindings come without a library of their own: they load the one that the tools use.
 PIP_INSTALL = CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
 	--disable-pip-version-check $(PIP_FROM) -c constraints.txt
-# Two at a time, a file in one of them; those of the book need the book.
+# Two at a time, a file in one of them, with a thread each: with two, each would wait for cores that
+# the other holds, which takes twice as long or more. Those of the book need the book.
 TESTS := qwqlab tests --ignore=tests/book -n 2 --dist loadfile
+ONE_THREAD := LLAMA_ARG_THREADS=1 OMP_NUM_THREADS=1
 # The kernel of this environment, whatever kernels the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_PATH := $(CURDIR)/jupyter
@@ -63,7 +65,7 @@ reproduce: setup
 	@$(BIN)/qwqlab reproduce $(ARGS)
 
 test: check setup
-	@$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	@$(ONE_THREAD) $(BIN)/python -m pytest $(TESTS) $(ARGS)
 	@$(MAKE) --no-print-directory book
 	@$(BIN)/python -m pytest tests/book $(ARGS)
 
@@ -78,7 +80,7 @@ pictures: $(VENV)/.qwqlab-dev
 # Shown, no bar to be cleared. Notebooks are left out: their kernels would double the time.
 coverage: setup $(VENV)/.qwqlab-dev
 	@mkdir -p build/coverage && rm -f build/coverage/data*
-	@$(BIN)/coverage run -m pytest -q $(TESTS) $(ARGS); ended=$$?; \
+	@$(ONE_THREAD) $(BIN)/coverage run -m pytest -q $(TESTS) $(ARGS); ended=$$?; \
 	$(BIN)/coverage combine -q && $(BIN)/coverage report && exit $$ended
 
 check: $(VENV)/.qwqlab-dev

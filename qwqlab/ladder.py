@@ -19,6 +19,7 @@ from typing import Any
 
 from . import gguf_file, hashes, paths, toolchain, trial
 from .errors import ToolchainError
+from .loading import count_threads
 from .requantize import check_quant, read_record, requantize
 
 LADDER = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
@@ -165,7 +166,8 @@ def _run_perplexity(path: Path, text: Path) -> dict[str, Any]:
 
 def _measure_speed(path: Path) -> tuple[float, float]:
     """Tokens a second: generating, and reading a prompt."""
-    args = ["-m", str(path), "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
+    threads = str(count_threads())  # of llama.cpp's programs this one alone reads no variable
+    args = ["-m", str(path), "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
     try:
         rows = json.loads(toolchain.run_tool("llama-bench", args).stdout)
         speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}

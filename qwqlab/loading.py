@@ -19,6 +19,7 @@ from .settings import FLOAT_MAX, INT_MAX
 
 FLASH_ATTN = ("auto", "on", "off")
 ROPE_SCALING = ("", "none", "linear", "yarn")
+THREADS = "LLAMA_ARG_THREADS"  # the variable from which llama.cpp's own programs take them
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 _OVERRIDE = re.compile(r"(?P<key>[^=]{1,127})=(?P<type>int|float|bool|str):(?P<value>.*)", re.S)
 
@@ -167,11 +168,18 @@ def parse_override(text: str) -> tuple[str, int | float | bool | str]:
 
 
 def count_threads() -> int:
-    """Threads that llama.cpp takes by itself: one for each physical core.
+    """Threads that llama.cpp takes by itself: LLAMA_ARG_THREADS, or one for each physical core.
 
     The rule of `common_cpu_get_num_physical_cores` in llama.cpp's common/common.cpp; a hybrid
-    CPU, for which llama.cpp counts its fast cores only, wants an explicit n_threads.
+    CPU, for which llama.cpp counts its fast cores only, wants an explicit n_threads. SettingError
+    where the environment's LLAMA_ARG_THREADS is no number.
     """
+    if said := os.environ.get(THREADS):
+        try:
+            count = int(said)
+        except ValueError:
+            raise SettingError(f"{THREADS}={said!r} is not a number of threads") from None
+        return count if count > 0 else os.cpu_count() or 1
     siblings = set()
     for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings"):
         try:

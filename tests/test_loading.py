@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qwqlab import toolchain
 from qwqlab.errors import SettingError
 from qwqlab.loading import Loading, count_threads, parse_override
 
@@ -21,8 +23,25 @@ def test_defaults_need_no_flag() -> None:
     assert Loading(flash_attn="off", n_threads=2).flags() == ["-t", "2", "-fa", "off"]
 
 
-def test_threads_are_counted_as_llama_completion_counts_them(llama_completion_log: str) -> None:
-    assert f"n_threads = {count_threads()} " in llama_completion_log
+@pytest.mark.parametrize("said", ["", "3", "0", "-1"])
+def test_threads_are_counted_as_llama_completion_counts_them(
+    said: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LLAMA_ARG_THREADS", raising=False)
+    if said:
+        monkeypatch.setenv("LLAMA_ARG_THREADS", said)
+    args = ["-m", str(model_path), "-p", "Hello", "-n", "1", "-no-cnv"]
+    log = toolchain.run_tool("llama-completion", args).stderr
+    assert f"n_threads = {count_threads()} " in log
+    assert Loading(n_threads=1).threads() == 1
+
+
+def test_a_variable_that_is_no_number_of_threads_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLAMA_ARG_THREADS", "all")
+    with pytest.raises(SettingError, match="LLAMA_ARG_THREADS='all'"):
+        count_threads()
 
 
 def test_overrides_are_typed() -> None:
