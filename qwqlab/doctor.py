@@ -5,14 +5,9 @@ Nothing leaves the machine, and whatever could crash is tried in a process of it
 
 from __future__ import annotations
 
-import platform
-import re
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -20,12 +15,12 @@ from packaging.requirements import Requirement
 from . import paths, preflight, toolchain
 from .doctor_ask import ask_python
 from .doctor_jupyter import check_extensions, check_kernel, name_setup
+from .doctor_machine import check_cpu, check_gpu, check_memory, check_sandbox
 from .doctor_models import check_answer, check_files, check_model, check_vocabulary
 from .errors import QwqlabError, ToolchainError, first_lines
-from .llama_options import TARGETS, find_nvidia_gpu
+from .llama_options import TARGETS
 from .llama_source import SDIST
 from .preflight import Check
-from .sandbox import probe
 
 __all__ = ["check_model", "check_vocabulary", "checks", "report", "to_dict"]
 
@@ -45,9 +40,6 @@ print(json.dumps({
 
 FREE_GB = 1.0
 """Room for a ladder of quants of the embedded model, and for runs."""
-
-MEMORY_GB, FREE_MEMORY_GB = 3.5, 1.0
-"""What the machine must have, and what a notebook takes of it."""
 
 SHOWN = {
     "": ("jupyterlab", "ipywidgets", "plotly", "transformers"),
@@ -70,7 +62,7 @@ def checks() -> list[Check]:
         ("JupyterLab extensions", check_extensions),
         ("Disk", lambda: preflight.check_disk(paths.build_dir(), FREE_GB)),
         ("Memory", check_memory),
-        ("CPU", lambda: Check("CPU", True, f"{preflight.count_cpus()} threads, {_name_cpu()}")),
+        ("CPU", check_cpu),
         ("GPU", check_gpu),
         ("Sandbox", check_sandbox),
     ]
@@ -183,64 +175,3 @@ def check_bindings() -> Check:
         detail = f"{detail}, written for commit {SDIST.commit} and not for {version}"
         return Check(name, False, detail, remedy)
     return Check(name, True, detail)
-
-
-def check_memory() -> Check:
-    """Whether the machine has memory for the notebooks, and enough of it is free now."""
-    import psutil
-
-    return judge_memory(preflight.count_memory(), psutil.virtual_memory().available)
-
-
-def judge_memory(n_bytes: int, n_free: int) -> Check:
-    """The check for a machine with so many bytes of memory, of which so many can be had.
-
-    >>> judge_memory(8_000_000_000, 300_000_000).detail
-    '8.0 GB, of which 0.3 GB are free and a notebook takes 1.0'
-    """
-    has, free = n_bytes / 1e9, n_free / 1e9
-    detail = f"{has:.1f} GB, of which {free:.1f} GB are free"
-    if has < MEMORY_GB:
-        remedy = "close other programs; notebooks that measure speed will be slow"
-        return Check("Memory", False, f"{detail}; {MEMORY_GB} GB are advised", remedy)
-    if free < FREE_MEMORY_GB:
-        remedy = "close other programs, and in JupyterLab use Kernel, Shut Down All Kernels"
-        return Check("Memory", False, f"{detail} and a notebook takes {FREE_MEMORY_GB}", remedy)
-    return Check("Memory", True, detail)
-
-
-def check_gpu() -> Check:
-    """Which GPU there is; none is needed, so this cannot fail."""
-    gpu = find_nvidia_gpu()
-    if gpu is None and sys.platform == "darwin" and platform.machine() == "arm64":
-        gpu = "Apple's, through Metal"
-    try:
-        backend = toolchain.find().backend
-    except QwqlabError:
-        backend = "unknown"
-    if gpu is None:
-        silent = "none that nvidia-smi lists" if shutil.which("nvidia-smi") else "none"
-        return Check("GPU", True, f"{silent}, and none is needed: cells that want one are skipped")
-    hint = "" if backend != "CPU" else "; `CMAKE_ARGS=-DGGML_CUDA=ON make setup` builds for it"
-    return Check("GPU", True, f"{gpu}; llama.cpp is a {backend} build{hint}")
-
-
-def check_sandbox() -> Check:
-    """How well a program that a model wrote can be confined; the grader asks for "strong"."""
-    try:
-        isolation = probe()
-    except QwqlabError as error:
-        return Check("Sandbox", False, str(error), "run `make setup`")
-    how = f"{isolation.level}, by {', '.join(isolation.applied)}"
-    if isolation.level == "strong":
-        return Check("Sandbox", True, how)
-    return Check("Sandbox", True, f"{how}; `qwqlab grade` runs nothing here unless told otherwise")
-
-
-def _name_cpu() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return named[1] if named else platform.processor() or platform.machine()

@@ -14,7 +14,7 @@ import pytest
 from malformed import sound
 from packaging.requirements import Requirement
 
-from qwqlab import catalog, cli, doctor, doctor_models, paths, toolchain
+from qwqlab import catalog, cli, doctor, doctor_machine, doctor_models, paths, toolchain
 from qwqlab.doctor_ask import ask_python
 from qwqlab.entries import Entry, Vocabulary
 from qwqlab.errors import ToolchainError
@@ -216,7 +216,7 @@ def test_a_graphics_driver_that_does_not_answer_is_no_failure_but_is_told(
     program.write_text("#!/bin/sh\necho No devices were found; exit 6\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    check = doctor.check_gpu()
+    check = doctor_machine.check_gpu()
     assert check.ok
     assert "none that nvidia-smi lists" in check.detail
 
@@ -242,9 +242,14 @@ def test_a_question_that_hangs_is_ended() -> None:
 
 
 def test_too_little_memory_is_too_little_of_it_or_too_little_left() -> None:
-    assert doctor.judge_memory(16 * 10**9, 8 * 10**9).ok
-    assert "are advised" in doctor.judge_memory(2 * 10**9, 10**9).detail
-    assert "Shut Down All Kernels" in doctor.judge_memory(16 * 10**9, 10**8).remedy
+    asked = {"00": 1.5, "07": 7.5, "08": 9}
+    judge = doctor_machine.judge_memory
+    assert judge(16 * 10**9, 8 * 10**9, asked).detail == "16.0 GB, of which 8.0 GB are free"
+    large = judge(4 * 10**9, 2 * 10**9, asked)
+    assert large.ok and large.detail.endswith("; too little for notebooks 07, 08")
+    small = judge(2 * 10**9, 16 * 10**8, asked)
+    assert not small.ok and "keep to the other notebooks" in small.remedy
+    assert "Shut Down All Kernels" in judge(16 * 10**9, 10**8, asked).remedy
 
 
 @pytest.mark.parametrize(
