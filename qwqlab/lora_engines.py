@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def load_unsloth(
     """By unsloth, which changes transformers, peft and trl as it is imported."""
     import importlib
 
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would tell the hub of each load
     # Before the libraries that it changes, where these are not imported yet.
     unsloth = importlib.import_module("unsloth")
     import transformers

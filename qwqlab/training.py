@@ -63,7 +63,9 @@ def train(
     import datasets
     import peft
     import trl
+    from huggingface_hub import constants
 
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL would tell the hub of each trainer
     checkpoint = _last_checkpoint(folder)
     done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     steps = [step for step in read_steps(folder) if step.step <= done]

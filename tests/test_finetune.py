@@ -19,6 +19,7 @@ import tiny_llama
 import torch
 from hub_server import serve_hub
 from huggingface_hub import constants
+from outside import environment, run_python
 from safetensors.torch import load_file
 
 from qwqlab import four_bit, lora_engines, ranks, skip_list, training
@@ -317,6 +318,43 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     )
     assert again.losses == trained.losses
     assert told[0] > 1  # it did not begin anew
+
+
+# Which hosts a run of one step looks up or connects to, as JSON.
+LISTEN = """
+import json, sys
+from pathlib import Path
+
+asked = []
+
+
+def note(event, args):
+    if event == "socket.getaddrinfo":
+        asked.append(str(args[0]))
+    elif event == "socket.connect" and isinstance(args[1], tuple):
+        asked.append(str(args[1][0]))
+
+
+sys.addaudithook(note)
+import tiny_llama
+from qwqlab.finetune import finetune
+from qwqlab.recipe import Recipe
+from qwqlab.skill import make_sets
+
+folder = Path(sys.argv[1])
+model = tiny_llama.make(folder / "model")
+recipe = Recipe(steps=1, accumulation=1, checkpointing=False)
+finetune(model, make_sets()["train"][:2], folder / "run", recipe)
+print(json.dumps(asked))
+"""
+
+
+def test_a_run_tells_nobody_of_it(tmp_path: Path) -> None:
+    # TRL tells the hub of each trainer that is made, but not in continuous integration.
+    env = {name: value for name, value in environment().items() if name != "CI"}
+    done = run_python(LISTEN, tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
 def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,10 +170,11 @@ def test_unsloth_takes_what_it_is_given(lacking: Callable[[str], NoReturn], tmp_
     )
     given = {"use_gradient_checkpointing", "random_state", *lora_engines.lora_options(Recipe())}
     assert given - {"task_type"} <= adapt
+    assert '"UNSLOTH_DISABLE_STATISTICS" in os.environ' in source["unsloth/models/_utils.py"]
 
 
 def _unsloth_source(lacking: Callable[[str], NoReturn], folder: Path) -> dict[str, str]:
-    wanted = ("unsloth/models/loader.py", "unsloth/models/llama.py")
+    wanted = [f"unsloth/models/{name}.py" for name in ("loader", "llama", "_utils")]
     spec = find_spec("unsloth")
     if spec and spec.submodule_search_locations:
         root = Path(spec.submodule_search_locations[0]).parent

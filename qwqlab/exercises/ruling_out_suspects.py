@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..exercise import exercise, expect
 from ..paired import Paired
+
+if TYPE_CHECKING:
+    from ..tokenizers import LlamaTokenizer, TransformersTokenizer
 
 TEXTS = {"a": "na\u00efve", "b": "nai\u0308ve", "c": "Price: 1,000,000", "d": "<s>old</s>"}
 
@@ -15,7 +19,7 @@ TEXTS = {"a": "na\u00efve", "b": "nai\u0308ve", "c": "Price: 1,000,000", "d": "<
     solution='differs = {"b", "d"}',
     after="""
         The second holds i and a mark on it, which NFC joins; the last holds what looks like an end.
-        `compare("qwq-32b", "qwq-32b", [...])` shows it.
+        `compare(ours, theirs, [...])` shows it.
     """,
     wrong=[
         ('differs = {"b"}', "d: llama.cpp"),
@@ -25,7 +29,7 @@ TEXTS = {"a": "na\u00efve", "b": "nai\u0308ve", "c": "Price: 1,000,000", "d": "<
         ("differs = {}", "a set of letters"),
     ],
 )
-def other_tokens(differs: set[str]) -> None:
+def other_tokens(differs: set[str], ours: LlamaTokenizer, theirs: TransformersTokenizer) -> None:
     r"""
     Which of these get other tokens in llama.cpp than in transformers: (a) `"na\u00efve"`, with ï
     as one character, (b) `"nai\u0308ve"`, with i and two dots after it, (c)
@@ -35,7 +39,7 @@ def other_tokens(differs: set[str]) -> None:
     from ..tokenizer_diff import compare
 
     expect(isinstance(differs, set), 'answer with a set of letters, such as {"a", "c"}')
-    parts = compare("qwq-32b", "qwq-32b", list(TEXTS.values())).differences
+    parts = compare(ours, theirs, list(TEXTS.values())).differences
     right = {list(TEXTS)[difference.place] for difference in parts}
     reasons = {
         "a": "its i with two dots is one character already, and NFC leaves it alone",
@@ -110,16 +114,17 @@ def fewest_that_acquit(n_runs: int) -> None:
         ),
     ],
 )
-def labels_by_id(make_labels: Callable[[Sequence[int], int], Sequence[int]]) -> None:
+def labels_by_id(
+    make_labels: Callable[[Sequence[int], int], Sequence[int]], theirs: TransformersTokenizer
+) -> None:
     """
     Build what transformers' collator does, the bug included: `make_labels(ids, pad)` gives a list
     of labels, one for each token id of a row; the token itself where it is to be learnt, -100 where
     the collator takes it for padding. It is held against the real one.
     """
     from ..label_masks import find_token, make_collator
-    from ..tokenizers import TransformersTokenizer
 
-    tokenizer = TransformersTokenizer("qwq-32b").tokenizer
+    tokenizer = theirs.tokenizer
     for text in ("<|im_end|>", "<|vision_pad|>"):
         pad = find_token(tokenizer, text)
         rows = [tokenizer(turn)["input_ids"] for turn in ("Hi.<|im_end|>", "Hi<|im_end|>there.")]

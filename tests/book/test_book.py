@@ -22,6 +22,7 @@ BOOK = build_dir() / "book"
 COURSE = read_course()
 by_stem = pytest.mark.parametrize("notebook", COURSE, ids=[each.path.stem for each in COURSE])
 Cell = dict[str, Any]
+LOCAL = {"127.0.0.1", "::1", "localhost"}
 
 
 def read_run(notebook: Notebook) -> list[Cell]:
@@ -61,6 +62,13 @@ def test_a_notebook_takes_no_more_than_its_contract_says(notebook: Notebook) -> 
     took = json.loads((BOOK / "measured.json").read_text())["notebooks"][notebook.path.stem]
     assert took["memory_gb"] <= notebook.contract.memory_gb
     assert took["disk_gb"] <= notebook.contract.disk_gb
+
+
+@by_stem
+def test_a_notebook_asks_no_other_machine(notebook: Notebook) -> None:
+    """By its kernel: every name that was looked up, and every address that was connected to."""
+    (printed,) = read_run(notebook)[-1]["outputs"]
+    assert set(json.loads("".join(printed["text"]))["asked"]) <= LOCAL
 
 
 @pytest.fixture(scope="module")
