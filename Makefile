@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+AT_ONCE ?= 2
 LAB_ARGS ?=
 BIN := $(VENV)/bin
 # The bindings come without a library of their own: they load the one that the tools use.
@@ -32,6 +33,7 @@ help:
 	@echo "make reproduce  set up, then run the experiment and write its report (ARGS=--quick)"
 	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
 	@echo "make book       run every notebook and make pages of them, to read without running"
+	@echo "                (two at a time; AT_ONCE=1 measures what each takes alone)"
 	@echo "make pictures   draw the README's pictures from the last book"
 	@echo "make coverage   which lines the tests run, as a table (ARGS=... for pytest)"
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
@@ -70,7 +72,7 @@ test: check setup
 	@$(BIN)/python -m pytest tests/book $(ARGS)
 
 book: setup $(VENV)/.qwqlab-dev
-	@$(BIN)/python docs/make_book.py write
+	@$(BIN)/python docs/make_book.py write $(AT_ONCE)
 	@QWQLAB_PROGRESS="$(CURDIR)/build/book/progress" $(BIN)/python -m pytest --nbmake --overwrite @build/book/order
 	@$(BIN)/python docs/make_book.py bind
 

@@ -1,13 +1,16 @@
 """Run every notebook once, and make of it a book that needs no kernel and no network.
 
-    python docs/make_book.py write   # copies to run, with both tracks of every exercise
+    python docs/make_book.py write 2   # copies to run, with both tracks of every exercise
     python -m pytest --nbmake --overwrite @build/book/order
-    python docs/make_book.py bind    # pages from what came out, and what it took
+    python docs/make_book.py bind      # pages from what came out
 
 `make book` does the three. What a notebook's contract asks for and this machine lacks leaves it
-out; the others run in the order of the minutes that they take. In a copy each exercise is tried as
-the reader finds it, with the wrong answers that we know of, and with its solution; the cells that
-do so are left out of the pages.
+out; of the others the longest runs first. In a copy each exercise is tried as the reader finds it,
+with the wrong answers that we know of, and with its solution; the cells that do so are left out of
+the pages.
+
+Two run at a time, where memory has room for them, and share the processor's threads. With 1 each
+has the machine alone, and what it took is written down too.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from qwqlab import paths
+from qwqlab import paths, preflight
 from qwqlab.course import Notebook, read_course
 from qwqlab.exercise import RIGHT, UNANSWERED, Exercise, list_exercises
+from qwqlab.loading import THREADS
 
 sys.path.append(str(Path(__file__).parent))
 from book_pages import write_pages
@@ -34,6 +38,7 @@ BOOK = paths.build_dir() / "book"
 RUN = BOOK / "run"
 Cell = dict[str, Any]
 
+AT_ONCE = ["--dist", "load", "--maxschedchunk", "1", "-n"]  # pytest's, before how many
 BEFORE = """\
 import os as _os
 import resource as _resource
@@ -41,6 +46,7 @@ import sys as _sys
 
 from qwqlab import paths as _paths
 
+_os.environ.update({threads})
 _os.environ.pop("CI", None)  # as on a reader's machine: some libraries ask fewer hosts in CI
 _asked = set()
 
@@ -79,29 +85,37 @@ _disk = _measure_disk() - _disk_before
 print(_json.dumps({"memory_gb": _memory, "disk_gb": _disk, "asked": sorted(_asked)}))"""
 
 
-def write_runs() -> int:
+def write_runs(at_once: int) -> int:
     """Write the copies, in place of those of an earlier time, and the order to run them in."""
     shutil.rmtree(BOOK, ignore_errors=True)
     RUN.mkdir(parents=True)
     course = read_course()
     lacks = {each: each.contract.find_lacks() for each in course}
+    largest = sorted(each.contract.memory_gb for each in course)[-at_once:]
+    if at_once > 1 and sum(largest) > preflight.count_memory() / 1e9:
+        print(f"One notebook at a time: {at_once} can take {sum(largest):g} GB of memory.")
+        at_once = 1
     for notebook in course:
         content = json.loads(notebook.path.read_text(encoding="utf-8"))
         exercises = {each.name: each for each in list_exercises(notebook.path.stem)}
-        content["cells"] = list(_add_tracks(content["cells"], exercises))
+        content["cells"] = list(_add_tracks(content["cells"], exercises, at_once))
         (RUN / notebook.path.name).write_text(json.dumps(content), encoding="utf-8")
         if lacks[notebook]:
             print(f"{notebook.path.name} is not run: it needs {', '.join(lacks[notebook])}.")
     ready = [each for each in course if not lacks[each]]
-    ready.sort(key=lambda each: each.contract.minutes)
-    order = "".join(f"{RUN / each.path.name}\n" for each in ready)
-    (BOOK / "order").write_text(order, encoding="utf-8")
+    ready.sort(key=lambda each: -each.contract.minutes)
+    order = [str(RUN / each.path.name) for each in ready]
+    if at_once > 1:
+        order = [*AT_ONCE, str(at_once), *order]
+    (BOOK / "order").write_text("\n".join(order) + "\n", encoding="utf-8")
     # In continuous integration everything must be there.
     return 1 if os.environ.get("CI") and len(ready) < len(course) else 0
 
 
-def _add_tracks(cells: list[Cell], exercises: dict[str, Exercise]) -> Iterator[Cell]:
-    yield _make_cell("before", BEFORE, {})
+def _add_tracks(cells: list[Cell], exercises: dict[str, Exercise], at_once: int) -> Iterator[Cell]:
+    share = str(max(1, preflight.count_cpus() // at_once))
+    threads = dict.fromkeys((THREADS, "OMP_NUM_THREADS"), share) if at_once > 1 else {}
+    yield _make_cell("before", BEFORE.replace("{threads}", repr(threads)), {})
     for cell in cells:
         if "exercise-check" not in cell["metadata"].get("tags", []):
             yield cell
@@ -160,19 +174,21 @@ def _time_cell(cell: Cell) -> float:
 
 
 def bind() -> int:
-    """Write the pages and `measured.json`, and say where they are."""
+    """Write the pages, and `measured.json` where each notebook ran alone; say where they are."""
     ran = (BOOK / "order").read_text(encoding="utf-8").splitlines()
     course = [each for each in read_course() if str(RUN / each.path.name) in ran]
     runs = {each.path.stem: RUN / each.path.name for each in course}
     write_pages(course, runs, BOOK)
-    measured = {
-        "machine": f"{platform.system()} {platform.machine()}",
-        "notebooks": {each.path.stem: measure(each) for each in course},
-    }
-    (BOOK / "measured.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    if AT_ONCE[0] not in ran:
+        measured = {
+            "machine": f"{platform.system()} {platform.machine()}",
+            "notebooks": {each.path.stem: measure(each) for each in course},
+        }
+        text = json.dumps(measured, indent=1) + "\n"
+        (BOOK / "measured.json").write_text(text, encoding="utf-8")
     print(f"The book begins at {BOOK / 'index.html'}.")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit({"write": write_runs, "bind": bind}[sys.argv[1]]())
+    sys.exit(bind() if sys.argv[1] == "bind" else write_runs(int(sys.argv[2])))

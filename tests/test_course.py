@@ -172,7 +172,7 @@ def test_a_contract_says_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_contracts_agree_with_what_was_measured() -> None:
-    """docs/measured.json is what `make book` wrote, on the machine that it names."""
+    """docs/measured.json is what `make book AT_ONCE=1` wrote, on the machine that it names."""
     measured = json.loads((CHECKOUT / "docs" / "measured.json").read_text())["notebooks"]
     assert set(measured) == {each.path.stem for each in COURSE}
     for notebook in COURSE:

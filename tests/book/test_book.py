@@ -57,18 +57,22 @@ def test_no_cell_but_a_check_fails_and_each_ran(notebook: Notebook) -> None:
             assert not errors and cell["execution_count"], (cell["id"], errors)
 
 
+def read_end(notebook: Notebook) -> dict[str, Any]:
+    """What the copy's last cell printed of its run."""
+    (printed,) = read_run(notebook)[-1]["outputs"]
+    return dict(json.loads("".join(printed["text"])))
+
+
 @by_stem
-def test_a_notebook_takes_no_more_than_its_contract_says(notebook: Notebook) -> None:
-    took = json.loads((BOOK / "measured.json").read_text())["notebooks"][notebook.path.stem]
-    assert took["memory_gb"] <= notebook.contract.memory_gb
-    assert took["disk_gb"] <= notebook.contract.disk_gb
+def test_a_notebook_takes_no_more_memory_than_its_contract_says(notebook: Notebook) -> None:
+    # What it takes of disk and time is seen where it runs alone: docs/measured.json.
+    assert read_end(notebook)["memory_gb"] <= notebook.contract.memory_gb
 
 
 @by_stem
 def test_a_notebook_asks_no_other_machine(notebook: Notebook) -> None:
     """By its kernel: every name that was looked up, and every address that was connected to."""
-    (printed,) = read_run(notebook)[-1]["outputs"]
-    assert set(json.loads("".join(printed["text"]))["asked"]) <= LOCAL
+    assert set(read_end(notebook)["asked"]) <= LOCAL
 
 
 @pytest.fixture(scope="module")
