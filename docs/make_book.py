@@ -9,7 +9,7 @@ out; of the others the longest runs first. In a copy each exercise is tried as t
 with the wrong answers that we know of, and with its solution; the cells that do so are left out of
 the pages.
 
-Two run at a time, where memory has room for them, and share the processor's threads. With 1 each
+Two run at a time, where memory has room for both, and share the processor's threads. With 1 each
 has the machine alone, and what it took is written down too.
 """
 
@@ -92,7 +92,8 @@ def write_runs(at_once: int) -> int:
     course = read_course()
     lacks = {each: each.contract.find_lacks() for each in course}
     largest = sorted(each.contract.memory_gb for each in course)[-at_once:]
-    if at_once > 1 and sum(largest) > preflight.count_memory() / 1e9:
+    # A quarter is for the system, and for whoever works here meanwhile.
+    if at_once > 1 and sum(largest) > 0.75 * preflight.count_memory() / 1e9:
         print(f"One notebook at a time: {at_once} can take {sum(largest):g} GB of memory.")
         at_once = 1
     for notebook in course:
