@@ -130,11 +130,11 @@ def labels_by_id(
         rows = [tokenizer(turn)["input_ids"] for turn in ("Hi.<|im_end|>", "Hi<|im_end|>there.")]
         whole = [{"input_ids": ids, "labels": ids} for ids in rows]
         batch = make_collator("transformers", tokenizer, pad)(whole)
-        for ids, theirs in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
+        for ids, wanted in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
             mine = list(make_labels(ids, pad))
             expect(len(mine) == len(ids), "there has to be a label for each token of the row")
             hint = "it is the other way round: -100 stands where a label is *not* learnt"
             expect(mine != [token if token == pad else -100 for token in ids], hint)
             expect(ids[-1] != pad or mine[-1] == -100, "padding would be learnt")
             hint = "that is how it should be done; the collator does not look where padding is"
-            expect(mine == theirs, hint)
+            expect(mine == wanted, hint)
