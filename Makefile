@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 # The bindings come without a library of their own: they load the one that the tools use.
 PIP_INSTALL = CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
 	--disable-pip-version-check $(PIP_FROM) -c constraints.txt
-# Two at a time, a file in one of them, with a thread each: with two, each would wait for cores that
-# the other holds, which takes twice as long or more. Those of the book need the book.
+# Two at a time, a file in one of them, with a thread each: with more, each would wait for cores
+# that the other holds. Those of the book need the book.
 TESTS := qwqlab tests --ignore=tests/book -n 2 --dist loadfile
 ONE_THREAD := LLAMA_ARG_THREADS=1 OMP_NUM_THREADS=1
 # The kernel of this environment, whatever kernels the user has installed elsewhere.

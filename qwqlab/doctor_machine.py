@@ -17,7 +17,7 @@ from .preflight import Check
 from .sandbox import probe
 
 MEMORY_GB, FREE_MEMORY_GB = 3.5, 1.5
-"""What most notebooks ask for, and what the smallest does."""
+"""Enough for most notebooks, and for the smallest."""
 
 
 def check_memory() -> Check:

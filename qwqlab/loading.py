@@ -172,13 +172,16 @@ def count_threads() -> int:
 
     The rule of `common_cpu_get_num_physical_cores` in llama.cpp's common/common.cpp; a hybrid
     CPU, for which llama.cpp counts its fast cores only, wants an explicit n_threads. SettingError
-    where the environment's LLAMA_ARG_THREADS is no number.
+    where the environment's LLAMA_ARG_THREADS is no number, or more than llama.cpp can start.
     """
+    most = int(_RANGES["n_threads"][1])
     if said := os.environ.get(THREADS):
         try:
             count = int(said)
         except ValueError:
-            raise SettingError(f"{THREADS}={said!r} is not a number of threads") from None
+            count = most + 1
+        if count > most:
+            raise SettingError(f"{THREADS}={said!r} is not a number of threads up to {most}")
         return count if count > 0 else os.cpu_count() or 1
     siblings = set()
     for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings"):

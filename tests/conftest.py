@@ -129,13 +129,6 @@ def llama_completion_help() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def llama_completion_log(model_path: Path) -> str:
-    """What llama-completion logs of a run with its own choices."""
-    args = ["-m", str(model_path), "-p", "Hello", "-n", "1", "-no-cnv"]
-    return toolchain.run_tool("llama-completion", args).stderr
-
-
-@pytest.fixture(scope="session")
 def llama_tokenize(model_path: Path) -> Callable[[str], list[int]]:
     """A function that gives the token ids which llama-tokenize makes of a text with escapes."""
 

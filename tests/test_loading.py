@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qwqlab import toolchain
+from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
 from qwqlab.loading import Loading, count_threads, parse_override
 
@@ -36,12 +37,14 @@ def test_threads_are_counted_as_llama_completion_counts_them(
     assert Loading(n_threads=1).threads() == 1
 
 
+@pytest.mark.parametrize("said", ["all", "1.5", "513"])
 def test_a_variable_that_is_no_number_of_threads_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    said: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LLAMA_ARG_THREADS", "all")
-    with pytest.raises(SettingError, match="LLAMA_ARG_THREADS='all'"):
-        count_threads()
+    monkeypatch.setenv("LLAMA_ARG_THREADS", said)
+    # llama.cpp itself would end the process.
+    with pytest.raises(SettingError, match=f"LLAMA_ARG_THREADS='{said}' is not a number"):
+        Engine(model_path)
 
 
 def test_overrides_are_typed() -> None:
