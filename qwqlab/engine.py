@@ -47,20 +47,21 @@ class Engine(Closing):
     """A loaded GGUF and its runs, one `run` at a time: a second one raises `BusyError`.
 
     `stop` and `close` may come from any thread. Raises `ModelFileError` for a file that llama.cpp
-    could not load. Files that the lab did not fetch itself are tried in a child process first, so
+    could not load, `SettingError` for a LLAMA_ARG_THREADS that is no number of threads. Files that the lab did not fetch itself are tried in a child process first, so
     that a malformed one can't end this one.
     """
 
     def __init__(self, path: str | os.PathLike[str], loading: Loading | None = None) -> None:
         self.path = os.fspath(path)
         self.loading = loading or Loading()
+        n_threads = self.loading.threads()
         self.info = gguf_file.inspect(path)
         loras = map(Path, self.loading.lora)
         self.files = ModelFiles([*gguf_file.list_parts(self.info), *loras])
         trial.check_loads(path, self.loading.override_kv, self.loading.lora)
         self.model = Model(path, self.loading, mapped=self.files.mapped)
         self._context: Context | None = None
-        self._drawer = Drawer(self.model, self.loading.threads())
+        self._drawer = Drawer(self.model, n_threads)
         self._stop = threading.Event()
         self._claim, self._owner = threading.Lock(), 0
         _open.add(self)

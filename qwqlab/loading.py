@@ -172,7 +172,7 @@ def count_threads() -> int:
 
     The rule of `common_cpu_get_num_physical_cores` in llama.cpp's common/common.cpp; a hybrid
     CPU, for which llama.cpp counts its fast cores only, wants an explicit n_threads. SettingError
-    where the environment's LLAMA_ARG_THREADS is no number, or more than llama.cpp can start.
+    where the environment's LLAMA_ARG_THREADS is no number, or beyond the range of n_threads.
     """
     most = int(_RANGES["n_threads"][1])
     if said := os.environ.get(THREADS):

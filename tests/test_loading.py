@@ -42,7 +42,6 @@ def test_a_variable_that_is_no_number_of_threads_is_refused(
     said: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAMA_ARG_THREADS", said)
-    # llama.cpp itself would end the process.
     with pytest.raises(SettingError, match=f"LLAMA_ARG_THREADS='{said}' is not a number"):
         Engine(model_path)
 
