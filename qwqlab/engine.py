@@ -47,8 +47,9 @@ class Engine(Closing):
     """A loaded GGUF and its runs, one `run` at a time: a second one raises `BusyError`.
 
     `stop` and `close` may come from any thread. Raises `ModelFileError` for a file that llama.cpp
-    could not load, `SettingError` for a LLAMA_ARG_THREADS that is no number of threads. Files that the lab did not fetch itself are tried in a child process first, so
-    that a malformed one can't end this one.
+    could not load, `SettingError` for a LLAMA_ARG_THREADS that is no number of threads. Files that
+    the lab did not fetch itself are tried in a child process first, so that a malformed one can't
+    end this one.
     """
 
     def __init__(self, path: str | os.PathLike[str], loading: Loading | None = None) -> None:
