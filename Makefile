@@ -11,6 +11,7 @@ PIP_INSTALL = CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
 # Two at a time, a file in one of them, with a thread each: with more, each would wait for cores
 # that the other holds. Those of the book need the book.
 TESTS := qwqlab tests --ignore=tests/book -n 2 --dist loadfile
+FEWER := -m "not nightly"
 ONE_THREAD := LLAMA_ARG_THREADS=1 OMP_NUM_THREADS=1
 # The kernel of this environment, whatever kernels the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -24,7 +25,7 @@ export PIP_NO_INDEX := 1
 PIP_FROM := --no-index --find-links "$(OFFLINE)/wheels"
 endif
 
-.PHONY: help setup from-folder offline lab reproduce test coverage book pictures check benchmark
+.PHONY: help setup from-folder offline lab reproduce test test-all coverage book pictures check benchmark
 .PHONY: clean
 .NOTPARALLEL:
 
@@ -32,6 +33,7 @@ help:
 	@echo "make lab        set up what is missing and open JupyterLab (LAB_ARGS=... goes to it)"
 	@echo "make reproduce  set up, then run the experiment and write its report (ARGS=--quick)"
 	@echo "make test       set up, check, then every test and every notebook (ARGS=... for pytest)"
+	@echo "make test-all   the same, with the tests that are slow and seldom fail"
 	@echo "make book       run every notebook and make pages of them, to read without running"
 	@echo "                (two at a time; AT_ONCE=1 measures what each takes alone)"
 	@echo "make pictures   draw the README's pictures from the last book"
@@ -67,9 +69,12 @@ reproduce: setup
 	@$(BIN)/qwqlab reproduce $(ARGS)
 
 test: check setup
-	@$(ONE_THREAD) $(BIN)/python -m pytest $(TESTS) $(ARGS)
+	@$(ONE_THREAD) $(BIN)/python -m pytest $(TESTS) $(FEWER) $(ARGS)
 	@$(MAKE) --no-print-directory book
 	@$(BIN)/python -m pytest tests/book $(ARGS)
+
+test-all: FEWER :=
+test-all: test
 
 book: setup $(VENV)/.qwqlab-dev
 	@$(BIN)/python docs/make_book.py write $(AT_ONCE)
