@@ -11,6 +11,10 @@ PIP_INSTALL = CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install -qq \
 # Two at a time, a file in one of them, with a thread each: with more, each would wait for cores
 # that the other holds. Those of the book need the book.
 TESTS := qwqlab tests --ignore=tests/book -n 2 --dist loadfile
+BOOK := $(CURDIR)/build/book
+# The tests run the notebooks with fewer samples in their longest cells, and keep your book.
+SHORT_BOOK := $(CURDIR)/build/short-book
+TEST_LENGTH := short
 FEWER := -m "not nightly"
 ONE_THREAD := LLAMA_ARG_THREADS=1 OMP_NUM_THREADS=1
 # The kernel of this environment, whatever kernels the user has installed elsewhere.
@@ -70,16 +74,17 @@ reproduce: setup
 
 test: check setup
 	@$(ONE_THREAD) $(BIN)/python -m pytest $(TESTS) $(FEWER) $(ARGS)
-	@$(MAKE) --no-print-directory book
-	@$(BIN)/python -m pytest tests/book $(ARGS)
+	@$(MAKE) --no-print-directory book BOOK="$(SHORT_BOOK)" LENGTH=$(TEST_LENGTH)
+	@QWQLAB_BOOK="$(SHORT_BOOK)" $(BIN)/python -m pytest tests/book $(ARGS)
 
 test-all: FEWER :=
+test-all: TEST_LENGTH :=
 test-all: test
 
 book: setup $(VENV)/.qwqlab-dev
-	@$(BIN)/python docs/make_book.py write $(AT_ONCE)
-	@QWQLAB_PROGRESS="$(CURDIR)/build/book/progress" $(BIN)/python -m pytest --nbmake --overwrite @build/book/order
-	@$(BIN)/python docs/make_book.py bind
+	@QWQLAB_BOOK="$(BOOK)" $(BIN)/python docs/make_book.py write $(AT_ONCE) $(LENGTH)
+	@QWQLAB_PROGRESS="$(BOOK)/progress" $(BIN)/python -m pytest --nbmake --overwrite "@$(BOOK)/order"
+	@QWQLAB_BOOK="$(BOOK)" $(BIN)/python docs/make_book.py bind
 
 pictures: $(VENV)/.qwqlab-dev
 	@$(BIN)/python docs/make_pictures.py

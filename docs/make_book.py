@@ -1,6 +1,7 @@
 """Run every notebook once, and make of it a book that needs no kernel and no network.
 
     python docs/make_book.py write 2   # copies to run, with both tracks of every exercise
+    python docs/make_book.py write 2 short   # the same, with fewer samples in the long cells
     python -m pytest --nbmake --overwrite @build/book/order
     python docs/make_book.py bind      # pages from what came out
 
@@ -8,6 +9,9 @@
 out; of the others the longest runs first. In a copy each exercise is tried as the reader finds it,
 with the wrong answers that we know of, and with its solution; the cells that do so are left out of
 the pages.
+
+A long cell names in its metadata what a short run changes in it, as `{"short": {old: new}}`.
+`make test` makes a short book: every check of the notebooks holds in it too, with fewer samples.
 
 Two run at a time, where memory has room for both, and share the processor's threads. With 1 each
 has the machine alone, and what it took is written down too.
@@ -34,7 +38,7 @@ from qwqlab.loading import THREADS
 sys.path.append(str(Path(__file__).parent))
 from book_pages import write_pages
 
-BOOK = paths.build_dir() / "book"
+BOOK = Path(os.environ.get("QWQLAB_BOOK") or paths.build_dir() / "book")
 RUN = BOOK / "run"
 Cell = dict[str, Any]
 
@@ -85,7 +89,7 @@ _disk = _measure_disk() - _disk_before
 print(_json.dumps({"memory_gb": _memory, "disk_gb": _disk, "asked": sorted(_asked)}))"""
 
 
-def write_runs(at_once: int) -> int:
+def write_runs(at_once: int, short: bool) -> int:
     """Write the copies, in place of those of an earlier time, and the order to run them in."""
     shutil.rmtree(BOOK, ignore_errors=True)
     RUN.mkdir(parents=True)
@@ -99,6 +103,8 @@ def write_runs(at_once: int) -> int:
     for notebook in course:
         content = json.loads(notebook.path.read_text(encoding="utf-8"))
         exercises = {each.name: each for each in list_exercises(notebook.path.stem)}
+        if short:
+            shorten(content["cells"])
         content["cells"] = list(_add_tracks(content["cells"], exercises, at_once))
         (RUN / notebook.path.name).write_text(json.dumps(content), encoding="utf-8")
         if lacks[notebook]:
@@ -112,6 +118,19 @@ def write_runs(at_once: int) -> int:
     (BOOK / "order").write_text("\n".join(order) + "\n", encoding="utf-8")
     # In continuous integration everything must be there.
     return 1 if os.environ.get("CI") and len(ready) < len(course) else 0
+
+
+def shorten(cells: list[Cell]) -> None:
+    """Replace in each cell what its metadata says that a short run changes."""
+    for cell in cells:
+        source = "".join(cell["source"])
+        for old, new in cell["metadata"].get("short", {}).items():
+            if source.count(old) != 1:
+                raise ValueError(
+                    f"cell {cell['id']} has {old!r} {source.count(old)} times, not once"
+                )
+            source = source.replace(old, new)
+        cell["source"] = source
 
 
 def _add_tracks(cells: list[Cell], exercises: dict[str, Exercise], at_once: int) -> Iterator[Cell]:
@@ -193,4 +212,4 @@ def bind() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(bind() if sys.argv[1] == "bind" else write_runs(int(sys.argv[2])))
+    sys.exit(bind() if sys.argv[1] == "bind" else write_runs(int(sys.argv[2]), "short" in sys.argv))

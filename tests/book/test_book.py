@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from qwqlab.course import Notebook, read_course
 from qwqlab.exercise import MIMETYPE, list_exercises
 from qwqlab.paths import build_dir
 
-BOOK = build_dir() / "book"
+BOOK = Path(os.environ.get("QWQLAB_BOOK") or build_dir() / "book")
 COURSE = read_course()
 by_stem = pytest.mark.parametrize("notebook", COURSE, ids=[each.path.stem for each in COURSE])
 Cell = dict[str, Any]
