@@ -53,7 +53,7 @@ setup: $(if $(OFFLINE),from-folder) $(VENV)/.qwqlab
 
 from-folder:
 	@$(PYTHON) qwqlab/preflight.py
-	@$(PYTHON) qwqlab/offline_setup.py "$(OFFLINE)"
+	@$(PYTHON) qwqlab/course/offline_setup.py "$(OFFLINE)"
 
 offline: setup
 	@$(BIN)/qwqlab offline "$(FOLDER)" --extras="$(EXTRAS)" --pythons="$(PYTHONS)"

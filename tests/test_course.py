@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from notebook_parts import fill_notebook
 
-from qwqlab import course, exercise
-from qwqlab.course import Contract, read_course
+from qwqlab.course import exercise
+from qwqlab.course import notebooks as course
+from qwqlab.course.exercise import KINDS, UNANSWERED, Hint, expect, list_exercises, make_stub
+from qwqlab.course.exercises import start_here
+from qwqlab.course.notebooks import Contract, read_course
 from qwqlab.errors import SettingError
-from qwqlab.exercise import KINDS, UNANSWERED, Hint, expect, list_exercises, make_stub
-from qwqlab.exercises import start_here
 from qwqlab.paths import CHECKOUT
 
 COURSE = read_course()

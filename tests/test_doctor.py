@@ -14,8 +14,9 @@ import pytest
 from malformed import sound
 from packaging.requirements import Requirement
 
-from qwqlab import catalog, cli, doctor, doctor_machine, doctor_models, paths, toolchain
-from qwqlab.doctor_ask import ask_python
+from qwqlab import catalog, cli, paths, toolchain
+from qwqlab.course import doctor, doctor_machine, doctor_models
+from qwqlab.course.doctor_ask import ask_python
 from qwqlab.entries import Entry, Vocabulary
 from qwqlab.errors import ToolchainError
 from qwqlab.preflight import Check, check_compilers
@@ -147,7 +148,7 @@ def test_a_fetched_file_is_held_against_the_hash_that_the_hub_stated(tmp_path: P
 
 def report_files(cache: Path) -> list[str]:
     """What the doctor says of model files with that hub's cache and a home of its own."""
-    code = "from qwqlab.doctor import report; from qwqlab.doctor_models import check_files as c\n"
+    code = "from qwqlab.course.doctor import report; from qwqlab.course.doctor_models import check_files as c\n"
     variables = {"HF_HUB_CACHE": str(cache), "QWQLAB_HOME": str(cache / "home")}
     done = subprocess.run(
         [sys.executable, "-c", f"{code}print(report(c()))"],

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from qwqlab import doctor_jupyter
+from qwqlab.course import doctor_jupyter
 from qwqlab.paths import CHECKOUT
 
 MANAGER = "@jupyter-widgets/jupyterlab-manager"
@@ -179,7 +179,7 @@ def test_a_file_that_keeps_jupyterlab_from_starting_is_named(
 def test_extensions_that_lack_come_with_the_command_that_brings_each(
     other_python: OtherPython,
 ) -> None:
-    code = "from qwqlab import doctor_jupyter as d, doctor\n"
+    code = "from qwqlab.course import doctor_jupyter as d, doctor\n"
     said = ask(other_python(), f"{code}print(doctor.report(d.check_extensions()))").splitlines()
     assert [line.split(":")[0] for line in said[:3]] == [
         f"[FAIL] JupyterLab extension {name}"
@@ -189,7 +189,7 @@ def test_extensions_that_lack_come_with_the_command_that_brings_each(
 
 
 def test_a_package_that_lacks_is_named_with_the_remedy(other_python: OtherPython) -> None:
-    code = "from qwqlab import doctor; print(doctor.check_packages('train').sentence())"
+    code = "from qwqlab.course import doctor; print(doctor.check_packages('train').sentence())"
     assert "trl is not installed: run `make setup`" in ask(other_python("trl"), code)
 
 
@@ -208,5 +208,7 @@ def test_packages_go_in_again_only_when_the_set_ups_mark_is_gone(other_python: O
     python = other_python("plotly")
     mark = python.parent.parent / ".qwqlab"
     mark.touch()
-    said = ask(python, "from qwqlab import doctor; print(doctor.check_packages().sentence())")
+    said = ask(
+        python, "from qwqlab.course import doctor; print(doctor.check_packages().sentence())"
+    )
     assert f"plotly is not installed: delete {mark}, then run `make setup`" in said

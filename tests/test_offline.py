@@ -22,10 +22,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from qwqlab import llama_build, llama_source, offline, offline_setup, offline_wheels, paths
+from qwqlab import llama_build, llama_source, paths
+from qwqlab.course import offline, offline_setup, offline_wheels
+from qwqlab.course.offline_setup import Refusal
 from qwqlab.errors import FetchError
 from qwqlab.hashes import read_sha256
-from qwqlab.offline_setup import Refusal
 
 CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 60)"
 # A machine without a network still has its own loop, over which a kernel is asked: SIOCSIFFLAGS.
@@ -379,7 +380,7 @@ def test_a_second_environment_is_set_up_without_a_network_and_generates(
 
     # The source in the folder configures as the build here was, and its first library compiles.
     environment["QWQLAB_HOME"] = str(place / "second home")
-    run([*cut, sys.executable, "qwqlab/offline_setup.py", stick], environment, lab)
+    run([*cut, sys.executable, "qwqlab/course/offline_setup.py", stick], environment, lab)
     run([*cut, lab / ".venv" / "bin" / "python", "-c", FIRST_LIBRARY], environment, lab)
     built = place / "second home" / "build" / "llama.cpp"
     assert list((built / "bin").glob("libggml-base.*"))

@@ -144,7 +144,7 @@ def test_one_command_puts_all_back_and_keeps_what_was_written(lab: Path) -> None
 
 def test_the_next_reader_begins_with_nothing_solved_where_that_is_asked_for(lab: Path) -> None:
     solve = (
-        "from qwqlab.exercise import _mark_passed, list_exercises\n"
+        "from qwqlab.course.exercise import _mark_passed, list_exercises\n"
         "_mark_passed(list_exercises('03_sampler_lab')[0])"
     )
     run(lab, program=solve)
@@ -177,7 +177,7 @@ def test_a_kept_copy_opens_and_its_links_lead_where_they_led(lab: Path) -> None:
     path = lab / "notebooks" / THIRD
     notebook = load(path)
     links = (
-        "[a](../qwqlab/reset.py#L1) ![b](<attachment:b.png>) [c](https://e.org/x) [d](#top) [e](no)"
+        "[a](../qwqlab/paths.py#L1) ![b](<attachment:b.png>) [c](https://e.org/x) [d](#top) [e](no)"
     )
     notebook["cells"].append(
         {"cell_type": "markdown", "id": "l", "metadata": {}, "source": [links]}
@@ -376,7 +376,9 @@ def others_lab(lab: Path) -> Iterator[Path]:
 # Root may write everywhere; what the command needs is imported while it can still be read.
 AS_A_STUDENT = """
 import os, sys, tarfile, zipfile
-from qwqlab import cli, cli_care, paths, pristine, reset
+from qwqlab import cli, paths
+from qwqlab.cli import course
+from qwqlab.course import pristine, reset
 if os.geteuid() == 0:
     os.environ["HOME"] = os.getcwd()
     os.seteuid(65534)
@@ -410,7 +412,8 @@ def test_a_folder_in_a_notebooks_place_is_left_alone(lab: Path) -> None:
 SAVED_MEANWHILE = """
 import sys
 from pathlib import Path
-from qwqlab import cli, reset
+from qwqlab import cli
+from qwqlab.course import reset
 keep = reset._keep
 def save_and_keep(files):
     Path(sys.argv.pop()).write_text("saved meanwhile")

@@ -182,7 +182,7 @@ def test_preflight_asks_for_a_disk_with_room(tmp_path: Path) -> None:
     assert "1000000000.0 GB are needed" in check.sentence()
 
 
-@pytest.mark.parametrize("name", ["preflight.py", "offline_setup.py"])
+@pytest.mark.parametrize("name", ["preflight.py", "course/offline_setup.py"])
 def test_what_runs_before_the_set_up_can_be_read_by_an_old_python(name: str) -> None:
     source = (CHECKOUT / "qwqlab" / name).read_text()
     ast.parse(source, feature_version=(3, 6))

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import ResetError
+from ..errors import ResetError
 
 MEMBER = re.compile(r"(?:\./)?(?:[^/]+/)?notebooks/([^/]+\.ipynb)")
 MOST_BYTES = 16 << 20

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import catalog, gguf_file, hashes, hub_fetch, paths, requantize
+from .. import catalog, gguf_file, hashes, hub_fetch, paths, requantize
+from ..entries import Entry, Repository, Vocabulary, show_size
+from ..errors import QwqlabError
+from ..hub import SHA256
+from ..preflight import Check
 from .doctor_ask import ask_python
-from .entries import Entry, Repository, Vocabulary, show_size
-from .errors import QwqlabError
-from .hub import SHA256
-from .preflight import Check
 
 # A model's first words, in the way in which the notebooks ask for them.
 ANSWER_PROBE = """

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import files
-from .errors import SettingError
+from .. import files
+from ..errors import SettingError
 
 REFUSED = 2
 
@@ -55,7 +55,7 @@ def add_commands(add: Callable[..., Any]) -> None:
 
 
 def _grade(args: argparse.Namespace, _: list[str]) -> int:
-    from .grade import grade_file
+    from ..grade import grade_file
 
     grade = grade_file(args.file, args.isolation, lambda text: print(text, file=sys.stderr))
     if args.frames:
@@ -67,9 +67,9 @@ def _grade(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _render(args: argparse.Namespace, _: list[str]) -> None:
-    from . import chat
-    from .rendering import render
-    from .thinking import is_forced
+    from .. import chat
+    from ..rendering import render
+    from ..thinking import is_forced
 
     conversation = chat.read_conversation(args.messages, args.tools, not args.no_generation_prompt)
     template = chat.read_template(args.template)
@@ -90,11 +90,11 @@ def _render(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _inspect(args: argparse.Namespace, _: list[str]) -> int:
-    from . import inspection, paths
-    from .fetch import model_path
+    from .. import inspection, paths
+    from ..fetch import model_path
 
     if paths.from_user(args.file).is_dir():
-        from .stops import check_stops
+        from ..stops import check_stops
 
         check = check_stops(args.file)
         print(json.dumps(check.to_dict()) if args.json else check.show())
@@ -105,7 +105,7 @@ def _inspect(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _tokenize(args: argparse.Namespace, _: list[str]) -> None:
-    from .tokenizers import open_tokenizer
+    from ..tokenizers import open_tokenizer
 
     text = _read_text(args.file)
     with open_tokenizer(args.tokenizer, args.engine) as tokenizer:
@@ -119,7 +119,7 @@ def _tokenize(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _read_text(path: Path) -> str:
-    from .prompt_text import read_prompt
+    from ..prompt_text import read_prompt
 
     text = read_prompt(path)
     if any("\ud800" <= letter < "\ue000" for letter in text):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cli_care, cli_judge, cli_quant, cli_tune, files, paths
-from .errors import QwqlabError, SettingError, StoreError
-from .progress import accept_any_text
+from .. import files, paths
+from ..errors import QwqlabError, SettingError, StoreError
+from ..progress import accept_any_text
+from . import course, judging, quant, tuning
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,20 +77,20 @@ def _make_parser() -> argparse.ArgumentParser:
     export = add("export", _export, "write a store of runs as a table or as JSON")
     export.add_argument("store", type=Path, help="the store of runs (SQLite)")
     export.add_argument("file", type=Path, help="a .csv, or a .json with every run whole")
-    cli_care.add_commands(add)
-    cli_judge.add_commands(add)
-    cli_quant.add_commands(add)
-    cli_tune.add_commands(add)
+    course.add_commands(add)
+    judging.add_commands(add)
+    quant.add_commands(add)
+    tuning.add_commands(add)
     return parser
 
 
 def _generate(args: argparse.Namespace, flags: list[str]) -> None:
-    from .command import parse_command
-    from .engine import Engine
-    from .fetch import model_path
-    from .loading import Loading
-    from .prompt_text import read_prompt
-    from .sampling import Sampling, preset
+    from ..command import parse_command
+    from ..engine import Engine
+    from ..fetch import model_path
+    from ..loading import Loading
+    from ..prompt_text import read_prompt
+    from ..sampling import Sampling, preset
 
     base = preset(args.preset) if args.preset else Sampling()
     command = parse_command(["generate", *flags], base)
@@ -123,27 +124,27 @@ def _generate(args: argparse.Namespace, flags: list[str]) -> None:
 
 
 def _fetch(args: argparse.Namespace, _: list[str]) -> None:
-    from .fetch import fetch
+    from ..fetch import fetch
 
     print(fetch(args.name))
 
 
 def _import(args: argparse.Namespace, _: list[str]) -> None:
-    from .fetch import import_local
+    from ..fetch import import_local
 
     print(import_local(args.file, args.name))
 
 
 def _path(args: argparse.Namespace, _: list[str]) -> None:
-    from . import toolchain
-    from .fetch import model_path
+    from .. import toolchain
+    from ..fetch import model_path
 
     print(toolchain.tool(args.name) if args.name.startswith("llama-") else model_path(args.name))
 
 
 def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
-    from . import experiment, report, toolchain
-    from .runs import RunStore
+    from .. import experiment, report, toolchain
+    from ..runs import RunStore
 
     started = time.perf_counter()
     name = "quick" if args.quick else "full"
@@ -189,18 +190,18 @@ def _reproduce(args: argparse.Namespace, _: list[str]) -> None:
         "seconds": seconds,
         "runs_generated_tokens": generated,
     }
-    cli_quant.write_result(args.json, values)
+    quant.write_result(args.json, values)
 
 
 def _check_writable(target: Path, store: Path) -> None:
     """Say before the work, not after it, that its result could not be written."""
     if target.resolve() == store.resolve():
         raise SettingError(f"{target} is the store of runs; give --json another file")
-    cli_quant.check_target(target)
+    quant.check_target(target)
 
 
 def _export(args: argparse.Namespace, _: list[str]) -> None:
-    from .runs import RunStore
+    from ..runs import RunStore
 
     writers = {".csv": RunStore.export_csv, ".json": RunStore.export_json}
     write = writers.get(args.file.suffix)
@@ -213,7 +214,3 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
         print(write(store, args.file, damaged=damaged))
     for sentence in damaged:
         print(f"qwqlab: {sentence}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

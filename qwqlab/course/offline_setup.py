@@ -102,7 +102,7 @@ def _numbers(version: str) -> List[int]:
 
 def unpack_checkout(folder: Path, target: Path) -> None:
     """Unpack the checkout as `target`, whole or not at all; one that is there is left as it is."""
-    if (target / "qwqlab" / "offline_setup.py").is_file():
+    if (target / "qwqlab" / "course" / "offline_setup.py").is_file():
         print("{} is there and stays as it is.".format(target))
         return
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -163,7 +163,7 @@ def main(arguments: List[str]) -> int:
         if len(arguments) > 1:
             unpack_checkout(folder, Path(arguments[1]))
         else:
-            place_files(folder, Path(__file__).resolve().parent.parent)
+            place_files(folder, Path(__file__).resolve().parents[2])
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 1

@@ -17,9 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from . import paths
-from .errors import FetchError
-from .llama_source import Say
+from .. import paths
+from ..errors import FetchError
+from ..llama_source import Say
 
 # What installs the lab itself: pip, and what builds it into an environment (pyproject.toml).
 INSTALLERS = ("pip>=24", "hatchling>=1.25", "editables")

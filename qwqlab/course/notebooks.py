@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import exercise, paths, preflight
-from .errors import SettingError
-from .llama_options import find_nvidia_gpu
+from .. import paths, preflight
+from ..errors import SettingError
+from ..llama_options import find_nvidia_gpu
+from . import exercise
 
 NEEDS = ("none", "optional", "needed")
 

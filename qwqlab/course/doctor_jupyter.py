@@ -8,11 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import paths
+from .. import paths
+from ..errors import ToolchainError
+from ..preflight import Check
 from .doctor_ask import ask_python
-from .errors import ToolchainError
 from .jupyter_probe import EXTENSIONS, KERNEL
-from .preflight import Check
 
 
 def check_kernel() -> Check:
@@ -80,7 +80,7 @@ def _ask(what: str) -> dict[str, Any]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_CONFIG_PATH": str(paths.CHECKOUT / "jupyter"),
     }
-    return ask_python(["-m", "qwqlab.jupyter_probe", what], settings)
+    return ask_python(["-m", "qwqlab.course.jupyter_probe", what], settings)
 
 
 def _read_own_version(name: str) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .cli_quant import check_target, write_result
+from .quant import check_target, write_result
 
 
 def add_commands(add: Callable[..., Any]) -> None:
@@ -52,10 +52,10 @@ def add_commands(add: Callable[..., Any]) -> None:
 
 
 def _labels(args: argparse.Namespace, _: list[str]) -> None:
-    from .checkpoint import Checkpoint
-    from .label_masks import TURNS, label
-    from .qwq_vocab import NAME
-    from .tokenizers import TransformersTokenizer
+    from ..checkpoint import Checkpoint
+    from ..label_masks import TURNS, label
+    from ..qwq_vocab import NAME
+    from ..tokenizers import TransformersTokenizer
 
     is_qwq = args.model.casefold() == NAME
     tokenizer = (
@@ -79,12 +79,12 @@ def _labels(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _finetune(args: argparse.Namespace, _: list[str]) -> None:
-    from . import ranks, skip_list
-    from .checkpoint import Checkpoint, list_linears
-    from .examples import find_examples
-    from .finetune import finetune
-    from .linears import HEAD
-    from .recipe import Recipe
+    from .. import ranks, skip_list
+    from ..checkpoint import Checkpoint, list_linears
+    from ..examples import find_examples
+    from ..finetune import finetune
+    from ..linears import HEAD
+    from ..recipe import Recipe
 
     check_target(args.json)
     examples = find_examples(args.data)
@@ -122,10 +122,10 @@ def _tell(done: int, total: int, step: Any) -> None:
 
 
 def _export(args: argparse.Namespace, _: list[str]) -> None:
-    from .adapter import export_adapter, merge_adapter
-    from .checkpoint import Checkpoint
-    from .finetune import ADAPTER
-    from .requantize import requantize
+    from ..adapter import export_adapter, merge_adapter
+    from ..checkpoint import Checkpoint
+    from ..finetune import ADAPTER
+    from ..requantize import requantize
 
     own = args.folder / ADAPTER
     checkpoint = Checkpoint(args.model)

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import course, preflight, toolchain
-from .errors import QwqlabError
-from .llama_options import find_nvidia_gpu
-from .preflight import Check
-from .sandbox import probe
+from .. import preflight, toolchain
+from ..errors import QwqlabError
+from ..llama_options import find_nvidia_gpu
+from ..preflight import Check
+from ..sandbox import probe
+from . import notebooks as course
 
 MEMORY_GB, FREE_MEMORY_GB = 3.5, 1.5
 """Enough for most notebooks, and for the smallest."""

@@ -18,15 +18,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from . import catalog, hashes, llama_source, offline_setup, paths
-from .download import check_disk
-from .entries import show_size
-from .errors import FetchError
-from .fetch import fetch
-from .llama_source import Say
+from .. import catalog, hashes, llama_source, paths
+from ..download import check_disk
+from ..entries import show_size
+from ..errors import FetchError
+from ..fetch import fetch
+from ..llama_source import Say
+from ..progress import say
+from . import offline_setup
 from .offline_setup import ABOUT, CHECKOUT, MANIFEST
 from .offline_wheels import ask_version, collect_wheels, find_glibc
-from .progress import say
 
 SET_UP = """#!/bin/sh
 # Sets qwqlab up from this folder, without a network: sh set-up.sh [TARGET]

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from . import paths
-from .errors import ResetError, SettingError
+from .. import paths
+from ..errors import ResetError, SettingError
 from .pristine import read_pristine
 
 LINK = re.compile(r"(\]\(\s*<?)([^)\s>]+)")

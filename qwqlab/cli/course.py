@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .preflight import Check
+from ..preflight import Check
 
 
 def add_commands(add: Callable[..., Any]) -> None:
@@ -42,14 +42,14 @@ def add_commands(add: Callable[..., Any]) -> None:
 
 
 def _offline(args: argparse.Namespace, _: list[str]) -> None:
-    from .offline import build_folder
+    from ..course.offline import build_folder
 
     build_folder(args.folder, args.extras.split(), args.pythons.split())
 
 
 def _doctor(args: argparse.Namespace, _: list[str]) -> int:
     try:
-        from . import doctor
+        from ..course import doctor
     except ImportError as error:  # a package that the doctor too is written with
         remedy = f"delete {Path(sys.prefix) / '.qwqlab'} if it is there, then run `make setup`"
         lost = Check("Python packages", False, str(error), remedy)
@@ -62,7 +62,7 @@ def _doctor(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _reset(args: argparse.Namespace, _: list[str]) -> None:
-    from .reset import forget_progress, reset
+    from ..course.reset import forget_progress, reset
 
     done = reset(args.notebooks, args.source)
     for each in done:

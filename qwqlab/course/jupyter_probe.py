@@ -1,6 +1,6 @@
 """What Jupyter itself finds here: a kernel that answers, and the extensions of its pages.
 
-A program: `python -m qwqlab.jupyter_probe kernel` or `extensions` prints one JSON object.
+A program: `python -m qwqlab.course.jupyter_probe kernel` or `extensions` prints one JSON object.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import paths
-from .errors import first_lines
+from .. import paths
+from ..errors import first_lines
 
 KERNEL = "python3"
 EXTENSIONS = {
@@ -98,7 +98,7 @@ def ask_extensions() -> dict[str, Any]:
     from jupyter_core.paths import jupyter_path
     from jupyterlab import commands
 
-    quiet = logging.getLogger("qwqlab.jupyter_probe")
+    quiet = logging.getLogger("qwqlab.course.jupyter_probe")
     quiet.disabled = True
     options = commands.AppOptions(logger=quiet, labextensions_path=jupyter_path("labextensions"))
     try:
