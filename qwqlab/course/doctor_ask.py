@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import ToolchainError
-from ..exits import explain_exit
+from ..errors import explain_exit
 
 PATIENCE = 120.0
 """Seconds, for a machine that is busy with something else; each question takes about two."""
