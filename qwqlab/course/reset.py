@@ -1,32 +1,31 @@
-"""Put notebooks back as they came, and keep aside what a student wrote in them.
+"""Put notebooks back as they came, and keep what a student wrote in them.
 
-As they came is how git's HEAD has them, or an archive or a folder of the lab that is named. What
-counts as written are the cells: their kinds, texts and pasted pictures. Outputs alone are removed
-and not kept, for running the cells brings them back, and runs and adapters have stores of their
-own; a notebook that was written in is kept whole, outputs included.
+They came as git's HEAD has them, or as a folder or an archive of the lab that is named. What counts
+as written are the cells: their kinds, texts and pasted pictures. Outputs alone are removed and not
+kept, since running the cells brings them back; a notebook with changed cells is kept whole.
 """
 
 from __future__ import annotations
 
-import contextlib
+import io
 import json
-import os
-import posixpath
 import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import subprocess
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
-from .. import paths
-from ..errors import ResetError, SettingError
-from .pristine import read_pristine
+from .. import files, paths
+from ..errors import FileError, ResetError, SettingError
 
-LINK = re.compile(r"(\]\(\s*<?)([^)\s>]+)")
-SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|[#/]", re.IGNORECASE)
+_MEMBER = re.compile(r"(?:\./)?(?:[^/]+/)?notebooks/([^/]+\.ipynb)")
+_NEIGHBOUR = re.compile(rb"(?<=\]\()(?=\d\d_\w+\.ipynb)")  # where a link names a notebook beside it
 
 BECAUSE = {
     "written": "yours is kept as {kept}",
@@ -45,57 +44,78 @@ class Reset:
     kept: Path | None = None
 
     def sentence(self) -> str:
-        """In one line, the kept file by its path in the lab's folder."""
-        kept = self.kept and os.path.relpath(self.kept, paths.CHECKOUT)
+        """Return a line on it, which names the kept file by its path in the lab's folder."""
+        kept = self.kept and self.kept.relative_to(paths.CHECKOUT)
         return f"{self.name} is as it came; {BECAUSE[self.why].format(kept=kept)}"
 
 
-def reset(names: Sequence[str] = (), source: Path | None = None) -> list[Reset]:
-    """Put these notebooks back, or all of them, and give those that had changed.
+def reset_notebooks(names: Sequence[str] = (), source: Path | None = None) -> list[Reset]:
+    """Put these notebooks back, or all of them, and return those that had changed.
 
     names:   a file's name, with or without `.ipynb`, its number, or its path.
     source:  a folder of the lab or an archive of it, instead of git's HEAD.
 
-    Each file is replaced whole, and none before all that is kept has been written, into a new
-    folder under `kept_dir()`. Other notebooks in the folder are left alone. SettingError for a
-    name that the lab has not, ResetError where the notebooks as they came are not to be had, or
-    something cannot be read or written.
+    All that a student wrote is in `kept_dir()` before the first notebook is replaced, each file
+    whole. Other notebooks in the folder are left alone. Raise SettingError for a notebook that the
+    lab does not have, ResetError where the originals cannot be read or a file cannot be written.
     """
-    pristine = read_pristine(paths.notebooks_dir(), source)
-    chosen = [_find_name(name, tuple(pristine)) for name in names] or list(pristine)
-    now = {name: _read(paths.notebooks_dir() / name) for name in dict.fromkeys(chosen)}
-    why = {
-        name: _compare(old, pristine[name])
+    originals = _read_originals(source)
+    chosen = dict.fromkeys([_find_name(name, list(originals)) for name in names] or originals)
+    now = {name: _read(paths.notebooks_dir() / name) for name in chosen}
+    changed = [
+        Reset(name, _compare(old, originals[name]))
         for name, old in now.items()
-        if old is None or _ignore_line_ends(old) != _ignore_line_ends(pristine[name])
-    }
-    with _staged({name: pristine[name] for name in why}) as staged:
-        kept = _keep({name: now[name] or b"" for name in why if why[name] in ("written", "broken")})
-        try:
-            for name, part in staged.items():
-                _replace(part, paths.notebooks_dir() / name, now[name])
-        except ResetError as error:
-            places = {str(path.parent) for path in kept.values()}
-            raise ResetError(f"{error} Kept so far: {''.join(places) or 'nothing'}.") from error
-    return [Reset(name, reason, kept.get(name)) for name, reason in why.items()]
+        if old != originals[name]
+    ]
+    stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S.%f}"[:-3]
+    done = []
+    for each in changed:
+        old, kept = now[each.name], None
+        if old is not None and each.why in ("written", "broken"):
+            kept = paths.kept_dir() / f"{Path(each.name).stem}_{stamp}.ipynb"
+            _write(kept, _NEIGHBOUR.sub(b"../notebooks/", old))
+        done.append(Reset(each.name, each.why, kept))
+    for each in done:
+        _write(paths.notebooks_dir() / each.name, originals[each.name])
+    return done
 
 
 def forget_progress() -> int:
-    """Forget which exercises were solved here, in all notebooks, and give how many that were.
-
-    ResetError where a mark cannot be deleted.
-    """
+    """Forget which exercises were solved here, in all notebooks, and return how many that were."""
     marks = [path for path in paths.progress_dir().glob("*.*") if path.is_file()]
     for mark in marks:
-        try:
-            mark.unlink(missing_ok=True)
-        except OSError as error:
-            raise ResetError(f"{mark} cannot be deleted: {error.strerror}; delete it.") from error
+        mark.unlink()
     return len(marks)
 
 
+def read_written(data: bytes) -> list[Any] | None:
+    """Return what a person wrote: each cell's kind, text and pictures; None if it is no notebook.
+
+    >>> read_written(b'{"cells": [{"cell_type": "code", "source": ["a = ", "1"], "outputs": []}]}')
+    [('code', 'a = 1', None)]
+    >>> read_written(b'{"cells": [{') is None
+    True
+    """
+    try:
+        return [
+            (cell["cell_type"], "".join(cell["source"]), cell.get("attachments"))
+            for cell in json.loads(data)["cells"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _compare(old: bytes | None, original: bytes) -> str:
+    if old is None:
+        return "missing"
+    written = read_written(old)
+    if written is None:
+        return "broken"
+    return "run" if written == read_written(original) else "written"
+
+
 def _find_name(text: str, known: Sequence[str]) -> str:
-    """The notebook that a person means by a name, a number or a path."""
+    """Return the notebook that a person means by a name, a number or a path."""
     path = paths.from_user(text)
     name = path.name.removesuffix(".ipynb")
     if path.name != text and path.resolve().parent != paths.notebooks_dir().resolve():
@@ -107,141 +127,70 @@ def _find_name(text: str, known: Sequence[str]) -> str:
     raise SettingError(f"The lab has no notebook {text!r}; it has {', '.join(near)}")
 
 
-def _ignore_line_ends(data: bytes) -> bytes:
-    """For git may write those of Windows, and JupyterLab does not."""
-    return data.replace(b"\r\n", b"\n")
-
-
-def _compare(old: bytes | None, pristine: bytes) -> str:
-    if old is None:
-        return "missing"
-    written = read_written(old)
-    if written is None:
-        return "broken"
-    return "run" if written == read_written(pristine) else "written"
-
-
-def read_written(data: bytes) -> list[Any] | None:
-    """What a person wrote in a notebook: of each cell kind, text and pictures; None if it is none.
-
-    >>> read_written(b'{"cells": [{"cell_type": "code", "source": ["a = ", "1"], "outputs": []}]}')
-    [('code', 'a = 1', None)]
-    >>> read_written(b'{"cells": [{') is None
-    True
-    """
-    try:
-        cells = json.loads(data)["cells"]
-        return [
-            (cell["cell_type"], _join(cell["source"]), cell.get("attachments")) for cell in cells
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _join(source: Any) -> str:
-    return source if isinstance(source, str) else "".join(source)
-
-
 def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-    except OSError as error:
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        with files.replacing(path) as part:
+            part.write_bytes(data)
+    except FileError as error:
+        fault = str(error).partition(";")[0]
         raise ResetError(
-            f"{path} cannot be read: {error.strerror}; nothing was changed."
+            f"{fault}; what you wrote is where it was. Make room, or copy the lab to a folder of "
+            "yours."
         ) from error
 
 
-@contextlib.contextmanager
-def _staged(files: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
-    """The files, written beside the notebooks under other names, and gone at the end."""
-    folder = paths.notebooks_dir()
-    staged = {name: folder / f".{name}.{os.getpid()}" for name in files}
+def _read_originals(source: Path | None) -> dict[str, bytes]:
+    """Return the notebooks as they came, by name in order."""
     try:
-        try:
-            for name, part in staged.items():
-                folder.mkdir(exist_ok=True)
-                part.write_bytes(files[name])
-        except OSError as error:
-            raise ResetError(
-                f"{folder} cannot be written: {error.strerror}; copy the lab to a folder of yours."
-            ) from error
-        yield staged
-    finally:
-        for part in staged.values():
-            with contextlib.suppress(OSError):
-                part.unlink()
-
-
-def _keep(files: Mapping[str, bytes]) -> dict[str, Path]:
-    """Write each into one new folder, whole or not at all."""
-    if not files:
-        return {}
-    folder = paths.kept_dir()
-    try:
-        folder = _make_folder()
-        for name, data in files.items():
-            part = folder / f".{name}"
-            try:
-                part.write_bytes(_mend_links(data))
-                part.replace(folder / name)
-            finally:
-                part.unlink(missing_ok=True)
-    except OSError as error:
+        if source is None:
+            found = _read_archive(_pack_with_git())
+        elif source.is_dir():
+            found = {path.name: path.read_bytes() for path in source.glob("notebooks/*.ipynb")}
+        else:
+            found = _read_archive(source.read_bytes())
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise ResetError(
-            f"{folder} cannot be written: {error.strerror}; nothing was reset, since what you "
-            "wrote could not be kept."
+            f"{source} cannot be read as a folder of the lab, a .zip or a .tar of it ({error})."
         ) from error
-    return {name: folder / name for name in files}
+    broken = [name for name, data in found.items() if read_written(data) is None]
+    if broken or not found:
+        fault = f"{broken[0]} is no notebook" if broken else "there are no notebooks"
+        raise ResetError(f"{fault} in {source or 'the last commit'}; give a fresh copy of the lab.")
+    return dict(sorted(found.items()))
 
 
-def _make_folder() -> Path:
-    """A folder that was not there, named by the time of day here."""
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    paths.kept_dir().mkdir(exist_ok=True)
-    for number in range(1, 1000):
-        folder = paths.kept_dir() / (stamp if number == 1 else f"{stamp}_{number}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()
-            return folder
-    raise FileExistsError(0, "a thousand folders of this second are there", str(folder))
+def _read_archive(data: bytes) -> dict[str, bytes]:
+    """Return the notebooks in a .zip or a .tar, which is not unpacked."""
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            matches = filter(None, map(_MEMBER.fullmatch, archive.namelist()))
+            return {match[1]: archive.read(match[0]) for match in matches}
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return {
+            match[1]: file.read()
+            for member in archive
+            if (match := _MEMBER.fullmatch(member.name)) and (file := archive.extractfile(member))
+        }
 
 
-def _replace(part: Path, target: Path, seen: bytes | None) -> None:
-    if _read(target) != seen:
-        raise ResetError(f"{target} was saved meanwhile; it is left alone, run the same again.")
+def _pack_with_git() -> bytes:
+    lab = paths.CHECKOUT
+    command = ["git", "archive", "HEAD", "notebooks"]
     try:
-        part.replace(target)
+        return subprocess.run(command, cwd=lab, capture_output=True, check=True).stdout
     except OSError as error:
-        raise ResetError(f"{target} cannot be replaced: {error.strerror}.") from error
-
-
-def _mend_links(data: bytes) -> bytes:
-    """A notebook whose links lead where they led, though it lies two folders below the lab's.
-
-    Where there is nothing to mend it is the same to the byte.
-    """
-    if read_written(data) is None:
-        return data
-    notebook = json.loads(data)
-    changed = False
-    for cell in notebook["cells"]:
-        if cell["cell_type"] != "markdown":
-            continue
-        old = _join(cell["source"])
-        new = LINK.sub(lambda match: match[1] + _mend(match[2]), old)
-        if new != old:
-            cell["source"], changed = new.splitlines(keepends=True), True
-    if not changed:
-        return data
-    # A lone surrogate, which a model can print, becomes its escape: JSON's is the same.
-    text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _mend(target: str) -> str:
-    leads = not SCHEME.match(target) and unquote(target.split("#")[0])
-    if not leads or not (paths.notebooks_dir() / leads).exists():
-        return target
-    return posixpath.normpath(f"../../{paths.notebooks_dir().name}/{target}")
+        why = f"git does not start ({error.strerror})"
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = f"git cannot read {lab} ({lines[-1] if lines else 'it said nothing'})"
+    raise ResetError(
+        f"How the notebooks came is not known here: {why}. Name the archive that {lab.name} came "
+        "in, or a fresh copy of the lab: `qwqlab reset --from FILE-OR-FOLDER`."
+    )
