@@ -1,9 +1,9 @@
-"""An exercise of a notebook: a question, a solution, and a check that says what is misunderstood.
+"""An exercise of a notebook: a question, a solution, and a check that names the misconception.
 
-Each notebook's exercises stand in a module of `exercises/`, as functions under `@exercise`: the
+Each notebook's exercises are functions under `@exercise`, in its module of `exercises/`: the
 docstring is the question, the parameters are the notebook's names that the check looks at, and the
-body is the check. The cells in the notebook are written from that, the reader's stub from the
-solution (`python tests/check_notebooks.py --fix`), so the three cannot drift apart.
+body is the check. `python tests/check_notebooks.py --fix` writes the notebook's cells from that,
+and the reader's stub from the solution, so the three cannot drift apart.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ..errors import SettingError
 
 KINDS = ("predict", "change", "build")
 MIMETYPE = "application/vnd.qwqlab.outcome+json"
-"""What an outcome also shows itself as, so that a program that ran a notebook can read it."""
+"""How a checked answer also shows itself, for a program that ran the notebook."""
 
 UNANSWERED = "Not answered yet."
 RIGHT = "Right."
 
 
 class Hint(Exception):
-    """What a check says of an answer that is not right yet: one sentence on what is behind it."""
+    """One sentence for an answer that is not right yet, on the misconception behind it."""
 
 
 def expect(holds: bool, hint: str) -> None:
-    """Raise the hint where something does not hold of an answer."""
+    """Raise the hint unless this holds of an answer."""
     if not holds:
         raise Hint(hint)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a check: passed or not, and the sentence for the reader."""
+class Checked:
+    """A checked answer: passed or not, and the sentence for the reader."""
 
     exercise: str
     passed: bool
@@ -69,11 +69,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise. Called with the answer and what else the check needs, it gives an Outcome.
+    """One exercise. Call it with the answer, and what else the check needs, to get it checked.
 
-    solution and every wrong answer are Python that binds the reader's names; after is what the
-    folded solution says besides; wrong pairs an answer that a reader might give with a part of the
-    hint that it must get.
+    solution: Python that binds the reader's names. after: what the folded solution says besides.
+    wrong: pairs of an answer that a reader might give and a part of the hint that it must get.
     """
 
     check: Callable[..., None]
@@ -99,7 +98,7 @@ class Exercise:
 
     @property
     def stub(self) -> str:
-        """What the reader finds: the solution without what is to be found out."""
+        """What the reader finds: the solution without its thought."""
         return make_stub(self.solution, inspect.signature(self.check).parameters)
 
     @property
@@ -107,26 +106,26 @@ class Exercise:
         """The line that checks an answer, in the notebook."""
         return f"check.{self.name}({', '.join(inspect.signature(self.check).parameters)})"
 
-    def __call__(self, *values: Any) -> Outcome:
-        """Check an answer; whatever it is, an Outcome comes back and the notebook goes on."""
+    def __call__(self, *values: Any) -> Checked:
+        """Check an answer, which may be anything; nothing is raised, and the notebook goes on."""
         named = dict(zip(inspect.signature(self.check).parameters, values, strict=True))
         if is_untouched(named, self.stub):
-            return Outcome(self.name, False, UNANSWERED)
+            return Checked(self.name, False, UNANSWERED)
         try:
             self.check(*values)
         except Hint as hint:
-            return Outcome(self.name, False, f"Not yet: {hint}")
+            return Checked(self.name, False, f"Not yet: {hint}")
         except Exception as error:  # noqa: BLE001 - an answer can be anything, and raise anything
             found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            return Outcome(self.name, False, f"Not yet: this answer can't be checked ({found})")
+            return Checked(self.name, False, f"Not yet: this answer can't be checked ({found})")
         _mark_passed(self)
-        return Outcome(self.name, True, RIGHT)
+        return Checked(self.name, True, RIGHT)
 
 
 def exercise(
     kind: str, solution: str, wrong: Iterable[tuple[str, str]], after: str = ""
 ) -> Callable[[Callable[..., None]], Exercise]:
-    """Make an Exercise of a check; texts may be indented as a whole."""
+    """Return a decorator that makes an Exercise of a check; texts may be indented as a whole."""
     if kind not in KINDS:
         raise SettingError(f"{kind!r} is no kind of exercise: take one of {', '.join(KINDS)}")
 
@@ -142,9 +141,9 @@ def _dedent(text: str) -> str:
 
 
 def make_stub(solution: str, wanted: Iterable[str]) -> str:
-    """The solution with its thought taken out: `...` for values and for what functions return.
+    """Return the solution with `...` for its values and for what its functions return.
 
-    Only what the check asks for is left, not the names that lead to it.
+    Only the names that the check asks for are left, not those that lead to them.
 
     >>> print(make_stub("two = 1 + 1\\ndef double(n):\\n    return two * n", ["double"]))
     def double(n):
@@ -161,7 +160,7 @@ def make_stub(solution: str, wanted: Iterable[str]) -> str:
 
 
 def is_untouched(named: dict[str, Any], stub: str) -> bool:
-    """Whether one of these values is still what the stub gives."""
+    """Return whether one of these values is still what the stub gives."""
     given: dict[str, Any] = {}
     exec(stub, given)
     return any(_is_same(named[name], given[name]) for name in named if name in given)
@@ -175,10 +174,7 @@ def _is_same(value: Any, stub: Any) -> bool:
 
 
 def list_exercises(notebook: str) -> list[Exercise]:
-    """The exercises of a notebook, such as "03_sampler_lab", in its order; none where it has none.
-
-    Raises SettingError for a module that does not load.
-    """
+    """Return the exercises of a notebook, such as "03_sampler_lab", in their order."""
     name = notebook.partition("_")[2]
     if not (Path(__file__).parent / "exercises" / f"{name}.py").is_file():
         return []
@@ -191,7 +187,7 @@ def _mark_of(exercise: Exercise) -> Path:
 
 
 def _mark_passed(exercise: Exercise) -> None:
-    """Remember it by an empty file: two notebooks at once can't spoil that."""
+    """Remember it by an empty file, which two notebooks at once cannot spoil."""
     try:
         _mark_of(exercise).parent.mkdir(parents=True, exist_ok=True)
         _mark_of(exercise).touch()
@@ -200,5 +196,5 @@ def _mark_passed(exercise: Exercise) -> None:
 
 
 def has_passed(exercise: Exercise) -> bool:
-    """Whether a right answer was given here, in any session."""
+    """Return whether a right answer was given here, in any session."""
     return _mark_of(exercise).exists()
