@@ -63,6 +63,12 @@ def write_text(path: Path, text: str, errors: str = "strict") -> Path:
     return path
 
 
+def write_json(path: Path | None, values: object) -> None:
+    """Write a command's result as JSON, whole or not at all, if a file for it was named."""
+    if path:
+        write_text(path, json.dumps(values, indent=1))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Raise FileError, in a sentence that names `path`, for an OSError of the block."""

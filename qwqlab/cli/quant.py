@@ -1,10 +1,9 @@
-"""The commands of `qwqlab` on 4-bit models: quant-error, select, evaluate, audit, ledger."""
+"""The commands on few bits: measure what they lose, choose, evaluate, audit, and count memory."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ from .. import files
 from ..errors import SettingError
 
 
-def add_commands(add: Callable[..., Any]) -> None:
-    """Add them to the parser of `cli`: `add` is its function of a name, a function and a text."""
+def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add quant-error, select, evaluate, audit and ledger to the parser."""
     model_help = "a name, a .gguf file, or a folder that transformers reads"
     error = add("quant-error", _quant_error, "measure what few bits lose of every linear module")
     error.add_argument("model", help=model_help)
@@ -58,31 +57,29 @@ def add_commands(add: Callable[..., Any]) -> None:
     ledger.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
-def _quant_error(args: argparse.Namespace, _: list[str]) -> None:
+def _quant_error(args: argparse.Namespace) -> None:
     from ..quantize import quant_error
 
-    check_target(args.json)
     found = quant_error(
         args.model, args.type, args.text, not args.weights_only, args.tokens, on_module=_tell_module
     )
     for module in sorted(found.modules, key=_worst)[:10]:
         output = "" if module.output_rel_mse is None else f", outputs {module.output_rel_mse:.5f}"
         print(f"{module.name}: weights {module.weight_rel_mse:.5f}{output}")
-    write_result(args.json, found.to_dict())
+    files.write_json(args.json, found.to_dict())
 
 
 def _worst(module: Any) -> float:
     return -float(module.weight_rel_mse if module.output_rel_mse is None else module.output_rel_mse)
 
 
-def _select(args: argparse.Namespace, _: list[str]) -> None:
+def _select(args: argparse.Namespace) -> None:
     from .. import four_bit, skip_list
     from ..checkpoint import Checkpoint, list_linears
     from ..codecs import BnbCodec, find_codec
     from ..quantize import quant_error
     from ..select_modules import METRICS, check_budget, select
 
-    check_target(args.json)
     codec = find_codec(args.type)
     if not isinstance(codec, BnbCodec):
         raise SettingError(f"{args.type} is no type of bitsandbytes; select takes nf4 and fp4")
@@ -112,24 +109,23 @@ def _select(args: argparse.Namespace, _: list[str]) -> None:
         f"{chosen.bits_per_weight:.3f} bits a weight; {how}",
         file=sys.stderr,
     )
-    write_result(args.json, values)
+    files.write_json(args.json, values)
 
 
-def _evaluate(args: argparse.Namespace, _: list[str]) -> None:
+def _evaluate(args: argparse.Namespace) -> None:
     from .. import skip_list
     from ..evaluate import evaluate
 
-    check_target(args.json)
     skip = None if args.skip_file is None else skip_list.read_skip_file(args.skip_file)
     codec = args.type or (None if skip is None else "nf4-dq")
     quality, kept = evaluate(args.model, codec, skip, args.text, args.tokens)
     for name in ("perplexity", "kl_mean", "kl_p99", "top1_agreement"):
         low, high = getattr(quality, f"{name}_interval")
         print(f"{name}: {getattr(quality, name):.4f} ({low:.4f} to {high:.4f})")
-    write_result(args.json, {**quality.to_dict(), "type": codec, "kept": kept})
+    files.write_json(args.json, {**quality.to_dict(), "type": codec, "kept": kept})
 
 
-def _audit(args: argparse.Namespace, _: list[str]) -> None:
+def _audit(args: argparse.Namespace) -> None:
     from .. import skip_list
     from ..shapes import read_shapes
 
@@ -142,7 +138,7 @@ def _audit(args: argparse.Namespace, _: list[str]) -> None:
     print(found.describe())
 
 
-def _ledger(args: argparse.Namespace, _: list[str]) -> None:
+def _ledger(args: argparse.Namespace) -> None:
     from ..memory import ledger
     from ..shapes import read_shapes
 
@@ -155,13 +151,4 @@ def _tell_module(done: int, total: int, module: Any) -> None:
         print(f"{done} of {total} modules", file=sys.stderr, flush=True)
 
 
-def check_target(target: Path | None) -> None:
-    """Say before the work, not after it, that its result could not be written."""
-    if target and (target.is_dir() or not os.access(target.absolute().parent, os.W_OK)):
-        raise SettingError(f"{target} cannot be written; give --json a file in a folder of yours")
-
-
-def write_result(target: Path | None, values: dict[str, Any]) -> None:
-    """Write a command's result as JSON, whole or not at all, where one was asked for."""
-    if target:
-        files.write_text(target, json.dumps(values, indent=1))
+write_result = files.write_json  # alias until the doors are in
