@@ -157,7 +157,8 @@ def _read_originals(source: Path | None) -> dict[str, bytes]:
             found = _read_archive(source.read_bytes())
     except (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise ResetError(
-            f"{source} cannot be read as a folder of the lab, a .zip or a .tar of it ({error})."
+            f"{source} cannot be read as a folder of the lab, a .zip or a .tar of it "
+            f"({type(error).__name__})."
         ) from error
     broken = [name for name, data in found.items() if read_written(data) is None]
     if broken or not found:
