@@ -23,9 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     accept_any_text()
     parser = _make_parser()
-    args, args.flags = parser.parse_known_args(argv)
-    if args.flags and args.command != "generate":
-        parser.error(f"unrecognized arguments: {' '.join(args.flags)}")
+    args, flags = parser.parse_known_args(argv)
+    args.flags = flags
+    if flags and args.command != "generate":
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
     try:
         _check_target(getattr(args, "json", None))
         return int(args.run(args) or 0)

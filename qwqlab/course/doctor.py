@@ -251,7 +251,7 @@ def probe_kernel() -> dict[str, Any]:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     return {
-        "folder": manager.kernel_spec.resource_dir,
+        "folder": manager.kernel_spec.resource_dir if manager.kernel_spec else "",
         "prefix": ast.literal_eval(told["user_expressions"]["prefix"]["data"]["text/plain"]),
         "seconds": time.monotonic() - started,
     }
