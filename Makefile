@@ -55,9 +55,12 @@ setup: $(if $(OFFLINE),from-folder) $(VENV)/.qwqlab
 	@$(BIN)/qwqlab fetch smollm2-135m
 	@$(BIN)/qwqlab fetch qwq-32b-ranks
 
+# The hashes find what a copy or a stick has damaged; they are no signature.
 from-folder:
 	@$(PYTHON) qwqlab/preflight.py
-	@$(PYTHON) qwqlab/offline_setup.py "$(OFFLINE)"
+	@echo "Checking the hashes of $(OFFLINE) ..."
+	@cd "$(OFFLINE)" && $$(command -v sha256sum || echo shasum -a 256) --check --quiet SHA256SUMS
+	@mkdir -p "$${QWQLAB_HOME:-.}/build" && cp -R "$(OFFLINE)/build/." "$${QWQLAB_HOME:-.}/build/"
 
 offline: setup
 	@$(BIN)/qwqlab offline "$(FOLDER)" --extras="$(EXTRAS)" --pythons="$(PYTHONS)"

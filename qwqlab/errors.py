@@ -1,6 +1,11 @@
-"""The few ways in which the lab says no: one sentence, which names the value and the remedy."""
+"""The few ways in which the lab says no: one sentence, which names the value and the remedy.
+
+At the end, what another program or library said of its own failure, cut to fit into a sentence.
+"""
 
 from __future__ import annotations
+
+import re
 
 
 class QwqlabError(Exception):
@@ -8,7 +13,7 @@ class QwqlabError(Exception):
 
 
 class SettingError(QwqlabError, ValueError):
-    """A sampling number, a sampler name or a flag that llama.cpp could not use as it stands."""
+    """A sampling number, a sampler name or a flag that llama.cpp cannot use."""
 
 
 class ModelFileError(QwqlabError, ValueError):
@@ -16,7 +21,7 @@ class ModelFileError(QwqlabError, ValueError):
 
 
 class FetchError(QwqlabError, OSError):
-    """A file that could not be brought here: network, access, disk or a hash that differs."""
+    """A file that could not be fetched: network, access, disk or a hash that differs."""
 
 
 class FileError(QwqlabError, OSError):
@@ -32,7 +37,7 @@ class ContextError(QwqlabError, ValueError):
 
 
 class BusyError(QwqlabError, RuntimeError):
-    """An engine, or a panel, that is at work already."""
+    """An engine, or a panel, that is already running something."""
 
 
 class ClosedError(QwqlabError, RuntimeError):
@@ -48,7 +53,7 @@ class ClusterError(QwqlabError, RuntimeError):
 
 
 class SandboxError(QwqlabError, RuntimeError):
-    """A program that can't be confined here as well as was asked, so that it was not run."""
+    """A program that was not run, since it cannot be isolated here as well as was asked."""
 
 
 class ChatError(QwqlabError, ValueError):
@@ -56,11 +61,11 @@ class ChatError(QwqlabError, ValueError):
 
 
 class ResetError(QwqlabError, RuntimeError):
-    """Notebooks that cannot be put back as they came."""
+    """Notebooks that cannot be reset."""
 
 
 def first_lines(error: BaseException) -> str:
-    r"""What an error of another library says, cut to what fits into a sentence of the lab's.
+    r"""Return the first two lines of another library's error as one line.
 
     >>> first_lines(ValueError("Validation error for 'x':\n    'x' is no number\nmore"))
     "Validation error for 'x': 'x' is no number"
@@ -69,3 +74,22 @@ def first_lines(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2] if lines else [type(error).__name__])[:200]
+
+
+def last_lines(text: str, count: int = 3) -> str:
+    """Return the last lines of a log that are not empty, without the logger's clock and level."""
+    lines = [re.sub(r"^[\d.]+ [A-Z] ", "", line.strip()) for line in text.splitlines()]
+    return " / ".join([line for line in lines if line][-count:])
+
+
+def explain_exit(returncode: int) -> str:
+    """Return how a program ended, in words.
+
+    >>> explain_exit(1), explain_exit(-9)
+    ('failed with exit code 1', 'was killed by signal 9, perhaps for want of memory')
+    """
+    if returncode == -9:
+        return "was killed by signal 9, perhaps for want of memory"
+    if returncode < 0:
+        return f"was killed by signal {-returncode}"
+    return f"failed with exit code {returncode}"

@@ -1,26 +1,37 @@
-"""Files written whole or not at all, and folders that can be written to."""
+"""Files written whole or not at all, and their hashes, which are remembered.
+
+A 20 GB model is read once to hash it, not at every start.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from .errors import FileError, QwqlabError, SettingError
+from . import paths
+from .errors import FetchError, FileError, QwqlabError, SettingError
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+CHUNK = 1 << 20
+_STAMP = ("size", "mtime_ns", "ctime_ns")
+
+OnBytes = Callable[[int], None]
+"""Called with the number of bytes just read; it may raise to stop the reading."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name of a file beside `path`, which takes its place when the block is through.
+    """Yield the name of a file beside `path`, which replaces `path` after the block.
 
-    The block writes that file. If it fails, or the disk is full, what stood at `path` is as it
-    was, and nothing half-written stays. FileError for what the system refuses.
+    The block writes that file. If it fails, or the disk is full, `path` is as it was and nothing
+    half-written is left. Raise FileError for what the system refuses.
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     with writing(path):
@@ -37,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
-    """As `replacing`, opened for text in UTF-8, line ends as they are written."""
+    """As `replacing`, but yield a file open for text in UTF-8; line ends are written as given."""
     with (
         replacing(path) as part,
         part.open("w", encoding="utf-8", errors=errors, newline="") as out,
@@ -46,21 +57,27 @@ def replacing_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> Path:
-    """Write a file in UTF-8, whole or not at all; gives the path."""
+    """Write a file in UTF-8, whole or not at all, and return its path."""
     with replacing_text(path, errors) as out:
         out.write(text)
     return path
 
 
+def write_json(path: Path | None, values: object) -> None:
+    """Write a command's result as JSON, whole or not at all, if a file for it was named."""
+    if path:
+        write_text(path, json.dumps(values, indent=1))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Put what the system says of a failed write into a sentence: FileError."""
+    """Raise FileError, in a sentence that names `path`, for an OSError of the block."""
     try:
         yield
     except QwqlabError:
         raise
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in _FULL:
             raise FileError(
                 f"{path} cannot be written: its disk is full; make room and run it again."
             ) from error
@@ -70,9 +87,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """A file that a person named, which may be anything, /dev/zero too.
+    """Return the content of a file that a person named, which may be anything, /dev/zero too.
 
-    OSError if it can't be read, SettingError if it has more than `most` bytes.
+    Raise OSError if it cannot be read, SettingError if it has more than `most` bytes.
     """
     with path.open("rb") as file:
         raw = file.read(most + 1)
@@ -82,7 +99,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def place_folder(staged: Path, target: Path) -> None:
-    """Give a whole folder its place; one that another process put there meanwhile stays."""
+    """Move a finished folder to its place, or leave it if another process was first."""
     try:
         staged.replace(target)
     except OSError:
@@ -91,7 +108,7 @@ def place_folder(staged: Path, target: Path) -> None:
 
 
 def make_folder(folder: Path) -> Path:
-    """One of the lab's own folders, made where it is not there; FileError if it can't be used."""
+    """Make one of the lab's own folders where needed; raise FileError if it cannot be used."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK | os.X_OK):
@@ -103,3 +120,97 @@ def make_folder(folder: Path) -> Path:
     raise FileError(
         f"{folder} cannot be written to ({reason}); set QWQLAB_HOME to a folder of yours."
     )
+
+
+def sha256_of(path: Path, on_bytes: OnBytes | None = None) -> str:
+    """Return the sha256 of a file in hex; it is read only if it is new or has changed.
+
+    `models_dir()/hashes.json` remembers it by path, size, and the times of its content and of its
+    entry (mtime, ctime) in nanoseconds. A program can set the first time back, but not the second.
+    Raise FetchError if the file cannot be read.
+    """
+    known = known_sha256(path)
+    if known is not None:
+        return known
+    before = _stamp(path.stat()) if path.exists() else None
+    found = read_sha256(path, on_bytes)
+    if before == _stamp(path.stat()):
+        remember_sha256(path, found)
+    return found
+
+
+def read_sha256(path: Path, on_bytes: OnBytes | None = None) -> str:
+    """Return the sha256 of a file, read now; raise FetchError if it cannot be read."""
+    return _read_digest(path, hashlib.sha256(), on_bytes)
+
+
+def known_sha256(path: Path) -> str | None:
+    """Return the remembered sha256 of a file, or None if it is new or has changed."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    record = read_json(_hashes_file()).get(str(path.resolve()))
+    if isinstance(record, dict) and _stamp(stat) == [record.get(name) for name in _STAMP]:
+        value = record.get("sha256")
+        return value if isinstance(value, str) else None
+    return None
+
+
+def remember_sha256(path: Path, sha256: str) -> None:
+    """Remember the hash of a file that was just hashed, if the models folder can be written."""
+    record = {**dict(zip(_STAMP, _stamp(path.stat()), strict=True)), "sha256": sha256}
+    update_json(_hashes_file(), str(path.resolve()), record)
+
+
+def git_blob_sha1(path: Path, on_bytes: OnBytes | None = None) -> str:
+    """Return git's name for a file's content, which a hub states for its small files.
+
+    It is sha1("blob <size>\\0" + content).
+    """
+    start = f"blob {path.stat().st_size}\0".encode()
+    return _read_digest(path, hashlib.sha1(start, usedforsecurity=False), on_bytes)
+
+
+def update_json(file: Path, key: str, value: object) -> None:
+    """Set one key of the JSON object in a file, one process at a time.
+
+    The object is a memory that the lab can do without: a file that cannot be written is left.
+    """
+    from filelock import FileLock  # here, so that a doctor without it can still say so
+
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_name(f".{file.name}.lock"), mode=0o664):
+            write_text(file, json.dumps({**read_json(file), key: value}, indent=1, sort_keys=True))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, empty if there is none or it is damaged."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _read_digest(path: Path, digest: Any, on_bytes: OnBytes | None) -> str:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                if on_bytes:
+                    on_bytes(len(chunk))
+    except FetchError:  # on_bytes stopped it
+        raise
+    except OSError as error:
+        raise FetchError(f"{path} cannot be read: {error.strerror}.") from error
+    return str(digest.hexdigest())
+
+
+def _hashes_file() -> Path:
+    return paths.models_dir() / "hashes.json"
+
+
+def _stamp(stat: os.stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -1,7 +1,7 @@
-"""Where things live: the one place that names a folder or a file of the lab.
+"""Where things live: the one module that names the lab's folders.
 
-Everything that the lab writes lies under `home()`, so that a checkout can be deleted and nothing
-stays behind. What comes from a hub goes into the hub's own cache instead (see `fetch`).
+The lab writes only below `home()`, so that deleting the checkout leaves nothing behind. What comes
+from a hub goes into the hub's own cache instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def from_user(text: str | os.PathLike[str]) -> Path:
-    """A path that a person wrote, `~` expanded where there is such a home."""
+    """Return a path that a person wrote, with `~` expanded if there is such a home."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -21,46 +21,49 @@ def from_user(text: str | os.PathLike[str]) -> Path:
 
 
 def home() -> Path:
-    """The folder that holds data/ and build/: `QWQLAB_HOME`, or else the checkout."""
+    """Return the folder that holds build/: `QWQLAB_HOME`, or else the checkout."""
     return from_user(os.environ.get("QWQLAB_HOME") or CHECKOUT).resolve()
 
 
 def build_dir() -> Path:
-    """What the set-up makes: llama.cpp's source and its build."""
+    """Return the folder of all that is made here: llama.cpp's source and build, models, runs."""
     return home() / "build"
 
 
 def models_dir() -> Path:
-    """Model files that the lab fetched, imported or requantised."""
+    """Return the folder of model files that the lab fetched, imported or requantised."""
     return home() / "build" / "models"
 
 
 def tokenizers_dir() -> Path:
-    """Tokenizers that the lab built, a folder for each."""
+    """Return the folder of tokenizers that the lab built, a folder for each."""
     return home() / "build" / "tokenizers"
 
 
 def runs_dir() -> Path:
-    """Stores of runs and reports."""
+    """Return the folder of stores of runs, and of reports."""
     return home() / "build" / "runs"
 
 
 def progress_dir() -> Path:
-    """Which exercises were solved here, an empty file for each; `QWQLAB_PROGRESS` names another."""
+    """Return the folder that holds an empty file for each exercise that was solved here.
+
+    `QWQLAB_PROGRESS` names another one.
+    """
     own = os.environ.get("QWQLAB_PROGRESS")
     return Path(own) if own else home() / "build" / "progress"
 
 
 def data_dir() -> Path:
-    """The data that ships with the lab: prompts and texts."""
+    """Return the folder of data that ships with the lab: prompts and texts."""
     return CHECKOUT / "data"
 
 
 def notebooks_dir() -> Path:
-    """The notebooks, where JupyterLab opens them."""
+    """Return the folder of the notebooks, where JupyterLab opens them."""
     return CHECKOUT / "notebooks"
 
 
 def kept_dir() -> Path:
-    """What a reset puts aside. Not among the notebooks, which `make test` runs, all of them."""
+    """Return the folder for what a reset keeps, outside of notebooks/, which `make test` runs."""
     return CHECKOUT / "kept"

@@ -1,4 +1,4 @@
-"""Progress in the terminal or in a log: a bar that redraws itself, or a line now and then."""
+"""What the lab tells in a terminal or a log: lines, and progress as a bar that redraws itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TextIO
 def accept_any_text() -> None:
     """Let stdout and stderr take any text, whatever the terminal's encoding.
 
-    A character that it lacks comes out as ?, and a byte of a file's name as it was.
+    A character that the encoding does not have is printed as ?, and a byte of a file's name as it
+    was.
     """
     codecs.register_error("qwqlab", _stand_in)
     for stream in (sys.stdout, sys.stderr):
@@ -28,14 +29,15 @@ def _stand_in(error: UnicodeError) -> tuple[bytes, int]:
 
 
 def say(line: str) -> None:
-    """Tell the person one thing, on stderr, so that stdout stays free for results."""
+    """Print one line on stderr, so that stdout stays free for results."""
     print(line, file=sys.stderr, flush=True)
 
 
 class PrintedProgress:
-    """A progress callback that prints: at most five times a second, or lines if not a terminal.
+    """A progress callback that redraws a bar, at most five times a second.
 
-    Away from a terminal a line comes with every twentieth of the file, at most one a second.
+    Where stderr is no terminal it prints a line for each twentieth of the file, at most one a
+    second.
     """
 
     def __init__(self, name: str, out: TextIO | None = None) -> None:
@@ -52,17 +54,19 @@ class PrintedProgress:
         if self._bar:
             if ended or now - self._told_at >= 0.2:
                 self._told_at = now
-                line = describe(self._name, done, total, bytes_per_second)
+                line = progress_line(self._name, done, total, bytes_per_second)
                 print(f"\r\x1b[K{line}", end="\n" if ended else "", file=self._out, flush=True)
         elif ended or (now - self._told_at >= 1.0 and share - self._told_done >= 0.05):
             self._told_at, self._told_done = now, share
-            print(describe(self._name, done, total, bytes_per_second), file=self._out, flush=True)
+            print(
+                progress_line(self._name, done, total, bytes_per_second), file=self._out, flush=True
+            )
 
 
-def describe(name: str, done: int, total: int, bytes_per_second: float) -> str:
-    """One line on how far a transfer is.
+def progress_line(name: str, done: int, total: int, bytes_per_second: float) -> str:
+    """Return a line on how far a transfer is.
 
-    >>> describe("model.gguf", 5_000_000_000, 20_000_000_000, 50_000_000)
+    >>> progress_line("model.gguf", 5_000_000_000, 20_000_000_000, 50_000_000)
     'model.gguf: 25 %, 5.00 of 20.00 GB, 50.0 MB/s, 5 min left'
     """
     unit, name_of_unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")

@@ -28,8 +28,8 @@ from urllib.parse import unquote
 from notebook_parts import fill_notebook, fill_tables
 
 from qwqlab.course import Notebook, read_course
+from qwqlab.course.exercise import KINDS, list_exercises
 from qwqlab.errors import SettingError
-from qwqlab.exercise import KINDS, list_exercises
 from qwqlab.paths import CHECKOUT
 
 MOST_LINES = 15

@@ -1,6 +1,6 @@
 """The parts of the notebooks and of README that are written from what is said elsewhere.
 
-- an exercise: four cells (question, stub, check, folded solution) from `qwqlab.exercises`. A cell
+- an exercise: four cells (question, stub, check, folded solution) from `qwqlab.course.exercises`. A cell
   whose metadata says `"exercise": NAME` stands for all four, wherever it is put;
 - what a notebook costs, at its top, and the tables of all of them, from the notebooks' metadata;
 - the links to the previous and the next notebook, and to the contents.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qwqlab.course import Notebook, draw_table
-from qwqlab.exercise import Exercise, list_exercises
+from qwqlab.course.exercise import Exercise, list_exercises
 
 Cell = dict[str, Any]
 TABLE = re.compile(r"(?s)(?<=<!-- course -->\n).*?(?=<!-- /course -->)")
@@ -52,7 +52,7 @@ def _fill_exercises(cells: Sequence[Cell], exercises: Sequence[Exercise]) -> lis
             filled.append(cell)
         elif name not in done:
             if name not in by_name:
-                raise ValueError(f"there is no exercise {name}: look into qwqlab/exercises")
+                raise ValueError(f"there is no exercise {name}: look into qwqlab/course/exercises")
             done.append(name)
             filled += write_exercise(by_name[name], len(done))
     missing = [name for name in by_name if name not in done]

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from notebook_parts import fill_notebook
 
-from qwqlab import course, exercise
-from qwqlab.course import Contract, read_course
+from qwqlab.course import exercise
+from qwqlab.course import notebooks as course
+from qwqlab.course.exercise import KINDS, UNANSWERED, Hint, expect, list_exercises, make_stub
+from qwqlab.course.exercises import start_here
+from qwqlab.course.notebooks import Contract, read_course
 from qwqlab.errors import SettingError
-from qwqlab.exercise import KINDS, UNANSWERED, Hint, expect, list_exercises, make_stub
-from qwqlab.exercises import start_here
 from qwqlab.paths import CHECKOUT
 
 COURSE = read_course()
@@ -95,7 +96,7 @@ def test_an_answer_that_raises_is_no_traceback() -> None:
 
 
 def test_a_hint_is_shown_as_text_and_not_as_markup() -> None:
-    outcome = exercise.Outcome("x", False, "<script>alert(1)</script>")
+    outcome = exercise.Checked("x", False, "<script>alert(1)</script>")
     assert "&lt;script&gt;" in outcome._repr_mimebundle_()["text/html"]
 
 
@@ -161,10 +162,10 @@ def test_a_contract_out_of_form_names_the_file(
 
 
 def test_a_contract_says_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Contract(1, 0, 0, "none", "none").find_lacks() == []
+    assert Contract(1, 0, 0, "none", "none").list_missing() == []
     monkeypatch.delenv("QWQLAB_NETWORK", raising=False)
-    lacks = Contract(1, 1e6, 1e6, "none", "needed").find_lacks()
-    assert [each.split(" (")[0] for each in lacks] == [
+    missing = Contract(1, 1e6, 1e6, "none", "needed").list_missing()
+    assert [each.split(" (")[0] for each in missing] == [
         "1e+06 GB of memory",
         "1e+06 GB of free disk",
         "a network",

@@ -1,6 +1,7 @@
-"""The commands of `qwqlab` that look at one file and say what they found: grade, inspect, ...
+"""The commands on model files: bring one here, say what it holds, use its template or tokenizer.
 
-They give 0 for a good verdict, 1 for a bad one, and 2, with a sentence, for what they can't judge.
+Those that judge a file return 0 for a good verdict, 1 for a bad one, and 2, with a sentence, for
+what they cannot judge.
 """
 
 from __future__ import annotations
@@ -10,29 +11,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from . import files
-from .errors import SettingError
-
-REFUSED = 2
+from ..errors import SettingError
 
 
-def add_commands(add: Callable[..., Any]) -> None:
-    """Add them to the parser of `cli`: `add` is its function of a name, a function and a text."""
-    grade = add("grade", _grade, "grade an answer to the article's Flappy Bird prompt", REFUSED)
-    grade.add_argument("file", help="a transcript, or a program whose name ends in .py")
-    grade.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    grade.add_argument(
-        "--frames", type=Path, metavar="DIR", help="write pictures of the game there"
-    )
-    grade.add_argument(
-        "--isolation",
-        default="strong",
-        choices=("strong", "partial", "weak"),
-        help="the level below which nothing is run (default: strong)",
-    )
-    render = add("render", _render, "print the prompt that a chat template makes", REFUSED)
+def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add fetch, import, path, render, inspect and tokenize to the parser."""
+    add("fetch", _fetch, "bring a model here").add_argument("name")
+    bring = add("import", _import, "bring a local GGUF into the lab")
+    bring.add_argument("file")
+    bring.add_argument("name", nargs="?")
+    add("path", _path, "print the file of a model or a tool").add_argument("name")
+    render = add("render", _render, "print the prompt that a chat template makes", refused=2)
     render.add_argument(
         "--template", required=True, help="with-think, without-think, a .jinja or a .gguf file"
     )
@@ -41,10 +31,10 @@ def add_commands(add: Callable[..., Any]) -> None:
     render.add_argument("--engine", default="jinja", help="jinja or transformers")
     render.add_argument("--no-generation-prompt", action="store_true", help="end after the last")
     render.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    inspect = add("inspect", _inspect, "say what a GGUF, or a model's folder, holds", REFUSED)
+    inspect = add("inspect", _inspect, "say what a GGUF, or a model's folder, holds", refused=2)
     inspect.add_argument("file", help="a .gguf file, or a folder to check for its pad and stops")
     inspect.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    tokenize = add("tokenize", _tokenize, "make tokens of a text file", REFUSED)
+    tokenize = add("tokenize", _tokenize, "make tokens of a text file", refused=2)
     tokenize.add_argument("--tokenizer", required=True, help="qwq-32b, a name, a GGUF or a folder")
     tokenize.add_argument("--engine", default="llama.cpp", help="llama.cpp or transformers")
     tokenize.add_argument("--file", required=True, type=Path, help="text in UTF-8")
@@ -54,22 +44,29 @@ def add_commands(add: Callable[..., Any]) -> None:
     tokenize.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
-def _grade(args: argparse.Namespace, _: list[str]) -> int:
-    from .grade import grade_file
+def _fetch(args: argparse.Namespace) -> None:
+    from ..fetch import fetch
 
-    grade = grade_file(args.file, args.isolation, lambda text: print(text, file=sys.stderr))
-    if args.frames:
-        for name, data in grade.frames:
-            with files.replacing(args.frames / f"{name}.png") as part:
-                part.write_bytes(data)
-    print(json.dumps(grade.to_dict(), indent=1) if args.json else grade.describe())
-    return 0 if grade.verdict == "pass" else 1
+    print(fetch(args.name))
 
 
-def _render(args: argparse.Namespace, _: list[str]) -> None:
-    from . import chat
-    from .rendering import render
-    from .thinking import is_forced
+def _import(args: argparse.Namespace) -> None:
+    from ..fetch import import_local
+
+    print(import_local(args.file, args.name))
+
+
+def _path(args: argparse.Namespace) -> None:
+    from .. import toolchain
+    from ..fetch import model_path
+
+    print(toolchain.tool(args.name) if args.name.startswith("llama-") else model_path(args.name))
+
+
+def _render(args: argparse.Namespace) -> None:
+    from .. import chat
+    from ..rendering import render
+    from ..thinking import is_forced
 
     conversation = chat.read_conversation(args.messages, args.tools, not args.no_generation_prompt)
     template = chat.read_template(args.template)
@@ -89,12 +86,12 @@ def _render(args: argparse.Namespace, _: list[str]) -> None:
         print(prompt, end="")
 
 
-def _inspect(args: argparse.Namespace, _: list[str]) -> int:
-    from . import inspection, paths
-    from .fetch import model_path
+def _inspect(args: argparse.Namespace) -> int:
+    from .. import inspection, paths
+    from ..fetch import model_path
 
     if paths.from_user(args.file).is_dir():
-        from .stops import check_stops
+        from ..stops import check_stops
 
         check = check_stops(args.file)
         print(json.dumps(check.to_dict()) if args.json else check.show())
@@ -104,8 +101,8 @@ def _inspect(args: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
-def _tokenize(args: argparse.Namespace, _: list[str]) -> None:
-    from .tokenizers import open_tokenizer
+def _tokenize(args: argparse.Namespace) -> None:
+    from ..tokenizers import open_tokenizer
 
     text = _read_text(args.file)
     with open_tokenizer(args.tokenizer, args.engine) as tokenizer:
@@ -119,7 +116,7 @@ def _tokenize(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _read_text(path: Path) -> str:
-    from .prompt_text import read_prompt
+    from ..prompt_text import read_prompt
 
     text = read_prompt(path)
     if any("\ud800" <= letter < "\ue000" for letter in text):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..answer import extract_program
+from ...answer import extract_program
+from ...grade import STAGES, grade_text
+from ...pycode import find_blocks
 from ..exercise import exercise, expect
-from ..grade import STAGES, grade_text
-from ..pycode import find_blocks
 
 
 @exercise(

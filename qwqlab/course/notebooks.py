@@ -1,7 +1,7 @@
-"""The notebooks as one course: what each costs, what lacks for it here, and how far a reader is.
+"""The notebooks as one course: what each costs, whether it can run here, how far a reader is.
 
-A notebook's metadata holds its contract under "qwqlab". The tables in README and 00, the sentence
-on costs at each notebook's top, what CI skips and in which order it runs all come from there.
+A notebook's metadata holds its contract under "qwqlab". From there come the tables in README and
+00, the sentence on costs at each notebook's top, and what CI skips.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import exercise, paths, preflight
-from .errors import SettingError
-from .llama_options import find_nvidia_gpu
+from .. import paths, preflight
+from ..errors import SettingError
+from ..llama_options import find_nvidia_gpu
+from . import exercise
 
 NEEDS = ("none", "optional", "needed")
 
@@ -45,7 +46,7 @@ class Contract:
             raise SettingError(f"gpu and network are one of {', '.join(NEEDS)}")
 
     def sentence(self) -> str:
-        """The costs in words.
+        """Return the costs in words.
 
         >>> Contract(4, 1.2, 1, "none", "optional").sentence()
         '4 minutes of computing on two cores, 1.2 GB of disk, 1 GB of memory, no GPU, no network.'
@@ -60,21 +61,23 @@ class Contract:
         ]
         return ", ".join(parts) + "."
 
-    def find_lacks(self) -> list[str]:
-        """What this machine lacks for it, a phrase each; empty where it can run."""
-        lacks = []
+    def list_missing(self) -> list[str]:
+        """Return what this machine does not have for it, a phrase each; empty if it can run."""
+        missing = []
         memory = preflight.count_memory() / 1e9
         if memory < self.memory_gb:
-            lacks.append(f"{self.memory_gb:g} GB of memory (this machine has {memory:.1f})")
+            missing.append(f"{self.memory_gb:g} GB of memory (this machine has {memory:.1f})")
         folder = next(p for p in (paths.build_dir(), *paths.build_dir().parents) if p.exists())
         free = shutil.disk_usage(folder).free / 1e9
         if free < self.disk_gb:
-            lacks.append(f"{self.disk_gb:g} GB of free disk ({free:.1f} are free)")
+            missing.append(f"{self.disk_gb:g} GB of free disk ({free:.1f} are free)")
         if self.gpu == "needed" and find_nvidia_gpu() is None:
-            lacks.append("a GPU")
+            missing.append("a GPU")
         if self.network == "needed" and not os.environ.get("QWQLAB_NETWORK"):
-            lacks.append("a network (say that there is one with QWQLAB_NETWORK=1)")
-        return lacks
+            missing.append("a network (say that there is one with QWQLAB_NETWORK=1)")
+        return missing
+
+    find_lacks = list_missing  # alias until the doors are in
 
 
 @dataclass(frozen=True)
@@ -92,17 +95,17 @@ class Notebook:
         return self.path.name[:2]
 
     def link(self, folder: str = "") -> str:
-        """A Markdown link to it from a page beside which the notebooks' `folder` lies."""
+        """Return a Markdown link to it, from a page beside the notebooks' `folder`."""
         return f"[{self.number} {self.title}]({folder}{self.path.name})"
 
     def count_solved(self) -> tuple[int, int]:
-        """How many of its exercises were solved here, and how many it has."""
+        """Return how many of its exercises were solved here, and how many it has."""
         exercises = exercise.list_exercises(self.path.stem)
         return sum(map(exercise.has_passed, exercises)), len(exercises)
 
 
 def read_notebook(path: Path) -> Notebook:
-    """Read a notebook's contract; SettingError names the file and what is wrong in it."""
+    """Return a notebook with its contract; raise SettingError, with the file, if that is wrong."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         values = dict(content["metadata"]["qwqlab"])
@@ -117,12 +120,12 @@ def read_notebook(path: Path) -> Notebook:
 
 
 def read_course(folder: Path = paths.CHECKOUT / "notebooks") -> list[Notebook]:
-    """The notebooks in their order."""
+    """Return the notebooks in their order."""
     return [read_notebook(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
 
 
 def show_minutes(minutes: float) -> str:
-    """Minutes in words, rounded up.
+    """Return minutes in words, rounded up.
 
     >>> show_minutes(0.4), show_minutes(1), show_minutes(3.2)
     ('less than a minute', '1 minute', '4 minutes')
@@ -134,7 +137,7 @@ def show_minutes(minutes: float) -> str:
 
 
 def draw_table(course: Sequence[Notebook], folder: str = "") -> str:
-    """The course as a Markdown table."""
+    """Return the course as a Markdown table, a row for each notebook."""
     names = ("notebook", "what you do there", "time", "disk", "memory", "GPU", "network")
     rows = [names, ("---",) * len(names)]
     for each in course:
@@ -148,7 +151,7 @@ def draw_table(course: Sequence[Notebook], folder: str = "") -> str:
 
 
 def draw_progress(course: Sequence[Notebook]) -> str:
-    """How far the reader of this checkout is, as a Markdown table."""
+    """Return how far the reader of this checkout is, as a Markdown table."""
     lines = ["| notebook | exercises solved here | still open |", "| --- | --- | --- |"]
     for each in course:
         # A copy in another folder shows this too, and Jupyter's links lead from there.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .. import catalog
+from ... import catalog
+from ...ladder import RungResult
 from ..exercise import exercise, expect
-from ..ladder import RungResult
 
 _Q4 = catalog.lookup("QwQ-32B:Q4_K_M")
 

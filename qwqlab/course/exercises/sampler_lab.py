@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ...sampling import Sampling
 from ..exercise import exercise, expect
-from ..sampling import Sampling
 
 if TYPE_CHECKING:
-    from ..probe import Probe
+    from ...probe import Probe
 
 
 @exercise(

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...records import Request, Run
+from ...sampling import PRESETS, Sampling
 from ..exercise import exercise, expect
-from ..records import Request, Run
-from ..sampling import PRESETS, Sampling
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ...engine import Engine
 
 
 @exercise(

@@ -1,4 +1,4 @@
-"""The commands of `qwqlab` that look after the lab itself: doctor, reset and offline."""
+"""The commands that look after the lab itself: doctor, reset and offline."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from .preflight import Check
 
 
-def add_commands(add: Callable[..., Any]) -> None:
-    """Add them to the parser of `cli`: `add` is its function of a name, a function and a text."""
+def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add doctor, reset and offline to the parser."""
     doctor = add("doctor", _doctor, "check all that the lab needs; 1 when something fails")
     doctor.add_argument("--json", action="store_true", help="one JSON object on stdout")
     reset = add(
@@ -41,30 +38,18 @@ def add_commands(add: Callable[..., Any]) -> None:
     offline.add_argument("--pythons", default="", help="as in 'python3.11 python3.12'")
 
 
-def _offline(args: argparse.Namespace, _: list[str]) -> None:
-    from .offline import build_folder
+def _doctor(args: argparse.Namespace) -> int:
+    from ..course import checks_to_dict, report_checks, run_checks
 
-    build_folder(args.folder, args.extras.split(), args.pythons.split())
-
-
-def _doctor(args: argparse.Namespace, _: list[str]) -> int:
-    try:
-        from . import doctor
-    except ImportError as error:  # a package that the doctor too is written with
-        remedy = f"delete {Path(sys.prefix) / '.qwqlab'} if it is there, then run `make setup`"
-        lost = Check("Python packages", False, str(error), remedy)
-        whole = json.dumps({"ok": False, "checks": [lost._asdict()]})
-        print(whole if args.json else f"[FAIL] {lost.sentence()}")
-        return 1
-    results = doctor.checks()
-    print(json.dumps(doctor.to_dict(results)) if args.json else doctor.report(results))
-    return 0 if all(check.ok for check in results) else 1
+    checks = run_checks()
+    print(json.dumps(checks_to_dict(checks)) if args.json else report_checks(checks))
+    return 0 if all(check.ok for check in checks) else 1
 
 
-def _reset(args: argparse.Namespace, _: list[str]) -> None:
-    from .reset import forget_progress, reset
+def _reset(args: argparse.Namespace) -> None:
+    from ..course import forget_progress, reset_notebooks
 
-    done = reset(args.notebooks, args.source)
+    done = reset_notebooks(args.notebooks, args.source)
     for each in done:
         print(each.sentence())
     if done:
@@ -73,3 +58,9 @@ def _reset(args: argparse.Namespace, _: list[str]) -> None:
         print("Nothing to reset: the notebooks are as they came.")
     if args.progress:
         print(f"Exercises marked as solved, and no longer: {forget_progress()}.")
+
+
+def _offline(args: argparse.Namespace) -> None:
+    from ..course import build_folder
+
+    build_folder(args.folder, args.extras.split(), args.pythons.split())

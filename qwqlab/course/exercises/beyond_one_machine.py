@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...records import Request
+from ...sampling import Sampling
 from ..exercise import exercise, expect
-from ..records import Request
-from ..sampling import Sampling
 
 if TYPE_CHECKING:
-    from ..sweep import Source
+    from ...sweep import Source
 
 
 @exercise(
@@ -33,7 +33,7 @@ def pieces_of_a_grid(n_pieces: int) -> None:
     the grid at a time: about four pieces for each worker, but a piece fills a batch where there is
     enough for all. How many pieces are there? Predict it, then look at `cluster.cut_grid`.
     """
-    from ..cluster import cut_grid
+    from ...cluster import cut_grid
 
     expect(n_pieces != 2, "a worker that is done early would wait for the other's last run")
     expect(n_pieces != 90, "a piece of one run would leave 39 places of the batch empty")
@@ -64,7 +64,7 @@ def the_same_in_vllm(mine: Sampling) -> None:
     Change the article's setting so that vLLM does what llama.cpp does: no note may be left. At one
     temperature neither order nor seed matter.
     """
-    from ..vllm_server import translate
+    from ...vllm_server import translate
 
     notes = translate(Request("Hello", mine)).notes
     expect(not any("dry" in note for note in notes), "vLLM has no DRY: leave it out")
@@ -116,9 +116,9 @@ def merged_stores(
     there already must not be there twice. `help(RunStore.add)` says what a store wants to know.
     (The check makes two small stores, 5 s.)
     """
-    from ..engine import Engine
-    from ..runs import RunStore
-    from ..sweep import sweep
+    from ...engine import Engine
+    from ...runs import RunStore
+    from ...sweep import sweep
 
     with tempfile.TemporaryDirectory() as folder:
         parts = [Path(folder) / f"{name}.sqlite" for name in ("first", "second")]

@@ -1,4 +1,4 @@
-"""The commands of `qwqlab` on fine-tuning: labels, finetune, export-adapter."""
+"""The commands on fine-tuning: what is learnt, the training, and the adapter as a GGUF."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .cli_quant import check_target, write_result
+from .. import files
 
 
-def add_commands(add: Callable[..., Any]) -> None:
-    """Add them to the parser of `cli`: `add` is its function of a name, a function and a text."""
+def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add labels, finetune and export-adapter to the parser."""
     labels = add("labels", _labels, "which tokens are learnt under a pad token and a collator")
     labels.add_argument("--pad", required=True, help="a token by its text, as '<|im_end|>'")
     labels.add_argument("--collator", default="transformers", help="transformers or trl")
@@ -51,11 +51,11 @@ def add_commands(add: Callable[..., Any]) -> None:
     )
 
 
-def _labels(args: argparse.Namespace, _: list[str]) -> None:
-    from .checkpoint import Checkpoint
-    from .label_masks import TURNS, label
-    from .qwq_vocab import NAME
-    from .tokenizers import TransformersTokenizer
+def _labels(args: argparse.Namespace) -> None:
+    from ..checkpoint import Checkpoint
+    from ..label_masks import TURNS, label
+    from ..qwq_vocab import NAME
+    from ..tokenizers import TransformersTokenizer
 
     is_qwq = args.model.casefold() == NAME
     tokenizer = (
@@ -78,15 +78,14 @@ def _labels(args: argparse.Namespace, _: list[str]) -> None:
         print()
 
 
-def _finetune(args: argparse.Namespace, _: list[str]) -> None:
-    from . import ranks, skip_list
-    from .checkpoint import Checkpoint, list_linears
-    from .examples import find_examples
-    from .finetune import finetune
-    from .linears import HEAD
-    from .recipe import Recipe
+def _finetune(args: argparse.Namespace) -> None:
+    from .. import ranks, skip_list
+    from ..checkpoint import Checkpoint, list_linears
+    from ..examples import find_examples
+    from ..finetune import finetune
+    from ..linears import HEAD
+    from ..recipe import Recipe
 
-    check_target(args.json)
     examples = find_examples(args.data)
     recipe = Recipe(
         rank=args.rank,
@@ -110,7 +109,7 @@ def _finetune(args: argparse.Namespace, _: list[str]) -> None:
     if not ranks.is_main():
         return
     print(f"{found.engine} on {found.device}: {found.adapter}")
-    write_result(args.json, found.to_dict())
+    files.write_json(args.json, found.to_dict())
 
 
 def _tell(done: int, total: int, step: Any) -> None:
@@ -121,11 +120,11 @@ def _tell(done: int, total: int, step: Any) -> None:
     )
 
 
-def _export(args: argparse.Namespace, _: list[str]) -> None:
-    from .adapter import export_adapter, merge_adapter
-    from .checkpoint import Checkpoint
-    from .finetune import ADAPTER
-    from .requantize import requantize
+def _export(args: argparse.Namespace) -> None:
+    from ..adapter import export_adapter, merge_adapter
+    from ..checkpoint import Checkpoint
+    from ..finetune import ADAPTER
+    from ..requantize import requantize
 
     own = args.folder / ADAPTER
     checkpoint = Checkpoint(args.model)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..chat import template
+from ...chat import template
+from ...rendering import Conversation, render, render_many
 from ..exercise import exercise, expect
-from ..rendering import Conversation, render, render_many
 
 
 @exercise(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..command import Command, parse_command
+from ...command import Command, parse_command
+from ...sampling import PRESETS
 from ..exercise import exercise, expect
-from ..sampling import PRESETS
 
 
 @exercise(

@@ -1,0 +1,70 @@
+"""`qwqlab`: the lab for a shell. What a program reads goes to stdout, talk to stderr.
+
+Each module here adds a group of commands, and imports what a command uses when that command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..errors import QwqlabError, SettingError
+from ..progress import accept_any_text
+from . import course, models, quant, runs, tuning
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 1 or 2, and a sentence, if the lab says no.
+
+    Commands that judge a file return 1 for a bad verdict, and so 2 for what they could not judge.
+    """
+    accept_any_text()
+    parser = _make_parser()
+    args, flags = parser.parse_known_args(argv)
+    args.flags = flags
+    if flags and args.command != "generate":
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    try:
+        _check_target(getattr(args, "json", None))
+        return int(args.run(args) or 0)
+    except QwqlabError as error:
+        print(f"qwqlab: {error}", file=sys.stderr)
+        return int(args.refused)
+    except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = error.filename or "the output"
+        print(f"qwqlab: {where} cannot be read or written: {error.strerror}", file=sys.stderr)
+        return int(args.refused)
+    except KeyboardInterrupt:
+        print("qwqlab: stopped; what had finished is kept", file=sys.stderr)
+        return 130
+
+
+def _check_target(target: object) -> None:
+    """Raise SettingError before the work, not after it, if its result could not be written."""
+    if isinstance(target, Path):  # elsewhere --json is a switch
+        if target.is_dir() or not os.access(target.absolute().parent, os.W_OK):
+            raise SettingError(
+                f"{target} cannot be written; give --json a file in a folder of yours"
+            )
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="qwqlab", allow_abbrev=False, description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int | None], text: str, refused: int = 1
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run, refused=refused)
+        return command
+
+    for group in (runs, models, quant, tuning, course):
+        group.add_commands(add)
+    return parser

@@ -1,0 +1,7 @@
+"""`python -m qwqlab.cli`, as accelerate starts it in each of several processes."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

@@ -1,0 +1,159 @@
+"""The commands that run a model, and keep or judge what it wrote."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import files, paths
+from ..errors import SettingError, StoreError
+
+
+def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add generate, grade, reproduce and export to the parser."""
+    generate = add("generate", _generate, "generate one text; takes llama.cpp's flags")
+    generate.add_argument("--model", "-m", default="smollm2-135m", help="a name or a .gguf file")
+    generate.add_argument("--prompt-file", help="taken byte for byte; or --prompt TEXT")
+    generate.add_argument(
+        "--adapter", help="a LoRA adapter as a GGUF; llama.cpp's own flag is --lora"
+    )
+    generate.add_argument("--preset", help="official, llama.cpp, article, ...; flags go over it")
+    generate.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    grade = add("grade", _grade, "grade an answer to the article's Flappy Bird prompt", refused=2)
+    grade.add_argument("file", help="a transcript, or a program whose name ends in .py")
+    grade.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    grade.add_argument(
+        "--frames", type=Path, metavar="DIR", help="write pictures of the game there"
+    )
+    grade.add_argument(
+        "--isolation",
+        default="strong",
+        choices=("strong", "partial", "weak"),
+        help="the level below which nothing is run (default: strong)",
+    )
+    reproduce = add("reproduce", _reproduce, "run the experiment and write its report")
+    reproduce.add_argument("--quick", action="store_true", help="about a minute on two cores")
+    reproduce.add_argument("--model", default="smollm2-135m")
+    reproduce.add_argument("--json", type=Path, help="write the counts there")
+    reproduce.add_argument("--store", type=Path, help="the store of runs (SQLite)")
+    reproduce.add_argument(
+        "--dask", metavar="ADDRESS", default="", help="a Dask scheduler, whose workers run it"
+    )
+    export = add("export", _export, "write a store of runs as a table or as JSON")
+    export.add_argument("store", type=Path, help="the store of runs (SQLite)")
+    export.add_argument("file", type=Path, help="a .csv, or a .json with every run whole")
+
+
+def _generate(args: argparse.Namespace) -> None:
+    from ..command import parse_command
+    from ..engine import Engine
+    from ..fetch import model_path
+    from ..loading import Loading
+    from ..prompt_text import read_prompt
+    from ..sampling import Sampling, preset
+
+    base = preset(args.preset) if args.preset else Sampling()
+    command = parse_command(["generate", *args.flags], base)
+    sampling, loading = command.sampling, command.loading
+    if args.prompt_file and command.prompt:
+        raise SettingError("give --prompt-file or --prompt, not both")
+    prompt = read_prompt(args.prompt_file) if args.prompt_file else command.prompt
+    seed = 3407 if command.seed is None else command.seed
+    if args.adapter:
+        loading = Loading.from_dict({**loading.to_dict(), "lora": [args.adapter, *loading.lora]})
+    with Engine(model_path(args.model), loading) as engine:
+        show = None if args.json else lambda _i, _t, text: print(text, end="", flush=True)
+        started = time.perf_counter()
+        run = engine.generate(prompt, sampling, seed, command.n_predict, show)
+        rate = len(run.tokens) / max(1e-9, time.perf_counter() - started)
+    for sentence in (*command.notes, *sampling.inert()):
+        print(f"qwqlab: {sentence}", file=sys.stderr)
+    values = {
+        "text": run.text,
+        "tokens": run.tokens,
+        "stop": run.stop,
+        "chain": sampling.chain(),
+        "inert": sampling.inert(),
+        "tokens_per_second": rate,
+    }
+    print(json.dumps(values) if args.json else "")
+
+
+def _grade(args: argparse.Namespace) -> int:
+    from ..grade import grade_file
+
+    grade = grade_file(args.file, args.isolation, lambda text: print(text, file=sys.stderr))
+    if args.frames:
+        for name, data in grade.frames:
+            with files.replacing(args.frames / f"{name}.png") as part:
+                part.write_bytes(data)
+    print(json.dumps(grade.to_dict(), indent=1) if args.json else grade.describe())
+    return 0 if grade.verdict == "pass" else 1
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    from .. import experiment, report, toolchain
+    from ..runs import RunStore
+
+    started = time.perf_counter()
+    name = "quick" if args.quick else "full"
+    path = args.store or paths.runs_dir() / f"reproduce-{name}.sqlite"
+    if args.json and args.json.resolve() == path.resolve():
+        raise SettingError(f"{args.json} is the store of runs; give --json another file")
+    files.make_folder(paths.runs_dir())
+    generated = 0
+
+    def tell(done: int, total: int, run: Any) -> None:
+        nonlocal generated
+        generated += len(run.tokens)
+        if done == total or done % 20 == 0:
+            seconds = time.perf_counter() - started
+            print(f"{done} of {total} runs, {seconds:.0f} s", file=sys.stderr, flush=True)
+
+    where = f"on {args.dask}" if args.dask else f"{1 if args.quick else 9} min on two cores"
+    print(f"Running the experiment ({where}) ...", file=sys.stderr)
+    with experiment.open_engine(args.model) as engine, RunStore(path) as store:
+        runs = experiment.run_experiment(engine, args.quick, store, tell, args.dask)
+        seconds = time.perf_counter() - started
+        results = experiment.count(runs)
+        picked = report.pick_samples(runs)
+        page = report.write_report(
+            paths.runs_dir() / f"reproduce-{name}.html",
+            results,
+            [report.show_sample(run, engine) for run in picked],
+            picked[0].request.prompt,
+            engine.info.path.name,
+            toolchain.describe_build(),
+        )
+    print(report.make_table(results).to_string(index=False))
+    print(f"\n{report.LEGEND}\n")
+    print(experiment.summarize(results))
+    print(f"\nReport: {page}\nRuns:   {path}")
+    values = {
+        "arms": [arm.to_dict() for arm in results],
+        "tokens_per_second": generated / seconds,
+        "seconds": seconds,
+        "runs_generated_tokens": generated,
+    }
+    files.write_json(args.json, values)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from ..runs import RunStore
+
+    writers = {".csv": RunStore.export_csv, ".json": RunStore.export_json}
+    write = writers.get(args.file.suffix)
+    if write is None:
+        raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
+    if not args.store.is_file() or args.store.stat().st_size == 0:
+        raise StoreError(f"{args.store} holds no runs; `qwqlab reproduce` says where its own are")
+    damaged: list[str] = []
+    with RunStore(args.store) as store:
+        print(write(store, args.file, damaged=damaged))
+    for sentence in damaged:
+        print(f"qwqlab: {sentence}", file=sys.stderr)

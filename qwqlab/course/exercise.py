@@ -1,0 +1,200 @@
+"""An exercise of a notebook: a question, a solution, and a check that names the misconception.
+
+Each notebook's exercises are functions under `@exercise`, in its module of `exercises/`: the
+docstring is the question, the parameters are the notebook's names that the check looks at, and the
+body is the check. `python tests/check_notebooks.py --fix` writes the notebook's cells from that,
+and the reader's stub from the solution, so the three cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from .. import paths
+from ..errors import SettingError
+
+KINDS = ("predict", "change", "build")
+MIMETYPE = "application/vnd.qwqlab.outcome+json"
+"""How a checked answer also shows itself, for a program that ran the notebook."""
+
+UNANSWERED = "Not answered yet."
+RIGHT = "Right."
+
+
+class Hint(Exception):
+    """One sentence for an answer that is not right yet, on the misconception behind it."""
+
+
+def expect(holds: bool, hint: str) -> None:
+    """Raise the hint unless this holds of an answer."""
+    if not holds:
+        raise Hint(hint)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A checked answer: passed or not, and the sentence for the reader."""
+
+    exercise: str
+    passed: bool
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    __repr__ = __str__
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        edge = "#009E73" if self.passed else "#E69F00"
+        style = f"border-left: 4px solid {edge}; padding: 0.3em 0.8em; margin: 0.3em 0"
+        return {
+            "text/plain": self.sentence,
+            "text/html": f'<div role="status" style="{style}">{html.escape(self.sentence)}</div>',
+            MIMETYPE: {
+                "exercise": self.exercise,
+                "passed": self.passed,
+                "sentence": self.sentence,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. Call it with the answer, and what else the check needs, to get it checked.
+
+    solution: Python that binds the reader's names. after: what the folded solution says besides.
+    wrong: pairs of an answer that a reader might give and a part of the hint that it must get.
+    """
+
+    check: Callable[..., None]
+    kind: str
+    solution: str
+    after: str
+    wrong: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """The check's own name, unique in its notebook."""
+        return self.check.__name__
+
+    @property
+    def notebook(self) -> str:
+        """The notebook's file name without its number, which is its module's name."""
+        return self.check.__module__.rpartition(".")[2]
+
+    @property
+    def question(self) -> str:
+        """The question, as Markdown."""
+        return inspect.cleandoc(self.check.__doc__ or "")
+
+    @property
+    def stub(self) -> str:
+        """What the reader finds: the solution without its thought."""
+        return make_stub(self.solution, inspect.signature(self.check).parameters)
+
+    @property
+    def call(self) -> str:
+        """The line that checks an answer, in the notebook."""
+        return f"check.{self.name}({', '.join(inspect.signature(self.check).parameters)})"
+
+    def __call__(self, *values: Any) -> Checked:
+        """Check an answer, which may be anything; nothing is raised, and the notebook goes on."""
+        named = dict(zip(inspect.signature(self.check).parameters, values, strict=True))
+        if is_untouched(named, self.stub):
+            return Checked(self.name, False, UNANSWERED)
+        try:
+            self.check(*values)
+        except Hint as hint:
+            return Checked(self.name, False, f"Not yet: {hint}")
+        except Exception as error:  # noqa: BLE001 - an answer can be anything, and raise anything
+            found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return Checked(self.name, False, f"Not yet: this answer can't be checked ({found})")
+        _mark_passed(self)
+        return Checked(self.name, True, RIGHT)
+
+
+def exercise(
+    kind: str, solution: str, wrong: Iterable[tuple[str, str]], after: str = ""
+) -> Callable[[Callable[..., None]], Exercise]:
+    """Return a decorator that makes an Exercise of a check; texts may be indented as a whole."""
+    if kind not in KINDS:
+        raise SettingError(f"{kind!r} is no kind of exercise: take one of {', '.join(KINDS)}")
+
+    def make(check: Callable[..., None]) -> Exercise:
+        pairs = tuple((_dedent(answer), hint) for answer, hint in wrong)
+        return Exercise(check, kind, _dedent(solution), _dedent(after), pairs)
+
+    return make
+
+
+def _dedent(text: str) -> str:
+    return textwrap.dedent(text).strip()
+
+
+def make_stub(solution: str, wanted: Iterable[str]) -> str:
+    """Return the solution with `...` for its values and for what its functions return.
+
+    Only the names that the check asks for are left, not those that lead to them.
+
+    >>> print(make_stub("two = 1 + 1\\ndef double(n):\\n    return two * n", ["double"]))
+    def double(n):
+        return ...
+    """
+    wanted, parts = set(wanted), list[str]()
+    for node in ast.parse(solution).body:
+        if isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            parts += [f"{name} = ..." for name in names if name in wanted]
+        elif isinstance(node, ast.FunctionDef) and node.name in wanted:
+            parts.append(f"def {node.name}({ast.unparse(node.args)}):\n    return ...")
+    return "\n\n\n".join(parts)
+
+
+def is_untouched(named: dict[str, Any], stub: str) -> bool:
+    """Return whether one of these values is still what the stub gives."""
+    given: dict[str, Any] = {}
+    exec(stub, given)
+    return any(_is_same(named[name], given[name]) for name in named if name in given)
+
+
+def _is_same(value: Any, stub: Any) -> bool:
+    if isinstance(value, FunctionType) and isinstance(stub, FunctionType):
+        ours, theirs = value.__code__, stub.__code__
+        return (ours.co_code, ours.co_consts) == (theirs.co_code, theirs.co_consts)
+    return value is stub
+
+
+def list_exercises(notebook: str) -> list[Exercise]:
+    """Return the exercises of a notebook, such as "03_sampler_lab", in their order."""
+    name = notebook.partition("_")[2]
+    if not (Path(__file__).parent / "exercises" / f"{name}.py").is_file():
+        return []
+    module = import_module(f"{__package__}.exercises.{name}")
+    return [value for value in vars(module).values() if isinstance(value, Exercise)]
+
+
+def _mark_of(exercise: Exercise) -> Path:
+    return paths.progress_dir() / f"{exercise.notebook}.{exercise.name}"
+
+
+def _mark_passed(exercise: Exercise) -> None:
+    """Remember it by an empty file, which two notebooks at once cannot spoil."""
+    try:
+        _mark_of(exercise).parent.mkdir(parents=True, exist_ok=True)
+        _mark_of(exercise).touch()
+    except OSError:  # a folder that can't be written: the answer is right all the same
+        pass
+
+
+def has_passed(exercise: Exercise) -> bool:
+    """Return whether a right answer was given here, in any session."""
+    return _mark_of(exercise).exists()
