@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 from .loops import Loop, find_loop
 from .pycode import check_text
 from .records import Run
+from .stats import difference, wilson
 
 __all__ = [
     "Loop",
     "RunMetrics",
+    "difference",
     "distinct_n",
     "escape_rate",
     "find_loop",
@@ -95,46 +95,6 @@ def escape_rate(runs: Iterable[Run]) -> float:
         escapes += len(run.escapes)
         tokens += len(run.tokens)
     return escapes / tokens if tokens else 0.0
-
-
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of Wilson (1927) for a rate, without continuity correction.
-
-    (0.0, 1.0) for n = 0. Raises ValueError for counts or a confidence out of range.
-
-    >>> [round(bound, 3) for bound in wilson(2, 20)]
-    [0.028, 0.301]
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} of {n} is no count: give 0 <= successes <= n.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} is out of range: give a number within 0 and 1.")
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = successes / n
-    centre = rate + z * z / (2 * n)
-    spread = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # At the ends the bound is exact; floats would miss it by a rounding.
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == n else (centre + spread) / scale
-    return low, high
-
-
-def difference(a: int, n_a: int, b: int, n_b: int) -> tuple[float, float]:
-    """A 95 % interval for the difference of two rates, a/n_a - b/n_b (Newcombe 1998, method 10).
-
-    >>> low, high = difference(56, 70, 48, 80)
-    >>> round(low, 4), round(high, 4)
-    (0.0524, 0.3339)
-    """
-    rate_a, rate_b = a / n_a, b / n_b
-    (low_a, high_a), (low_b, high_b) = wilson(a, n_a), wilson(b, n_b)
-    gap = rate_a - rate_b
-    low = gap - ((rate_a - low_a) ** 2 + (high_b - rate_b) ** 2) ** 0.5
-    high = gap + ((high_a - rate_a) ** 2 + (rate_b - low_b) ** 2) ** 0.5
-    return low, high
 
 
 @dataclass(frozen=True)
