@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from .errors import StoreError
+from ..errors import StoreError
 
 VERSION = 1
 # Marks the file as a store of runs ("QWQL"), so that no other program's database is altered.

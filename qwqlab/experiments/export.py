@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import files
+from .. import files
 
 if TYPE_CHECKING:
     import pandas as pd
