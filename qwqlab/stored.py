@@ -1,4 +1,4 @@
-"""Moved to qwqlab/experiments/stored.py."""
+"""Moved to qwqlab/experiments/store.py."""
 import sys
-from .experiments.stored import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.experiments.stored"]
+from .experiments.store import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.experiments.store"]

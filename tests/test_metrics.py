@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from qwqlab import paths
-from qwqlab.metrics import (
+from qwqlab.experiments.metrics import (
     distinct_n,
     escape_rate,
     find_loop,
@@ -21,9 +21,9 @@ from qwqlab.metrics import (
     loop_start,
     measure,
     seq_rep_n,
-    wilson,
 )
 from qwqlab.records import Request, Run
+from qwqlab.stats import difference, wilson
 
 LABELLED = Path(__file__).parent / "loops"
 LABELS = json.loads((LABELLED / "labels.json").read_text(encoding="utf-8"))
@@ -270,6 +270,10 @@ def test_wilson_of_nothing_is_everything_and_impossible_counts_are_refused() -> 
     for bad in ((2, 1), (-1, 3)):
         with pytest.raises(ValueError, match="give"):
             wilson(*bad)
+
+
+def test_differences_are_newcombes() -> None:
+    assert difference(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 def test_the_escape_rate_weighs_every_token_alike() -> None:

@@ -1,6 +1,8 @@
-"""What is counted in a run: repetition, loops, escapes, valid code; and intervals for the counts.
+"""What is counted in a run: repetition, loops, escapes, valid code.
 
-Pure functions over token ids or text. None of them needs the model.
+Pure functions over token ids or text; none of them needs the model. `measure` counts everything at
+once, and once for each run: who asks again, for an arm, a figure or a report, gets the same
+`RunMetrics`, and so does who asks about a run that a store holds.
 """
 
 from __future__ import annotations
@@ -8,33 +10,21 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..records import Run
-from ..stats import difference, wilson
+from ..stats import difference as difference  # alias until the doors are in
+from ..stats import wilson as wilson  # alias until the doors are in
 from .code_check import check_text
 from .loops import Loop, find_loop
 
-__all__ = [
-    "Loop",
-    "RunMetrics",
-    "difference",
-    "distinct_n",
-    "escape_rate",
-    "find_loop",
-    "find_run_loop",
-    "loop_start",
-    "measure",
-    "seq_rep_n",
-    "wilson",
-]
-
 
 def seq_rep_n(tokens: Sequence[Hashable], n: int = 4) -> float:
-    """Share of n-grams that are repeats: 1 - unique n-grams / n-grams (seq-rep-n, Welleck 2019).
+    """Return the share of n-grams that are repeats, 1 - unique / all (seq-rep-n, Welleck 2019).
 
-    0.0 when nothing repeats, near 1.0 in a loop, 0.0 for fewer than n tokens. It grows with the
-    length of the text, so compare runs of like length. False positives: tables and code, whose
-    n-grams recur without fault; it counts repetition and calls nothing a loop.
+    It is 0.0 if nothing repeats or there are fewer than n tokens, and near 1.0 in a loop. It grows
+    with the length of the text, so compare runs of like length. Tables and code repeat n-grams
+    without being loops.
 
     >>> seq_rep_n([1, 2, 3, 4, 1, 2, 3, 4])  # 5 four-grams, 4 of them different
     0.2
@@ -44,9 +34,10 @@ def seq_rep_n(tokens: Sequence[Hashable], n: int = 4) -> float:
 
 
 def distinct_n(tokens: Sequence[Hashable], n: int = 2) -> float:
-    """Share of n-grams that are different: unique n-grams / n-grams (distinct-n, Li 2016).
+    """Return the share of n-grams that are different, unique / all (distinct-n, Li 2016).
 
-    1.0 for fewer than n tokens. The same caution as for `seq_rep_n`. Raises ValueError for n < 1.
+    It is 1.0 for fewer than n tokens. The caution of `seq_rep_n` holds here too. Raise ValueError
+    for n < 1.
 
     >>> distinct_n(["a", "b", "a", "b", "a"])  # ab, ba, ab, ba
     0.5
@@ -63,7 +54,7 @@ def _count_ngrams(tokens: Sequence[Hashable], n: int) -> tuple[int, int]:
 
 
 def find_run_loop(run: Run) -> Loop | None:
-    """The cycle in which a run ends, its start a token; None if it ends in none.
+    """Return the cycle in which a run ends, its start counted in tokens; None if it ends in none.
 
     The tokens are searched first, then the text, where numbers that count are seen. A cycle found
     in the text alone starts at about the token given: the place is scaled by length.
@@ -78,17 +69,11 @@ def find_run_loop(run: Run) -> Loop | None:
     return replace(loop, start=round(len(run.tokens) * loop.start / len(run.text)))
 
 
-def loop_start(run: Run) -> int | None:
-    """The index of the first token of the cycle in which a run ends, to be marked; None if none."""
-    loop = find_run_loop(run)
-    return None if loop is None else loop.start
-
-
 def escape_rate(runs: Iterable[Run]) -> float:
-    """Escapes per token over runs: how often a token came from outside the raw nucleus.
+    """Return escapes per token over runs: how often a token came from outside the raw nucleus.
 
-    The raw nucleus is what top_k and top_p leave of the model's own distribution (see `Run`).
-    0.0 over no tokens. A chain without top_k or top_p escapes by design.
+    The raw nucleus is what top_k and top_p leave of the model's own distribution (see `Run`). The
+    rate is 0.0 over no tokens. A chain without top_k or top_p escapes by design.
     """
     escapes = tokens = 0
     for run in runs:
@@ -101,8 +86,8 @@ def escape_rate(runs: Iterable[Run]) -> float:
 class RunMetrics:
     """What `measure` found in one run; a store keeps a column of each.
 
-    valid_code and why_invalid judge the first fenced block (see `pycode.check_text`); loop_start
-    is a token, loop_period counts tokens (words and marks where only the text shows the loop).
+    valid_code and why_invalid judge the first fenced block (see `check_text`); loop_start is the
+    index of a token, loop_period counts tokens (words and marks if only the text shows the loop).
     """
 
     valid_code: bool
@@ -118,12 +103,31 @@ class RunMetrics:
     n_tokens: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values; `RunMetrics(**values)` is its inverse."""
+        """Return JSON-ready values; `RunMetrics(**values)` is the inverse."""
         return asdict(self)
 
 
+_MEASURED: WeakKeyDictionary[Run, RunMetrics] = WeakKeyDictionary()
+
+
 def measure(run: Run) -> RunMetrics:
-    """All that is counted in one run."""
+    """Return all that is counted in one run, counted at the first call."""
+    found = _MEASURED.get(run)
+    return remember(run, _measure(run)) if found is None else found
+
+
+def remember(run: Run, metrics: RunMetrics) -> RunMetrics:
+    """Return the metrics, and have `measure` return them for this run: a store kept them."""
+    _MEASURED[run] = metrics
+    return metrics
+
+
+def loop_start(run: Run) -> int | None:
+    """Return the index of the token at which the loop begins that ends a run; None if none does."""
+    return measure(run).loop_start
+
+
+def _measure(run: Run) -> RunMetrics:
     code = check_text(run.text)
     loop = find_run_loop(run)
     return RunMetrics(

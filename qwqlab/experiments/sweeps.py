@@ -12,8 +12,7 @@ from ..engine import Engine
 from ..loading import Loading
 from ..records import Request, Run
 from ..replay import command_of
-from .store import RunStore
-from .stored import run_key
+from .store import RunStore, run_key
 
 WIDTH = 32
 
@@ -21,7 +20,7 @@ OnRun = Callable[[int, int, Run], None]
 """Called with the runs done, the runs asked for, and the run that has just finished."""
 
 Runner = Callable[[Sequence[Request]], Iterator[tuple[int, Run]]]
-"""Runs requests: yields each one's place among them, and its run, as it finishes."""
+"""Runs requests and yields the place of each among them, with its run, as it finishes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Source:
 
     @classmethod
     def of(cls, path: str, loading: Loading) -> Source:
-        """The source that a file is, as it lies here: hashed, unless its hash is remembered."""
+        """Return the source that a file is now: hashed, unless its hash is remembered."""
         settings = loading.to_dict()
         if loading.lora:
             settings["lora_sha256"] = [hashes.sha256_of(Path(each)) for each in loading.lora]
@@ -49,7 +48,7 @@ class Source:
         return cls(path, loading, model_sha256, toolchain.describe_build(), settings)
 
     def key_of(self, request: Request) -> str:
-        """What a store knows the run by (see `run_key`)."""
+        """Return the key by which a store knows the run (see `run_key`)."""
         return run_key(
             request, model_sha256=self.model_sha256, build=self.build, settings=self.settings
         )
@@ -63,13 +62,13 @@ def sweep(
     width: int = WIDTH,
     on_run: OnRun | None = None,
 ) -> list[Run]:
-    """Run what the store does not hold yet, at most `width` at once; the runs in order.
+    """Run what the store does not hold yet, at most `width` at once; return all runs in order.
 
-    What it gives is the same as in one go where `Engine.width_independent` holds. ModelFileError
-    where the model's file is another than the engine loaded.
+    Where `Engine.width_independent` holds, they are those of one go, however often it was
+    interrupted. Raise ModelFileError if the model's file is no longer the one that was loaded.
     """
     source = Source.of(engine.path, engine.loading)
-    engine.files.check()  # or runs of what it loaded would be known as runs of what lies here now
+    engine.files.check()  # or its runs would be kept under the hash of another file
     return fill(
         source, requests, lambda some: engine.run(some, width=width), store, experiment, on_run
     )
@@ -83,12 +82,12 @@ def fill(
     experiment: str,
     on_run: OnRun | None,
 ) -> list[Run]:
-    """Run what the store does not hold yet by `runner`; the runs in order.
+    """Run what the store does not hold yet by `runner`; return all runs in order.
 
     Each run is in the store as soon as it has finished, so a sweep that is killed goes on where
-    it stopped. A run that was stopped on request is not stored: it is run anew.
+    it stopped. A run that was stopped on request is not stored: it is run anew. Raise SettingError
+    for a prompt that no command line can hold, before anything runs.
     """
-    commands = [command_of(request, source).line() for request in requests]
     runs: dict[int, Run] = {}
     if store is not None:
         for index, request in enumerate(requests):
@@ -96,6 +95,7 @@ def fill(
             if kept is not None:
                 runs[index] = kept.run
     missing = [index for index in range(len(requests)) if index not in runs]
+    commands = [command_of(requests[index], source).line() for index in missing]
     for place, run in runner([requests[index] for index in missing]):
         runs[missing[place]] = run
         if store is not None:
@@ -106,7 +106,7 @@ def fill(
                 model_sha256=source.model_sha256,
                 build=source.build,
                 settings=source.settings,
-                command=commands[missing[place]],
+                command=commands[place],
             )
         if on_run is not None:
             on_run(len(runs), len(requests), run)
