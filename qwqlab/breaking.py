@@ -1,4 +1,4 @@
-"""Moved to qwqlab/experiments/breaking.py."""
+"""Moved to qwqlab/experiments/code_check.py."""
 import sys
-from .experiments.breaking import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.experiments.breaking"]
+from .experiments.code_check import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.experiments.code_check"]
