@@ -1,4 +1,4 @@
-"""Moved to qwqlab/experiments/cluster_worker.py."""
+"""Moved to qwqlab/experiments/cluster.py."""
 import sys
-from .experiments.cluster_worker import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.experiments.cluster_worker"]
+from .experiments.cluster import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.experiments.cluster"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/experiments/divergence.py."""
+"""Moved to qwqlab/experiments/suspects.py."""
 import sys
-from .experiments.divergence import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.experiments.divergence"]
+from .experiments.suspects import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.experiments.suspects"]

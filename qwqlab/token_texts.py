@@ -1,4 +1,4 @@
-"""Moved to qwqlab/experiments/token_texts.py."""
+"""Moved to qwqlab/experiments/tokenizers_compared.py."""
 import sys
-from .experiments.token_texts import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.experiments.token_texts"]
+from .experiments.tokenizers_compared import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.experiments.tokenizers_compared"]

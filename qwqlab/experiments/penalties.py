@@ -24,7 +24,8 @@ from ..records import Request, Run
 from ..requantize import sweep_copy
 from ..sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
 from ..settings import DEFAULT_ORDER
-from .metrics import difference, escape_rate, measure, wilson
+from ..stats import difference, wilson
+from .metrics import escape_rate, measure
 from .store import RunStore
 from .sweeps import OnRun, Source, sweep
 
@@ -46,7 +47,7 @@ LOADING = Loading(flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Grid:
     """How much is run for each arm: prompts and seeds, and tokens a run."""
 
     code_prompts: int
@@ -57,8 +58,8 @@ class Plan:
     long_tokens: int
 
 
-QUICK = Plan(8, 1, 200, 2, 1, 300)
-FULL = Plan(12, 4, 260, 8, 1, 800)
+QUICK = Grid(8, 1, 200, 2, 1, 300)
+FULL = Grid(12, 4, 260, 8, 1, 800)
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ class ArmResult:
     texts_sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Return JSON-ready values."""
         return asdict(self)
 
 
 def list_arms() -> dict[str, Sampling]:
-    """The arms, by name."""
+    """Return the arms, by name."""
     official = PRESETS["official"]
     arms = {"no penalty": official, "greedy": official.with_(temp=0.0)}
     for penalty in PENALTIES:
@@ -105,20 +106,20 @@ def list_arms() -> dict[str, Sampling]:
 
 
 def read_prompts(name: str) -> list[str]:
-    """The prompts of data/prompts/`name`.json, in ChatML with no system message."""
+    """Return the prompts of data/prompts/`name`.json, in ChatML with no system message."""
     path = paths.data_dir() / "prompts" / f"{name}.json"
     return [CHATML.format(p["text"]) for p in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def plan_requests(plan: Plan) -> list[Request]:
-    """Every run of the experiment: a label is "arm | code" or "arm | long".
+def plan_requests(grid: Grid) -> list[Request]:
+    """Return every run of the experiment: a label is "arm | code" or "arm | long".
 
     Each prompt has seeds of its own: one seed draws the same numbers for every prompt, and runs
     that share their luck would make the intervals too narrow. All arms share them.
     """
     kinds = (
-        ("code", read_prompts("code")[: plan.code_prompts], plan.code_seeds, plan.code_tokens),
-        ("long", read_prompts("long")[: plan.long_prompts], plan.long_seeds, plan.long_tokens),
+        ("code", read_prompts("code")[: grid.code_prompts], grid.code_seeds, grid.code_tokens),
+        ("long", read_prompts("long")[: grid.long_prompts], grid.long_seeds, grid.long_tokens),
     )
     return [
         Request(prompt, sampling, 100 * place + repeat, n_predict, f"{arm} | {kind}")
@@ -130,7 +131,7 @@ def plan_requests(plan: Plan) -> list[Request]:
 
 
 def open_engine(model: str = "smollm2-135m") -> Engine:
-    """An engine for sweeps: the lab's own requantised copy of a model, loaded as LOADING says."""
+    """Return an engine for sweeps: the lab's requantised copy of a model, with LOADING."""
     return Engine(sweep_copy(model_path(model)), LOADING)
 
 
@@ -141,7 +142,7 @@ def run_experiment(
     on_run: OnRun | None = None,
     cluster: str = "",
 ) -> list[Run]:
-    """Run the experiment, or what of it the store lacks; `count` counts its runs.
+    """Run what the store does not hold yet of the experiment; return all its runs.
 
     cluster: a Dask scheduler's address, whose workers then run it instead of `engine`.
     """
@@ -154,8 +155,8 @@ def run_experiment(
     return sweep_on(cluster, source, requests, store, "reproduce", on_run=on_run)
 
 
-def count(runs: Sequence[Run]) -> list[ArmResult]:
-    """The result of each arm, from runs labelled as `plan_requests` labels them."""
+def count_arms(runs: Sequence[Run]) -> list[ArmResult]:
+    """Return the result of each arm, from runs labelled as `plan_requests` labels them."""
     return [
         _count_arm(name, sampling, [r for r in runs if r.request.label.startswith(f"{name} | ")])
         for name, sampling in list_arms().items()
@@ -191,7 +192,7 @@ def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
 
 
 def summarize(results: Sequence[ArmResult]) -> str:
-    """What the counts show, in sentences computed from them; differences are 95 % intervals."""
+    """Return what the counts show, in sentences; differences are given as 95 % intervals."""
     arms = {arm.name: arm for arm in results}
     plain, greedy = arms["no penalty"], arms["greedy"]
     dry = arms[f"{DRY_ALONE}, {PENALTIES[0]}"]
@@ -208,7 +209,7 @@ def summarize(results: Sequence[ArmResult]) -> str:
             lines.append(f"{arm.name}: {_compare(arm, dry)}")
     for penalty in PENALTIES:
         own, theirs = (arms[f"{order}, {penalty}"] for order in ARTICLE_AGAINST_DEFAULT)
-        verdict = judge(own.valid_code, own.runs, theirs.valid_code, theirs.runs)
+        verdict = judge_difference(own.valid_code, own.runs, theirs.valid_code, theirs.runs)
         lines.append(
             f"The order alone, with `penalties` in it at {penalty}: {own.valid_code} of {own.runs} "
             f"valid programs in the article's, {theirs.valid_code} in llama.cpp's, {verdict}."
@@ -221,8 +222,8 @@ def summarize(results: Sequence[ArmResult]) -> str:
 
 
 def _compare(arm: ArmResult, other: ArmResult) -> str:
-    code = judge(arm.valid_code, arm.runs, other.valid_code, other.runs)
-    loops = judge(arm.loops, arm.long_runs, other.loops, other.long_runs)
+    code = judge_difference(arm.valid_code, arm.runs, other.valid_code, other.runs)
+    loops = judge_difference(arm.loops, arm.long_runs, other.loops, other.long_runs)
     return (
         f"{arm.valid_code} of {arm.runs} programs valid, {code}; "
         f"{arm.loops} of {arm.long_runs} long runs looped"
@@ -230,12 +231,12 @@ def _compare(arm: ArmResult, other: ArmResult) -> str:
     )
 
 
-def judge(a: int, n_a: int, b: int, n_b: int) -> str:
-    """Whether a/n_a is more or fewer than b/n_b, in words.
+def judge_difference(a: int, n_a: int, b: int, n_b: int) -> str:
+    """Return in words whether a/n_a is more or fewer than b/n_b.
 
-    >>> judge(0, 48, 41, 48)
+    >>> judge_difference(0, 48, 41, 48)
     'fewer (-93% to -71%)'
-    >>> judge(1, 8, 2, 8)
+    >>> judge_difference(1, 8, 2, 8)
     'no difference that these runs can show (-48% to +26%)'
     """
     low, high = difference(a, n_a, b, n_b)
@@ -243,3 +244,7 @@ def judge(a: int, n_a: int, b: int, n_b: int) -> str:
         "fewer" if high < 0 else "more" if low > 0 else "no difference that these runs can show"
     )
     return f"{verdict} ({low:+.0%} to {high:+.0%})"
+
+
+Plan = Grid  # alias until the doors are in
+count = count_arms  # alias until the doors are in

@@ -1,19 +1,24 @@
 """Where llama.cpp and transformers make other tokens of the same text, and why.
 
 A cause is proven, not guessed: a copy of transformers' tokenizer is changed in one respect to what
-llama.cpp does, and the cause is the smallest change after which both give the same tokens.
+llama.cpp does, and the cause is the smallest set of changes after which both give the same tokens.
+The texts to try are `read_corpus`, written by hand, and `make_texts`, made of what a tokenizer's
+rules turn on: the classes of characters in its pattern, marks that compose, white space of all
+kinds, special tokens whole and cut, and pieces of the vocabulary put side by side.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
+from .. import paths
 from ..errors import SettingError
 from ..qwq_vocab import PATTERN
 from ..tokenizers import LlamaTokenizer, TransformersTokenizer
@@ -60,7 +65,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of n texts. The differences stand in the order of the texts."""
+    """The differences that n texts show, in the order of the texts."""
 
     n: int
     parse_special: bool
@@ -87,11 +92,11 @@ class Comparison:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Return JSON-ready values."""
         return {**asdict(self), "counts": self.counts}
 
 
-def compare(
+def compare_tokenizers(
     gguf: str | os.PathLike[str] | LlamaTokenizer,
     tokenizer: Any,
     texts: Iterable[str],
@@ -100,10 +105,10 @@ def compare(
     """Make tokens of each text in llama.cpp and in transformers, and explain what differs.
 
     gguf is what LlamaTokenizer takes, or an open one; tokenizer is what TransformersTokenizer
-    takes, such as a folder or an object of transformers, or an open one. Their errors are raised,
-    and SettingError for a text that is not Unicode.
+    takes, such as a folder or an object of transformers, or an open one. Raise their errors, and
+    SettingError for a text that is not Unicode.
 
-    >>> found = compare("qwq-32b", "qwq-32b", ["plain", "e\\u0301"])
+    >>> found = compare_tokenizers("qwq-32b", "qwq-32b", ["plain", "e\\u0301"])
     >>> found.counts, found.differences[0].llama_cpp_pieces, found.differences[0].transformers
     ({'normalisation': 1}, ('e', '́'), (963,))
     """
@@ -146,8 +151,8 @@ def _explain(
     wanted: Sequence[list[int]],
     parse_special: bool,
 ) -> list[str]:
-    """The cause of each difference: the smallest set of changes that makes the texts' tokens
-    those that are `wanted`."""
+    """Return the cause of each difference: the smallest set of changes that makes the texts'
+    tokens those that are `wanted`."""
     causes = [UNEXPLAINED] * len(texts)
     backend = getattr(theirs.tokenizer, "backend_tokenizer", None)
     if backend is None or not texts:
@@ -178,7 +183,7 @@ Change = Callable[[dict[str, Any]], dict[str, Any]]
 def _list_changes(
     plain: dict[str, Any], ours: LlamaTokenizer, texts: Sequence[str]
 ) -> dict[str, Change]:
-    """What there is to bring into line with llama.cpp: each takes and gives a tokenizer.json."""
+    """Return what can be brought into line with llama.cpp: changes of a tokenizer.json."""
     splits = [
         {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
         for regex in _PATTERNS.get(ours.info.tokenizer.pre, [])
@@ -210,7 +215,7 @@ _NOWHERE = "a token that no text holds: \0"
 
 
 def _leave_out_unknown(spec: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer whose unknown token `_encode` can tell from all others, and leaves out."""
+    """Return a tokenizer whose unknown token `_encode` can tell from all others, and leaves out."""
     model = spec["model"]
     if model.get("unk_token") is None:
         return spec
@@ -221,8 +226,8 @@ def _leave_out_unknown(spec: dict[str, Any]) -> dict[str, Any]:
 def _find_newer_letters(
     like_ours: dict[str, Any], ours: LlamaTokenizer, texts: Sequence[str]
 ) -> str:
-    """The characters of the texts after which one side cuts 're off and the other the apostrophe,
-    so that they are letters or digits to one of them only."""
+    """Return the characters of the texts after which one side cuts 're off and the other the
+    apostrophe, so that they are letters or digits to one of them only."""
     letters = sorted({letter for text in texts for letter in text if not letter.isascii()})
     probes = [f"{letter}'re" for letter in letters]
     pairs = zip(ours.encode(probes), _encode(like_ours, probes, True), strict=True)
@@ -230,7 +235,7 @@ def _find_newer_letters(
 
 
 def _without_letters(spec: dict[str, Any], letters: str) -> dict[str, Any]:
-    """A tokenizer whose regular expressions take those characters for neither letter nor digit."""
+    """Return a tokenizer to whose regular expressions those are neither letters nor digits."""
     text = json.dumps(spec["pre_tokenizer"])
     escaped = "".join(f"\\x{{{ord(letter):X}}}" for letter in letters)
     for name in ("L", "N"):
@@ -246,3 +251,106 @@ def _encode(spec: dict[str, Any], texts: Sequence[str], parse_special: bool) -> 
     made = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     nowhere = spec["model"]["vocab"].get(_NOWHERE)
     return [[token for token in encoding.ids if token != nowhere] for encoding in made]
+
+
+# Texts that try a tokenizer
+
+_SPACES = (
+    " \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2003\u2009\u200b\u2028\u2029\u202f\u3000\ufeff"
+)
+_APOSTROPHES = "'’`ʼ＇"
+_ENDINGS = ("s t re ve m ll d S T RE Ve M lL D ſ K x").split()
+# The first and the last letter of scripts: Latin, Greek, Cyrillic, Hebrew, Arabic, Devanagari,
+# Thai, Hangul, kana, Han.
+_SCRIPTS = ("az", "AZ", "αω", "ая", "את", "ءي", "अह", "กฮ", "가힣", "ぁん", "一龥")
+_MARKS = "\u0300\u0301\u0338\u0308\u0323\u0327\u0345\u0653\u093c\u0e31\u20dd\ufe0f"
+_DIGITS = "0123456789٣५๓½²Ⅷ①一"
+_SYMBOLS = '!#$%&()*+,-./:;<=>?@[]^_{|}~«»…—→€©™\\"'
+_JOINED = ("👩‍💻", "🏳️‍🌈", "👍🏽", "🇨🇭🇯🇵", "❤️", "1️⃣", "👨‍👩‍👧‍👦")
+_JAMO = "\u1100\u1161\u11a8\u1112\u1175\u11c2"
+_SINGLES = "\u212b\u2126\u0340\u0958\uf900\ufb1d\u1e9b\u0958\U0001d15e"  # NFC writes them otherwise
+_SPECIALS = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|vision_pad|> <|fim_prefix|> <|file_sep|> <think> "
+    "</think> <tool_call> </tool_response>"
+).split()
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of the corpus; cause says why QwQ-32B's two tokenizers differ there, None if not."""
+
+    name: str
+    text: str
+    cause: str | None
+
+
+def read_corpus() -> list[Text]:
+    """Return the texts of data/texts/tokenizer.json.
+
+    >>> [text.name for text in read_corpus()][:2]
+    ['empty', 'plain']
+    """
+    path = paths.data_dir() / "texts" / "tokenizer.json"
+    return [Text(**values) for values in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def list_pieces(tokenizer: LlamaTokenizer) -> list[str]:
+    """Return the tokens of a vocabulary that are whole characters, for `make_texts`."""
+    pieces = tokenizer.pieces(range(tokenizer.n_tokens))
+    return [piece for piece in pieces if piece and "\ufffd" not in piece]
+
+
+def make_texts(n: int, seed: int = 3407, pieces: Sequence[str] = ()) -> list[str]:
+    """Return n strings of 1 to 12 fragments each; `pieces` are tokens of the vocabulary under test.
+
+    >>> make_texts(2) == make_texts(3)[:2], len(make_texts(5))
+    (True, 5)
+    """
+    rng = random.Random(seed)
+    makers = _list_makers(rng, pieces)
+    return ["".join(rng.choice(makers)() for _ in range(rng.randint(1, 12))) for _ in range(n)]
+
+
+def _list_makers(rng: random.Random, pieces: Sequence[str]) -> list[Callable[[], str]]:
+    def run(letters: str, most: int = 4) -> str:
+        return "".join(rng.choice(letters) for _ in range(rng.randint(1, most)))
+
+    def word() -> str:
+        ends = rng.choice(_SCRIPTS)
+        letters = (chr(rng.randint(ord(ends[0]), ord(ends[1]))) for _ in range(rng.randint(1, 6)))
+        return "".join(letters)
+
+    def anything() -> str:
+        code = rng.choice((rng.randrange(0x500), rng.randrange(0x10000), rng.randrange(0x110000)))
+        return chr(code) if not 0xD800 <= code < 0xE000 else "\ufffd"
+
+    def composed() -> str:
+        return word() + run(_MARKS, 2)
+
+    def special() -> str:
+        token = rng.choice(_SPECIALS)
+        cut = rng.randint(1, len(token)) if rng.random() < 0.3 else len(token)
+        return token[:cut]
+
+    makers: list[Callable[[], str]] = [
+        word,
+        word,
+        composed,
+        anything,
+        special,
+        lambda: run(_SPACES),
+        lambda: " " * rng.randint(1, 9),
+        lambda: rng.choice(("\n", "\r\n", "\n\n", " \n", "\t")),
+        lambda: rng.choice(_APOSTROPHES) + rng.choice(_ENDINGS),
+        lambda: run(_DIGITS),
+        lambda: run(_SYMBOLS),
+        lambda: rng.choice(_JOINED),
+        lambda: run(_JAMO, 3),
+        lambda: rng.choice(_SINGLES),
+    ]
+    if pieces:
+        makers += [lambda: rng.choice(pieces)] * 4
+    return makers
+
+
+compare = compare_tokenizers  # alias until the doors are in

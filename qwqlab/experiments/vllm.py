@@ -1,7 +1,7 @@
-"""vLLM as a server: its command, a request in its terms, and what of llama.cpp's it can't say.
+"""vLLM as a server: its command, a request in its terms, and a note for all that gets lost.
 
-After the sources of vLLM 0.33.0 and vllm-bnb-plugin 0.0.3. It serves bitsandbytes' 4-bit models on
-a GPU; since 0.28.0 it needs the plugin for them.
+It serves bitsandbytes' 4-bit models on a GPU; since 0.28.0 it needs a plugin for them. What is said
+here is from the sources of vLLM 0.33.0 and vllm-bnb-plugin 0.0.3.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..records import Request
 from ..sampling import Sampling
 from ..settings import SETTINGS
 
-PACKAGES = ("vllm==0.33.0", "vllm-bnb-plugin==0.0.3")
+VLLM_PACKAGES = ("vllm==0.33.0", "vllm-bnb-plugin==0.0.3")
 DYNAMIC = "unsloth/QwQ-32B-unsloth-bnb-4bit"
 ORDER = ("penalties", "temperature", "min_p", "top_k", "top_p")
-"""The stages that vLLM has, in its order, which is fixed."""
+"""The stages that vLLM has, in its order, which can't be changed."""
 
 # vLLM's names where they differ. All are sent, neutral ones too: what is not sent is taken from
 # the model's generation_config.json.
@@ -41,8 +41,8 @@ class Translation:
     notes: tuple[str, ...]
 
 
-def serve_command(model: str = DYNAMIC, context: int = 8192, port: int = 8000) -> str:
-    """The command that serves a model on one GPU, for a shell.
+def vllm_command(model: str = DYNAMIC, context: int = 8192, port: int = 8000) -> str:
+    """Return the shell command that serves a model on one GPU.
 
     A model in 4 bits can't be split over several (`--tensor-parallel-size`): the plugin refuses.
     """
@@ -50,11 +50,11 @@ def serve_command(model: str = DYNAMIC, context: int = 8192, port: int = 8000) -
     return shlex.join(["vllm", "serve", model, *flags])
 
 
-def translate(request: Request, model: str = DYNAMIC, context: int = 8192) -> Translation:
-    """The body of a POST to /v1/completions.
+def translate_for_vllm(request: Request, model: str = DYNAMIC, context: int = 8192) -> Translation:
+    """Return the body of a POST to /v1/completions, with notes on what vLLM does otherwise.
 
-    context: what the server was started with; no limit (n_predict=-1) is as many tokens.
-    A setting that has no effect in llama.cpp is not sent; one that vLLM does not have is noted.
+    context: that of the server, which stands for no limit (n_predict=-1). A setting that has no
+    effect in llama.cpp is sent as neutral; one that vLLM doesn't have is noted.
     """
     sampling, inert = request.sampling, find_inert(request.sampling)
     acts = {
@@ -94,10 +94,10 @@ def _explain(sampling: Sampling, acts: dict[str, str], body: dict[str, Any]) -> 
     return notes
 
 
-def complete(url: str, body: dict[str, Any], timeout: float = 600.0) -> str:
-    """The text that a server at `url` ("http://127.0.0.1:8000") gives for a body.
+def complete_on_vllm(url: str, body: dict[str, Any], timeout: float = 600.0) -> str:
+    """Return the text that a server at `url` ("http://127.0.0.1:8000") gives for a body.
 
-    ClusterError where none answers, with the server's own words where it refuses.
+    Raise ClusterError if none answers, with the server's own words if it refuses.
     """
     try:
         answer = httpx.post(f"{url.rstrip('/')}/v1/completions", json=body, timeout=timeout)
@@ -108,20 +108,26 @@ def complete(url: str, body: dict[str, Any], timeout: float = 600.0) -> str:
         raise ClusterError(f"{url} took longer than {timeout:.0f} s; allow more time") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ClusterError(
-            f"no server answers at {url} ({first_lines(error)}); start one with `{serve_command()}`"
+            f"no server answers at {url} ({first_lines(error)}); start one with `{vllm_command()}`"
         ) from error
     except (ValueError, LookupError, TypeError) as error:
         raise ClusterError(f"{url} is no server of completions: {first_lines(error)}") from error
     return str(text)
 
 
-def find_unseen(skip: Sequence[str]) -> list[str]:
-    """Entries of a skip list that vLLM passes over, so that it takes 16-bit weights for 4-bit ones.
+def find_unseen_by_vllm(skip: Sequence[str]) -> list[str]:
+    """Return the entries of a skip list that vLLM overlooks: it takes their 16 bits for 4.
 
-    >>> find_unseen(["lm_head", "model.layers.3.mlp", "model.layers.5.self_attn.q_proj"])
+    >>> find_unseen_by_vllm(["lm_head", "model.layers.3.mlp", "model.layers.5.self_attn.q_proj"])
     ['model.layers.5.self_attn.q_proj']
     """
     return [entry for entry in skip if entry.rsplit(".", 1)[-1] in _FUSED]
 
 
 _NEUTRAL = Sampling(temp=1.0, top_k=0, top_p=1.0, min_p=0.0)
+
+PACKAGES = VLLM_PACKAGES  # alias until the doors are in
+serve_command = vllm_command  # alias until the doors are in
+translate = translate_for_vllm  # alias until the doors are in
+complete = complete_on_vllm  # alias until the doors are in
+find_unseen = find_unseen_by_vllm  # alias until the doors are in
