@@ -27,7 +27,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     [0.028, 0.301]
     """
     if not 0 <= successes <= n:
-        raise ValueError(f"{successes} of {n} is no count: give 0 <= successes <= n.")
+        raise ValueError(f"{successes} of {n} can't be a count: give 0 <= successes <= n.")
     if n == 0:
         return 0.0, 1.0
     rate = successes / n

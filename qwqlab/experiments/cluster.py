@@ -158,7 +158,7 @@ def _explain_failure(future: Any) -> ClusterError | None:
     error = future.exception(timeout=CONNECT_SECONDS) if future.status == "error" else None
     if isinstance(error, KilledWorker):
         return ClusterError(
-            "several workers died of the same runs, perhaps for lack of memory; finished runs are "
+            "several workers died of the same runs, perhaps out of memory; finished runs are "
             "kept: give a smaller width, or start the workers with --memory-limit 0, and call again"
         )
     reason = first_lines(error) if error else f"it is {future.status}"
@@ -177,8 +177,8 @@ def _connect(address: str) -> Iterator[Client]:
     except (OSError, ValueError, TypeError) as error:
         failure = first_lines(error)
     if client is None:
-        # What is left of the client that failed goes now: collected while the next one is made, it
-        # would wait for a lock of Dask's that its own thread holds.
+        # Collect the failed client now: collected while the next one is made, it would wait for a
+        # lock of Dask's that its own thread holds.
         gc.collect()
         raise ClusterError(
             f"no scheduler answers at {address} ({failure}); start one with `dask scheduler`, "
@@ -294,7 +294,7 @@ class Bench(WorkerPlugin):
             raise SettingError(
                 f"width={self.width}: what {engine.path} writes with this loading depends on what "
                 "is beside it in a batch, and so on the cluster; give width=1, or load as "
-                "penalties.LOADING does"
+                "experiments.LOADING does"
             )
 
     def _find(self, path: str) -> str:

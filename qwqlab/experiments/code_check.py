@@ -59,7 +59,7 @@ class UnboundName:
 
 @dataclass(frozen=True)
 class CodeCheck:
-    """What `check_code` found.
+    """The verdict of `check_code`.
 
     parses:  Python's compiler accepts the source.
     problem: why it could not be judged or does not parse ("" otherwise): the compiler's message,
@@ -107,7 +107,7 @@ def find_blocks(text: str) -> Iterator[Block]:
 
     The rules are CommonMark's, with two liberties: a fence may be indented by any amount (models
     put blocks into list items, also right behind the bullet), and then that indent is taken off
-    each line. An unclosed fence runs to the end of the text, or of the quote that it stands in. A
+    each line. An unclosed fence runs to the end of the text, or of the quote around it. A
     fence and its content on one line are inline code, not a block.
     """
     lines = text.replace("\r\n", "\n").split("\n")

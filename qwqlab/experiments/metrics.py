@@ -1,8 +1,8 @@
 """What is counted in a run: repetition, loops, escapes, valid code.
 
-Pure functions over token ids or text; none of them needs the model. `measure` counts everything at
-once, and once for each run: who asks again, for an arm, a figure or a report, gets the same
-`RunMetrics`, and so does who asks about a run that a store holds.
+Pure functions over token ids or text; none of them needs the model. `measure` counts all of it, and
+only once for each run: a count of arms, a figure and a report get the same `RunMetrics`, and for a
+run that came from a store they get those that the store holds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def distinct_n(tokens: Sequence[Hashable], n: int = 2) -> float:
 
 def _count_ngrams(tokens: Sequence[Hashable], n: int) -> tuple[int, int]:
     if n < 1:
-        raise ValueError(f"n={n} is no length of an n-gram: give 1 or more.")
+        raise ValueError(f"n={n} is too short for an n-gram: give 1 or more.")
     total = max(0, len(tokens) - n + 1)
     return len(set(zip(*(tokens[k : k + total] for k in range(n)), strict=True))), total
 
@@ -84,7 +84,7 @@ def escape_rate(runs: Iterable[Run]) -> float:
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """What `measure` found in one run; a store keeps a column of each.
+    """The measurements of one run; a store keeps a column of each.
 
     valid_code and why_invalid judge the first fenced block (see `check_text`); loop_start is the
     index of a token, loop_period counts tokens (words and marks if only the text shows the loop).

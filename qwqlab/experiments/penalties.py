@@ -64,7 +64,7 @@ FULL = Grid(12, 4, 260, 8, 1, 800)
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What one arm did. Intervals are Wilson's, 95 %, as fractions.
+    """The counts of one arm. Intervals are Wilson's, 95 %, as fractions.
 
     runs and valid_code count runs of code prompts; long_runs, loops and runaways runs of long
     ones. escape_rate, seq_rep_4 and mean_tokens are over both; texts_sha256 is a hash of all texts.

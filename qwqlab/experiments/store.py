@@ -274,13 +274,7 @@ class RunStore:
 
         return pd.DataFrame(map(_flatten, self.runs(experiment=experiment)))
 
-    def export_csv(
-        self,
-        path: str | Path,
-        *,
-        experiment: str | None = None,
-        damaged: list[str] | None = None,
-    ) -> Path:
+    def export_csv(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
         """Write a row a run in UTF-8, whole or not at all, and return the path.
 
         It is for reading in a spreadsheet, not for exact copies: a text that would be a formula
@@ -288,7 +282,7 @@ class RunStore:
         """
         with self._replacing(path) as out:
             writer: Any = None
-            for stored in self.runs(experiment=experiment, damaged=damaged):
+            for stored in self.runs(damaged=damaged):
                 row = {name: _disarm(value) for name, value in _flatten(stored).items()}
                 if writer is None:
                     writer = csv.DictWriter(out, fieldnames=list(row), extrasaction="ignore")
@@ -296,17 +290,11 @@ class RunStore:
                 writer.writerow(row)
         return Path(path)
 
-    def export_json(
-        self,
-        path: str | Path,
-        *,
-        experiment: str | None = None,
-        damaged: list[str] | None = None,
-    ) -> Path:
+    def export_json(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
         """Write every run whole, as a JSON list, and return the path. `damaged`: see `runs`."""
         with self._replacing(path) as out:
             separator = "[\n"
-            for stored in self.runs(experiment=experiment, damaged=damaged):
+            for stored in self.runs(damaged=damaged):
                 out.write(separator + json.dumps(stored.to_dict()))
                 separator = ",\n"
             out.write("[]\n" if separator == "[\n" else "\n]\n")
@@ -360,7 +348,7 @@ def _where(experiment: str | None, label: str | None) -> tuple[str, list[Any]]:
 
 
 def _read_row(row: sqlite3.Row) -> StoredRun:
-    """Return the run that `RunStore.add` took apart, which thereby counts as measured."""
+    """Return the run that `RunStore.add` took apart, and have its metrics remembered."""
     values = {name: _from_sql(row[name]) for name in COLUMNS if name not in _SEQUENCES}
     request = Request(
         prompt=values["prompt"],
@@ -384,7 +372,7 @@ def _read_row(row: sqlite3.Row) -> StoredRun:
 
 
 def _to_sql(value: Any) -> Any:
-    """Return a value for SQLite: text that is no UTF-8, as of raw bytes, becomes a blob."""
+    """Return a value for SQLite: text that can't be UTF-8, such as raw bytes, becomes a blob."""
     if not isinstance(value, str):
         return value
     raw = value.encode("utf-8", "surrogatepass")

@@ -12,9 +12,8 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import paths, toolchain
 from ..engine import Engine
@@ -55,17 +54,13 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Conduct:
-    """What the model writes under an override, against what it wrote without."""
+    """How an override changes what the model writes, counted over the same runs."""
 
     suspect: str
     code: Paired
     loops: Paired
     same_texts: int
     n: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
 
 
 def list_suspects(info: GGUFInfo) -> tuple[Suspect, ...]:
@@ -163,7 +158,7 @@ def _compare(suspect: str, before: Sequence[Run], after: Sequence[Run]) -> Condu
 
 @dataclass(frozen=True)
 class LogitEffect:
-    """What a variant does to the predictions of a text, compared with the unchanged file.
+    """How a variant changes the predictions of a text, compared with the unchanged file.
 
     kl is the mean Kullback-Leibler divergence in nats a token; same_top the share of tokens whose
     most likely next token stays; log_ratio the mean change of a token's surprise in nats. Each with
@@ -181,10 +176,6 @@ class LogitEffect:
     same_top_interval: tuple[float, float]
     log_ratio: float
     log_ratio_interval: tuple[float, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
 
 
 def measure_logits(

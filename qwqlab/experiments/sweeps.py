@@ -25,7 +25,7 @@ Runner = Callable[[Sequence[Request]], Iterator[tuple[int, Run]]]
 
 @dataclass(frozen=True)
 class Source:
-    """What runs come from: with a request, all that decides its tokens.
+    """Where runs come from: together with a request, all that decides its tokens.
 
     path, loading: the model's file, and how it is loaded.
     model_sha256:  of the file; of an adapter's too, in `settings`.

@@ -1,7 +1,7 @@
 """vLLM as a server: its command, a request in its terms, and a note for all that gets lost.
 
-It serves bitsandbytes' 4-bit models on a GPU; since 0.28.0 it needs a plugin for them. What is said
-here is from the sources of vLLM 0.33.0 and vllm-bnb-plugin 0.0.3.
+It serves bitsandbytes' 4-bit models on a GPU; since 0.28.0 it needs a plugin for them. All
+of this is from the sources of vLLM 0.33.0 and vllm-bnb-plugin 0.0.3.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def vllm_command(model: str = DYNAMIC, context: int = 8192, port: int = 8000) ->
 def translate_for_vllm(request: Request, model: str = DYNAMIC, context: int = 8192) -> Translation:
     """Return the body of a POST to /v1/completions, with notes on what vLLM does otherwise.
 
-    context: that of the server, which stands for no limit (n_predict=-1). A setting that has no
+    context: that of the server, sent where there is no limit (n_predict=-1). A setting that has no
     effect in llama.cpp is sent as neutral; one that vLLM doesn't have is noted.
     """
     sampling, inert = request.sampling, find_inert(request.sampling)
