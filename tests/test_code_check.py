@@ -75,7 +75,7 @@ UNBOUND_IN_THE_LIBRARY = {
 }
 
 
-@pytest.mark.parametrize("share", [0.1, pytest.param(1.0, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("share", [0.05, pytest.param(1.0, marks=pytest.mark.nightly)])
 def test_the_standard_library_binds_every_name_it_uses(share: float) -> None:
     folder = Path(sysconfig.get_paths()["stdlib"])
     outside = ("site-packages", "test", "tests", "idle_test", "lib2to3", "encodings")

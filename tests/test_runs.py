@@ -191,7 +191,7 @@ def test_a_thread_adds_while_another_reads(tmp_path: Path) -> None:
 
         def add(first: int) -> None:
             try:
-                for seed in range(first, first + 60):
+                for seed in range(first, first + 20):
                     store.add(make_run(seed), **ABOUT)
             except StoreError as error:
                 failures.append(error)
@@ -204,7 +204,7 @@ def test_a_thread_adds_while_another_reads(tmp_path: Path) -> None:
             thread.join()
         assert failures == []
         assert counts == sorted(counts)
-        assert len({stored.run.request.seed for stored in store.runs()}) == 180
+        assert len({stored.run.request.seed for stored in store.runs()}) == 60
 
 
 def test_a_store_is_one_file_that_can_be_copied_while_it_is_open(tmp_path: Path) -> None:
