@@ -88,7 +88,12 @@ def test_a_run_is_measured_once_and_a_stored_one_never_again(
 ) -> None:
     measured: list[Run] = []
     measure = metrics._measure
-    monkeypatch.setattr(metrics, "_measure", lambda run: measured.append(run) or measure(run))
+
+    def count(run: Run) -> metrics.RunMetrics:
+        measured.append(run)
+        return measure(run)
+
+    monkeypatch.setattr(metrics, "_measure", count)
     requests = [r for r in plan_requests(Grid(1, 1, 4, 0, 0, 0)) if r.label.startswith("greedy")]
     with RunStore(tmp_path / "runs.sqlite") as store:
         found = count_arms(sweep(sweep_engine, requests, store))

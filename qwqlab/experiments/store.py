@@ -272,7 +272,7 @@ class RunStore:
         """Return a pandas DataFrame: a row a run, a column each for metrics and settings."""
         import pandas as pd
 
-        return pd.DataFrame(map(_flatten, self.runs(experiment=experiment)))
+        return pd.DataFrame([_flatten(stored) for stored in self.runs(experiment=experiment)])
 
     def export_csv(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
         """Write a row a run in UTF-8, whole or not at all, and return the path.
