@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from qwqlab import paths
+from qwqlab.experiments.loops import find_loop
 from qwqlab.experiments.metrics import (
     distinct_n,
     escape_rate,
-    find_loop,
     find_run_loop,
     loop_start,
     measure,
