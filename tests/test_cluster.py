@@ -19,17 +19,19 @@ import cloudpickle
 import pytest
 from distributed import Client
 
-from qwqlab import cli, cluster, experiment, paths
-from qwqlab.cluster import cut_grid, sweep_on
-from qwqlab.cluster_worker import PLACES, Bench
+from qwqlab import cli, paths
 from qwqlab.engine import Engine
 from qwqlab.errors import ClusterError, ContextError, SettingError
-from qwqlab.experiment import LOADING, Plan, plan_requests
+from qwqlab.experiments import cluster, penalties
+from qwqlab.experiments.cluster import PLACES, Bench, cut_grid, sweep_on
+from qwqlab.experiments.penalties import LOADING, Grid, plan_requests
+from qwqlab.experiments.store import RunStore
+from qwqlab.experiments.sweeps import Source, sweep
 from qwqlab.loading import Loading, count_threads
 from qwqlab.records import Request, Run
 from qwqlab.requantize import requantize, sweep_copy
-from qwqlab.runs import RunStore
-from qwqlab.sweep import Source, sweep
+
+N_PREDICT = 12
 
 # What the tests run on a worker goes there whole: a worker can't import this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -108,7 +110,7 @@ def source(model_path: Path) -> Source:
 
 @pytest.fixture(scope="module")
 def requests() -> list[Request]:
-    return [replace(r, n_predict=24) for r in plan_requests(Plan(2, 1, 24, 1, 1, 24))]
+    return plan_requests(Grid(1, 1, N_PREDICT, 1, 1, N_PREDICT))
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +182,7 @@ def test_a_sweep_that_is_interrupted_ends_on_the_workers_too_and_goes_on(
     long = [replace(request, n_predict=1000) for request in requests]
 
     def interrupt(done: int, total: int, run: Run) -> None:
-        if run.request.n_predict == 24:
+        if run.request.n_predict == N_PREDICT:
             raise KeyboardInterrupt
 
     with RunStore(tmp_path / "runs.sqlite") as store:
@@ -296,7 +298,7 @@ def test_workers_that_are_paused_for_memory_are_named(
 def test_a_refusal_loses_no_run_that_was_told_before_it(
     requests: list[Request], tokens: list[tuple[int, ...]]
 ) -> None:
-    run = Run(requests[0], 1, tokens[0], "a", "length", (0,) * 24, (), 0.1)
+    run = Run(requests[0], 1, tokens[0], "a", "length", (0,) * N_PREDICT, (), 0.1)
     inbox: queue.Queue[Any] = queue.Queue()
     inbox.put({"refused": "no room", "kind": "ContextError"})
     inbox.put({"place": 3, "run": json.dumps(run.to_dict())})
@@ -318,7 +320,7 @@ def test_pieces_fill_a_batch_where_there_is_enough_for_all(n_runs: int, n_worker
 def test_the_experiment_by_the_command_line(
     room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(experiment, "QUICK", Plan(1, 1, 16, 1, 1, 16))
+    monkeypatch.setattr(penalties, "QUICK", Grid(1, 1, 6, 1, 1, 6))
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path)
     counts = {}
     for name, flags in (("local", []), ("cluster", ["--dask", room.address])):

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from qwqlab import paths
-from qwqlab.metrics import (
+from qwqlab.experiments.loops import find_loop
+from qwqlab.experiments.metrics import (
     distinct_n,
     escape_rate,
-    find_loop,
     find_run_loop,
     loop_start,
     measure,
     seq_rep_n,
-    wilson,
 )
 from qwqlab.records import Request, Run
+from qwqlab.stats import difference, wilson
 
 LABELLED = Path(__file__).parent / "loops"
 LABELS = json.loads((LABELLED / "labels.json").read_text(encoding="utf-8"))
@@ -257,19 +257,23 @@ def test_wilson_gives_the_published_intervals(
 
 def test_wilson_holds_the_rates_that_the_score_test_accepts() -> None:
     for successes, n in ((3, 17), (0, 5), (5, 5), (23, 32)):
-        for bound in wilson(successes, n, 0.9):
+        for bound in wilson(successes, n):
             if 0 < bound < 1:
                 score = (successes / n - bound) / math.sqrt(bound * (1 - bound) / n)
-                assert abs(score) == pytest.approx(1.6448536269514722)
+                assert abs(score) == pytest.approx(1.959963984540054)
 
 
 def test_wilson_of_nothing_is_everything_and_impossible_counts_are_refused() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(0, 9)[0] == 0.0
     assert wilson(9, 9)[1] == 1.0
-    for bad in ((2, 1, 0.95), (-1, 3, 0.95), (1, 3, 1.0)):
+    for bad in ((2, 1), (-1, 3)):
         with pytest.raises(ValueError, match="give"):
             wilson(*bad)
+
+
+def test_differences_are_newcombes() -> None:
+    assert difference(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 def test_the_escape_rate_weighs_every_token_alike() -> None:

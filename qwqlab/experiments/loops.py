@@ -1,4 +1,4 @@
-"""Whether a run ends in a cycle: the same words again and again, exactly or nearly, to its end.
+"""Does a run end in a cycle: the same words again and again, exactly or nearly, to its end?
 
 The end of the sequence is laid over itself, shifted back by one period, and compared backwards
 from the last element, as a diff would: equal elements score, unequal ones cost, and a gap of a few
@@ -58,7 +58,7 @@ class Loop:
 
 
 def find_loop(sequence: str | Sequence[int], *, ended: bool = False) -> Loop | None:
-    """The cycle in which a run ends, or None.
+    """Return the cycle in which a run ends, or None.
 
     Give token ids, or a text, in which numbers that count ("11. ... 12. ...") are recognised as
     such and words weigh more than punctuation. A cycle is, at the very end of the sequence:
@@ -69,9 +69,9 @@ def find_loop(sequence: str | Sequence[int], *, ended: bool = False) -> Loop | N
       count by a fixed step; then 6 repetitions.
 
     `ended` says that the model ended the run itself: then nothing but the end token may follow
-    the cycle, so that a table with its closing bracket is none. Otherwise the run was cut at some
-    place inside a repetition, which may just differ there. A run that repeats and then goes on
-    with something else does not end in a cycle.
+    the cycle, and a table with its closing bracket is none. Otherwise the run was cut somewhere
+    inside a repetition, which may just differ there. A run that repeats and then goes on with
+    something else does not end in a cycle.
 
     Known false positives: data that repeats as loops do, where the run stops inside it (a matrix
     of zeros), and songs that count ("ninety-nine bottles"). Known misses: repetitions that share
@@ -123,7 +123,7 @@ def _is_long_enough(loop: Loop, length: int) -> bool:
 
 
 def _find_lags(names: Sequence[str | int]) -> list[int]:
-    """The likeliest periods: how far back most of the last trigrams occurred before."""
+    """Return the likeliest periods: how far back most of the last trigrams occurred before."""
     seen: dict[tuple[str | int, ...], int] = {}
     votes: Counter[int] = Counter()
     recent = len(names) - _GRAM - _RECENT
@@ -144,7 +144,7 @@ class _Comparison:
     miss: float
 
     def walk(self, lag: int) -> tuple[float, Loop, int] | None:
-        """The best stretch at one lag: its score, the loop (start as an index) and its length."""
+        """Return the best stretch at one lag: its score, the loop (start an index), its length."""
         items, numbers = self.items, self.numbers
         gap, drift = max(3, min(16, lag // 4)), max(3, lag // 6)
         here = len(items) - 1
@@ -192,7 +192,7 @@ class _Comparison:
     def _resume(
         self, here: int, there: int, limit: int, lag: int, drift: int
     ) -> tuple[int, int] | None:
-        """The smallest pair of skips after which three elements agree again."""
+        """Return the smallest pair of skips after which three elements agree again."""
         names = self.names
         for total in range(1, 2 * limit + 1):
             for skip in range(max(0, total - limit), min(limit, total) + 1):

@@ -1,0 +1,51 @@
+"""Many runs, counted: a grid of them in a store, what is measured in each, and what it shows."""
+
+from typing import TYPE_CHECKING
+
+from ..rooms import open_room
+
+if TYPE_CHECKING:
+    from .cluster import PLACES as PLACES  # the topic that names each run when it is done
+    from .cluster import cut_grid as cut_grid  # how many runs a piece of a grid has
+    from .cluster import sweep_on as sweep_on  # `sweep` on the workers of a Dask cluster
+    from .code_check import Block as Block  # a fenced block of a text
+    from .code_check import check_code as check_code  # does a program parse and bind its names?
+    from .code_check import check_text as check_text  # `check_code` of a text's first block
+    from .code_check import find_blocks as find_blocks  # the fenced blocks of a text
+    from .code_check import find_break as find_break  # the token that broke a program
+    from .loops import find_loop as find_loop  # the cycle in which tokens or a text end
+    from .metrics import measure as measure  # all that is counted in a run: code, loop, escapes
+    from .penalties import CHATML as CHATML  # the form of the prompts
+    from .penalties import LOADING as LOADING  # how models are loaded for sweeps
+    from .penalties import ArmResult as ArmResult  # what one arm of the experiment did
+    from .penalties import Grid as Grid  # how many prompts, seeds and tokens each arm has
+    from .penalties import count_arms as count_arms  # runs of the experiment into arms
+    from .penalties import list_arms as list_arms  # the arms by name
+    from .penalties import open_engine as open_engine  # an engine for sweeps
+    from .penalties import plan_requests as plan_requests  # every run of the experiment
+    from .penalties import read_prompts as read_prompts  # the prompts of data/prompts
+    from .penalties import run_experiment as run_experiment  # penalties and order, taken apart
+    from .penalties import summarize as summarize  # what the arms show, in sentences
+    from .store import RunStore as RunStore  # every run with its metrics, in one file
+    from .suspects import CONTEXTS as CONTEXTS  # contexts in which to measure predictions
+    from .suspects import Conduct as Conduct  # valid code and loops before and after an override
+    from .suspects import list_suspects as list_suspects  # YaRN, the epsilon, and a control
+    from .suspects import measure_conduct as measure_conduct  # the same runs with and without
+    from .suspects import measure_files as measure_files  # KL of other files of one model
+    from .suspects import measure_logits as measure_logits  # KL of overrides of one file
+    from .suspects import plan_paired_requests as plan_paired_requests  # runs for both arms
+    from .sweeps import OnRun as OnRun  # called with each run that is done
+    from .sweeps import Source as Source  # the model's file, its loading and the build
+    from .sweeps import sweep as sweep  # run what a store does not hold yet
+    from .tokenizers_compared import CAUSES as CAUSES  # why two tokenizers differ, in words
+    from .tokenizers_compared import compare_tokenizers as compare_tokenizers  # and where
+    from .tokenizers_compared import list_pieces as list_pieces  # tokens that are characters
+    from .tokenizers_compared import make_texts as make_texts  # made texts that try a tokenizer
+    from .tokenizers_compared import read_corpus as read_corpus  # such texts, written by hand
+    from .vllm import VLLM_PACKAGES as VLLM_PACKAGES  # what to install for it
+    from .vllm import complete_on_vllm as complete_on_vllm  # ask a server of vLLM for a text
+    from .vllm import find_unseen_by_vllm as find_unseen_by_vllm  # skips that vLLM overlooks
+    from .vllm import translate_for_vllm as translate_for_vllm  # a request in vLLM's terms
+    from .vllm import vllm_command as vllm_command  # the command that serves a model
+else:
+    __getattr__, __dir__ = open_room(__name__, __file__)

@@ -1,0 +1,145 @@
+"""What is counted in a run: repetition, loops, escapes, valid code.
+
+Pure functions over token ids or text; none of them needs the model. `measure` counts all of it, and
+only once for each run: a count of arms, a figure and a report get the same `RunMetrics`, and for a
+run that came from a store they get those that the store holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..records import Run
+from ..stats import difference as difference  # alias until the doors are in
+from ..stats import wilson as wilson  # alias until the doors are in
+from .code_check import check_text
+from .loops import Loop, find_loop
+
+
+def seq_rep_n(tokens: Sequence[Hashable], n: int = 4) -> float:
+    """Return the share of n-grams that are repeats, 1 - unique / all (seq-rep-n, Welleck 2019).
+
+    It is 0.0 if nothing repeats or there are fewer than n tokens, and near 1.0 in a loop. It grows
+    with the length of the text, so compare runs of like length. Tables and code repeat n-grams
+    without being loops.
+
+    >>> seq_rep_n([1, 2, 3, 4, 1, 2, 3, 4])  # 5 four-grams, 4 of them different
+    0.2
+    """
+    unique, total = _count_ngrams(tokens, n)
+    return (total - unique) / total if total else 0.0
+
+
+def distinct_n(tokens: Sequence[Hashable], n: int = 2) -> float:
+    """Return the share of n-grams that are different, unique / all (distinct-n, Li 2016).
+
+    It is 1.0 for fewer than n tokens. The caution of `seq_rep_n` holds here too. Raise ValueError
+    for n < 1.
+
+    >>> distinct_n(["a", "b", "a", "b", "a"])  # ab, ba, ab, ba
+    0.5
+    """
+    unique, total = _count_ngrams(tokens, n)
+    return unique / total if total else 1.0
+
+
+def _count_ngrams(tokens: Sequence[Hashable], n: int) -> tuple[int, int]:
+    if n < 1:
+        raise ValueError(f"n={n} is too short for an n-gram: give 1 or more.")
+    total = max(0, len(tokens) - n + 1)
+    return len(set(zip(*(tokens[k : k + total] for k in range(n)), strict=True))), total
+
+
+def find_run_loop(run: Run) -> Loop | None:
+    """Return the cycle in which a run ends, its start counted in tokens; None if it ends in none.
+
+    The tokens are searched first, then the text, where numbers that count are seen. A cycle found
+    in the text alone starts at about the token given: the place is scaled by length.
+    """
+    ended = run.stop == "end"
+    loop = find_loop(run.tokens, ended=ended)
+    if loop is not None:
+        return loop
+    loop = find_loop(run.text, ended=ended)
+    if loop is None:
+        return None
+    return replace(loop, start=round(len(run.tokens) * loop.start / len(run.text)))
+
+
+def escape_rate(runs: Iterable[Run]) -> float:
+    """Return escapes per token over runs: how often a token came from outside the raw nucleus.
+
+    The raw nucleus is what top_k and top_p leave of the model's own distribution (see `Run`). The
+    rate is 0.0 over no tokens. A chain without top_k or top_p escapes by design.
+    """
+    escapes = tokens = 0
+    for run in runs:
+        escapes += len(run.escapes)
+        tokens += len(run.tokens)
+    return escapes / tokens if tokens else 0.0
+
+
+@dataclass(frozen=True)
+class RunMetrics:
+    """The measurements of one run; a store keeps a column of each.
+
+    valid_code and why_invalid judge the first fenced block (see `check_text`); loop_start is the
+    index of a token, loop_period counts tokens (words and marks if only the text shows the loop).
+    """
+
+    valid_code: bool
+    why_invalid: str
+    loop: bool
+    loop_start: int | None
+    loop_period: int | None
+    loop_repeats: float
+    runaway: bool
+    seq_rep_4: float
+    distinct_2: float
+    escape_rate: float
+    n_tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; `RunMetrics(**values)` is the inverse."""
+        return asdict(self)
+
+
+_MEASURED: WeakKeyDictionary[Run, RunMetrics] = WeakKeyDictionary()
+
+
+def measure(run: Run) -> RunMetrics:
+    """Return all that is counted in one run, counted at the first call."""
+    found = _MEASURED.get(run)
+    return remember(run, _measure(run)) if found is None else found
+
+
+def remember(run: Run, metrics: RunMetrics) -> RunMetrics:
+    """Return the metrics, and have `measure` return them for this run: a store kept them."""
+    _MEASURED[run] = metrics
+    return metrics
+
+
+def loop_start(run: Run) -> int | None:
+    """Return the index of the token at which the loop begins that ends a run; None if none does."""
+    return measure(run).loop_start
+
+
+def _measure(run: Run) -> RunMetrics:
+    code = check_text(run.text)
+    loop = find_run_loop(run)
+    return RunMetrics(
+        valid_code=code.valid,
+        why_invalid=code.reason,
+        loop=loop is not None,
+        loop_start=None if loop is None else loop.start,
+        loop_period=None if loop is None else loop.period,
+        loop_repeats=0.0 if loop is None else loop.repeats,
+        runaway=run.runaway,
+        seq_rep_4=seq_rep_n(run.tokens, 4),
+        distinct_2=distinct_n(run.tokens, 2),
+        escape_rate=escape_rate([run]),
+        n_tokens=len(run.tokens),
+    )
