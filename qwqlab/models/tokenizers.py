@@ -1,0 +1,173 @@
+"""A text as tokens, by llama.cpp and by transformers: one way to ask both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import fetch, paths
+from ..errors import ModelFileError, SettingError, first_lines
+from ..loading import Loading
+from ..native import Closing, Model
+from . import qwq_vocab, trial
+from .gguf_file import GGUFInfo, inspect
+
+ENGINES = ("llama.cpp", "transformers")
+
+
+class LlamaTokenizer(Closing):
+    """The vocabulary of a GGUF in llama.cpp. Close it, or use it in a `with` block.
+
+    name is "qwq-32b", a name that `fetch.model_path` knows, or a file. The header is checked and
+    the vocabulary tried in another process before this one loads it: ModelFileError, FetchError.
+    """
+
+    engine = "llama.cpp"
+
+    def __init__(self, name: str | os.PathLike[str]) -> None:
+        self.path = _find_gguf(name)
+        self.info: GGUFInfo = inspect(self.path)
+        trial.check_tokenizes(self.path)
+        self._model = Model(self.path, Loading(n_gpu_layers=0), vocab_only=True)
+
+    def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
+        """Token ids of each text; nothing is put before or after them.
+
+        With `parse_special`, `<|im_end|>` and its like in a text are one token each; without, they
+        are letters like any others.
+        """
+        return self._model.tokenize_all(texts, add_special=False, parse_special=parse_special)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Each token as a reader sees it."""
+        return [self._model.show(token) for token in ids]
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Every token at which llama.cpp ends a generation; it goes by their texts as well."""
+        return self._model.end_tokens
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the vocabulary."""
+        return self._model.n_vocab
+
+    @property
+    def special_tokens(self) -> dict[int, bool]:
+        """Tokens found in a text before all others; True where parse_special decides."""
+        return self._model.special_tokens
+
+    def close(self) -> None:
+        """Free the vocabulary."""
+        if model := self.__dict__.get("_model"):
+            model.close()
+
+
+class TransformersTokenizer(Closing):
+    """A tokenizer of transformers: an object of that library, a folder, a GGUF, or "qwq-32b".
+
+    Nothing is asked of a network and no code of the folder's runs. ModelFileError where there is
+    no tokenizer that transformers could read; it reads a GGUF's only where torch is installed.
+    """
+
+    engine = "transformers"
+
+    def __init__(self, source: Any) -> None:
+        is_name = isinstance(source, (str, os.PathLike))
+        self.tokenizer = _load_transformers(source) if is_name else source
+        if not hasattr(self.tokenizer, "convert_ids_to_tokens"):
+            raise SettingError(
+                f"{source!r} is not a tokenizer of transformers nor a folder with one"
+            )
+        self._shown: dict[int, str] = {}
+
+    def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
+        """As LlamaTokenizer.encode. transformers calls the switch split_special_tokens."""
+        texts = list(texts)
+        if not texts:
+            return []
+        found = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=not parse_special, verbose=False
+        )
+        return [list(ids) for ids in found["input_ids"]]
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Each token as a reader sees it."""
+        return [self._show(token) for token in ids]
+
+    def _show(self, token: int) -> str:
+        if token not in self._shown:
+            self._shown[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return self._shown[token]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def open_tokenizer(
+    name: str | os.PathLike[str], engine: str = "llama.cpp"
+) -> LlamaTokenizer | TransformersTokenizer:
+    """The tokenizer of that name in that engine; SettingError for an engine not in ENGINES.
+
+    >>> with open_tokenizer("qwq-32b") as tokenizer:
+    ...     tokenizer.encode(["<think>\\n"])
+    [[151667, 198]]
+    """
+    if engine not in ENGINES:
+        raise SettingError(f"engine={engine!r} is not one of {', '.join(ENGINES)}")
+    return LlamaTokenizer(name) if engine == "llama.cpp" else TransformersTokenizer(name)
+
+
+def _is_qwq(name: str | os.PathLike[str]) -> bool:
+    return os.fspath(name).strip().casefold() == qwq_vocab.NAME
+
+
+def _find_gguf(name: str | os.PathLike[str]) -> Path:
+    if _is_qwq(name):
+        return qwq_vocab.build() / "vocab.gguf"
+    path = paths.from_user(name)
+    return path if path.is_dir() else fetch.model_path(name)
+
+
+def _load_transformers(name: str | os.PathLike[str]) -> Any:
+    folder = qwq_vocab.build() if _is_qwq(name) else paths.from_user(name)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if not folder.is_dir():
+        path = fetch.model_path(name)
+        inspect(path)
+        folder, options["gguf_file"] = path.parent, path.name
+    auto = import_transformers().AutoTokenizer
+    try:
+        return auto.from_pretrained(str(folder), **options)
+    except ModuleNotFoundError as error:
+        raise ModelFileError(
+            f"transformers reads the tokenizer of {name} only with {error.name}, which is not "
+            "installed: `pip install qwqlab[train]`, or give a folder with a tokenizer.json."
+        ) from error
+    except Exception as error:  # its readers raise whatever a file leads them to
+        said = first_lines(error)
+        raise ModelFileError(f"transformers reads no tokenizer from {name}: {said}") from error
+
+
+def import_transformers() -> Any:
+    """The library, without its advice to install PyTorch: tokenizers do not need it."""
+    with _without_advice():
+        import transformers
+    return transformers
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
