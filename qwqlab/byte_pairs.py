@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/byte_pairs.py."""
+"""Moved to qwqlab/models/qwq.py."""
 import sys
-from .models.byte_pairs import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.byte_pairs"]
+from .models.qwq import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.qwq"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/gguf_file.py."""
+"""Moved to qwqlab/models/gguf.py."""
 import sys
-from .models.gguf_file import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.gguf_file"]
+from .models.gguf import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.gguf"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/inspection.py."""
+"""Moved to qwqlab/models/gguf.py."""
 import sys
-from .models.inspection import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.inspection"]
+from .models.gguf import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.gguf"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/ladder.py."""
+"""Moved to qwqlab/models/quants.py."""
 import sys
-from .models.ladder import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.ladder"]
+from .models.quants import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.quants"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/qwq_vocab.py."""
+"""Moved to qwqlab/models/qwq.py."""
 import sys
-from .models.qwq_vocab import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.qwq_vocab"]
+from .models.qwq import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.qwq"]

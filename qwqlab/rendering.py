@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/rendering.py."""
+"""Moved to qwqlab/models/chat.py."""
 import sys
-from .models.rendering import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.rendering"]
+from .models.chat import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.chat"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/requantize.py."""
+"""Moved to qwqlab/models/quants.py."""
 import sys
-from .models.requantize import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.requantize"]
+from .models.quants import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.quants"]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from malformed import sound
+from qwqlab.stop_files import LIMITS
 
 from qwqlab import paths, qwq_vocab
 from qwqlab.errors import FetchError, ModelFileError, QwqlabError
-from qwqlab.stop_files import LIMITS
 from qwqlab.stops import StopCheck, check_stops
 from qwqlab.tokenizers import import_transformers
 

@@ -14,29 +14,32 @@ from typing import Any, NoReturn
 import pytest
 from malformed import Gguf, Raw, sound, u32, u64
 
-from qwqlab import byte_pairs, llama_source, paths, qwq_vocab, toolchain
+from qwqlab import llama_source, paths, toolchain
 from qwqlab.errors import FetchError, ModelFileError, SettingError
-from qwqlab.gguf_file import inspect
-from qwqlab.token_texts import list_pieces, make_texts, read_corpus
-from qwqlab.tokenizer_diff import UNEXPLAINED, Comparison, compare
-from qwqlab.tokenizers import (
+from qwqlab.models import (
     LlamaTokenizer,
     TransformersTokenizer,
+    build_qwq,
+    find_qwq_token,
     import_transformers,
+    inspect,
     open_tokenizer,
+    qwq,
 )
+from qwqlab.token_texts import list_pieces, make_texts, read_corpus
+from qwqlab.tokenizer_diff import UNEXPLAINED, Comparison, compare
 
 Ranks = dict[bytes, int]
 
 
 @pytest.fixture(scope="module")
 def ranks() -> Ranks:
-    return byte_pairs.read_ranks()
+    return qwq.read_ranks()
 
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return qwq_vocab.build()
+    return build_qwq()
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +73,17 @@ def test_tokens_and_merges_are_those_of_llama_cpps_own_qwen2_vocabulary(
     if not path.is_file():
         lacking("the source of llama.cpp, which holds the vocabulary of Qwen2, is not here")
     fields = GGUFReader(path).fields
-    merges = [
-        f"{byte_pairs.spell(left)} {byte_pairs.spell(right)}"
-        for left, right in byte_pairs.recover_merges(ranks)
-    ]
+    merges = [f"{qwq.spell(left)} {qwq.spell(right)}" for left, right in qwq.recover_merges(ranks)]
     assert fields["tokenizer.ggml.merges"].contents() == merges
     tokens = fields["tokenizer.ggml.tokens"].contents()
-    assert tokens[: len(ranks)] == [byte_pairs.spell(token) for token in ranks]
-    assert tokens[151_643:151_646] == [added.text for added in qwq_vocab.ADDED[:3]]
+    assert tokens[: len(ranks)] == [qwq.spell(token) for token in ranks]
+    assert tokens[151_643:151_646] == [added.text for added in qwq.ADDED[:3]]
 
 
 def test_there_are_as_many_ranks_as_the_first_added_token_says(ranks: Ranks) -> None:
-    assert sorted(ranks.values()) == list(range(qwq_vocab.FIRST_ADDED))
-    assert qwq_vocab.FIRST_ADDED + len(qwq_vocab.ADDED) == 151_669
-    assert set(map(byte_pairs.spell, (bytes([n]) for n in range(256)))) == set(
-        byte_pairs.byte_letters()
-    )
+    assert sorted(ranks.values()) == list(range(qwq.FIRST_ADDED))
+    assert qwq.FIRST_ADDED + len(qwq.ADDED) == 151_669
+    assert set(map(qwq.spell, (bytes([n]) for n in range(256)))) == set(qwq.byte_letters())
 
 
 def test_the_vocabulary_is_padded_and_typed_as_the_converter_does_it(
@@ -98,7 +96,7 @@ def test_the_vocabulary_is_padded_and_typed_as_the_converter_does_it(
     assert (info.tokenizer.eos, info.tokenizer.pad, info.tokenizer.bos) == (151645, 151654, 151643)
     assert info.tokenizer.add_bos is False
     struck = {128_247}  # </s>, see below
-    named = {added.text: qwq_vocab.id_of(added.text) for added in qwq_vocab.ADDED}
+    named = {added.text: find_qwq_token(added.text) for added in qwq.ADDED}
     hidden = {token for token, control in ours.special_tokens.items() if control}
     assert hidden - struck == {token for text, token in named.items() if text.startswith("<|")}
     assert set(ours.special_tokens) - struck == set(named.values())
@@ -113,7 +111,7 @@ def test_both_engines_encode_words_as_the_ranks_define_it(
     words = ["".join(rng.choices(letters, k=rng.randint(1, 30))) for _ in range(300)]
     words += ["internationalisation", "Donaudampfschiff", "птица", "飞过管道"]
     words = [unicodedata.normalize("NFC", word) for word in words]
-    defined = [[ranks[part] for part in byte_pairs.merge(word.encode(), ranks)] for word in words]
+    defined = [[ranks[part] for part in qwq.merge(word.encode(), ranks)] for word in words]
     assert ours.encode(words) == defined
     assert theirs.encode(words) == defined
 
@@ -122,13 +120,13 @@ def test_the_folder_gives_what_transformers_own_qwen2_class_builds(
     ranks: Ranks, theirs: TransformersTokenizer
 ) -> None:
     transformers = import_transformers()
-    spell = byte_pairs.spell
-    pairs = byte_pairs.recover_merges(ranks)
+    spell = qwq.spell
+    pairs = qwq.recover_merges(ranks)
     built = transformers.Qwen2Tokenizer(
         vocab={spell(token): rank for token, rank in ranks.items()},
         merges=[(spell(left), spell(right)) for left, right in pairs],
     )
-    for added in qwq_vocab.ADDED:
+    for added in qwq.ADDED:
         token = transformers.AddedToken(added.text, normalized=False, special=added.special)
         built.add_tokens([token], special_tokens=added.special)
     assert type(theirs.tokenizer) is transformers.Qwen2Tokenizer
@@ -178,11 +176,11 @@ def test_python_normalising_a_text_brings_llama_cpp_to_transformers_tokens(
 def test_without_special_tokens_the_two_disagree_on_which_are_special(
     ours: LlamaTokenizer, theirs: TransformersTokenizer
 ) -> None:
-    texts = [added.text for added in qwq_vocab.ADDED]
+    texts = [added.text for added in qwq.ADDED]
     assert compare(ours, theirs, texts).differences == ()
     found = compare(ours, theirs, texts, parse_special=False)
     assert {each.text for each in found.differences} == {
-        added.text for added in qwq_vocab.ADDED if not added.special and added.text.startswith("<|")
+        added.text for added in qwq.ADDED if not added.special and added.text.startswith("<|")
     }
     assert found.counts == {"added tokens": 6}
     assert ours.encode(["<think>"], False) == theirs.encode(["<think>"], False) == [[151_667]]
@@ -288,7 +286,7 @@ def test_mending_mistrals_pattern_as_transformers_proposes_would_break_qwens(
 
 
 def test_transformers_says_nothing_when_it_loads_the_folder() -> None:
-    code = "from qwqlab.tokenizers import open_tokenizer\nopen_tokenizer('qwq-32b', 'transformers')"
+    code = "from qwqlab.models import open_tokenizer\nopen_tokenizer('qwq-32b', 'transformers')"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     )
@@ -316,7 +314,7 @@ def test_a_gguf_without_torch_is_refused_with_the_way_out(model_path: Path) -> N
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from qwqlab.errors import ModelFileError\n"
-        "from qwqlab.tokenizers import TransformersTokenizer\n"
+        "from qwqlab.models import TransformersTokenizer\n"
         "try: TransformersTokenizer(sys.argv[1])\n"
         "except ModelFileError as error: print(error)"
     )
@@ -361,12 +359,12 @@ def test_without_the_ranks_a_sentence_says_which_command_brings_them(
 ) -> None:
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
     with pytest.raises(FetchError, match="`qwqlab fetch qwq-32b-ranks` brings them"):
-        qwq_vocab.build()
+        build_qwq()
     wrong = paths.models_dir() / "qwen.tiktoken"
     wrong.parent.mkdir(parents=True)
     wrong.write_text("IQ== 0\n")
     with pytest.raises(FetchError, match="are not at"):
-        byte_pairs.read_ranks()
+        qwq.read_ranks()
 
 
 def test_a_text_longer_than_the_buffer_and_an_empty_one_are_read(ours: LlamaTokenizer) -> None:
@@ -379,7 +377,7 @@ def test_a_text_longer_than_the_buffer_and_an_empty_one_are_read(ours: LlamaToke
 
 def small_vocabulary(model: str = "gpt2") -> Gguf:
     """A vocabulary of 256 bytes, a merge and a special token that llama.cpp reads."""
-    tokens = [*byte_pairs.byte_letters(), "ab", "<|im_end|>"]
+    tokens = [*qwq.byte_letters(), "ab", "<|im_end|>"]
     return Gguf(
         keys=[
             ("general.architecture", "llama"),

@@ -1,8 +1,8 @@
-"""One layer of Qwen2 with random weights and QwQ-32B's head layout, and its arithmetic in numpy.
+"""One layer of Qwen2 with random weights and QwQ-32B's head layout, computed in numpy as well.
 
 An override that changes no answer of a model may be harmless, or may never have been applied. On
-this model the two can be told apart: `compute_logits` says, from the equations, what the logits
-must be for any RMSNorm epsilon and any YaRN, and llama.cpp has to give the same.
+this model we can tell: `compute_tiny_logits` computes from the equations what the logits must be
+for any RMSNorm epsilon and any YaRN, and llama.cpp has to give the same.
 
 Sources: Qwen2 (arXiv:2407.10671), grouped-query attention (arXiv:2305.13245), YaRN
 (arXiv:2309.00071) in the form of ggml's `rope_yarn`.
@@ -30,7 +30,7 @@ N_HEADS, N_KV_HEADS, HEAD_DIM = 40, 8, 128  # QwQ-32B's own
 N_EMBD = N_HEADS * HEAD_DIM  # 5,120; llama.cpp takes no other for this architecture
 N_LAYERS, N_FF, N_VOCAB = 1, 256, 256
 ROPE_BASE, EPSILON, N_CTX = 1e6, 1e-5, 131_072
-SCALE = 1e-3  # of the embeddings: so small that epsilon counts beside their mean square
+SCALE = 1e-3  # of the embeddings: so small that epsilon matters beside their mean square
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Yarn:
     beta_slow: float = 1.0
 
 
-def make_weights(seed: int = 3407) -> dict[str, Array]:
-    """The weights by their GGUF names; a matrix has the shape (outputs, inputs)."""
+def make_tiny_weights(seed: int = 3407) -> dict[str, Array]:
+    """Return the weights by their GGUF names; a matrix has the shape (outputs, inputs)."""
     draw = np.random.default_rng(seed)
     q, kv = N_HEADS * HEAD_DIM, N_KV_HEADS * HEAD_DIM
 
@@ -71,7 +71,7 @@ def make_weights(seed: int = 3407) -> dict[str, Array]:
     return weights
 
 
-def write_model(path: str | Path, weights: dict[str, Array]) -> Path:
+def write_tiny_model(path: str | Path, weights: dict[str, Array]) -> Path:
     """Write a GGUF that llama.cpp loads as it loads QwQ-32B (275 MB)."""
     writer = gguf.GGUFWriter(str(path), "qwen2")
     writer.add_context_length(N_CTX)
@@ -96,8 +96,8 @@ def write_model(path: str | Path, weights: dict[str, Array]) -> Path:
     return Path(path)
 
 
-def run_llama_cpp(path: str | Path, tokens: Sequence[int], loading: Loading) -> Array:
-    """llama.cpp's logits behind the last token, with a cache of 32-bit numbers."""
+def run_tiny_model(path: str | Path, tokens: Sequence[int], loading: Loading) -> Array:
+    """Return llama.cpp's logits after the last token, with a cache of 32-bit numbers."""
     loading = replace(loading, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
     model = Model(path, loading)
     try:
@@ -110,13 +110,13 @@ def run_llama_cpp(path: str | Path, tokens: Sequence[int], loading: Loading) -> 
         model.close()
 
 
-def compute_logits(
+def compute_tiny_logits(
     weights: dict[str, Array],
     tokens: Sequence[int],
     epsilon: float = EPSILON,
     yarn: Yarn | None = None,
 ) -> Array:
-    """The logits behind the last token, of shape (n_vocab,)."""
+    """Return the logits after the last token, of shape (n_vocab,)."""
     x = weights["token_embd.weight"][list(tokens)].astype(np.float64)
     cos, sin = _rotations(len(tokens), yarn)
     for layer in range(N_LAYERS):
@@ -139,7 +139,7 @@ def _normalize(x: Values, epsilon: float) -> Values:
 
 
 def _project(h: Values, w: dict[str, Array], name: str) -> Values:
-    """Queries, keys or values: (heads, tokens, head_dim)."""
+    """Return queries, keys or values, of shape (heads, tokens, head_dim)."""
     y = h @ w[f"{name}.weight"].T + w[f"{name}.bias"]
     return y.reshape(len(h), -1, HEAD_DIM).transpose(1, 0, 2)
 
@@ -161,7 +161,7 @@ def _rotate(x: Values, cos: Values, sin: Values) -> Values:
 
 
 def _rotations(n_tokens: int, yarn: Yarn | None) -> tuple[Values, Values]:
-    """Cosine and sine of each position's angles, (tokens, head_dim / 2)."""
+    """Return cosine and sine of each position's angles, of shape (tokens, head_dim / 2)."""
     frequency = ROPE_BASE ** (-np.arange(HEAD_DIM // 2) * 2.0 / HEAD_DIM)
     scale = 1.0
     if yarn is not None:
@@ -176,5 +176,11 @@ def _rotations(n_tokens: int, yarn: Yarn | None) -> tuple[Values, Values]:
 
 
 def _find_pair(yarn: Yarn, turns: float) -> float:
-    """The pair of a head that turns so often within the original context."""
+    """Return which pair of a head turns so often within the original context."""
     return HEAD_DIM * math.log(yarn.original / (turns * 2 * math.pi)) / (2 * math.log(ROPE_BASE))
+
+
+make_weights = make_tiny_weights  # alias until the doors are in
+write_model = write_tiny_model  # alias until the doors are in
+run_llama_cpp = run_tiny_model  # alias until the doors are in
+compute_logits = compute_tiny_logits  # alias until the doors are in

@@ -1,4 +1,4 @@
-"""A text as tokens, by llama.cpp and by transformers: one way to ask both."""
+"""A text as tokens, by llama.cpp and by transformers, with the same methods for both."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .. import fetch, paths
 from ..errors import ModelFileError, SettingError, first_lines
 from ..loading import Loading
 from ..native import Closing, Model
-from . import qwq_vocab, trial
-from .gguf_file import GGUFInfo, inspect
+from . import qwq, trial
+from .gguf import GGUFInfo, inspect
 
 ENGINES = ("llama.cpp", "transformers")
 
@@ -21,8 +21,9 @@ ENGINES = ("llama.cpp", "transformers")
 class LlamaTokenizer(Closing):
     """The vocabulary of a GGUF in llama.cpp. Close it, or use it in a `with` block.
 
-    name is "qwq-32b", a name that `fetch.model_path` knows, or a file. The header is checked and
-    the vocabulary tried in another process before this one loads it: ModelFileError, FetchError.
+    name is "qwq-32b", a name that `model_path` knows, or a file. The header is checked and the
+    vocabulary tried in another process before this one loads it. Raise ModelFileError for a file
+    that can't be used, FetchError for one that is not here.
     """
 
     engine = "llama.cpp"
@@ -34,7 +35,7 @@ class LlamaTokenizer(Closing):
         self._model = Model(self.path, Loading(n_gpu_layers=0), vocab_only=True)
 
     def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
-        """Token ids of each text; nothing is put before or after them.
+        """Return the token ids of each text, with nothing before or after them.
 
         With `parse_special`, `<|im_end|>` and its like in a text are one token each; without, they
         are letters like any others.
@@ -42,22 +43,22 @@ class LlamaTokenizer(Closing):
         return self._model.tokenize_all(texts, add_special=False, parse_special=parse_special)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Each token as a reader sees it."""
+        """Return each token as a reader sees it."""
         return [self._model.show(token) for token in ids]
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
-        """Every token at which llama.cpp ends a generation; it goes by their texts as well."""
+        """Every token at which llama.cpp ends a generation: some it knows by their texts alone."""
         return self._model.end_tokens
 
     @property
     def n_tokens(self) -> int:
-        """Tokens in the vocabulary."""
+        """The number of tokens in the vocabulary."""
         return self._model.n_vocab
 
     @property
     def special_tokens(self) -> dict[int, bool]:
-        """Tokens found in a text before all others; True where parse_special decides."""
+        """Tokens that are found in a text before all others; True if only with parse_special."""
         return self._model.special_tokens
 
     def close(self) -> None:
@@ -69,8 +70,8 @@ class LlamaTokenizer(Closing):
 class TransformersTokenizer(Closing):
     """A tokenizer of transformers: an object of that library, a folder, a GGUF, or "qwq-32b".
 
-    Nothing is asked of a network and no code of the folder's runs. ModelFileError where there is
-    no tokenizer that transformers could read; it reads a GGUF's only where torch is installed.
+    Nothing comes from a network, and no code in the folder runs. Raise ModelFileError if
+    transformers can't read a tokenizer there; from a GGUF it reads one only with torch installed.
     """
 
     engine = "transformers"
@@ -85,7 +86,7 @@ class TransformersTokenizer(Closing):
         self._shown: dict[int, str] = {}
 
     def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
-        """As LlamaTokenizer.encode. transformers calls the switch split_special_tokens."""
+        """Return what LlamaTokenizer.encode does; transformers calls it split_special_tokens."""
         texts = list(texts)
         if not texts:
             return []
@@ -95,7 +96,7 @@ class TransformersTokenizer(Closing):
         return [list(ids) for ids in found["input_ids"]]
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Each token as a reader sees it."""
+        """Return each token as a reader sees it."""
         return [self._show(token) for token in ids]
 
     def _show(self, token: int) -> str:
@@ -104,13 +105,13 @@ class TransformersTokenizer(Closing):
         return self._shown[token]
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def open_tokenizer(
     name: str | os.PathLike[str], engine: str = "llama.cpp"
 ) -> LlamaTokenizer | TransformersTokenizer:
-    """The tokenizer of that name in that engine; SettingError for an engine not in ENGINES.
+    """Return the tokenizer of that name in that engine. Raise SettingError for another engine.
 
     >>> with open_tokenizer("qwq-32b") as tokenizer:
     ...     tokenizer.encode(["<think>\\n"])
@@ -122,18 +123,18 @@ def open_tokenizer(
 
 
 def _is_qwq(name: str | os.PathLike[str]) -> bool:
-    return os.fspath(name).strip().casefold() == qwq_vocab.NAME
+    return os.fspath(name).strip().casefold() == qwq.QWQ_NAME
 
 
 def _find_gguf(name: str | os.PathLike[str]) -> Path:
     if _is_qwq(name):
-        return qwq_vocab.build() / "vocab.gguf"
+        return qwq.build_qwq() / "vocab.gguf"
     path = paths.from_user(name)
     return path if path.is_dir() else fetch.model_path(name)
 
 
 def _load_transformers(name: str | os.PathLike[str]) -> Any:
-    folder = qwq_vocab.build() if _is_qwq(name) else paths.from_user(name)
+    folder = qwq.build_qwq() if _is_qwq(name) else paths.from_user(name)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if not folder.is_dir():
         path = fetch.model_path(name)
@@ -153,7 +154,7 @@ def _load_transformers(name: str | os.PathLike[str]) -> Any:
 
 
 def import_transformers() -> Any:
-    """The library, without its advice to install PyTorch: tokenizers do not need it."""
+    """Return transformers, imported without its advice to install PyTorch."""
     with _without_advice():
         import transformers
     return transformers

@@ -1,11 +1,12 @@
-"""Whether llama.cpp can use a file, found out in a process of its own.
+"""Try a file in llama.cpp, in a process of its own.
 
-A malformed file has crashed llama.cpp before. In a child such a crash is an answer; in the kernel
-it would be the end of the notebook.
+A malformed file has crashed llama.cpp before. In a child process such a crash is an answer; in the
+kernel it would be the end of the notebook. The child runs this module: see `main`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,58 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import catalog, hashes, paths, toolchain
-from ..errors import ModelFileError
+from ..errors import ModelFileError, QwqlabError
 from ..exits import explain_exit
-from .gguf_cursor import show
-from .gguf_file import GGUFInfo, inspect, list_parts
+from ..loading import Loading
+from .gguf import GGUFInfo, inspect, list_parts
+from .gguf_header import printable
 
-REFUSED = 3
-START = """
-import json
-import sys
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-except ImportError:
-    pass
-from qwqlab.errors import QwqlabError
-from qwqlab.loading import Loading
-from qwqlab.native import C, Model
-C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
-overrides, adapters = json.loads(sys.argv[2])
-loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
-"""
-LOAD = f"""
-{START}
-import numpy as np
-from qwqlab.context import Context
-try:
-    with Model(sys.argv[1], loading) as model, Context(model, loading, 1, 256) as context:
-        sound = np.isfinite(context.prefill([0], 0)).all()
-except QwqlabError as error:
-    print(error, file=sys.stderr)
-    sys.exit({REFUSED})
-if not sound:
-    print("error: its logits are not numbers", file=sys.stderr)
-    sys.exit({REFUSED})
-"""
-# Every character of one and two bytes, and every byte that begins or goes on one of more.
-TOKENIZE = f"""
-{START}
-codes = [*range(0x800), *range(0x800, 0xD800, 64), *range(0x10000, 0x110000, 4096)]
-text = " ".join(map(chr, codes)) + "".join(map(chr, codes))
-try:
-    with Model(sys.argv[1], loading, vocab_only=True) as model:
-        if not model.n_vocab:
-            raise QwqlabError("error: it holds no vocabulary")
-        for special in (False, True):
-            model.tokenize_all([text], parse_special=special)
-        for token in range(model.n_vocab):
-            model.show(token)
-except QwqlabError as error:
-    print(error, file=sys.stderr)
-    sys.exit({REFUSED})
-"""
+CHILD = ("-m", "qwqlab.models.trial")
+REFUSED = 3  # the exit status of a child that llama.cpp, or this module, said no to
 
 
 def check_loads(
@@ -75,31 +32,26 @@ def check_loads(
     lora: Sequence[str] = (),
     timeout: float = 900.0,
 ) -> None:
-    """Return if llama.cpp can use the file; ModelFileError with its own reason if not.
+    """Raise ModelFileError, with llama.cpp's own reason, if it can't use the file.
 
-    Loads the file with these overrides and adapters on the CPU and decodes one token, in a child
-    process. A yes is remembered for as long as the files and the library stay as they are; a file
-    whose hash the catalog fixes, and which `fetch` has checked, needs no child where it stands as
-    it is. ToolchainError if there is no llama.cpp to ask. timeout in seconds.
+    A child process loads the file with these overrides and adapters on the CPU and decodes one
+    token, within `timeout` seconds. A yes is remembered for as long as the files and the library
+    stay as they are. A file that `fetch` has checked against a hash in the catalog needs no trial.
+    Raise ToolchainError if there is no llama.cpp.
     """
-    _try(Path(path), LOAD, "", override_kv, lora, timeout)
+    _try(Path(path), "load", override_kv, lora, timeout)
 
 
 def check_tokenizes(path: str | os.PathLike[str], timeout: float = 120.0) -> None:
-    """As check_loads, of the vocabulary alone: llama.cpp loads it and reads many letters with it.
+    """Raise ModelFileError if llama.cpp can't load the vocabulary or read many letters with it.
 
     A file without a vocabulary is refused; one without tensors is not.
     """
-    _try(Path(path), TOKENIZE, "vocabulary", (), (), timeout)
+    _try(Path(path), "vocabulary", (), (), timeout)
 
 
 def _try(
-    path: Path,
-    script: str,
-    what: str,
-    override_kv: Sequence[str],
-    lora: Sequence[str],
-    timeout: float,
+    path: Path, what: str, override_kv: Sequence[str], lora: Sequence[str], timeout: float
 ) -> None:
     if not override_kv and not lora and hashes.known_sha256(path) in catalog.fixed_hashes():
         return
@@ -107,24 +59,20 @@ def _try(
     for adapter in map(Path, lora):
         if not inspect(adapter).tensors:
             raise ModelFileError(f"{adapter} holds no tensors, and so no adapter; give another.")
-    library = toolchain.library_dir()
-    proof = _describe_state(info, lora, library)
-    key = [str(Path(each).resolve()) for each in [str(path), *lora]]
-    memory, name = paths.models_dir() / "loads.json", " ".join([*key, what, *override_kv]).strip()
+    proof = _describe_state(info, lora)
+    memory = paths.models_dir() / "loads.json"
+    files = [str(Path(each).resolve()) for each in [str(path), *lora]]
+    name = " ".join([*files, what, *override_kv])
     if hashes.read_json(memory).get(name) == proof:
         return
-    environment = {
-        **os.environ,
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "GGML_NO_BACKTRACE": "1",
-    }
+    job = json.dumps([what, str(path), list(override_kv), list(lora)])
     try:
         done = subprocess.run(
-            [sys.executable, "-c", script, str(path), json.dumps([list(override_kv), list(lora)])],
+            [sys.executable, *CHILD, job],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=environment,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "GGML_NO_BACKTRACE": "1"},
             timeout=timeout,
             check=False,
         )
@@ -135,8 +83,7 @@ def _try(
     if done.returncode == 0:
         hashes.update_json(memory, name, proof)
         return
-    log = done.stderr.decode("utf-8", errors="replace")
-    reason = _find_reason(log)
+    reason = _find_reason(done.stderr.decode("utf-8", errors="replace"))
     extras = [*override_kv, *lora]
     remedy = f"leave out {', '.join(extras)}" if extras else "take another file"
     if done.returncode < 0:
@@ -146,30 +93,75 @@ def _try(
         )
     if done.returncode != REFUSED:
         raise ModelFileError(f"{path} could not be tried in llama.cpp: {reason}.")
-    raise ModelFileError(f"{path} {_explain(reason, remedy)}.")
+    if unknown := re.search(r"unknown model architecture: '?(.*?)'?$", reason):
+        raise ModelFileError(
+            f"{path} is of an architecture that llama.cpp does not know: '{unknown[1]}'; take "
+            "another model or a newer llama.cpp."
+        )
+    raise ModelFileError(f"{path} cannot be loaded by llama.cpp: {reason}; {remedy}.")
 
 
-def _describe_state(info: GGUFInfo, lora: Sequence[str], library: Path) -> list[int]:
-    files = [*list_parts(info), *map(Path, lora), *sorted(library.glob("libllama.*"))]
-    stats = [file.stat() for file in files]
+def _describe_state(info: GGUFInfo, lora: Sequence[str]) -> list[int]:
+    """Return size and time of every file on which the answer depends."""
+    library = sorted(toolchain.library_dir().glob("libllama.*"))
+    stats = [file.stat() for file in (*list_parts(info), *map(Path, lora), *library)]
     return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
 
 
 def _find_reason(log: str) -> str:
+    """Return the line of llama.cpp's log that says why it refused a file."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower() or "assert" in line.lower()]
     specific = [line for line in errors if "error loading model" in line] or errors or lines[-1:]
     if not specific:
         return "it gave no reason"
     reason = specific[0].split("error loading model: ")[-1]
-    return show(re.sub(r"^\S*/(?=[\w.-]+:\d+: )", "", reason), limit=200)
+    return printable(re.sub(r"^\S*/(?=[\w.-]+:\d+: )", "", reason), limit=200)
 
 
-def _explain(reason: str, remedy: str) -> str:
-    unknown = re.search(r"unknown model architecture: '?(.*?)'?$", reason)
-    if unknown:
-        return (
-            f"is of an architecture that llama.cpp does not know: '{unknown[1]}'; take another "
-            "model or a newer llama.cpp"
-        )
-    return f"cannot be loaded by llama.cpp: {reason}; {remedy}"
+def main(job: str) -> None:
+    """Try a file in this process, which may crash of it; exit with REFUSED if the answer is no."""
+    what, path, overrides, adapters = json.loads(job)
+    with contextlib.suppress(ImportError):  # a crash leaves no core file; Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from ..native import C
+
+    C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
+    loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
+    try:
+        _decode_a_token(path, loading) if what == "load" else _read_letters(path, loading)
+    except QwqlabError as error:
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
+
+
+def _decode_a_token(path: str, loading: Loading) -> None:
+    import numpy as np
+
+    from ..context import Context
+    from ..native import Model
+
+    with Model(path, loading) as model, Context(model, loading, 1, 256) as context:
+        if not np.isfinite(context.prefill([0], 0)).all():
+            raise ModelFileError("error: its logits are not numbers")
+
+
+def _read_letters(path: str, loading: Loading) -> None:
+    """Tokenize every character of one and two bytes, and every byte of longer ones."""
+    from ..native import Model
+
+    codes = [*range(0x800), *range(0x800, 0xD800, 64), *range(0x10000, 0x110000, 4096)]
+    text = " ".join(map(chr, codes)) + "".join(map(chr, codes))
+    with Model(path, loading, vocab_only=True) as model:
+        if not model.n_vocab:
+            raise ModelFileError("error: it holds no vocabulary")
+        for special in (False, True):
+            model.tokenize_all([text], parse_special=special)
+        for token in range(model.n_vocab):
+            model.show(token)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

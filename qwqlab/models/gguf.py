@@ -1,24 +1,29 @@
-"""What a GGUF file says of itself, checked before llama.cpp sees it."""
+"""What a GGUF file says of its model, checked before llama.cpp sees it, and told to a reader."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import hashes
+from ..entries import show_size
 from ..errors import ModelFileError
 from ..ggml_types import FILE_TYPES
-from .gguf_reader import Tensor, read_header
-from .gguf_values import Summary
+from .gguf_header import Summary, Tensor, printable, read_header
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The vocabulary in short. model is llama.cpp's name of the algorithm; None is unsaid."""
+    """The vocabulary in short: llama.cpp's name of the algorithm, and the ids of some tokens.
+
+    A number that the file does not give is None.
+    """
 
     model: str
     pre: str
@@ -33,8 +38,9 @@ class Tokenizer:
 class GGUFInfo:
     """The header of a GGUF file.
 
-    metadata:  every key; arrays, and strings of more than a million bytes, as a Summary.
-    tensors:   in the file's order. n_bytes of the file, data_offset where its tensor data starts.
+    metadata:     every key with its value, an array as a `Summary`.
+    tensors:      in the file's order.
+    data_offset:  the byte of the file at which the tensor data begins.
     """
 
     path: Path
@@ -161,31 +167,31 @@ class GGUFInfo:
 
 
 def inspect(path: str | os.PathLike[str]) -> GGUFInfo:
-    """Read and check the header of a GGUF file; its tensor data is not read.
+    """Return the header of a GGUF file; its tensor data is not read.
 
-    ModelFileError, in one sentence: not a file, not a GGUF, cut short, counts or lengths that the
-    file cannot hold, nested arrays, doubled names, shapes, types, offsets or an alignment that
-    llama.cpp would refuse. What it passes, llama.cpp may still refuse: see `trial.check_loads`.
+    Raise ModelFileError, with one sentence, for what is not a GGUF file, is cut short, or has
+    lengths or types that cannot be. What passes here llama.cpp may still refuse: see
+    `trial.check_loads`.
     """
     path = Path(path)
     try:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "is not a file"
             raise ModelFileError(f"{path} {what}; give the path of a .gguf file.")
-        with path.open("rb") as file:
+        with path.open("rb", buffering=1 << 16) as file:
             header = read_header(file, path)
             n_bytes = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}.") from error
     return GGUFInfo(
-        path, n_bytes, header.version, header.n_bytes, header.metadata, tuple(header.tensors)
+        path, n_bytes, header.version, header.data_offset, header.metadata, header.tensors
     )
 
 
 def list_parts(info: GGUFInfo) -> list[Path]:
-    """Every file of a split model, in order; the one file of any other.
+    """Return every file of a split model in order, or the one file of any other.
 
-    ModelFileError where the name is not one that llama-gguf-split gives, or a part is not there.
+    Raise ModelFileError if the name is not one that llama-gguf-split gives, or a part is missing.
     """
     if info.n_parts == 1:
         return [info.path]
@@ -204,6 +210,121 @@ def list_parts(info: GGUFInfo) -> list[Path]:
 
 
 def hash_model(info: GGUFInfo) -> str:
-    """The sha256 of a model's file; that of its parts' hashes, if it is split."""
+    """Return the sha256 of a model's file, or that of its parts' hashes if it is split."""
     found = [hashes.sha256_of(part) for part in list_parts(info)]
     return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `qwqlab inspect --json` prints: the header's values, ready for JSON.
+
+    tensors holds their number in all and by type, types the bytes of each type. Raise
+    ModelFileError as `inspect` does.
+    """
+    info = inspect(path)
+    tokenizer = info.tokenizer
+    return {
+        "path": str(info.path),
+        "format": f"GGUF {info.version}",
+        "architecture": info.architecture,
+        "name": info.name,
+        "file_type": info.file_type,
+        "bytes": info.n_bytes,
+        "parts": info.n_parts,
+        "parameters": info.n_parameters,
+        "bits_per_weight": round(info.bits_per_weight, 3),
+        "tensors": {
+            "count": info.n_tensors,
+            "by_type": dict(Counter(tensor.type for tensor in info.tensors).most_common()),
+        },
+        "types": info.bytes_by_type,
+        "context": info.n_ctx_train,
+        "rms_norm_eps": _plain(info.rms_norm_eps),
+        "rope": {key: _plain(value) for key, value in info.rope.items()},
+        "vocabulary": {
+            "model": tokenizer.model,
+            "pre": tokenizer.pre,
+            "tokens": tokenizer.n_tokens,
+            "add_bos": tokenizer.add_bos,
+        },
+        "bos": tokenizer.bos,
+        "eos": tokenizer.eos,
+        "pad": tokenizer.pad,
+        "template": info.chat_template,
+        "warnings": list_warnings(info),
+    }
+
+
+def list_warnings(info: GGUFInfo) -> list[str]:
+    """Return what a person should know before using the file, a sentence each."""
+    found = []
+    tokenizer, n_tokens = info.tokenizer, info.tokenizer.n_tokens
+    if not info.architecture:
+        found.append("The file does not name its architecture, so llama.cpp will refuse it.")
+    if info.n_parts > 1:
+        try:
+            list_parts(info)
+        except ValueError as error:
+            found.append(str(error))
+    elif not info.tensors:
+        found.append("The file holds no tensors: it is a vocabulary, and cannot generate.")
+    if info.file_type.startswith("unknown"):
+        found.append(f"The file claims a quant that the lab does not know: {info.file_type}.")
+    if info.n_ctx_train is None:
+        found.append("The file does not say for how long a context the model was trained.")
+    if not n_tokens:
+        found.append("The file has no vocabulary.")
+    elif tokenizer.eos is None:
+        found.append("The file names no eos token; llama.cpp then goes by the texts of tokens.")
+    for name, token in (("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad)):
+        if token is not None and n_tokens and not 0 <= token < n_tokens:
+            found.append(f"The {name} token is {token}, but the vocabulary has {n_tokens} tokens.")
+    if tokenizer.pad is not None and tokenizer.pad == tokenizer.eos:
+        found.append(
+            f"The pad token is also the eos token, {tokenizer.pad}: a model fine-tuned with such "
+            "padding may never learn to stop."
+        )
+    rows = [
+        each.shape[-1] for each in info.tensors if each.name == "token_embd.weight" and each.shape
+    ]
+    if rows and n_tokens and rows[0] != n_tokens:
+        found.append(f"The embedding has {rows[0]} rows for {n_tokens} tokens.")
+    if n_tokens and info.chat_template is None:
+        found.append("The file has no chat template.")
+    return found
+
+
+def show_description(values: dict[str, Any]) -> str:
+    """Return the values of `read_description` as lines of text; names from the file are escaped."""
+    template, shape = values["template"], values["vocabulary"]
+    name, architecture = printable(values["name"]), printable(values["architecture"])
+    kinds = f"{printable(shape['model'])}, {printable(shape['pre'])}"
+    types = ", ".join(
+        f"{values['tensors']['by_type'][kind]} in {kind} ({show_size(n_bytes)})"
+        for kind, n_bytes in values["types"].items()
+    )
+    lines = {
+        "file": f"{values['path']}, {show_size(values['bytes'])}, {values['format']}",
+        "model": f"{name}, architecture {architecture or 'unsaid'}",
+        "quant": f"{values['file_type']}, {values['bits_per_weight']} bits a weight",
+        "weights": f"{values['parameters']:,} in {values['tensors']['count']} tensors",
+        "types": types or "none",
+        "context": "unsaid" if values["context"] is None else f"{values['context']:,} tokens",
+        "vocabulary": f"{shape['tokens']:,} tokens ({kinds})",
+        "tokens": ", ".join(f"{key} {values[key]}" for key in ("bos", "eos", "pad")),
+        "template": "none" if template is None else f"{len(template):,} characters",
+    }
+    text = [f"{label:<11}{line}" for label, line in lines.items()]
+    return "\n".join([*text, *(f"{'warning':<11}{warning}" for warning in values["warnings"])])
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can hold: an array's first few elements, an infinity as text."""
+    if isinstance(value, Summary):
+        return [_plain(each) for each in value.head]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+describe = read_description  # alias until the doors are in
