@@ -61,7 +61,7 @@ class StopCheck:
     pad: Token | None
     stops: tuple[Token, ...]
     turn_end: Token | None
-    n_tokens: int | None
+    n_tokens: int
     n_rows: int | None
     findings: tuple[Finding, ...]
 
@@ -131,19 +131,19 @@ def check_stops(source: str | os.PathLike[str]) -> StopCheck:
 class _Said:
     """What the files say: each pad and stop under the file and key that it comes from.
 
+    n_tokens, n_rows: size of the vocabulary, and rows of the embedding, None if not given.
     texts:     the text of each token by its id; ids: the other way round.
     control:   texts of tokens that steer a model.
-    n_tokens, n_rows: size of the vocabulary, and rows of the embedding; None if not given.
     problems:  values that cannot be token ids, a sentence each.
     """
 
+    n_tokens: int
+    n_rows: int | None
     pads: dict[str, int] = field(default_factory=dict)
     stops: dict[str, tuple[int, ...]] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
     control: set[str] = field(default_factory=set)
     eos_text: str | None = None
-    n_tokens: int | None = None
-    n_rows: int | None = None
     template: str | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -280,19 +280,14 @@ def _check_pad(pad: Token | None, stops: tuple[Token, ...], turn_end: Token | No
 
 def _check_places(said: _Said) -> Finding:
     name = "ids are in the vocabulary"
-    bounds = [n for n in (said.n_tokens, said.n_rows) if n is not None]
-    wanted = {**{key: (token,) for key, token in said.pads.items()}, **said.stops}
-    if not bounds:
-        return Finding(name, False, "Nothing says how large the vocabulary is.")
-    for what, bound in (
-        ("tokens in the vocabulary", said.n_tokens),
-        ("rows in the embedding", said.n_rows),
-    ):
-        for key, tokens in wanted.items():
-            beyond = [token for token in tokens if bound is not None and token >= bound]
-            if beyond:
-                return Finding(name, False, f"{key} is {beyond[0]}, but there are {bound} {what}.")
-    return Finding(name, True, f"Pad and stops are below {min(bounds)}.")
+    sizes = {"tokens in the vocabulary": said.n_tokens, "rows in the embedding": said.n_rows}
+    known = {what: size for what, size in sizes.items() if size is not None}
+    for key, tokens in {**{key: (pad,) for key, pad in said.pads.items()}, **said.stops}.items():
+        for what, size in known.items():
+            if max(tokens, default=-1) >= size:
+                text = f"{key} is {max(tokens)}, but there are {size} {what}."
+                return Finding(name, False, text)
+    return Finding(name, True, f"Pad and stops are below {min(known.values())}.")
 
 
 def _check_agreement(said: _Said) -> Finding:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -155,20 +154,7 @@ def _load_transformers(name: str | os.PathLike[str]) -> Any:
 
 def import_transformers() -> Any:
     """Return transformers, imported without its advice to install PyTorch."""
-    with _without_advice():
-        import transformers
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
     return transformers
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
