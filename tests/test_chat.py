@@ -91,15 +91,8 @@ CONVERSATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_both_engines_render_every_conversation_the_same(name: str) -> None:
-    conversations = list(CONVERSATIONS.values())
-    ours = render_many(read_template(name), conversations)
-    assert ours == render_many(read_template(name), conversations, "transformers")
-    assert len(set(ours)) == len(ours)
-
-
-def test_random_conversations_are_rendered_the_same_by_both_engines() -> None:
+def make_conversations(n: int) -> list[Conversation]:
+    """Conversations of random turns, from a seed."""
     dice = random.Random(3407)
     words = ["Hi", "\n", "</think>", "<think>", " ", "é", "<|im_end|>", '"', "\\n", "{{"]
 
@@ -113,17 +106,23 @@ def test_random_conversations_are_rendered_the_same_by_both_engines() -> None:
             made["tool_calls"] = [{"name": text(), "arguments": {text(): [1.5, None, text()]}}]
         return made
 
-    conversations = [
+    return [
         Conversation(
             [message() for _ in range(dice.randint(1, 7))],
             dice.choice([None, [], TOOLS]),
             dice.random() < 0.5,
         )
-        for _ in range(300)
+        for _ in range(n)
     ]
-    for name in TEMPLATES:
-        ours = render_many(read_template(name), conversations)
-        assert ours == render_many(read_template(name), conversations, "transformers")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_both_engines_render_every_conversation_the_same(name: str) -> None:
+    known = list(CONVERSATIONS.values())
+    conversations = [*known, *make_conversations(150)]
+    ours = render_many(read_template(name), conversations)
+    assert ours == render_many(read_template(name), conversations, "transformers")
+    assert len(set(ours[: len(known)])) == len(known)
 
 
 def test_the_models_own_template_is_rendered_the_same_by_both_engines(model_path: Path) -> None:
@@ -216,11 +215,6 @@ def test_a_template_from_a_file_of_a_stranger_is_rendered_with_limits(tmp_path: 
         read_template(tmp_path / "bare.gguf")
 
 
-def test_a_huge_template_is_described_at_once() -> None:
-    assert "too long to compare" in diff_templates("{{ x }}\n" * 60_000)[0]
-    assert identify_template(" " * 900_000 + "{%") is None
-
-
 FAR = "{% for i in range(99999) %}"
 SLOW_OR_BIG = "more memory|within 0.7 s"  # whichever comes first on a machine
 # Sources, and a pattern of what is said of each.
@@ -285,16 +279,13 @@ def test_a_template_is_rendered_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) 
     assert [outcome.isolation.level for outcome in outcomes] == ["strong", "strong"]
 
 
-def test_a_generation_block_is_shown_as_transformers_shows_it() -> None:
+def test_a_generation_block_and_no_documents_are_shown_as_transformers_shows_them() -> None:
     source = (
         "{% for m in messages %}{% generation %}{% set x = m.content %}{{ x }}{% endgeneration %}"
         "{{ x }}{% if loop.last %}{% break %}{% endif %}{% endfor %}{{ strftime_now('%%') }}"
+        "{{ documents }}"
     )
-    assert render(source, HELLO) == render(source, HELLO, "transformers") == "Hi%"
-
-
-def test_a_template_sees_no_documents_in_either_engine() -> None:
-    assert {render("{{ documents }}", HELLO, engine) for engine in chat.RENDERERS} == {"None"}
+    assert render(source, HELLO) == render(source, HELLO, "transformers") == "Hi%None"
 
 
 def test_a_template_may_ask_for_the_models_special_tokens(engine: Engine) -> None:
@@ -381,7 +372,7 @@ def stream_in_pieces(text: str, forced: bool, dice: random.Random) -> tuple[Thin
 def test_a_stream_gives_what_the_whole_text_gives_however_it_is_cut() -> None:
     dice = random.Random(3407)
     pieces = [OPEN, CLOSE, "\n", "\n\n", " ", "a", "b <", "</", "<thi", "<", "nk>", "x > y", "</th"]
-    made = ["".join(dice.choices(pieces, k=dice.randrange(10))) for _ in range(20_000)]
+    made = ["".join(dice.choices(pieces, k=dice.randrange(10))) for _ in range(4_000)]
     for text in (*made, *(text for text, *_ in SPLITS)):
         for forced in (True, False):
             whole = split_thinking(text, forced)
