@@ -75,7 +75,7 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
         )
     if info.file_type == quant:
         return source
-    target = paths.models_dir() / f"{name_copy(source.stem, info.file_type, quant)}.gguf"
+    target = paths.models_dir() / f"{_name_copy(source.stem, info.file_type, quant)}.gguf"
     origin = {"source": hashes.sha256_of(source), "build": toolchain.describe_build()}
     before = None
     if target.is_file():
@@ -92,7 +92,7 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
         fallbacks = _quantize(info, staged, quant, target)
         # Killed between the next two lines, the lab still knows the old file for its own.
         made = {**origin, "sha256": hashes.read_sha256(staged), "replaces": before}
-        hashes.update_json(_file(), target.name, {**made, "fallbacks": fallbacks})
+        hashes.update_json(_record_file(), target.name, {**made, "fallbacks": fallbacks})
         staged.replace(target)
     finally:
         staged.unlink(missing_ok=True)
@@ -111,10 +111,10 @@ def sweep_copy(source: str | os.PathLike[str]) -> Path:
     return requantize(source, "Q8_0")
 
 
-def name_copy(stem: str, old: str, new: str) -> str:
+def _name_copy(stem: str, old: str, new: str) -> str:
     """Return a copy's name: with the new quant in the old one's place, or at the end.
 
-    >>> name_copy("QwQ-32B-Q4_K_M", "Q4_K_M", "Q4_0"), name_copy("tiny", "F16", "Q8_0")
+    >>> _name_copy("QwQ-32B-Q4_K_M", "Q4_K_M", "Q4_0"), _name_copy("tiny", "F16", "Q8_0")
     ('QwQ-32B-Q4_0', 'tiny.Q8_0')
     """
     for mark in ".-":
@@ -143,11 +143,11 @@ def recorded_hashes(name: str) -> tuple[str, ...]:
 
 
 def _records() -> dict[str, dict[str, Any]]:
-    kept = hashes.read_json(_file())
+    kept = hashes.read_json(_record_file())
     return {name: record for name, record in kept.items() if isinstance(record, dict)}
 
 
-def _file() -> Path:
+def _record_file() -> Path:
     return paths.models_dir() / "quants.json"
 
 
