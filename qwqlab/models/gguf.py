@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model, checked before llama.cpp sees it, and told to a reader."""
+"""Describe a model by the header of its GGUF file: `GGUFInfo` for programs, lines for people."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def list_parts(info: GGUFInfo) -> list[Path]:
     for place in range(1, info.n_parts + 1):
         part = info.path.with_name(f"{name[1]}-{place:05}-of-{name[2]}.gguf")
         if not part.is_file():
-            raise ModelFileError(f"{info.path} lacks its part {part.name}; fetch it again.")
+            raise ModelFileError(f"{info.path} needs {part.name}, which is missing; fetch it again.")
         parts.append(part)
     return parts
 

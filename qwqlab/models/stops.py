@@ -235,7 +235,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _find_turn_end(said: _Said) -> str | None:
     """Return the token that the chat template writes first after an answer, or None.
 
-    The template is rendered for that (0.1 s), in the sandbox; one that fails says nothing.
+    The template is rendered for that (0.1 s), in the sandbox; None if it fails.
     """
     tokens = {*said.control, said.eos_text or ""} - {""}
     if not tokens or not said.template:
@@ -324,7 +324,7 @@ def _check_turn_end(stops: tuple[Token, ...], turn_end: Token | None, said: _Sai
 
 
 def _check_advice(said: _Said, pad: Token | None, stops: tuple[Token, ...]) -> Finding | None:
-    """The article's advice, for the vocabulary that it is about."""
+    """Compare with the article's advice, if the vocabulary is the one that it is about."""
     advised, end = said.ids.get("<|vision_pad|>"), said.ids.get("<|im_end|>")
     if advised is None or end is None:
         return None

@@ -1,4 +1,4 @@
-"""A text as tokens, by llama.cpp and by transformers, with the same methods for both."""
+"""Turn texts into tokens with llama.cpp or with transformers, by the same methods."""
 
 from __future__ import annotations
 
