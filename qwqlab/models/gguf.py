@@ -204,7 +204,7 @@ def list_parts(info: GGUFInfo) -> list[Path]:
     for place in range(1, info.n_parts + 1):
         part = info.path.with_name(f"{name[1]}-{place:05}-of-{name[2]}.gguf")
         if not part.is_file():
-            raise ModelFileError(f"{info.path} needs {part.name}, which is missing; fetch it again.")
+            raise ModelFileError(f"{info.path} needs {part.name}, which is missing; fetch that.")
         parts.append(part)
     return parts
 
