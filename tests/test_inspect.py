@@ -119,7 +119,7 @@ def test_numbers_that_json_lacks_and_arrays_are_told_as_it_can(tmp_path: Path) -
     assert (rope["scale"], rope["sections"], rope["factors"]) == ("inf", [1, 2, 3], ["nan"])
 
 
-def test_3000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) -> None:
+def test_1000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) -> None:
     made = sound()
     made.keys.extend([("tokenizer.ggml.eos_token_id", 2), ("llama.rope.list", [1, 2])])
     whole = made.build()
@@ -127,7 +127,7 @@ def test_3000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) ->
     rng = random.Random(3407)
     path = tmp_path / "mutated.gguf"
     ends: Counter[str] = Counter()
-    for _ in range(3000):
+    for _ in range(1000):
         path.write_bytes(mutate(rng, whole, header))
         try:
             values = read_description(path)
@@ -138,8 +138,8 @@ def test_3000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) ->
             assert read(json.dumps(values)).keys() == values.keys()
             assert all(line.isprintable() for line in show_description(values).split("\n"))
             ends["told"] += 1
-    assert ends["told"] > 150
-    assert ends["refused"] > 900
+    assert ends["told"] > 50
+    assert ends["refused"] > 300
 
 
 def test_the_command_ends_in_json_or_a_sentence_and_never_in_a_traceback(

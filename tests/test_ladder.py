@@ -143,6 +143,7 @@ def test_a_coarser_copy_reads_worse_and_a_finer_one_no_better_than_its_source(
     assert compare_rungs(rungs["Q8_0"], rungs["Q8_0"]) == (1.0, 0.0)
 
 
+@pytest.mark.nightly  # each perplexity is held against the tool's own last line when it is read
 def test_the_perplexity_is_the_one_that_llama_perplexity_prints(
     rungs: dict[str, RungResult],
 ) -> None:
