@@ -32,7 +32,6 @@ QUANTS = ("Q1_0", "TQ1_0", "TQ2_0", "Q2_0", "Q2_K", "IQ3_XXS", "IQ3_XS", "IQ3_S"
 # Refused without an importance matrix, which llama-imatrix computes from a text.
 NEED_IMATRIX = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S")
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
-UNQUANTISED = {"F32", "F16", "BF16"}
 
 LADDER = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
 N_CTX, N_CHUNKS = 512, 6
@@ -165,14 +164,13 @@ def run_quantize(args: Sequence[str | os.PathLike[str]], target: Path) -> str:
 
 def _quantize(info: GGUFInfo, staged: Path, quant: str, target: Path) -> dict[str, int]:
     """Run llama-quantize into the file `staged`; return the fallbacks that it reports, counted."""
-    requantizes = not set(info.bytes_by_type) <= UNQUANTISED
-    flags = ["--allow-requantize"] if requantizes else []
-    plan = toolchain.run_tool("llama-quantize", [*flags, "--dry-run", info.path, quant]).stderr
+    flag = "--allow-requantize"  # a source may be quantised already
+    plan = toolchain.run_tool("llama-quantize", [flag, "--dry-run", info.path, quant]).stderr
     if size := re.search(r"quant size\s*=\s*([\d.]+) MiB", plan):
         n_bytes = int(float(size[1]) * 2**20) + info.data_offset
         remedy = "set QWQLAB_HOME to a folder on a larger disk"
         check_disk(target.parent, n_bytes, target.name, remedy)
-    log = run_quantize([*flags, info.path, staged, quant], target)
+    log = run_quantize([flag, info.path, staged, quant], target)
     fallbacks: dict[str, int] = {}
     for wanted, got in re.findall(r"required for type\s+(\S+)\) -> falling back to\s+(\S+)", log):
         key = f"{wanted} -> {got}"
