@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,10 +114,6 @@ def with_tensor(
     made = sound()
     made.tensors.append((name, shape, kind, offset, n_bytes))
     return made
-
-
-def as_mapping(made: Gguf) -> Mapping[str | bytes, Any]:
-    return dict(made.keys)
 
 
 def _value(value: Any) -> tuple[bytes, ...]:

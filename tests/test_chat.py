@@ -14,15 +14,25 @@ import pytest
 from jinja2 import Environment
 from malformed import Gguf
 
-from qwqlab import chat, paths, rendering, sandbox, toolchain
-from qwqlab.chat import template
+from qwqlab import paths, sandbox, toolchain
 from qwqlab.cli import main
 from qwqlab.engine import Engine
 from qwqlab.errors import ChatError
+from qwqlab.models import (
+    TEMPLATES,
+    Conversation,
+    chat,
+    diff_templates,
+    explain_template,
+    identify_template,
+    read_template,
+    render,
+    render_many,
+    render_with_llama_cpp,
+)
 from qwqlab.panels import ThinkPanel
 from qwqlab.prompt_text import escape
 from qwqlab.records import Request, Run
-from qwqlab.rendering import Conversation, render, render_many, render_with_llama_cpp
 from qwqlab.think_panel import EDITED, OWN, describe_split
 from qwqlab.think_run import preview, think_aloud
 from qwqlab.thinking import (
@@ -36,6 +46,7 @@ from qwqlab.thinking import (
 )
 
 HELLO = Conversation.ask("Hi")
+WITH, WITHOUT = map(read_template, TEMPLATES)
 ARTICLE = paths.data_dir() / "article" / "template.jinja"
 TOOLS = [
     {"type": "function", "function": {"name": "weather", "parameters": {"city": "<b>'é'</b>"}}},
@@ -80,15 +91,8 @@ CONVERSATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", chat.KNOWN)
-def test_both_engines_render_every_conversation_the_same(name: str) -> None:
-    conversations = list(CONVERSATIONS.values())
-    ours = render_many(template(name), conversations)
-    assert ours == render_many(template(name), conversations, "transformers")
-    assert len(set(ours)) == len(ours)
-
-
-def test_random_conversations_are_rendered_the_same_by_both_engines() -> None:
+def make_conversations(n: int) -> list[Conversation]:
+    """Conversations of random turns, from a seed."""
     dice = random.Random(3407)
     words = ["Hi", "\n", "</think>", "<think>", " ", "é", "<|im_end|>", '"', "\\n", "{{"]
 
@@ -102,35 +106,43 @@ def test_random_conversations_are_rendered_the_same_by_both_engines() -> None:
             made["tool_calls"] = [{"name": text(), "arguments": {text(): [1.5, None, text()]}}]
         return made
 
-    conversations = [
+    return [
         Conversation(
             [message() for _ in range(dice.randint(1, 7))],
             dice.choice([None, [], TOOLS]),
             dice.random() < 0.5,
         )
-        for _ in range(300)
+        for _ in range(n)
     ]
-    for name in chat.KNOWN:
-        ours = render_many(template(name), conversations)
-        assert ours == render_many(template(name), conversations, "transformers")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_both_engines_render_every_conversation_the_same(name: str) -> None:
+    known = list(CONVERSATIONS.values())
+    conversations = [*known, *make_conversations(150)]
+    ours = render_many(read_template(name), conversations)
+    assert ours == render_many(read_template(name), conversations, "transformers")
+    assert len(set(ours[: len(known)])) == len(known)
 
 
 def test_the_models_own_template_is_rendered_the_same_by_both_engines(model_path: Path) -> None:
-    own = chat.read_template(model_path)
+    own = read_template(model_path)
     assert render(own, HELLO) == render(own, HELLO, "transformers")
     assert "You are a helpful AI assistant named SmolLM" in render(own, HELLO)
 
 
 @pytest.mark.parametrize("system", ["", "Be\n brief: C:\\new"])
-@pytest.mark.parametrize("name", chat.KNOWN)
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_llama_cpp_renders_a_question_the_same(name: str, system: str, model_path: Path) -> None:
     asked = Conversation.ask('Hi\n "é" \\n C:\\temp\t¿', system)
-    assert render_with_llama_cpp(template(name), asked, model_path) == render(template(name), asked)
+    assert render_with_llama_cpp(read_template(name), asked, model_path) == render(
+        read_template(name), asked
+    )
 
 
 def test_llama_cpp_renders_several_turns_the_same(model_path: Path, tmp_path: Path) -> None:
     # llama-completion shows its template with a conversation of its own.
-    (tmp_path / "template.jinja").write_text(template("with-think"))
+    (tmp_path / "template.jinja").write_text(WITH)
     flags = ["-m", str(model_path), "--jinja", "--chat-template-file"]
     flags.append(str(tmp_path / "template.jinja"))
     log = toolchain.run_tool("llama-completion", [*flags, "-cnv", "-st", "-p", "x", "-n", "0"])
@@ -140,42 +152,42 @@ def test_llama_cpp_renders_several_turns_the_same(model_path: Path, tmp_path: Pa
         assistant("Hi there"),
         user("How are you?"),
     ]
-    shown = render(template("with-think"), Conversation(turns))
+    shown = render(WITH, Conversation(turns))
     assert f"chat template example:\n{shown}" in log.stderr
 
 
 def test_what_llama_completion_cannot_be_given_is_refused(model_path: Path) -> None:
     for name in ("several turns", "tools", "the end of a turn"):
         with pytest.raises(ChatError, match="takes one user message"):
-            render_with_llama_cpp(template("with-think"), CONVERSATIONS[name], model_path)
+            render_with_llama_cpp(WITH, CONVERSATIONS[name], model_path)
 
 
 def test_our_template_is_the_one_that_the_article_prints_tag_by_tag() -> None:
-    printed, ours = ARTICLE.read_text(encoding="utf-8"), template("with-think")
+    printed, ours = ARTICLE.read_text(encoding="utf-8"), WITH
     read = [
         [(kind, value) for _, kind, value in Environment().lexer.tokeniter(text.strip(), None)
          if kind != "whitespace"]
         for text in (printed, ours)
     ]  # fmt: skip
     assert read[0] == read[1]
-    assert chat.identify(printed) == "with-think"
+    assert identify_template(printed) == "with-think"
     conversations = list(CONVERSATIONS.values())
     assert render_many(printed, conversations) == render_many(ours, conversations)
 
 
 def test_the_two_templates_differ_in_one_line() -> None:
-    changed = [line for line in chat.diff(template("without-think")) if line[0] in "+-"]
+    changed = [line for line in diff_templates(WITHOUT) if line[0] in "+-"]
     assert changed == [
         "--- with-think",
         "+++ this one",
         r"-{{- '<|im_start|>assistant\n<think>\n' }}",
         r"+{{- '<|im_start|>assistant\n' }}",
     ]
-    assert chat.diff(template("with-think")) == []
+    assert diff_templates(WITH) == []
 
 
 def test_earlier_thinking_is_not_in_the_prompt() -> None:
-    prompt = render(template("with-think"), CONVERSATIONS["earlier thinking"])
+    prompt = render(WITH, CONVERSATIONS["earlier thinking"])
     assert "A greeting." not in prompt
     assert "<|im_start|>assistant\nHello!<|im_end|>" in prompt
 
@@ -183,29 +195,24 @@ def test_earlier_thinking_is_not_in_the_prompt() -> None:
 def test_a_template_from_a_file_is_told_from_the_known_ones(
     model_path: Path, tmp_path: Path
 ) -> None:
-    own = chat.read_template(model_path)
-    assert chat.identify(own) is None and chat.diff(own)
-    assert "does not name <think>" in chat.describe(own)
-    (tmp_path / "mine.jinja").write_text(template("without-think").replace("\n", "\n\n  ").rstrip())
-    assert chat.describe(chat.read_template(tmp_path / "mine.jinja")) == "It equals without-think."
-    changed = template("with-think").replace("Be", "").replace("'\\n<tool_response>", "'<tool>")
-    assert chat.identify(changed) is None
-    assert len(chat.diff(changed)) < 10
+    own = read_template(model_path)
+    assert identify_template(own) is None and diff_templates(own)
+    assert "does not name <think>" in explain_template(own)
+    (tmp_path / "mine.jinja").write_text(WITHOUT.replace("\n", "\n\n  ").rstrip())
+    assert explain_template(read_template(tmp_path / "mine.jinja")) == "It equals without-think."
+    changed = WITH.replace("Be", "").replace("'\\n<tool_response>", "'<tool>")
+    assert identify_template(changed) is None
+    assert len(diff_templates(changed)) < 10
 
 
 def test_a_template_from_a_file_of_a_stranger_is_rendered_with_limits(tmp_path: Path) -> None:
     file = Gguf(keys=[("tokenizer.chat_template", "{{ 'a' * 10 ** 9 }}")])
     (tmp_path / "strange.gguf").write_bytes(b"".join(file.pieces()))
     with pytest.raises(ChatError, match="more memory"):
-        render(chat.read_template(tmp_path / "strange.gguf"), HELLO)
+        render(read_template(tmp_path / "strange.gguf"), HELLO)
     (tmp_path / "bare.gguf").write_bytes(b"".join(Gguf().pieces()))
-    with pytest.raises(ChatError, match=r"bare\.gguf brings no chat template"):
-        chat.read_template(tmp_path / "bare.gguf")
-
-
-def test_a_huge_template_is_described_at_once() -> None:
-    assert "too long to compare" in chat.diff("{{ x }}\n" * 60_000)[0]
-    assert chat.identify(" " * 900_000 + "{%") is None
+    with pytest.raises(ChatError, match=r"bare\.gguf has no chat template"):
+        read_template(tmp_path / "bare.gguf")
 
 
 FAR = "{% for i in range(99999) %}"
@@ -252,7 +259,7 @@ def test_a_hostile_template_gets_a_sentence(source: str) -> None:
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("engine", rendering.ENGINES)
+@pytest.mark.parametrize("engine", chat.RENDERERS)
 def test_a_template_that_never_ends_is_stopped(engine: str) -> None:
     with pytest.raises(ChatError, match=r"did not end within 0\.7 s"):
         render(FAR + FAR + "{% endfor %}{% endfor %}", HELLO, engine)
@@ -266,22 +273,19 @@ def test_a_template_is_rendered_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) 
         outcomes.append(run_python(*args, **named))
         return outcomes[-1]
 
-    monkeypatch.setattr(rendering, "run_python", watch)
+    monkeypatch.setattr(chat, "run_python", watch)
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert {render("fine", HELLO, engine) for engine in rendering.ENGINES} == {"fine"}
+    assert {render("fine", HELLO, engine) for engine in chat.RENDERERS} == {"fine"}
     assert [outcome.isolation.level for outcome in outcomes] == ["strong", "strong"]
 
 
-def test_a_generation_block_is_shown_as_transformers_shows_it() -> None:
+def test_a_generation_block_and_no_documents_are_shown_as_transformers_shows_them() -> None:
     source = (
         "{% for m in messages %}{% generation %}{% set x = m.content %}{{ x }}{% endgeneration %}"
         "{{ x }}{% if loop.last %}{% break %}{% endif %}{% endfor %}{{ strftime_now('%%') }}"
+        "{{ documents }}"
     )
-    assert render(source, HELLO) == render(source, HELLO, "transformers") == "Hi%"
-
-
-def test_a_template_sees_no_documents_in_either_engine() -> None:
-    assert {render("{{ documents }}", HELLO, engine) for engine in rendering.ENGINES} == {"None"}
+    assert render(source, HELLO) == render(source, HELLO, "transformers") == "Hi%None"
 
 
 def test_a_template_may_ask_for_the_models_special_tokens(engine: Engine) -> None:
@@ -309,9 +313,9 @@ def test_messages_of_another_form_are_refused(values: Any, words: str) -> None:
 
 def test_a_call_without_text_is_refused_by_the_articles_template() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-    for engine in rendering.ENGINES:
+    for engine in chat.RENDERERS:
         with pytest.raises(ChatError, match="'None' has no attribute 'split'"):
-            render(template("with-think"), Conversation([user("Warm?"), call]), engine)
+            render(WITH, Conversation([user("Warm?"), call]), engine)
 
 
 def test_a_conversation_keeps_what_it_was_given() -> None:
@@ -368,7 +372,7 @@ def stream_in_pieces(text: str, forced: bool, dice: random.Random) -> tuple[Thin
 def test_a_stream_gives_what_the_whole_text_gives_however_it_is_cut() -> None:
     dice = random.Random(3407)
     pieces = [OPEN, CLOSE, "\n", "\n\n", " ", "a", "b <", "</", "<thi", "<", "nk>", "x > y", "</th"]
-    made = ["".join(dice.choices(pieces, k=dice.randrange(10))) for _ in range(20_000)]
+    made = ["".join(dice.choices(pieces, k=dice.randrange(10))) for _ in range(4_000)]
     for text in (*made, *(text for text, *_ in SPLITS)):
         for forced in (True, False):
             whole = split_thinking(text, forced)
@@ -385,9 +389,9 @@ def test_a_stream_holds_back_no_more_than_a_tag() -> None:
 
 
 def test_a_prompt_says_whether_it_forces_the_thinking() -> None:
-    assert is_forced(render(template("with-think"), HELLO))
-    assert not is_forced(render(template("without-think"), HELLO))
-    assert not is_forced(render(template("with-think"), CONVERSATIONS["the end of a turn"]))
+    assert is_forced(render(WITH, HELLO))
+    assert not is_forced(render(WITHOUT, HELLO))
+    assert not is_forced(render(WITH, CONVERSATIONS["the end of a turn"]))
 
 
 def test_tags_are_counted_as_the_runs_wrote_them() -> None:
@@ -413,8 +417,8 @@ def test_an_edit_of_the_template_changes_the_prompt_and_the_tokens(
 ) -> None:
     before = panel.shown
     assert before is not None
-    assert before.prompt == render(template("with-think"), Conversation.ask("What is 2 + 2?"))
-    panel.template.value = template("without-think")
+    assert before.prompt == render(WITH, Conversation.ask("What is 2 + 2?"))
+    panel.template.value = WITHOUT
     assert panel.wait()
     assert panel.shown is not None
     assert panel.shown.prompt == before.prompt.removesuffix("<think>\n")
@@ -431,7 +435,7 @@ def test_the_tokens_are_those_that_llama_cpp_reads(
     engine: Engine, llama_tokenize: Callable[[str], list[int]]
 ) -> None:
     for name in ("earlier thinking", "text like a template", "markers in the text"):
-        found = preview(engine, template("with-think"), CONVERSATIONS[name])
+        found = preview(engine, WITH, CONVERSATIONS[name])
         assert list(found.tokens) == llama_tokenize(escape(found.prompt))
 
 
@@ -444,7 +448,7 @@ def test_the_models_own_template_can_be_chosen(panel: ThinkPanel) -> None:
     assert panel.choice.value == EDITED
     panel.choice.value = "without-think"
     assert panel.wait()
-    assert panel.template.value == template("without-think")
+    assert panel.template.value == WITHOUT
 
 
 def test_a_template_that_does_not_render_is_told_and_mended(panel: ThinkPanel) -> None:
@@ -464,7 +468,7 @@ def test_a_template_that_does_not_render_is_told_and_mended(panel: ThinkPanel) -
 def test_generate_shows_what_the_plain_function_gives(panel: ThinkPanel, engine: Engine) -> None:
     panel.generate_button.click()
     assert panel.wait()
-    prompt = render(template("with-think"), panel.conversation)
+    prompt = render(WITH, panel.conversation)
     run, split = think_aloud(engine, prompt, panel.sampling, 3407, 24)
     assert panel.run is not None
     assert (panel.run.tokens, panel.split) == (run.tokens, split)
@@ -505,7 +509,7 @@ def messages(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("engine", rendering.ENGINES)
+@pytest.mark.parametrize("engine", chat.RENDERERS)
 def test_render_prints_the_prompt_and_nothing_else(
     engine: str, messages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -514,7 +518,7 @@ def test_render_prints_the_prompt_and_nothing_else(
     args = ["render", "--template", "with-think", "--messages", str(messages)]
     assert main([*args, "--tools", str(tools), "--engine", engine]) == 0
     said = capsys.readouterr()
-    assert said.out == render(template("with-think"), CONVERSATIONS["a call"])
+    assert said.out == render(WITH, CONVERSATIONS["a call"])
     assert said.err == ""
 
 
@@ -524,7 +528,7 @@ def test_render_takes_a_models_own_template(
     messages.write_text(json.dumps([user("Hi")]))
     args = ["render", "--messages", str(messages), "--template"]
     assert main([*args, str(model_path)]) == 0
-    assert capsys.readouterr().out == render(chat.read_template(model_path), HELLO)
+    assert capsys.readouterr().out == render(read_template(model_path), HELLO)
     assert main([*args, "without-think", "--no-generation-prompt", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 from malformed import Gguf, Raw, sound, u32, u64, with_key
 
-from qwqlab import paths, qwq_vocab
+from qwqlab import paths
 from qwqlab.cli import main
 from qwqlab.errors import ModelFileError
-from qwqlab.inspection import describe, show_description
+from qwqlab.models import build_qwq, read_description, show_description
 from qwqlab.token_texts import read_corpus
 
 KEYS = ("architecture", "tensors", "types", "context", "eos", "pad", "template", "warnings")
@@ -72,7 +73,7 @@ def test_the_embedded_models_header_is_told(
 def test_a_vocabulary_is_told_as_one_that_cannot_generate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["inspect", str(qwq_vocab.build() / "vocab.gguf"), "--json"]) == 0
+    assert main(["inspect", str(build_qwq() / "vocab.gguf"), "--json"]) == 0
     values = read(capsys.readouterr().out)
     assert (values["eos"], values["pad"], values["context"]) == (151_645, 151_654, 131_072)
     assert values["vocabulary"]["tokens"] == 152_064
@@ -95,7 +96,7 @@ def test_what_is_odd_in_a_header_is_a_warning(
     made.keys.extend(keys)
     path = tmp_path / "odd.gguf"
     path.write_bytes(made.build())
-    values = describe(path)
+    values = read_description(path)
     assert any(says in warning for warning in values["warnings"])
     assert says in show_description(values)
 
@@ -103,7 +104,7 @@ def test_what_is_odd_in_a_header_is_a_warning(
 def test_an_empty_header_is_told_with_all_that_it_lacks(tmp_path: Path) -> None:
     path = tmp_path / "empty.gguf"
     path.write_bytes(Gguf().build())
-    warnings = " ".join(describe(path)["warnings"])
+    warnings = " ".join(read_description(path)["warnings"])
     for lack in ("architecture", "no tensors", "how long a context", "no vocabulary"):
         assert lack in warnings
 
@@ -114,11 +115,11 @@ def test_numbers_that_json_lacks_and_arrays_are_told_as_it_can(tmp_path: Path) -
     made.keys.append(("llama.rope.factors", Raw(9, u32(6) + u64(1) + u32(0x7FC00000))))
     path = tmp_path / "odd.gguf"
     path.write_bytes(made.build())
-    rope = read(json.dumps(describe(path)))["rope"]
+    rope = read(json.dumps(read_description(path)))["rope"]
     assert (rope["scale"], rope["sections"], rope["factors"]) == ("inf", [1, 2, 3], ["nan"])
 
 
-def test_10000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) -> None:
+def test_1000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) -> None:
     made = sound()
     made.keys.extend([("tokenizer.ggml.eos_token_id", 2), ("llama.rope.list", [1, 2])])
     whole = made.build()
@@ -126,10 +127,10 @@ def test_10000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) -
     rng = random.Random(3407)
     path = tmp_path / "mutated.gguf"
     ends: Counter[str] = Counter()
-    for _ in range(10_000):
+    for _ in range(1000):
         path.write_bytes(mutate(rng, whole, header))
         try:
-            values = describe(path)
+            values = read_description(path)
         except ModelFileError as error:
             assert "\n" not in str(error)
             ends["refused"] += 1
@@ -137,8 +138,8 @@ def test_10000_mutations_of_a_header_give_json_or_one_sentence(tmp_path: Path) -
             assert read(json.dumps(values)).keys() == values.keys()
             assert all(line.isprintable() for line in show_description(values).split("\n"))
             ends["told"] += 1
-    assert ends["told"] > 500
-    assert ends["refused"] > 3000
+    assert ends["told"] > 50
+    assert ends["refused"] > 300
 
 
 def test_the_command_ends_in_json_or_a_sentence_and_never_in_a_traceback(
@@ -148,7 +149,7 @@ def test_the_command_ends_in_json_or_a_sentence_and_never_in_a_traceback(
     rng = random.Random(7)
     path = tmp_path / "mutated.gguf"
     codes: Counter[int] = Counter()
-    for _ in range(300):
+    for _ in range(100):
         path.write_bytes(mutate(rng, whole, len(whole) - 400))
         code = main(["inspect", str(path), "--json"])
         said = capsys.readouterr()
@@ -177,10 +178,10 @@ def test_text_from_a_file_does_not_reach_a_terminal_unescaped(
 def test_a_folder_is_checked_for_its_stops(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["inspect", str(qwq_vocab.build()), "--json"]) == 0
+    assert main(["inspect", str(build_qwq()), "--json"]) == 0
     assert read(capsys.readouterr().out)["pad"] == {"id": 151_654, "text": "<|vision_pad|>"}
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
-        (tmp_path / name).write_bytes((qwq_vocab.build() / name).read_bytes())
+        shutil.copy(build_qwq() / name, tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({**config, "pad_token": "<|im_end|>"})
@@ -210,12 +211,11 @@ def test_tokenize_prints_the_ids_and_the_pieces(
     assert capsys.readouterr().out == "151667 319 19 17 27 91 318 6213 91 29\n"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # each call loads the vocabulary anew; test_tokenizers compares the corpus
 def test_tokenize_gives_the_same_ids_in_both_engines_on_the_corpus(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "text.txt"
-    # The whole corpus is compared in test_tokenizers; here each call loads the vocabulary anew.
     plain = [text for text in read_corpus() if not text.cause]
     assert len(plain) > 40
     for text in plain[::6]:
@@ -232,7 +232,7 @@ def test_tokenize_gives_the_same_ids_in_both_engines_on_the_corpus(
     ("args", "says"),
     [
         (["inspect", "/no/such.gguf"], "There is no file /no/such.gguf"),
-        (["inspect", "{data}"], "holds no config.json"),
+        (["inspect", "{data}"], "transformers reads no tokenizer"),
         (["inspect", "{data}/README.md"], "is not a GGUF file"),
         (["tokenize", "--tokenizer", "qwq-32b", "--file", "/no/such"], "/no/such cannot be read"),
         (["tokenize", "--tokenizer", "qwq-32b", "--file", "{tmp}/latin"], "is not text in UTF-8"),

@@ -10,7 +10,7 @@ import pytest
 from lab_page import LabPage, open_notebook
 from playwright.sync_api import Locator, expect
 
-from qwqlab.chat import template
+from qwqlab.models import read_template
 from qwqlab.paths import CHECKOUT
 from qwqlab.think_panel import OWN
 
@@ -33,7 +33,7 @@ def panel(lab: LabPage) -> Locator:
     """The panel, with the template that it starts from."""
     panel = lab.page.locator(".qwqlab-think")
     panel.scroll_into_view_if_needed()
-    panel.locator(".qwqlab-template textarea").fill(template("with-think"))
+    panel.locator(".qwqlab-template textarea").fill(read_template("with-think"))
     expect(panel.get_by_text("It equals with-think.")).to_be_visible()
     return panel
 
@@ -45,7 +45,7 @@ def prompt_of(panel: Locator) -> str:
 def test_an_edit_of_the_template_changes_the_prompt(lab: LabPage, panel: Locator) -> None:
     before = prompt_of(panel)
     assert before.endswith("<|im_start|>assistant\n<think>\n")
-    edited = template("with-think").replace("<think>", "<reason>")
+    edited = read_template("with-think").replace("<think>", "<reason>")
     field = panel.locator(".qwqlab-template textarea")
     lab.changes(lambda: prompt_of(panel), lambda: field.fill(edited))
     assert prompt_of(panel) == before.replace("<think>", "<reason>")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from qwqlab import qwq_vocab
+from qwqlab.models import build_qwq
 
 
 def make(folder: Path, shard: str = "5GB", **changes: Any) -> Path:
@@ -26,6 +26,6 @@ def make(folder: Path, shard: str = "5GB", **changes: Any) -> Path:
             if name.endswith("bias"):
                 parameter.normal_(std=0.1)
     model.save_pretrained(folder, max_shard_size=shard)
-    for file in qwq_vocab.build().glob("*token*"):
+    for file in build_qwq().glob("*token*"):
         shutil.copy(file, folder)
     return folder

@@ -1,9 +1,10 @@
-"""The program that renders chat templates in the sandbox: job.json comes in, answer.json goes out.
+"""Render chat templates: the program that `chat` runs in the sandbox.
 
-A template is a program, and those that come with a model are from strangers. Jinja's sandbox keeps
-a template from Python's insides but not from running for ever or filling the memory, and a thread
-cannot be stopped. So `rendering` runs this file in a process of its own, shut in as any program
-that nobody has read. It imports nothing of the lab, which cannot be read from there.
+It reads job.json and writes answer.json. A template is a program, and those that come with a model
+are from strangers. Jinja's sandbox keeps a template from Python's insides but not from running for
+ever or filling the memory, and a thread cannot be stopped. So this file runs in a process of its
+own, shut in like any program that nobody has read. It imports nothing of the lab, which that
+process can't read.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _raise(message: str) -> NoReturn:
 
 
 def prepare_jinja(template: str, most: int) -> Render:
-    """Render with the lab's own environment, piece by piece, up to `most` characters."""
+    """Return a function that renders in the lab's environment, up to `most` characters."""
     compiled = Environment().from_string(template)
 
     def render(values: dict[str, Any]) -> str:
@@ -92,7 +93,7 @@ def prepare_jinja(template: str, most: int) -> Render:
 
 
 def prepare_transformers(template: str, most: int) -> Render:
-    """Render with what `apply_chat_template` of transformers calls."""
+    """Return a function that renders with what transformers' `apply_chat_template` calls."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     def render(values: dict[str, Any]) -> str:
@@ -107,7 +108,7 @@ def prepare_transformers(template: str, most: int) -> Render:
 
 
 def set_alarm(seconds: float) -> None:
-    """Have the system end this process in time, from now on."""
+    """Have the system end this process after so many seconds."""
     # The signal's own action ends a process even in the middle of one long multiplication.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
@@ -115,7 +116,7 @@ def set_alarm(seconds: float) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong with a template, as the end of a sentence that begins with it."""
+    """Return what went wrong with a template, as the end of a sentence about it."""
     text = str(error)[:400]
     if isinstance(error, TemplateSyntaxError):
         return f"is no Jinja (line {error.lineno}): {text}"

@@ -1,0 +1,53 @@
+"""Model files and what they say: GGUF headers, quants, tokenizers, chat templates, stop tokens."""
+
+from typing import TYPE_CHECKING
+
+from ..rooms import open_room
+
+if TYPE_CHECKING:
+    from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take
+    from .chat import RENDER_SECONDS as RENDER_SECONDS  # and its time
+    from .chat import TEMPLATES as TEMPLATES  # names of the article's two templates
+    from .chat import Conversation as Conversation  # messages and tools for a template
+    from .chat import diff_templates as diff_templates  # how one differs from the article's
+    from .chat import explain_template as explain_template  # which one it is, in a sentence
+    from .chat import identify_template as identify_template  # the article's equal to it
+    from .chat import read_conversation as read_conversation  # from JSON files
+    from .chat import read_template as read_template  # by name, or from a file
+    from .chat import render as render  # the prompt that a template makes of a conversation
+    from .chat import render_many as render_many  # many prompts from one process
+    from .chat import render_with_llama_cpp as render_with_llama_cpp  # by llama-completion
+    from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
+    from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts
+    from .gguf import inspect as inspect  # read a header
+    from .gguf import list_parts as list_parts  # the files of a model
+    from .gguf import read_description as read_description  # a header for JSON
+    from .gguf import show_description as show_description  # and for a person
+    from .quants import RungResult as RungResult  # size, speed and perplexity of a quant
+    from .quants import check_quant as check_quant  # a quant's name as llama.cpp writes it
+    from .quants import climb as climb  # make and measure a ladder of quants
+    from .quants import compare_rungs as compare_rungs  # perplexity against another rung's
+    from .quants import measure_rung as measure_rung  # one model file
+    from .quants import read_record as read_record  # how the lab made a copy
+    from .quants import recorded_hashes as recorded_hashes  # what a copy's sha256 may be
+    from .quants import requantize as requantize  # a copy in another quant
+    from .quants import run_quantize as run_quantize  # llama-quantize, with the lab's errors
+    from .quants import sweep_copy as sweep_copy  # the copy on which sweeps run
+    from .qwq import QWQ_NAME as QWQ_NAME  # the name of QwQ's tokenizer
+    from .qwq import QWQ_PATTERN as QWQ_PATTERN  # the expression that splits its texts
+    from .qwq import build_qwq as build_qwq  # its folder, made from the ranks
+    from .qwq import find_qwq_token as find_qwq_token  # the id of <think> and its like
+    from .stops import StopCheck as StopCheck  # the verdict of check_stops
+    from .stops import check_stops as check_stops  # will a model trained with it stop?
+    from .tiny_qwen2 import Yarn as Yarn  # YaRN's numbers
+    from .tiny_qwen2 import compute_tiny_logits as compute_tiny_logits  # by the equations
+    from .tiny_qwen2 import make_tiny_weights as make_tiny_weights  # random, by a seed
+    from .tiny_qwen2 import run_tiny_model as run_tiny_model  # by llama.cpp
+    from .tiny_qwen2 import write_tiny_model as write_tiny_model  # as a GGUF
+    from .tokenizers import LlamaTokenizer as LlamaTokenizer  # a GGUF's, in llama.cpp
+    from .tokenizers import TransformersTokenizer as TransformersTokenizer  # in transformers
+    from .tokenizers import import_transformers as import_transformers  # without its advice
+    from .tokenizers import open_tokenizer as open_tokenizer  # in the engine of that name
+    from .trial import check_loads as check_loads  # can llama.cpp use a file?
+else:
+    __getattr__, __dir__ = open_room(__name__, __file__)

@@ -1,0 +1,292 @@
+r"""Chat templates: from a template and a conversation to the prompt that a model reads.
+
+A chat template is a Jinja program that comes with a model. The lab has the article's two, reads
+others from files, and renders with Jinja, with transformers or with llama.cpp.
+
+>>> template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+>>> render(template, Conversation.ask("Hi"))
+'user: Hi\n'
+
+Whoever wrote a template, Jinja and transformers render it in the sandbox, with a limit on time,
+memory and length. Each call starts a process of its own: nothing of one template reaches the next.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import paths
+from ..errors import ChatError, ToolchainError
+from ..isolation import Limits
+from ..sandbox import run_python
+from ..toolchain import run_tool
+from . import template_worker
+from .gguf import inspect
+from .gguf_header import printable
+
+TEMPLATES = ("with-think", "without-think")
+RENDERERS = ("jinja", "transformers")
+RENDER_SECONDS = 0.7  # with the start of a process, a hostile template is answered in a second
+RENDER_MEMORY = 512 << 20  # bytes for the process that renders; transformers needs more to begin
+MOST = 4_000_000  # characters of a prompt
+LONGEST = 1_000_000  # characters of a template; the article's has 2,184
+FILE = 64 << 20  # bytes of a job, and of its answer
+START = 120.0  # seconds that a process may take to begin: transformers may bring torch along
+LIMITS = {
+    engine: Limits(START, round(START), memory, file_bytes=FILE, folder_bytes=2 * FILE)
+    for engine, memory in (("jinja", RENDER_MEMORY), ("transformers", 8 * RENDER_MEMORY))
+}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The values that a template gets.
+
+    messages: each a dict with a "role" and usually a "content", as chat APIs take them.
+    tools:    the functions that the model may call, as JSON schemas, or None.
+    add_generation_prompt: whether the prompt ends where the assistant is to go on.
+
+    Messages and tools are copied. Raise ChatError for another form, or what JSON can't hold.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]] | None = None
+    add_generation_prompt: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "messages", _copy_objects("messages", self.messages))
+        if self.tools is not None:
+            object.__setattr__(self, "tools", _copy_objects("tools", self.tools))
+        if not self.messages:
+            raise ChatError("messages is empty; give at least one message")
+        for place, message in enumerate(self.messages):
+            if not isinstance(message.get("role"), str):
+                raise ChatError(f'messages[{place}] has no "role"; give "user", "assistant", ...')
+
+    @classmethod
+    def ask(cls, text: str, system: str = "") -> Conversation:
+        """Return a conversation of one question, with or without a system message.
+
+        >>> Conversation.ask("Hi").messages
+        ({'role': 'user', 'content': 'Hi'},)
+        """
+        first = [{"role": "system", "content": system}] if system else []
+        return cls([*first, {"role": "user", "content": text}])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return values ready for JSON; `Conversation(**values)` is the inverse."""
+        return asdict(self)
+
+
+def _copy_objects(name: str, values: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, Mapping) for v in values):
+        raise ChatError(f"{name} is not a list of JSON objects; give one, such as [{{...}}]")
+    try:
+        return tuple(json.loads(json.dumps([dict(value) for value in values])))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ChatError(f"{name} cannot be written as JSON: {error}") from None
+
+
+def read_template(source: str | os.PathLike[str]) -> str:
+    """Return a template: by its name in TEMPLATES, from a .jinja file, or from a GGUF. Untrusted.
+
+    The lab's two, the article's, are the same but for the last line: "with-think" ends the prompt
+    in `<think>\\n`. Raise ChatError if there is no template, ModelFileError if a GGUF is damaged.
+    """
+    text = os.fspath(source)
+    if text in TEMPLATES:
+        return _read(paths.data_dir() / "templates" / f"{text}.jinja", "template")
+    path = paths.from_user(text)
+    if path.suffix == ".gguf":
+        found = inspect(path).chat_template
+        if found is None:
+            raise ChatError(f"{path} has no chat template; name one: {', '.join(TEMPLATES)}")
+        return found
+    if path.suffix != ".jinja":
+        raise ChatError(f"{text!r} is none of {', '.join(TEMPLATES)}, a .jinja or a .gguf file")
+    return _read(path, "template")
+
+
+def read_conversation(
+    messages: str | os.PathLike[str],
+    tools: str | os.PathLike[str] | None = None,
+    add_generation_prompt: bool = True,
+) -> Conversation:
+    """Return the conversation in a JSON file of messages and one of tools, each a list of objects.
+
+    Raise ChatError, with the file's name, if one is something else.
+    """
+    return Conversation(
+        _read_json(messages, "messages"),
+        None if tools is None else _read_json(tools, "tools"),
+        add_generation_prompt,
+    )
+
+
+def _read_json(path: str | os.PathLike[str], what: str) -> list[dict[str, Any]]:
+    text = _read(Path(path), f"{what} file")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ChatError(f"the {what} file {path} is not JSON: {error}") from None
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ChatError(f"the {what} file {path} is not a JSON list of objects; give one")
+    return values
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ChatError(f"the {what} {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ChatError(f"the {what} {path} is not text in UTF-8; give one that is") from None
+
+
+def render(
+    template: str,
+    conversation: Conversation,
+    engine: str = "jinja",
+    variables: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the prompt that a template makes of a conversation; see `render_many`."""
+    return render_many(template, [conversation], engine, variables)[0]
+
+
+def render_many(
+    template: str,
+    conversations: Sequence[Conversation],
+    engine: str = "jinja",
+    variables: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Return a prompt for each conversation, all from one process (0.1 s; transformers 2 s).
+
+    engine: "jinja" as the lab sets it up, or "transformers", what `apply_chat_template` calls.
+    variables: what else the template may ask for, such as bos_token; all others are empty.
+
+    Raise ChatError if the template is not Jinja, reaches for what it may not touch, refuses the
+    messages, or takes more than RENDER_SECONDS, RENDER_MEMORY or MOST.
+    """
+    if engine not in RENDERERS:
+        raise ChatError(f"{engine!r} is not an engine; give {' or '.join(RENDERERS)}")
+    if len(template) > LONGEST:
+        raise ChatError(f"the template has {len(template):,} characters; the limit is {LONGEST:,}")
+    job = {
+        "template": template,
+        "engine": engine,
+        "values": [{"documents": None, **(variables or {}), **c.to_dict()} for c in conversations],
+        "seconds": RENDER_SECONDS,
+        "characters": MOST,
+    }
+    answer = _ask_worker(job)
+    if "error" in answer:
+        raise ChatError(f"the template {printable(answer['error'], 300)}")
+    return list(answer["texts"])
+
+
+def _ask_worker(job: dict[str, Any]) -> dict[str, Any]:
+    done = run_python(
+        {"worker.py": Path(template_worker.__file__).read_bytes(), "job.json": json.dumps(job)},
+        "worker.py",
+        limits=LIMITS[job["engine"]],
+        # Jinja's own sandbox holds a template in the first place, on every system.
+        minimum="weak",
+        keep="answer.json".__eq__,
+    )
+    if done.status == -signal.SIGALRM:
+        raise ChatError(f"the template did not end within {RENDER_SECONDS:g} s, and was stopped")
+    if done.status or "answer.json" not in done.files:
+        last = done.stderr.strip().rsplit("\n", 1)[-1]
+        raise ChatError(f"the renderer {done.reason} on this template: {printable(last, 200)}")
+    return dict(json.loads(done.files["answer.json"]))
+
+
+def render_with_llama_cpp(template: str, conversation: Conversation, model: Path) -> str:
+    """Return the prompt that llama.cpp's own Jinja makes, as llama-completion logs it (4 s).
+
+    llama-completion takes one user message, with or without a system message before it; only
+    llama-server takes tools and whole conversations. model is any GGUF that it loads. Its Jinja
+    runs without the lab's limits: give it templates that you trust. Raise ChatError for a
+    conversation of another form, and ToolchainError if llama-completion fails.
+    """
+    roles = [message["role"] for message in conversation.messages]
+    plain = roles in (["user"], ["system", "user"]) and not conversation.tools
+    if not (plain and conversation.add_generation_prompt):
+        raise ChatError(
+            "llama-completion takes one user message, and at most a system message before it; "
+            "render other conversations with jinja or transformers"
+        )
+    *system, user = (str(message["content"]) for message in conversation.messages)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "template.jinja"
+        file.write_text(template, encoding="utf-8")
+        flags = ["-m", str(model), "--jinja", "--chat-template-file", str(file)]
+        flags += ["--no-escape", "-p", user]  # "\n" in a message is two letters
+        flags += [flag for text in system for flag in ("-sys", text)]
+        flags += ["-cnv", "-st", "-n", "0", "-lv", "5"]  # one turn, no token, every line of the log
+        log = run_tool("llama-completion", flags, timeout=START).stderr
+    found = re.search(r' D prompt: "(.*?)"\n\S+ D tokens: \[', log, re.DOTALL)
+    if found is None:
+        raise ToolchainError("llama-completion did not log its prompt; is this another version?")
+    return found[1]
+
+
+def split_tags(source: str) -> list[str]:
+    """Return a template a tag a line, without the white space that its tags swallow anyway.
+
+    >>> split_tags("{%- if a %}\\n    {{- b }}\\n{%- endif %}\\n")
+    ['{%- if a %}', '{{- b }}', '{%- endif %}']
+    """
+    for mark in ("{%-", "{{-"):
+        *before, last = source.removesuffix("\n").split(mark)
+        source = mark.join([*(text.rstrip() for text in before), last])
+    for mark in ("{%", "{{"):
+        source = source.replace(mark, f"\n{mark}")
+    return source.removeprefix("\n").split("\n")
+
+
+def identify_template(source: str) -> str | None:
+    """Return the name in TEMPLATES of an equal template, but for white space, or None."""
+    tags = split_tags(source)
+    return next((name for name in TEMPLATES if split_tags(read_template(name)) == tags), None)
+
+
+def diff_templates(source: str, name: str = "with-think") -> list[str]:
+    """Return how a template differs from a known one: lines as of `diff -u`, none if equal."""
+    mine, known = split_tags(source), split_tags(read_template(name))
+    return list(difflib.unified_diff(known, mine, name, "this one", lineterm="", n=1))
+
+
+def explain_template(source: str) -> str:
+    """Return a sentence: which known template this one equals, or how far it is from them.
+
+    >>> explain_template(read_template("without-think"))
+    'It equals without-think.'
+    """
+    name = identify_template(source)
+    if name is not None:
+        return f"It equals {name}."
+    n_tags, think = len(split_tags(source)), "<think>" in source
+    return (
+        f"It equals neither {' nor '.join(TEMPLATES)}: {len(source):,} characters in {n_tags:,} "
+        f"tags, and it {'names' if think else 'does not name'} <think>."
+    )
+
+
+KNOWN = TEMPLATES  # alias until the doors are in
+ENGINES = RENDERERS  # alias until the doors are in
+SECONDS = RENDER_SECONDS  # alias until the doors are in
+MEMORY = RENDER_MEMORY  # alias until the doors are in
+template = read_template  # alias until the doors are in
+identify = identify_template  # alias until the doors are in
+diff = diff_templates  # alias until the doors are in
+describe = explain_template  # alias until the doors are in

@@ -1,0 +1,235 @@
+"""Read the header of a GGUF file in Python, before llama.cpp sees the file.
+
+The layout (ggml/docs/gguf.md): magic, version and two counts; keys with their values; then name,
+shape, type and place of each tensor. llama.cpp's own reader has had holes (CVE-2025-53630,
+CVE-2026-27940), and a crash in C ends the notebook. This one checks what it needs to read on and
+what others compute with: lengths, types, and that the file holds every tensor whole. The rest
+llama.cpp refuses itself, in a process of its own (see `trial`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from ..errors import ModelFileError
+from ..ggml_types import TENSOR_TYPES
+
+MAX_STRING = 16 << 20  # bytes; a chat template has thousands, and a wrong length may say exabytes
+HEAD = 8  # elements of an array that are kept
+
+SCALARS: dict[int, tuple[str, struct.Struct]] = {
+    0: ("uint8", struct.Struct("<B")),
+    1: ("int8", struct.Struct("<b")),
+    2: ("uint16", struct.Struct("<H")),
+    3: ("int16", struct.Struct("<h")),
+    4: ("uint32", struct.Struct("<I")),
+    5: ("int32", struct.Struct("<i")),
+    6: ("float32", struct.Struct("<f")),
+    7: ("bool", struct.Struct("<?")),
+    10: ("uint64", struct.Struct("<Q")),
+    11: ("int64", struct.Struct("<q")),
+    12: ("float64", struct.Struct("<d")),
+}
+STRING, ARRAY = 8, 9
+U32, I32, U64, I64 = (SCALARS[kind][1] for kind in (4, 5, 10, 11))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """An array in short: the type of its elements, their number, and the first few."""
+
+    type: str
+    length: int
+    head: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor: its shape as ggml writes it (the contiguous dimension first), type and place.
+
+    offset counts from the start of the file, n_bytes without the padding after it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+    n_bytes: int
+
+    @property
+    def n_elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that precedes the tensor data, which begins at byte data_offset."""
+
+    version: int
+    metadata: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+    data_offset: int
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """Return text from a file for use in a message: escaped, and at most `limit` characters.
+
+    >>> printable("red \\x1b[31m")
+    'red \\\\x1b[31m'
+    """
+    escaped = ascii(text)[1:-1]
+    return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
+
+
+def read_header(file: BinaryIO, path: Path) -> Header:
+    """Read what precedes the tensor data. Raise ModelFileError if it makes no sense."""
+    reader = _Reader(file, path)
+    magic = file.read(4)
+    if magic != b"GGUF":
+        reader.fail(
+            f"is not a GGUF file: it starts with {printable(magic.decode('latin-1'))!r}",
+            "give the path of a .gguf file",
+        )
+    version = reader.number(U32)
+    if version not in (2, 3):
+        reader.fail(
+            f"is of GGUF version {version}, but llama.cpp reads versions 2 and 3",
+            "convert it anew or take another file",
+        )
+    n_tensors, n_keys = reader.number(U64), reader.number(U64)
+    metadata: dict[str, Any] = {}
+    for number in range(n_keys):
+        name = reader.name(f"key {number}", metadata)
+        metadata[name] = reader.value(reader.number(I32))
+    tensors, data_offset = _read_tensors(reader, n_tensors, metadata.get("general.alignment", 32))
+    return Header(version, metadata, tensors, data_offset)
+
+
+def _read_tensors(
+    reader: _Reader, n_tensors: int, alignment: Any
+) -> tuple[tuple[Tensor, ...], int]:
+    """Return the tensors, and where their data begins."""
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+        reader.fail(f"has the alignment {alignment}, which is not a power of two")
+    stated: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    for number in range(n_tensors):
+        name = reader.name(f"tensor {number}", stated)
+        n_dims = reader.number(U32)
+        if n_dims > 4:
+            reader.fail(f"gives {reader.where} {n_dims} dimensions, but ggml has at most 4")
+        shape = tuple(reader.number(I64) for _ in range(n_dims))
+        stated[name] = shape, reader.number(I32), reader.number(U64)
+    start = reader.position
+    if stated:
+        start += -start % alignment
+    tensors = []
+    for name, (shape, kind, offset) in stated.items():
+        label = f"tensor {printable(name)}"
+        stored = TENSOR_TYPES.get(kind)
+        if stored is None:
+            reader.fail(
+                f"stores {label} in type {kind}, which the lab does not know",
+                "take a file in another quant, or update qwqlab",
+            )
+        if any(size < 1 for size in shape) or (shape or (1,))[0] % stored.block:
+            reader.fail(
+                f"gives {label} the shape {shape}, which {stored.name} cannot store in blocks of "
+                f"{stored.block}"
+            )
+        n_bytes = math.prod(shape) // stored.block * stored.n_bytes
+        if start + offset + n_bytes > reader.size:
+            reader.fail(
+                f"is cut short: {label} ends at byte {start + offset + n_bytes} but the file has "
+                f"{reader.size} bytes",
+                "fetch it again",
+            )
+        tensors.append(Tensor(name, shape, stored.name, start + offset, n_bytes))
+    return tuple(tensors), start
+
+
+class _Reader:
+    """Takes one thing after another out of a file, and names the place where it can't."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self.size = os.fstat(file.fileno()).st_size
+        self.where = "its first bytes"
+
+    def fail(self, problem: str, remedy: str = "fetch it again or take another file") -> NoReturn:
+        """Raise ModelFileError about the file."""
+        raise ModelFileError(f"{self._path} {problem}; {remedy}.")
+
+    @property
+    def position(self) -> int:
+        return self._file.tell()
+
+    def take(self, n: int) -> bytes:
+        """Return the next n bytes."""
+        if n > MAX_STRING:
+            self.fail(f"says that {self.where} is {n} bytes long")
+        data = self._file.read(n)
+        if len(data) < n:
+            self.fail(f"is cut short: it ends within {self.where}", "fetch it again")
+        return data
+
+    def number(self, kind: struct.Struct) -> Any:
+        return kind.unpack(self.take(kind.size))[0]
+
+    def string(self) -> str:
+        return self.take(self.number(U64)).decode("utf-8", errors="replace")
+
+    def name(self, what: str, taken: Container[str]) -> str:
+        """Return the name that comes next, one that is not taken."""
+        self.where = f"the name of {what}"
+        name = self.string()
+        self.where = f"{what.split()[0]} {printable(name)}"
+        if name in taken:
+            self.fail(f"has {self.where} twice")
+        return name
+
+    def value(self, kind: int) -> Any:
+        """Return a value of that type, an array as its `Summary`."""
+        if kind == ARRAY:
+            return self._array(self.number(I32), self.number(U64))
+        if kind == STRING:
+            return self.string()
+        return self.number(self._scalar(kind)[1])
+
+    def _scalar(self, kind: int) -> tuple[str, struct.Struct]:
+        if kind not in SCALARS:
+            self.fail(f"gives {self.where} the type {kind}, which llama.cpp does not read")
+        return SCALARS[kind]
+
+    def _array(self, kind: int, n: int) -> Summary:
+        if kind == STRING:
+            head = tuple(self.string() for _ in range(min(n, HEAD)))
+            self._pass_strings(n - len(head))
+            return Summary("string", n, head)
+        name, scalar = self._scalar(kind)
+        head = tuple(self.number(scalar) for _ in range(min(n, HEAD)))
+        rest = (n - len(head)) * scalar.size
+        if rest > self.size - self.position:
+            self.fail(f"says that {self.where} has {n} elements")
+        self._file.seek(rest, os.SEEK_CUR)
+        return Summary(name, n, head)
+
+    def _pass_strings(self, n: int) -> None:
+        """Pass over n strings without a call for each: a vocabulary has hundreds of thousands."""
+        read, unpack = self._file.read, U64.unpack
+        try:
+            for _ in range(n):
+                (length,) = unpack(read(8))
+                if length > MAX_STRING or len(read(length)) < length:
+                    break
+            else:
+                return
+        except struct.error:
+            pass
+        self.fail(f"is cut short or damaged: a string of {self.where} does not end")

@@ -1,0 +1,332 @@
+"""Other quants of a model: make a copy in each, and measure a ladder of them.
+
+llama.cpp's own tools do the work: llama-quantize makes a copy, llama-bench times it and
+llama-perplexity reads a text with it. What was made or read once is not made or read again while
+the source and the build of llama.cpp stay as they were, so a climb that was ended goes on where it
+stopped. Speed is measured each time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import files, hashes, paths, toolchain
+from ..download import check_disk
+from ..errors import FileError, ModelFileError, SettingError, ToolchainError
+from ..loading import count_threads
+from . import trial
+from .gguf import GGUFInfo, inspect
+
+# What `llama-quantize --help` lists, the smallest first; MXFP4_MOE is only for mixtures of experts.
+QUANTS = ("Q1_0", "TQ1_0", "TQ2_0", "Q2_0", "Q2_K", "IQ3_XXS", "IQ3_XS", "IQ3_S", "Q3_K_S", "IQ3_M",
+          "Q3_K_M", "Q3_K_L", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_S", "Q4_K_M", "Q4_1", "Q5_0",
+          "Q5_K_S", "Q5_K_M", "Q5_1", "Q6_K", "Q8_0", "BF16", "F16", "F32")  # fmt: skip
+# Refused without an importance matrix, which llama-imatrix computes from a text.
+NEED_IMATRIX = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S")
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+LADDER = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
+N_CTX, N_CHUNKS = 512, 6
+
+
+def check_quant(quant: str) -> str:
+    """Return a quant's name as llama-quantize writes it. Raise SettingError for an unknown one.
+
+    >>> check_quant("q4_k")
+    'Q4_K_M'
+    """
+    name = ALIASES.get(quant.upper(), quant.upper())
+    if name in NEED_IMATRIX:
+        raise SettingError(
+            f"{name} needs an importance matrix: make one with llama-imatrix, then run "
+            "llama-quantize --imatrix yourself."
+        )
+    if name not in QUANTS:
+        raise SettingError(f"{quant!r} is not a quant of llama.cpp; choose from {list(QUANTS)}")
+    return name
+
+
+def requantize(source: str | os.PathLike[str], quant: str) -> Path:
+    """Return a copy of a model in another quant, in models_dir(), and make it if need be.
+
+    The copy of `X.Q4_1.gguf` is `X.Q4_0.gguf`. It is made anew when its source or the build of
+    llama.cpp has changed. A source that has that quant already is returned itself. What a coarse
+    source has lost stays lost: a Q8_0 copy of a Q4_1 file is larger and no better.
+
+    Raise SettingError for an unknown quant, ModelFileError for a source that is not a whole GGUF
+    and where a file of another origin has the copy's name, FetchError if the disk has no room,
+    FileError if it fills up on the way, ToolchainError with llama-quantize's own words.
+    """
+    quant = check_quant(quant)
+    source = Path(source).resolve()
+    info = inspect(source)
+    if info.n_parts > 1:
+        raise ModelFileError(
+            f"{source} is one of {info.n_parts} parts; join them with `llama-gguf-split --merge`."
+        )
+    if info.file_type == quant:
+        return source
+    target = paths.models_dir() / f"{_name_copy(source.stem, info.file_type, quant)}.gguf"
+    origin = {"source": hashes.sha256_of(source), "build": toolchain.describe_build()}
+    before = None
+    if target.is_file():
+        before, made = hashes.sha256_of(target), _records().get(target.name, {})
+        if before not in (made.get("sha256"), made.get("replaces")):
+            raise ModelFileError(
+                f"{target} is not a copy that the lab made; rename it or move it away."
+            )
+        if before == made.get("sha256") and origin.items() <= made.items():
+            return target
+    files.make_folder(target.parent)
+    staged = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        fallbacks = _quantize(info, staged, quant, target)
+        # Killed between the next two lines, the lab still knows the old file for its own.
+        made = {**origin, "sha256": hashes.read_sha256(staged), "replaces": before}
+        hashes.update_json(_record_file(), target.name, {**made, "fallbacks": fallbacks})
+        staged.replace(target)
+    finally:
+        staged.unlink(missing_ok=True)
+    return target
+
+
+def sweep_copy(source: str | os.PathLike[str]) -> Path:
+    """Return the copy on which the lab runs sweeps: Q8_0, fast in batches at hardly any loss.
+
+    A product of Q8_0 is a sum of whole numbers, so what a sequence draws does not depend on how
+    many others share its batch (`Engine.width_independent`), and llama.cpp has kernels that read
+    its blocks for many sequences at once; for Q4_1 it has none. Q4_0 is faster still, but coarse:
+    a copy of the embedded model has 1.19 times its perplexity, one in Q8_0 less than 1.01 times
+    (notebook 02 measures both).
+    """
+    return requantize(source, "Q8_0")
+
+
+def _name_copy(stem: str, old: str, new: str) -> str:
+    """Return a copy's name: with the new quant in the old one's place, or at the end.
+
+    >>> _name_copy("QwQ-32B-Q4_K_M", "Q4_K_M", "Q4_0"), _name_copy("tiny", "F16", "Q8_0")
+    ('QwQ-32B-Q4_0', 'tiny.Q8_0')
+    """
+    for mark in ".-":
+        if stem.upper().endswith(mark + old):
+            return stem[: -len(old)] + new
+    return f"{stem}.{new}"
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return how the lab made a file: source, build, sha256 and fallbacks.
+
+    fallbacks counts tensors by the type they should have and the one they got, such as
+    {"q4_K -> q5_0": 150}. None if the lab did not make the file, or it has changed since.
+    """
+    record = _records().get(path.name)
+    if record is None or path.resolve().parent != paths.models_dir():
+        return None
+    is_it = path.is_file() and hashes.sha256_of(path) == record.get("sha256")
+    return record if is_it else None
+
+
+def recorded_hashes(name: str) -> tuple[str, ...]:
+    """Return each sha256 that the lab's copy of that name may have, none if it made no copy."""
+    made = _records().get(name, {})
+    return tuple(str(made[key]) for key in ("sha256", "replaces") if made.get(key))
+
+
+def _records() -> dict[str, dict[str, Any]]:
+    kept = hashes.read_json(_record_file())
+    return {name: record for name, record in kept.items() if isinstance(record, dict)}
+
+
+def _record_file() -> Path:
+    return paths.models_dir() / "quants.json"
+
+
+def run_quantize(args: Sequence[str | os.PathLike[str]], target: Path) -> str:
+    """Run llama-quantize to make `target`; return its log. Raise FileError if the disk is full."""
+    try:
+        return toolchain.run_tool("llama-quantize", args).stderr
+    except ToolchainError as error:
+        if "iostream error" not in str(error):  # all that it says of a write that failed
+            raise
+        raise FileError(
+            f"{target} cannot be written: its disk is full or fails; make room and run it again."
+        ) from error
+
+
+def _quantize(info: GGUFInfo, staged: Path, quant: str, target: Path) -> dict[str, int]:
+    """Run llama-quantize into the file `staged`; return the fallbacks that it reports, counted."""
+    flag = "--allow-requantize"  # a source may be quantised already
+    plan = toolchain.run_tool("llama-quantize", [flag, "--dry-run", info.path, quant]).stderr
+    if size := re.search(r"quant size\s*=\s*([\d.]+) MiB", plan):
+        n_bytes = int(float(size[1]) * 2**20) + info.data_offset
+        remedy = "set QWQLAB_HOME to a folder on a larger disk"
+        check_disk(target.parent, n_bytes, target.name, remedy)
+    log = run_quantize([flag, info.path, staged, quant], target)
+    fallbacks: dict[str, int] = {}
+    for wanted, got in re.findall(r"required for type\s+(\S+)\) -> falling back to\s+(\S+)", log):
+        key = f"{wanted} -> {got}"
+        fallbacks[key] = fallbacks.get(key, 0) + 1
+    return fallbacks
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """One quant of a ladder, measured.
+
+    bytes:             size of the file.
+    bits_per_weight:   of the tensors that are in the file, whatever its name promises.
+    fallback_tensors:  tensors that got another type than the quant wants, because their rows do
+                       not divide into its blocks; None when the lab did not make the file.
+    perplexity:        exp of the mean surprise of a token, with its standard error over tokens.
+    chunk_surprises:   mean surprise of a token in each chunk, in nats (see `compare_rungs`).
+    tokens_per_second: generating one sequence, and reading a prompt: medians of a few repeats.
+    """
+
+    name: str
+    path: str
+    bytes: int
+    bits_per_weight: float
+    fallback_tensors: int | None
+    perplexity: float
+    perplexity_error: float
+    chunk_surprises: tuple[float, ...]
+    tokens_per_second_generate: float
+    tokens_per_second_prompt: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return values ready for JSON; `from_dict` is the inverse."""
+        return {**asdict(self), "chunk_surprises": list(self.chunk_surprises)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RungResult:
+        """Return the result of which `to_dict` gave these values."""
+        return cls(**{**values, "chunk_surprises": tuple(values["chunk_surprises"])})
+
+
+def measure_rung(
+    path: str | os.PathLike[str], text: str | os.PathLike[str] | None = None
+) -> RungResult:
+    """Return size, speed and perplexity of a model file.
+
+    text: what it reads, at least 1024 tokens; llama-perplexity takes up to 6 chunks of 512 and
+    scores the second half of each. By default the lab's own text, data/texts/evaluation.txt.
+    Perplexities compare only where text, context and tokenizer are the same.
+
+    Raise ModelFileError, or ToolchainError if a tool fails or the text is too short.
+    """
+    path = Path(path).resolve()
+    info = inspect(path)
+    trial.check_loads(path)
+    chunks, error = _measure_perplexity(
+        path, Path(text or paths.data_dir() / "texts" / "evaluation.txt").resolve()
+    )
+    generate, prompt = _measure_speed(path)
+    made = read_record(path)
+    return RungResult(
+        name=info.file_type,
+        path=str(path),
+        bytes=info.n_bytes,
+        bits_per_weight=info.bits_per_weight,
+        fallback_tensors=sum(made["fallbacks"].values()) if made else None,
+        perplexity=math.exp(statistics.fmean(chunks)),
+        perplexity_error=error,
+        chunk_surprises=chunks,
+        tokens_per_second_generate=generate,
+        tokens_per_second_prompt=prompt,
+    )
+
+
+def climb(
+    source: str | os.PathLike[str],
+    quants: Iterable[str] = LADDER,
+    text: str | os.PathLike[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> list[RungResult]:
+    """Make and measure a copy of a model in each quant; return the results, smallest file first.
+
+    Every rung is a copy of `source` and no better than it: the ladder shows size, speed, and how
+    much each rung loses of what the source had. `say` gets a line for each rung. Raise what
+    `requantize` and `measure_rung` raise.
+    """
+    wanted = [check_quant(quant) for quant in quants]
+    results = []
+    for number, quant in enumerate(wanted, start=1):
+        result = measure_rung(requantize(source, quant), text)
+        results.append(result)
+        say(
+            f"{number} of {len(wanted)}: {quant}, {result.bytes / 1e6:.0f} MB, perplexity "
+            f"{result.perplexity:.2f}, {result.tokens_per_second_generate:.0f} tokens a second"
+        )
+    return sorted(results, key=lambda result: result.bytes)
+
+
+def compare_rungs(rung: RungResult, reference: RungResult) -> tuple[float, float]:
+    """Return the perplexity relative to a reference on the same text, and its standard error.
+
+    The difference is taken chunk by chunk: that a chunk is hard for both files cancels, so the
+    error is far smaller than those of the two perplexities would suggest.
+    """
+    pairs = zip(rung.chunk_surprises, reference.chunk_surprises, strict=True)
+    differences = [mine - other for mine, other in pairs]
+    ratio = math.exp(statistics.fmean(differences))
+    return ratio, ratio * statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def _measure_perplexity(path: Path, text: Path) -> tuple[tuple[float, ...], float]:
+    """Return the mean surprise of each chunk in nats, and the perplexity's standard error."""
+    memory = paths.models_dir() / "perplexity.json"
+    both = f"{hashes.sha256_of(path)} {hashes.read_sha256(text)}"
+    key = f"{both} {N_CTX}x{N_CHUNKS} {toolchain.describe_build()}"
+    known = hashes.read_json(memory).get(key)
+    if not isinstance(known, dict):
+        known = _run_perplexity(path, text)
+        hashes.update_json(memory, key, known)
+    return tuple(known["chunks"]), float(known["error"])
+
+
+def _run_perplexity(path: Path, text: Path) -> dict[str, Any]:
+    args = ["-m", str(path), "-f", str(text), "-c", str(N_CTX), "--chunks", str(N_CHUNKS)]
+    for _ in range(2):
+        done = toolchain.run_tool("llama-perplexity", args)
+        if short := re.search(r"you need at least .*|tokenizes to only .*", done.stderr):
+            raise ToolchainError(f"{text} is too short for a perplexity: {short[0]}.")
+        # It prints the perplexity of all chunks so far; what each chunk adds follows from that.
+        totals = [
+            int(number) * math.log(float(so_far))
+            for number, so_far in re.findall(r"\[(\d+)\]([\d.]+),", done.stdout)
+        ]
+        final = re.search(r"Final estimate: PPL = ([\d.]+) \+/- ([\d.]+)", done.stderr)
+        # Its printing thread is not waited for at the end (llama.cpp #22142), so lines may be lost.
+        if (
+            final
+            and totals
+            and math.isclose(math.exp(totals[-1] / len(totals)), float(final[1]), rel_tol=1e-4)
+        ):
+            chunks = [b - a for a, b in zip([0.0, *totals], totals, strict=False)]
+            return {"chunks": chunks, "error": float(final[2])}
+    raise ToolchainError(f"llama-perplexity gave no perplexity of {path}; try again.")
+
+
+def _measure_speed(path: Path) -> tuple[float, float]:
+    """Return tokens a second: generating, and reading a prompt."""
+    threads = str(count_threads())  # of llama.cpp's programs this one alone reads no variable
+    args = ["-m", str(path), "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
+    try:
+        rows = json.loads(toolchain.run_tool("llama-bench", args).stdout)
+        speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}
+        return speeds[True], speeds[False]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ToolchainError(f"llama-bench gave no speed of {path}; try again.") from error
+
+
+measure = measure_rung  # alias until the doors are in
+compare = compare_rungs  # alias until the doors are in

@@ -1,0 +1,337 @@
+"""Which tokens pad and which stop, and whether a model fine-tuned with them learns to stop.
+
+The article: pad with <|vision_pad|> and never with a token that ends a turn, or generations never
+end. It matters where a collator finds the padding by its id: DataCollatorForLanguageModeling of
+transformers takes every label that equals the pad token out of the loss, real ends included.
+
+A GGUF is asked through llama.cpp, and a folder through transformers, as training will read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import fetch, paths
+from ..errors import ChatError, ModelFileError
+from . import qwq
+from .chat import Conversation, render
+from .gguf_header import printable
+from .tokenizers import LlamaTokenizer, TransformersTokenizer
+
+_CHIEF = ("llama.cpp", "generation_config.json eos_token_id")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token's id and its text, None if that is not known."""
+
+    id: int
+    text: str | None
+
+    def __str__(self) -> str:
+        return f"{self.id}" if self.text is None else f"{self.id} {printable(self.text)}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing checked: whether it is as it should be, and a sentence about it."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class StopCheck:
+    """What a model's files say about padding and stopping, and what follows.
+
+    pad:       what fills up a batch.
+    stops:     every token that ends a generation.
+    turn_end:  what the chat template writes after a message; None if that is not plain.
+    n_tokens, n_rows: size of the vocabulary, and rows of the embedding.
+
+    What the files do not give is None.
+    """
+
+    source: str
+    pad: Token | None
+    stops: tuple[Token, ...]
+    turn_end: Token | None
+    n_tokens: int
+    n_rows: int | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if every finding is as it should be."""
+        return all(finding.ok for finding in self.findings)
+
+    def as_text(self) -> str:
+        """Return the lines that `qwqlab inspect` prints for a folder."""
+        stops = ", ".join(map(str, self.stops)) or "unsaid"
+        lines = [
+            f"source    {self.source}",
+            f"pad       {'unsaid' if self.pad is None else self.pad}",
+            f"stops     {stops}",
+            f"turn end  {'not plain' if self.turn_end is None else self.turn_end}",
+        ]
+        lines += [f"[{'OK' if each.ok else '!!'}]      {each.text}" for each in self.findings]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return values ready for JSON."""
+        return {**asdict(self), "ok": self.ok}
+
+    show = as_text  # alias until the doors are in
+
+
+def check_stops(source: str | os.PathLike[str]) -> StopCheck:
+    """Return what a model's folder, a GGUF or a name that `model_path` knows says of its stops.
+
+    Raise ModelFileError if the files can't be read, FetchError for a name that is not here.
+
+    >>> check_stops("smollm2-135m").pad, check_stops("qwq-32b").ok
+    (Token(id=2, text='<|im_end|>'), True)
+    """
+    path = paths.from_user(source)
+    if os.fspath(source) == qwq.QWQ_NAME and not path.exists():
+        path = qwq.build_qwq()
+    path = path if path.is_dir() else fetch.model_path(source)
+    said = _read_folder(path) if path.is_dir() else _read_gguf(path)
+    pad = said.name(next(iter(said.pads.values()), None))
+    # What generate() and llama.cpp go by; the others only where neither is said.
+    chief = [key for key in _CHIEF if key in said.stops] or list(said.stops)[-1:]
+    stops = tuple(
+        Token(each, said.texts.get(each))
+        for each in dict.fromkeys(each for key in chief for each in said.stops[key])
+    )
+    text = _find_turn_end(said)
+    turn_end = said.name(said.ids.get(text)) if text is not None else None
+    findings = [
+        _check_pad(pad, stops, turn_end),
+        _check_places(said),
+        _check_agreement(said),
+        _check_turn_end(stops, turn_end, said),
+    ]
+    advice = _check_advice(said, pad, stops)
+    findings += [advice] if advice else []
+    if "llama.cpp" in said.stops:
+        others = [str(stop) for stop in stops if stop.text != said.eos_text]
+        text = f"llama.cpp stops at {len(others)} tokens more for their texts: {', '.join(others)}."
+        findings.append(Finding("stops by their texts", True, text))
+    findings += [Finding("value", False, problem) for problem in said.problems]
+    return StopCheck(str(path), pad, stops, turn_end, said.n_tokens, said.n_rows, tuple(findings))
+
+
+@dataclass
+class _Said:
+    """What the files say: each pad and stop under the file and key that it comes from.
+
+    n_tokens, n_rows: size of the vocabulary, and rows of the embedding, None if not given.
+    texts:     the text of each token by its id; ids: the other way round.
+    control:   texts of tokens that steer a model.
+    problems:  values that cannot be token ids, a sentence each.
+    """
+
+    n_tokens: int
+    n_rows: int | None
+    pads: dict[str, int] = field(default_factory=dict)
+    stops: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
+    control: set[str] = field(default_factory=set)
+    eos_text: str | None = None
+    template: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ids = {text: token for token, text in self.texts.items()}
+
+    def name(self, token: int | None) -> Token | None:
+        return None if token is None else Token(token, self.texts.get(token))
+
+    def keep(self, where: str, pad: Any, eos: Any) -> None:
+        """Take the pad and the stops that `where` gives, each an id or a list of ids."""
+        for key, value in (("pad_token_id", pad), ("eos_token_id", eos)):
+            values = value if isinstance(value, list) else [value]
+            if value is None:
+                continue
+            if not values or not all(_is_id(each) for each in values):
+                said = printable(json.dumps(value))
+                self.problems.append(f"{where} {key} is {said}, which is no token id.")
+            elif key == "pad_token_id":
+                self.pads[f"{where} {key}"] = values[0]
+            else:
+                self.stops[f"{where} {key}"] = tuple(values)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _read_gguf(path: Path) -> _Said:
+    """Return what a GGUF says, and at which tokens llama.cpp stops with it."""
+    with LlamaTokenizer(path) as tokenizer:
+        info, special, stops = tokenizer.info, tokenizer.special_tokens, tokenizer.end_tokens
+        n_tokens, vocabulary = tokenizer.n_tokens, info.tokenizer
+        named = [token for token in (vocabulary.pad, vocabulary.eos) if _is_id(token)]
+        known = [token for token in {*named, *special, *stops} if token < n_tokens]
+        texts = dict(zip(known, tokenizer.pieces(known), strict=True))
+    rows = [each.shape for each in info.tensors if each.name == "token_embd.weight"]
+    said = _Said(
+        stops={"llama.cpp": stops},
+        texts=texts,
+        control={texts[token] for token, hidden in special.items() if hidden},
+        eos_text=texts.get(vocabulary.eos) if vocabulary.eos is not None else None,
+        n_tokens=n_tokens,
+        n_rows=rows[0][1] if rows and len(rows[0]) == 2 else None,
+        template=info.chat_template,
+    )
+    said.keep("tokenizer.ggml", vocabulary.pad, vocabulary.eos)
+    return said
+
+
+def _read_folder(folder: Path) -> _Said:
+    """Return what a folder for transformers says: its tokenizer and its two configurations."""
+    tokenizer = TransformersTokenizer(folder).tokenizer
+    added = tokenizer.added_tokens_decoder.values()
+    template = tokenizer.chat_template
+    rows = _read_json(folder / "config.json").get("vocab_size")
+    said = _Said(
+        texts={token: text for text, token in tokenizer.get_vocab().items()},
+        control={token.content for token in added if token.special},
+        eos_text=tokenizer.eos_token,
+        n_tokens=len(tokenizer),
+        n_rows=rows if _is_id(rows) else None,
+        template=template.get("default") if isinstance(template, dict) else template,
+    )
+    said.keep("the tokenizer's", tokenizer.pad_token_id, tokenizer.eos_token_id)
+    for name in ("config.json", "generation_config.json"):
+        values = _read_json(folder / name)
+        said.keep(name, values.get("pad_token_id"), values.get("eos_token_id"))
+    return said
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object, an empty one if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path} is not JSON: {printable(str(error))}; fetch it again."
+        ) from None
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{path} is not a JSON object; fetch it again.")
+    return values
+
+
+def _find_turn_end(said: _Said) -> str | None:
+    """Return the token that the chat template writes first after an answer, or None.
+
+    The template is rendered for that (0.1 s), in the sandbox; None if it fails.
+    """
+    tokens = {*said.control, said.eos_text or ""} - {""}
+    if not tokens or not said.template:
+        return None
+    answer = "An answer whose end is looked for."
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    try:
+        prompt = render(
+            said.template,
+            Conversation(turns, add_generation_prompt=False),
+            variables={"bos_token": "", "eos_token": said.eos_text or ""},
+        )
+    except ChatError:
+        return None
+    behind = prompt.rpartition(answer)[2] if answer in prompt else ""
+    # Where one token begins another, the longer one is meant.
+    found = [(behind.find(text), -len(text), text) for text in tokens if text in behind]
+    return min(found)[2] if found else None
+
+
+def _check_pad(pad: Token | None, stops: tuple[Token, ...], turn_end: Token | None) -> Finding:
+    name = "pad is no stop"
+    if pad is None:
+        return Finding(
+            name, False, "No pad token is set; trainers then pad with eos, which is a stop."
+        )
+    if pad not in stops:
+        return Finding(name, True, f"The pad token {pad} is not one at which generation stops.")
+    if turn_end in (None, pad):
+        loss = "which also ends every turn"
+        then = "no end of a turn is ever learnt and generations may not end"
+    else:
+        loss = f"at which generation stops too, though a turn ends in {turn_end}"
+        then = "only where a text itself holds that token is its label lost"
+    return Finding(
+        name,
+        False,
+        f"The pad token is {pad}, {loss}: with a collator that finds padding by its id, as the "
+        f"one of transformers for language modelling, {then}; TRL goes by position and is immune.",
+    )
+
+
+def _check_places(said: _Said) -> Finding:
+    name = "ids are in the vocabulary"
+    sizes = {"tokens in the vocabulary": said.n_tokens, "rows in the embedding": said.n_rows}
+    known = {what: size for what, size in sizes.items() if size is not None}
+    for key, tokens in {**{key: (pad,) for key, pad in said.pads.items()}, **said.stops}.items():
+        for what, size in known.items():
+            if max(tokens, default=-1) >= size:
+                text = f"{key} is {max(tokens)}, but there are {size} {what}."
+                return Finding(name, False, text)
+    return Finding(name, True, f"Pad and stops are below {min(known.values())}.")
+
+
+def _check_agreement(said: _Said) -> Finding:
+    name = "files agree"
+    if len(set(said.pads.values())) > 1:
+        listed = ", ".join(f"{token} in {key}" for key, token in said.pads.items())
+        return Finding(name, False, f"The files name more than one pad token: {listed}.")
+    own = {key: tokens for key, tokens in said.stops.items() if "eos_token" in key}
+    chief = next((said.stops[key] for key in _CHIEF if key in said.stops), None)
+    for key, tokens in own.items():
+        missing = [token for token in tokens if chief is not None and token not in chief]
+        if missing:
+            return Finding(
+                name, False, f"{key} names {missing[0]}, at which generation does not stop."
+            )
+    if not said.stops:
+        return Finding(name, False, "Nothing names a token at which generation stops.")
+    return Finding(name, True, "All that is said of pad and stops agrees.")
+
+
+def _check_turn_end(stops: tuple[Token, ...], turn_end: Token | None, said: _Said) -> Finding:
+    name = "turns end in a stop"
+    if turn_end is None:
+        why = "there is no chat template" if not said.template else "the chat template does not say"
+        return Finding(name, True, f"What ends a turn is not known: {why}.")
+    if turn_end in stops:
+        return Finding(name, True, f"The chat template ends a turn with {turn_end}, a stop.")
+    return Finding(
+        name,
+        False,
+        f"The chat template ends a turn with {turn_end}, which is no stop: the model will go on "
+        "with the next turn by itself.",
+    )
+
+
+def _check_advice(said: _Said, pad: Token | None, stops: tuple[Token, ...]) -> Finding | None:
+    """Compare with the article's advice, if the vocabulary is the one that it is about."""
+    advised, end = said.ids.get("<|vision_pad|>"), said.ids.get("<|im_end|>")
+    if advised is None or end is None:
+        return None
+    follows = pad is not None and pad.id == advised and end in [stop.id for stop in stops]
+    so = "as here" if follows else f"here the pad token is {pad}" if pad else "here none is set"
+    return Finding(
+        "the article's advice",
+        follows,
+        f"The article pads with {advised} <|vision_pad|> and stops at {end} <|im_end|>, {so}.",
+    )

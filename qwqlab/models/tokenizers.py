@@ -1,0 +1,160 @@
+"""Turn texts into tokens with llama.cpp or with transformers, by the same methods."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .. import fetch, paths
+from ..errors import ModelFileError, SettingError, first_lines
+from ..loading import Loading
+from ..native import Closing, Model
+from . import qwq, trial
+from .gguf import GGUFInfo, inspect
+
+ENGINES = ("llama.cpp", "transformers")
+
+
+class LlamaTokenizer(Closing):
+    """The vocabulary of a GGUF in llama.cpp. Close it, or use it in a `with` block.
+
+    name is "qwq-32b", a name that `model_path` knows, or a file. The header is checked and the
+    vocabulary tried in another process before this one loads it. Raise ModelFileError for a file
+    that can't be used, FetchError for one that is not here.
+    """
+
+    engine = "llama.cpp"
+
+    def __init__(self, name: str | os.PathLike[str]) -> None:
+        self.path = _find_gguf(name)
+        self.info: GGUFInfo = inspect(self.path)
+        trial.check_tokenizes(self.path)
+        self._model = Model(self.path, Loading(n_gpu_layers=0), vocab_only=True)
+
+    def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
+        """Return the token ids of each text, with nothing before or after them.
+
+        With `parse_special`, `<|im_end|>` and its like in a text are one token each; without, they
+        are letters like any others.
+        """
+        return self._model.tokenize_all(texts, add_special=False, parse_special=parse_special)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Return each token as a reader sees it."""
+        return [self._model.show(token) for token in ids]
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Every token at which llama.cpp ends a generation: some it knows by their texts alone."""
+        return self._model.end_tokens
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens in the vocabulary."""
+        return self._model.n_vocab
+
+    @property
+    def special_tokens(self) -> dict[int, bool]:
+        """Tokens that are found in a text before all others; True if only with parse_special."""
+        return self._model.special_tokens
+
+    def close(self) -> None:
+        """Free the vocabulary."""
+        if model := self.__dict__.get("_model"):
+            model.close()
+
+
+class TransformersTokenizer(Closing):
+    """A tokenizer of transformers: an object of that library, a folder, a GGUF, or "qwq-32b".
+
+    Nothing comes from a network, and no code in the folder runs. Raise ModelFileError if
+    transformers can't read a tokenizer there; from a GGUF it reads one only with torch installed.
+    """
+
+    engine = "transformers"
+
+    def __init__(self, source: Any) -> None:
+        is_name = isinstance(source, (str, os.PathLike))
+        self.tokenizer = _load_transformers(source) if is_name else source
+        if not hasattr(self.tokenizer, "convert_ids_to_tokens"):
+            raise SettingError(
+                f"{source!r} is not a tokenizer of transformers nor a folder with one"
+            )
+        self._shown: dict[int, str] = {}
+
+    def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
+        """Return what LlamaTokenizer.encode does; transformers calls it split_special_tokens."""
+        texts = list(texts)
+        if not texts:
+            return []
+        found = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=not parse_special, verbose=False
+        )
+        return [list(ids) for ids in found["input_ids"]]
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Return each token as a reader sees it."""
+        return [self._show(token) for token in ids]
+
+    def _show(self, token: int) -> str:
+        if token not in self._shown:
+            self._shown[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return self._shown[token]
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+
+def open_tokenizer(
+    name: str | os.PathLike[str], engine: str = "llama.cpp"
+) -> LlamaTokenizer | TransformersTokenizer:
+    """Return the tokenizer of that name in that engine. Raise SettingError for another engine.
+
+    >>> with open_tokenizer("qwq-32b") as tokenizer:
+    ...     tokenizer.encode(["<think>\\n"])
+    [[151667, 198]]
+    """
+    if engine not in ENGINES:
+        raise SettingError(f"engine={engine!r} is not one of {', '.join(ENGINES)}")
+    return LlamaTokenizer(name) if engine == "llama.cpp" else TransformersTokenizer(name)
+
+
+def _is_qwq(name: str | os.PathLike[str]) -> bool:
+    return os.fspath(name).strip().casefold() == qwq.QWQ_NAME
+
+
+def _find_gguf(name: str | os.PathLike[str]) -> Path:
+    if _is_qwq(name):
+        return qwq.build_qwq() / "vocab.gguf"
+    path = paths.from_user(name)
+    return path if path.is_dir() else fetch.model_path(name)
+
+
+def _load_transformers(name: str | os.PathLike[str]) -> Any:
+    folder = qwq.build_qwq() if _is_qwq(name) else paths.from_user(name)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if not folder.is_dir():
+        path = fetch.model_path(name)
+        inspect(path)
+        folder, options["gguf_file"] = path.parent, path.name
+    auto = import_transformers().AutoTokenizer
+    try:
+        return auto.from_pretrained(str(folder), **options)
+    except ModuleNotFoundError as error:
+        raise ModelFileError(
+            f"transformers reads the tokenizer of {name} only with {error.name}, which is not "
+            "installed: `pip install qwqlab[train]`, or give a folder with a tokenizer.json."
+        ) from error
+    except Exception as error:  # its readers raise whatever a file leads them to
+        said = first_lines(error)
+        raise ModelFileError(f"transformers reads no tokenizer from {name}: {said}") from error
+
+
+def import_transformers() -> Any:
+    """Return transformers, imported without its advice to install PyTorch."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    return transformers

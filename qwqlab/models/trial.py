@@ -1,0 +1,167 @@
+"""Try a file in llama.cpp, in a process of its own.
+
+A malformed file has crashed llama.cpp before. In a child process such a crash is an answer; in the
+kernel it would be the end of the notebook. The child runs this module: see `main`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import catalog, hashes, paths, toolchain
+from ..errors import ModelFileError, QwqlabError
+from ..exits import explain_exit
+from ..loading import Loading
+from .gguf import GGUFInfo, inspect, list_parts
+from .gguf_header import printable
+
+CHILD = ("-m", "qwqlab.models.trial")
+REFUSED = 3  # the exit status of a child that llama.cpp, or this module, said no to
+
+
+def check_loads(
+    path: str | os.PathLike[str],
+    override_kv: Sequence[str] = (),
+    lora: Sequence[str] = (),
+    timeout: float = 900.0,
+) -> None:
+    """Raise ModelFileError, with llama.cpp's own reason, if it can't use the file.
+
+    A child process loads the file with these overrides and adapters on the CPU and decodes one
+    token, within `timeout` seconds. A yes is remembered for as long as the files and the library
+    stay as they are. A file that `fetch` has checked against a hash in the catalog needs no trial.
+    Raise ToolchainError if there is no llama.cpp.
+    """
+    _try(Path(path), "load", override_kv, lora, timeout)
+
+
+def check_tokenizes(path: str | os.PathLike[str], timeout: float = 120.0) -> None:
+    """Raise ModelFileError if llama.cpp can't load the vocabulary or read many letters with it.
+
+    A file without a vocabulary is refused; one without tensors is not.
+    """
+    _try(Path(path), "vocabulary", (), (), timeout)
+
+
+def _try(
+    path: Path, what: str, override_kv: Sequence[str], lora: Sequence[str], timeout: float
+) -> None:
+    if not override_kv and not lora and hashes.known_sha256(path) in catalog.fixed_hashes():
+        return
+    info = inspect(path)
+    for adapter in map(Path, lora):
+        if not inspect(adapter).tensors:
+            raise ModelFileError(f"{adapter} holds no tensors, and so no adapter; give another.")
+    proof = _describe_state(info, lora)
+    memory = paths.models_dir() / "loads.json"
+    files = [str(Path(each).resolve()) for each in [str(path), *lora]]
+    name = " ".join([*files, what, *override_kv])
+    if hashes.read_json(memory).get(name) == proof:
+        return
+    job = json.dumps([what, str(path), list(override_kv), list(lora)])
+    try:
+        done = subprocess.run(
+            [sys.executable, *CHILD, job],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "GGML_NO_BACKTRACE": "1"},
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelFileError(
+            f"llama.cpp did not load {path} within {timeout:.0f} s; take another file."
+        ) from error
+    if done.returncode == 0:
+        hashes.update_json(memory, name, proof)
+        return
+    reason = _find_reason(done.stderr.decode("utf-8", errors="replace"))
+    extras = [*override_kv, *lora]
+    remedy = f"leave out {', '.join(extras)}" if extras else "take another file"
+    if done.returncode < 0:
+        raise ModelFileError(
+            f"llama.cpp {explain_exit(done.returncode)} while it loaded {path} "
+            f"({reason}); {remedy}."
+        )
+    if done.returncode != REFUSED:
+        raise ModelFileError(f"{path} could not be tried in llama.cpp: {reason}.")
+    if unknown := re.search(r"unknown model architecture: '?(.*?)'?$", reason):
+        raise ModelFileError(
+            f"{path} is of an architecture that llama.cpp does not know: '{unknown[1]}'; take "
+            "another model or a newer llama.cpp."
+        )
+    raise ModelFileError(f"{path} cannot be loaded by llama.cpp: {reason}; {remedy}.")
+
+
+def _describe_state(info: GGUFInfo, lora: Sequence[str]) -> list[int]:
+    """Return size and time of every file on which the answer depends."""
+    library = sorted(toolchain.library_dir().glob("libllama.*"))
+    stats = [file.stat() for file in (*list_parts(info), *map(Path, lora), *library)]
+    return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
+
+
+def _find_reason(log: str) -> str:
+    """Return the line of llama.cpp's log that says why it refused a file."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower() or "assert" in line.lower()]
+    specific = [line for line in errors if "error loading model" in line] or errors or lines[-1:]
+    if not specific:
+        return "it gave no reason"
+    reason = specific[0].split("error loading model: ")[-1]
+    return printable(re.sub(r"^\S*/(?=[\w.-]+:\d+: )", "", reason), limit=200)
+
+
+def main(job: str) -> None:
+    """Try a file in this process, which may crash of it; exit with REFUSED if the answer is no."""
+    what, path, overrides, adapters = json.loads(job)
+    with contextlib.suppress(ImportError):  # a crash leaves no core file; Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from ..native import C
+
+    C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
+    loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
+    try:
+        _decode_a_token(path, loading) if what == "load" else _read_letters(path, loading)
+    except QwqlabError as error:
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
+
+
+def _decode_a_token(path: str, loading: Loading) -> None:
+    import numpy as np
+
+    from ..context import Context
+    from ..native import Model
+
+    with Model(path, loading) as model, Context(model, loading, 1, 256) as context:
+        if not np.isfinite(context.prefill([0], 0)).all():
+            raise ModelFileError("error: its logits are not numbers")
+
+
+def _read_letters(path: str, loading: Loading) -> None:
+    """Tokenize every character of one and two bytes, and every byte of longer ones."""
+    from ..native import Model
+
+    codes = [*range(0x800), *range(0x800, 0xD800, 64), *range(0x10000, 0x110000, 4096)]
+    text = " ".join(map(chr, codes)) + "".join(map(chr, codes))
+    with Model(path, loading, vocab_only=True) as model:
+        if not model.n_vocab:
+            raise ModelFileError("error: it holds no vocabulary")
+        for special in (False, True):
+            model.tokenize_all([text], parse_special=special)
+        for token in range(model.n_vocab):
+            model.show(token)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
