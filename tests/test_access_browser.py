@@ -26,7 +26,8 @@ from types import SimpleNamespace
 from qwqlab import catalog, paths
 from qwqlab.engine import Engine
 from qwqlab.grade import grade_text
-from qwqlab.panels import *
+from qwqlab.widgets import (
+    GradePanel, JobPanel, LossPanel, Microscope, RunProgress, SideBySide, ThinkPanel)
 from qwqlab.plots import show_grade, show_rows, show_run
 from qwqlab.records import Request
 from qwqlab.sampling import PRESETS

@@ -13,9 +13,9 @@ from lab_page import DRAWN, LabPage, open_notebook
 from playwright.sync_api import expect
 
 from qwqlab.paths import CHECKOUT
+from qwqlab.plots.stages import FULL
 from qwqlab.sampling import ARTICLE_ORDER
 from qwqlab.settings import DEFAULT_ORDER
-from qwqlab.stages import FULL
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -14,9 +14,10 @@ import pytest
 from figures import FIGURES
 from vision import SIGHTS, contrast, distance, read_color, to_lab
 
-from qwqlab import drawing, loss_chart, plots, run_text
-from qwqlab.drawing import Drawing, show_rows
+from qwqlab import plots
 from qwqlab.engine import Engine
+from qwqlab.plots import drawing, loss_chart, run_text
+from qwqlab.plots.drawing import Drawing, show_rows
 
 PALETTE = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.PURPLE, drawing.BROWN)
 APART = 15  # CIELAB units between any two colours of the palette, for every kind of colour sight
@@ -28,7 +29,7 @@ def figure(request: pytest.FixtureRequest) -> Drawing:
 
 
 def test_every_function_that_draws_is_held_to_this() -> None:
-    assert set(FIGURES) == {name for name in plots.__all__ if name.startswith("draw_")}
+    assert set(FIGURES) == {name for name in dir(plots) if name.startswith("draw_")}
 
 
 def test_a_figure_has_a_title_a_sentence_with_numbers_and_a_table(figure: Drawing) -> None:

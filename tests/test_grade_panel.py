@@ -12,9 +12,9 @@ from lab_page import LabPage, open_notebook
 from playwright.sync_api import expect
 
 from qwqlab.grade import grade_text
-from qwqlab.grade_view import show_grade
-from qwqlab.panels import GradePanel
 from qwqlab.paths import CHECKOUT
+from qwqlab.plots.grade_view import show_grade
+from qwqlab.widgets import GradePanel
 
 MARKUP = "<script>alert(1)</script>"
 

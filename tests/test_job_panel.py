@@ -13,9 +13,9 @@ from lab_page import open_notebook
 from playwright.sync_api import expect
 
 from qwqlab.errors import SettingError
-from qwqlab.job_panel import OnStep
-from qwqlab.panels import JobPanel, LossPanel
 from qwqlab.training import Step
+from qwqlab.widgets import JobPanel, LossPanel
+from qwqlab.widgets.job_panel import OnStep
 
 
 class Steps:
@@ -128,7 +128,7 @@ def test_a_training_run_shows_its_loss_as_it_goes() -> None:
 CELLS = [
     """
 import time
-from qwqlab.panels import JobPanel
+from qwqlab.widgets import JobPanel
 
 done = []
 

@@ -12,17 +12,17 @@ import pytest
 import traitlets
 
 from qwqlab.command import Command, parse_command
-from qwqlab.controls import MAIN, MORE, SamplingControls
 from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, QwqlabError
 from qwqlab.loading import Loading
-from qwqlab.panels import Microscope, OrderEditor, RunProgress, SideBySide
 from qwqlab.records import Request, Run
 from qwqlab.sampling import PRESETS, Sampling
 from qwqlab.settings import BY_NAME
-from qwqlab.side_by_side import compare, describe
 from qwqlab.sweep import sweep
-from qwqlab.workers import Latest, Throttle, Worker
+from qwqlab.widgets import Microscope, OrderEditor, RunProgress, SideBySide
+from qwqlab.widgets.controls import MAIN, MORE, SamplingControls
+from qwqlab.widgets.side_by_side import compare, describe
+from qwqlab.widgets.workers import Latest, Throttle, Worker
 
 ARTICLE = PRESETS["article"]
 STRONG = PRESETS["official"].with_(repeat_penalty=1.5)

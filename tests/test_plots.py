@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwqlab.drawing import escape_text, name_token, percent
 from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
-from qwqlab.labels import place_labels
 from qwqlab.plots import draw_ladder, draw_stages, draw_trade_off, show_run
+from qwqlab.plots.drawing import escape_text, name_token, percent
+from qwqlab.plots.labels import place_labels
+from qwqlab.plots.run_text import decode_steps
+from qwqlab.plots.stage_grid import lay_out
+from qwqlab.plots.trade_off import name_order
 from qwqlab.probe import Probe, StepView
 from qwqlab.records import Request, Run
-from qwqlab.run_text import decode_steps
 from qwqlab.sampling import ARTICLE_ORDER, PRESETS, Sampling
 from qwqlab.settings import DEFAULT_ORDER
-from qwqlab.stage_grid import lay_out
-from qwqlab.trade_off import name_order
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from qwqlab.engine import Engine
 from qwqlab.experiment import LOADING, Plan, count, list_arms, plan_requests
+from qwqlab.plots.report import make_table, pick_samples, show_sample, write_report
 from qwqlab.pycode import is_valid
 from qwqlab.records import Request, Run
-from qwqlab.report import make_table, pick_samples, show_sample, write_report
 from qwqlab.requantize import sweep_copy
 from qwqlab.sweep import sweep
 

@@ -7,10 +7,10 @@ import threading
 
 import ipywidgets as widgets
 
-from . import paths
+from .. import paths
+from ..grade import Grade, grade_text
+from ..plots.grade_view import GradeView
 from .access import make_panel
-from .grade import Grade, grade_text
-from .grade_view import GradeView
 from .page import Panel, make_button, show_warnings, status_box
 from .workers import Worker
 

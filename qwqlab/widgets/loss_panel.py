@@ -7,12 +7,12 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from .drawing import style, words_html
-from .finetune import FineTuned
+from ..finetune import FineTuned
+from ..plots.drawing import style, words_html
+from ..plots.loss_chart import TITLE, label_axes, make_line, tabulate, tell
+from ..training import Step
 from .job_panel import JobPanel, OnStep
 from .live_figure import FitWidth, LiveFigure
-from .loss_chart import TITLE, label_axes, make_line, tabulate, tell
-from .training import Step
 
 
 class LossPanel(JobPanel[FineTuned]):

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..engine import Engine
+from ..probe import MOVED, StageView, StepView
 from .drawing import name_token, percent
-from .engine import Engine
-from .probe import MOVED, StageView, StepView
 
 # Below this change of a probability an arrow would say nothing.
 NOTABLE = 0.002

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..errors import SettingError
+from ..sampling import ARTICLE_ORDER
+from ..settings import DEFAULT_ORDER
 from .drawing import BLUE, VERMILLION, WIDTH, Drawing, escape_text, percent, style
-from .errors import SettingError
 from .labels import Box, Frame, annotate
-from .sampling import ARTICLE_ORDER
-from .settings import DEFAULT_ORDER
 
 Interval = tuple[float, float]
 Row = dict[str, Any]

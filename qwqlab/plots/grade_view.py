@@ -6,7 +6,7 @@ import base64
 import html
 from dataclasses import dataclass
 
-from .grade import Grade
+from ..grade import Grade
 
 _CELL = "padding:.2em .6em;text-align:left;vertical-align:top"
 CAPTIONS = {

@@ -12,10 +12,10 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 
+from ..plots.drawing import SCROLLS, VERMILLION, mark_names
+from ..plots.stage_grid import StageGrid
+from ..records import Run
 from .access import make_panel
-from .drawing import SCROLLS, VERMILLION, mark_names
-from .records import Run
-from .stage_grid import StageGrid
 
 WARNING = (
     f"border:1px solid {VERMILLION};border-left:8px solid {VERMILLION};padding:.3em .6em;"

@@ -10,12 +10,18 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from ..command import Command
+from ..engine import Engine
+from ..errors import QwqlabError
+from ..plots.drawing import mark_names
+from ..plots.run_text import decode_steps, show_step
+from ..plots.stage_grid import StageGrid, lay_out
+from ..plots.stages import make_traces, update
+from ..probe import Divergence, Probe
+from ..records import Request
+from ..sampling import Sampling
 from .access import make_panel
-from .command import Command
 from .controls import SamplingControls
-from .drawing import mark_names
-from .engine import Engine
-from .errors import QwqlabError
 from .live_figure import FitWidth, LiveFigure
 from .page import (
     COMMAND_WIDTH,
@@ -27,12 +33,6 @@ from .page import (
     show_warnings,
     status_box,
 )
-from .probe import Divergence, Probe
-from .records import Request
-from .run_text import decode_steps, show_step
-from .sampling import Sampling
-from .stage_grid import StageGrid, lay_out
-from .stages import make_traces, update
 from .workers import Latest, Throttle, Worker, guard
 
 TOP = 16  # columns: what fits beside the controls

@@ -7,10 +7,10 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..engine import Engine
+from ..metrics import loop_start as find_loop_start
+from ..records import Run
 from .drawing import RUST, VERMILLION, name_token
-from .engine import Engine
-from .metrics import loop_start as find_loop_start
-from .records import Run
 
 STOPS = {
     "end": "the model ended it",

@@ -9,8 +9,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from .errors import SettingError
-from .settings import DEFAULT_ORDER, SETTINGS, check_order
+from ..errors import SettingError
+from ..settings import DEFAULT_ORDER, SETTINGS, check_order
 
 _HERE = Path(__file__).resolve().parent
 

@@ -8,9 +8,13 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from ..engine import Engine
+from ..metrics import measure
+from ..plots.run_text import STOPS, show_run
+from ..records import Request, Run
+from ..replay import command_of
+from ..sampling import Sampling
 from .access import make_panel
-from .engine import Engine
-from .metrics import measure
 from .page import (
     COMMAND_WIDTH,
     HALVES,
@@ -20,10 +24,6 @@ from .page import (
     show_warnings,
     status_box,
 )
-from .records import Request, Run
-from .replay import command_of
-from .run_text import STOPS, show_run
-from .sampling import Sampling
 from .workers import Throttle, Worker, guard
 
 OnText = Callable[[int, str], None]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
+from ..engine import Engine
+from ..probe import StepView
 from .drawing import BLUE, GREEN, GREY, GRID, VERMILLION, Drawing, escape_text, percent, style
-from .engine import Engine
-from .probe import StepView
 from .stage_grid import StageGrid, lay_out
 
 FULL = 0.68  # of a row's height: a bar of probability 1

@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import ipywidgets as widgets
 
+from ..errors import SettingError
 from .access import make_panel
-from .errors import SettingError
 from .page import Panel, make_button, show_warnings, status_box
 from .workers import Throttle, Worker
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .errors import QwqlabError
+from ..errors import QwqlabError
 
 Report = Callable[[str], None]
 
