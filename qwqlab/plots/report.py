@@ -52,7 +52,7 @@ tokens: the mean length of a run."""
 
 
 def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
-    """A row for each arm, as counts a person reads."""
+    """Return a row for each arm, as counts that a person reads."""
     return pd.DataFrame(
         {
             "arm": arm.name,
@@ -98,7 +98,7 @@ def write_report(
 
 
 def pick_samples(runs: Sequence[Run]) -> list[Run]:
-    """One run of a code prompt for each arm, all of the same prompt and seed.
+    """Return one run of a code prompt for each arm, all of the same prompt and seed.
 
     The first that "no penalty" solves and "llama.cpp order, 1.1" does not, or else the first.
     """
@@ -118,7 +118,7 @@ def pick_samples(runs: Sequence[Run]) -> list[Run]:
 
 
 def show_sample(run: Run, engine: Engine) -> RunText:
-    """A run's text with its escapes and the token that broke its program marked."""
+    """Return a run's text, its escapes and the token that broke its program marked."""
     step = find_break(run, list(decode_steps(run, engine)))
     verdict = check_text(run.text).reason or "valid"
     title = f"{run.request.label.rsplit(' | ', 1)[0]} ({verdict})"
