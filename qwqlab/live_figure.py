@@ -1,4 +1,4 @@
-"""Moved to qwqlab/widgets/live_figure.py."""
+"""Moved to qwqlab/widgets/base.py."""
 import sys
-from .widgets.live_figure import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.widgets.live_figure"]
+from .widgets.base import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.widgets.base"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/widgets/think_panel.py."""
+"""Moved to qwqlab/widgets/think.py."""
 import sys
-from .widgets.think_panel import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.widgets.think_panel"]
+from .widgets.think import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.widgets.think"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/widgets/think_run.py."""
+"""Moved to qwqlab/widgets/think.py."""
 import sys
-from .widgets.think_run import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.widgets.think_run"]
+from .widgets.think import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.widgets.think"]

@@ -1,16 +1,21 @@
-"""Sliders, presets and the order editor as one value: the `Sampling` that they say."""
+"""Sliders, presets and the order of the samplers as one value: the `Sampling` that they give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets as widgets
+import traitlets
 
+from ..errors import SettingError
 from ..sampling import PRESETS, Sampling
-from ..settings import BY_NAME
-from .order_editor import OrderEditor
-from .page import make_button
+from ..settings import BY_NAME, DEFAULT_ORDER, SETTINGS, check_order
+from .base import make_button
+
+_HERE = Path(__file__).resolve().parent
 
 # Name, low, high, step: where a slider is of use, not where llama.cpp draws the line.
 MAIN = (
@@ -39,14 +44,15 @@ MORE = (
     ("mirostat_lr", 0, 1, 0.01),
 )
 OWN = "(none of them)"
+_STYLE = {"description_width": "115px"}
 
 
 class SamplingControls:
-    """Widgets that say a Sampling. `box` is what a page shows, `sampling` what they say.
+    """Widgets for a Sampling: `box` is what a page shows, `sampling` what they are set to.
 
     on_change is called, with no arguments, once for each change by the reader or of a widget's
-    value, and not by `set`. What the widgets do not show,
-    such as DRY's sequence breakers, stays as it was in the Sampling given last.
+    value, and not by `set`. What has no widget, such as DRY's sequence breakers, stays as it was in
+    the Sampling given last.
     """
 
     def __init__(self, sampling: Sampling, on_change: Callable[[], None]) -> None:
@@ -83,7 +89,7 @@ class SamplingControls:
 
     @property
     def sampling(self) -> Sampling:
-        """The Sampling that the widgets say; `SettingError` for one that llama.cpp refuses."""
+        """The Sampling that the widgets give; SettingError for one that llama.cpp refuses."""
         values = {name: slider.value for name, slider in self.numbers.items()}
         return self._base.with_(samplers=self.order.samplers, **values)
 
@@ -125,7 +131,43 @@ class SamplingControls:
         self.preset.value = next(same, OWN)
 
 
-_STYLE = {"description_width": "115px"}
+class OrderEditor(anywidget.AnyWidget):
+    """Rows that are dragged, moved with Alt and an arrow key, or by their buttons.
+
+    order holds every name in the order shown, enabled the names that are switched on, in any
+    order; both may be set from Python. `samplers` is what a Sampling takes.
+    """
+
+    _esm = (_HERE / "order_editor.js").read_text(encoding="utf-8")
+    _css = (_HERE / "order_editor.css").read_text(encoding="utf-8")
+    order = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    enabled = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    notes = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, samplers: Iterable[str] = DEFAULT_ORDER, **traits: Any) -> None:
+        samplers = check_order(samplers)
+        super().__init__(
+            order=_complete(samplers), enabled=list(samplers), notes=_explain_stages(), **traits
+        )
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The names that are switched on, in their order."""
+        return tuple(name for name in self.order if name in self.enabled)
+
+    @samplers.setter
+    def samplers(self, names: Iterable[str]) -> None:
+        names = check_order(names)
+        if names != self.samplers:
+            with self.hold_trait_notifications():
+                self.order, self.enabled = _complete(names), list(names)
+
+    @traitlets.validate("order", "enabled")
+    def _check(self, proposal: Any) -> list[str]:
+        try:
+            return list(check_order(proposal["value"]))
+        except SettingError as error:
+            raise traitlets.TraitError(str(error)) from None
 
 
 def _make_slider(name: str, low: float, high: float, step: float) -> Any:
@@ -141,3 +183,17 @@ def _make_slider(name: str, low: float, high: float, step: float) -> Any:
     )
     slider.add_class(f"qwqlab-{name}")
     return slider
+
+
+def _explain_stages() -> dict[str, str]:
+    """Return what each stage does, by its name: its settings and their meanings."""
+    notes: dict[str, str] = {}
+    for setting in SETTINGS:
+        line = f"{setting.name}: {setting.meaning}"
+        notes[setting.stage] = f"{notes[setting.stage]}\n{line}" if setting.stage in notes else line
+    return notes
+
+
+def _complete(samplers: tuple[str, ...]) -> list[str]:
+    """Return the samplers, then those of llama.cpp's default order that they leave out."""
+    return [*samplers, *(name for name in DEFAULT_ORDER if name not in samplers)]
