@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .quants import draw_proxies as draw_proxies  # which number foretells the harm
     from .quants import draw_quality as draw_quality  # divergence against extra bytes
     from .quants import draw_types as draw_types  # weight error against bits
+    from .report import LEGEND as LEGEND  # the columns of `make_table`, in words
+    from .report import make_table as make_table  # a row for each arm
     from .report import pick_samples as pick_samples  # one run of each arm
     from .report import show_sample as show_sample  # such a run with what broke its program
     from .report import write_report as write_report  # the experiment as one HTML file
