@@ -14,21 +14,22 @@ import pytest
 from figures import FIGURES
 from vision import SIGHTS, contrast, distance, read_color, to_lab
 
-from qwqlab import drawing, loss_chart, plots, run_text
-from qwqlab.drawing import Drawing, show_rows
+from qwqlab import plots
 from qwqlab.engine import Engine
+from qwqlab.plots import drawing, run_text
+from qwqlab.plots.drawing import Drawing, show_rows
 
 PALETTE = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.PURPLE, drawing.BROWN)
 APART = 15  # CIELAB units between any two colours of the palette, for every kind of colour sight
 
 
-@pytest.fixture(params=FIGURES)
+@pytest.fixture(scope="module", params=FIGURES)
 def figure(request: pytest.FixtureRequest) -> Drawing:
     return FIGURES[request.param](request.getfixturevalue("engine"))
 
 
 def test_every_function_that_draws_is_held_to_this() -> None:
-    assert set(FIGURES) == {name for name in plots.__all__ if name.startswith("draw_")}
+    assert set(FIGURES) == {name for name in dir(plots) if name.startswith("draw_")}
 
 
 def test_a_figure_has_a_title_a_sentence_with_numbers_and_a_table(figure: Drawing) -> None:
@@ -102,8 +103,8 @@ def test_no_two_traces_are_told_apart_by_colour_alone(figure: Drawing) -> None:
 
 
 def test_thirty_runs_have_thirty_lines() -> None:
-    lines = [loss_chart.make_line("a run", [1.0], place).line for place in range(30)]
-    assert len({(line.color, line.dash) for line in lines}) == 30
+    figure = plots.draw_losses({f"run {n}": [1.0] for n in range(30)}).figure
+    assert len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 30
 
 
 def test_the_heat_map_is_ordered_in_every_sight(engine: Engine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,17 +14,18 @@ import pytest
 import traitlets
 
 from qwqlab.command import Command, parse_command
-from qwqlab.controls import MAIN, MORE, SamplingControls
 from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, QwqlabError
 from qwqlab.loading import Loading
-from qwqlab.panels import Microscope, OrderEditor, RunProgress, SideBySide
+from qwqlab.metrics import measure
 from qwqlab.records import Request, Run
 from qwqlab.sampling import PRESETS, Sampling
 from qwqlab.settings import BY_NAME
-from qwqlab.side_by_side import compare, describe
 from qwqlab.sweep import sweep
-from qwqlab.workers import Latest, Throttle, Worker
+from qwqlab.widgets import Microscope, OrderEditor, RunProgress, SideBySide
+from qwqlab.widgets.base import Latest, Panel, Throttle
+from qwqlab.widgets.controls import MAIN, MORE, SamplingControls
+from qwqlab.widgets.side_by_side import compare_runs, summarize_run
 
 ARTICLE = PRESETS["article"]
 STRONG = PRESETS["official"].with_(repeat_penalty=1.5)
@@ -36,11 +39,24 @@ def exact_engine(model_path: Path) -> Iterator[Engine]:
         yield engine
 
 
+@pytest.fixture(scope="module")
+def one_microscope(engine: Engine, code_prompt: str) -> Microscope:
+    return Microscope(engine, Request(code_prompt, ARTICLE, 1, 40))
+
+
 @pytest.fixture
-def microscope(engine: Engine, code_prompt: str) -> Microscope:
-    made = Microscope(engine, Request(code_prompt, ARTICLE, 1, 60))
-    assert made.wait()
-    return made
+def microscope(one_microscope: Microscope) -> Microscope:
+    """A microscope at its first step, with the settings of its run."""
+    one_microscope.controls.set(ARTICLE)
+    one_microscope.step.value = 0
+    one_microscope._look()
+    assert one_microscope.wait()
+    return one_microscope
+
+
+def axis_of(microscope: Microscope) -> tuple[str, ...]:
+    """The rows of the chart that is on the page."""
+    return tuple(microscope.figure.figure["layout"]["yaxis"]["ticktext"])
 
 
 def finished(panel: SideBySide) -> list[Run]:
@@ -55,17 +71,16 @@ def test_the_microscope_shows_what_the_probe_says(microscope: Microscope) -> Non
         view = microscope.probe.step(step)
         assert microscope.grid is not None
         assert microscope.grid.view.token == view.token == microscope.probe.run.tokens[step]
-        assert microscope.figure.layout.yaxis.ticktext == ("raw", *ARTICLE.samplers, "dist")
-        assert microscope.figure.layout.title.text.startswith(f"Step {step}: ")
+        assert axis_of(microscope) == ("raw", *ARTICLE.samplers, "dist")
+        title = microscope.figure.figure["layout"]["title"]["text"]
+        assert title.startswith(f"Step {step}: ")
 
 
-def test_a_slider_changes_the_chart_in_place(microscope: Microscope) -> None:
-    traces = [id(trace) for trace in microscope.figure.data]
-    before = [list(trace.y) for trace in microscope.figure.data]
+def test_a_slider_changes_the_chart(microscope: Microscope) -> None:
+    before = [trace["y"] for trace in microscope.figure.figure["data"]]
     microscope.controls.numbers["top_k"].value = 2
     assert microscope.grid is not None and microscope.grid.left[1] == 2
-    assert [list(trace.y) for trace in microscope.figure.data] != before
-    assert [id(trace) for trace in microscope.figure.data] == traces
+    assert [trace["y"] for trace in microscope.figure.figure["data"]] != before
 
 
 def test_a_page_that_is_opened_later_starts_from_the_chart_as_it_is_now(
@@ -73,12 +88,11 @@ def test_a_page_that_is_opened_later_starts_from_the_chart_as_it_is_now(
 ) -> None:
     microscope.step.value = 9
     microscope.controls.preset.value = "llama.cpp"
-    state = microscope.figure.get_state()
-    assert state["_widget_layout"]["title"]["text"] == microscope.figure.layout.title.text
-    others = state["_widget_data"][2]
     assert microscope.grid is not None
+    state = microscope.figure.get_state()["figure"]
+    assert state["layout"]["title"]["text"].startswith("Step 9: ")
+    others = state["data"][2]
     assert len(others["x"]) == len(others["base"]) == len(microscope.grid.rows)
-    assert list(others["text"]) == list(microscope.figure.data[2].text)
 
 
 def test_the_microscope_warns_of_the_penalty_that_does_nothing(microscope: Microscope) -> None:
@@ -90,7 +104,7 @@ def test_the_microscope_warns_of_the_penalty_that_does_nothing(microscope: Micro
 def test_the_articles_list_draws_the_same_run_at_any_penalty(microscope: Microscope) -> None:
     microscope.controls.numbers["repeat_penalty"].value = 2.0
     assert microscope.wait()
-    assert "draw the same 60 tokens" in microscope.divergence.value
+    assert "draw the same 40 tokens" in microscope.detour.value
 
 
 def test_the_microscope_finds_where_a_setting_parts_from_the_run_and_goes_there(
@@ -101,7 +115,7 @@ def test_the_microscope_finds_where_a_setting_parts_from_the_run_and_goes_there(
     assert microscope.wait()
     found = microscope.probe.first_divergence(STRONG)
     assert found is not None
-    assert f"at step {found.step}: " in microscope.divergence.value
+    assert f"at step {found.step}: " in microscope.detour.value
     microscope._go.click()
     assert microscope.step.value == found.step
     assert microscope.grid is not None and microscope.grid.view.token == found.other
@@ -116,7 +130,7 @@ def test_the_command_says_the_setting_in_force(microscope: Microscope) -> None:
 
 
 def test_escapes_are_found_in_both_directions(engine: Engine, code_prompt: str) -> None:
-    microscope = Microscope(engine, Request(code_prompt, STRONG, 1, 60))
+    microscope = Microscope(engine, Request(code_prompt, STRONG, 1, 40))
     escapes = microscope.probe.run.escapes
     assert microscope.step.value == escapes[0]
     microscope.buttons["next escape"].click()
@@ -127,7 +141,8 @@ def test_escapes_are_found_in_both_directions(engine: Engine, code_prompt: str) 
     assert "no earlier escape" in microscope.status.value
 
 
-def test_run_again_makes_a_run_under_the_new_settings(microscope: Microscope) -> None:
+def test_run_again_makes_a_run_under_the_new_settings(engine: Engine, code_prompt: str) -> None:
+    microscope = Microscope(engine, Request(code_prompt, ARTICLE, 1, 10))
     microscope.controls.preset.value = "official"
     microscope.buttons["run"].click()
     assert microscope.wait()
@@ -202,16 +217,16 @@ def test_the_order_editor_refuses_what_is_not_a_sampler() -> None:
 def test_side_by_side_gives_the_runs_that_the_engine_gives_alone(
     exact_engine: Engine, code_prompt: str
 ) -> None:
-    panel = SideBySide(exact_engine, code_prompt, STRONG, ARTICLE, seed=3, n_predict=50)
+    panel = SideBySide(exact_engine, code_prompt, STRONG, ARTICLE, seed=3, n_predict=30)
     panel.run_button.click()
     assert panel.wait()
     assert panel.status.value == ""
     for run, sampling in zip(finished(panel), (STRONG, ARTICLE), strict=True):
-        assert run.tokens == exact_engine.generate(code_prompt, sampling, 3, 50).tokens
+        assert run.tokens == exact_engine.generate(code_prompt, sampling, 3, 30).tokens
     for field, run in zip(panel.commands, finished(panel), strict=True):
         request = run.request
         assert parse_command(field.value) == Command(
-            request.sampling, exact_engine.loading, exact_engine.path, code_prompt, 3, 50
+            request.sampling, exact_engine.loading, exact_engine.path, code_prompt, 3, 30
         )
     assert "escapes" in panel.texts[0].value and not panel.run_button.disabled
 
@@ -255,14 +270,14 @@ def test_a_prompt_that_does_not_fit_is_told_in_the_status_line(engine: Engine) -
     assert "shorten it or raise n_ctx" in panel.status.value
 
 
-def test_compare_streams_the_whole_text_of_each_run(engine: Engine, code_prompt: str) -> None:
+def test_compare_runs_streams_the_whole_text_of_each_run(engine: Engine, code_prompt: str) -> None:
     texts = ["", ""]
     requests = [Request(code_prompt, sampling, 1, 30) for sampling in (STRONG, ARTICLE)]
 
     def add(index: int, text: str) -> None:
         texts[index] += text
 
-    runs = compare(engine, requests, add)
+    runs = compare_runs(engine, requests, add)
     assert texts == [run.text for run in runs if run]
 
 
@@ -274,42 +289,53 @@ def test_compare_streams_the_whole_text_of_each_run(engine: Engine, code_prompt:
         ("```python\nprint(x)\n```", "not valid, line 1: x is bound nowhere"),
     ],
 )
-def test_describe_judges_the_first_code_block(text: str, said: str) -> None:
+def test_a_summary_judges_the_first_code_block(text: str, said: str) -> None:
     run = Run(Request("p"), 1, (1, 2), text, "length", (0, 0), (1,), 0.5)
-    assert describe(run)["code"] == said
-    assert describe(run)["escapes"] == "1 of 2 tokens"
-    assert describe(run)["end"].endswith("(a runaway)")
+    summary = summarize_run(run, measure(run))
+    assert summary["code"] == said
+    assert summary["escapes"] == "1 of 2 tokens"
+    assert summary["end"].endswith("(a runaway)")
 
 
-def test_a_worker_tells_an_error_and_takes_the_next_job() -> None:
-    said: list[str] = []
-    worker = Worker(said.append)
+class Work(Panel):
+    """A panel that does what it is told."""
 
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__("Run", "")
+        self.work = work
+
+    def _work(self) -> None:
+        self.work()
+
+
+def test_a_panel_tells_an_error_and_takes_the_next_job() -> None:
     def fail() -> None:
-        raise QwqlabError("the sentence")
+        raise QwqlabError("the <b>sentence</b>")
 
-    assert worker.start(fail) and worker.wait(5)
-    assert worker.start(lambda: said.append("done")) and worker.wait(5)
-    assert said == ["the sentence", "done"]
+    done: list[str] = []
+    panel = Work(fail)
+    panel.run_button.click()
+    assert panel.wait(5)
+    assert "the &lt;b&gt;sentence" in panel.status.value and not panel.run_button.disabled
+    panel.work = lambda: done.append("done")
+    panel.run_button.click()
+    assert panel.wait(5)
+    assert done == ["done"] and panel.status.value == ""
 
 
-def test_a_worker_does_one_job_at_a_time() -> None:
-    said: list[str] = []
-    worker, go = Worker(said.append), threading.Event()
-
-    def wait() -> None:
-        assert go.wait(5)
-
-    assert worker.start(wait)
-    assert not worker.start(lambda: said.append("second"))
+def test_a_panel_does_one_job_at_a_time() -> None:
+    go, done = threading.Event(), list[bool]()
+    panel = Work(lambda: done.append(go.wait(5)))
+    panel.start()
+    panel.start()
+    assert "at work already; press Stop first" in panel.status.value
     go.set()
-    assert worker.wait(5)
-    assert said == ["This panel is at work already; press Stop first."]
+    assert panel.wait(5) and done == [True]
 
 
 def test_only_the_last_job_of_a_burst_is_shown() -> None:
     shown: list[int] = []
-    latest = Latest(lambda sentence: None, delay=1.0)
+    latest = Latest(lambda job: job(), delay=0.3)
     for i in range(20):
         latest.submit(partial(partial, shown.append, i))
     assert latest.wait()
@@ -328,3 +354,13 @@ def test_a_bar_follows_a_sweep(engine: Engine, code_prompt: str) -> None:
     sweep(engine, requests, on_run=bar)
     assert (bar.bar.value, bar.bar.max) == (3, 3)
     assert bar.text.value.startswith("3 of 3, ")
+
+
+def test_a_panel_loads_neither_torch_nor_transformers_nor_nbformat() -> None:
+    """They take seconds, in the first cell of a notebook."""
+    code = """if True:
+        import sys
+        from qwqlab.widgets import GradePanel, JobPanel, LossPanel, Microscope, SideBySide
+        assert not {"torch", "transformers", "nbformat"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

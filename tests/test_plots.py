@@ -3,66 +3,56 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, replace
+import itertools
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
-from qwqlab.drawing import escape_text, name_token, percent
 from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
-from qwqlab.labels import place_labels
-from qwqlab.plots import draw_ladder, draw_stages, draw_trade_off, show_run
+from qwqlab.experiment import ArmResult
+from qwqlab.ladder import RungResult
+from qwqlab.metrics import measure
+from qwqlab.plots import decode_steps, draw_ladder, draw_stages, draw_trade_off, lay_out, show_run
+from qwqlab.plots.drawing import escape_text, label_points, name_token, percent
 from qwqlab.probe import Probe, StepView
 from qwqlab.records import Request, Run
-from qwqlab.run_text import decode_steps
 from qwqlab.sampling import ARTICLE_ORDER, PRESETS, Sampling
 from qwqlab.settings import DEFAULT_ORDER
-from qwqlab.stage_grid import lay_out
-from qwqlab.trade_off import name_order
 
 
-@dataclass(frozen=True)
-class FakeArm:
+def make_arm(name: str, order: tuple[str, ...] = DEFAULT_ORDER, **changed: Any) -> ArmResult:
     """An arm with round numbers."""
-
-    name: str
-    order: tuple[str, ...] = DEFAULT_ORDER
-    repeat_penalty: float = 1.0
-    runs: int = 20
-    valid_code: int = 10
-    valid_code_interval: tuple[float, float] = (0.3, 0.7)
-    long_runs: int = 10
-    loops: int = 2
-    loops_interval: tuple[float, float] = (0.06, 0.51)
-    runaways: int = 5
-    runaways_interval: tuple[float, float] = (0.24, 0.76)
+    arm = ArmResult(
+        name=name, order=order, repeat_penalty=1.0, dry_multiplier=0.0, temperature=0.6,
+        runs=20, valid_code=10, valid_code_interval=(0.3, 0.7), long_runs=10, loops=2,
+        loops_interval=(0.06, 0.51), runaways=5, runaways_interval=(0.24, 0.76),
+        escape_rate=0.0, seq_rep_4=0.1, mean_tokens=99.0, texts_sha256="",
+    )  # fmt: skip
+    return replace(arm, **changed)
 
 
-@dataclass(frozen=True)
-class FakeRung:
-    """A quant with round numbers."""
-
-    name: str
-    bytes: int
-    perplexity: float
-    tokens_per_second_generate: float
-    bits_per_weight: float = 4.5
-    perplexity_error: float = 0.1
-    tokens_per_second_prompt: float = 500.0
+def make_rung(name: str, n_bytes: int, perplexity: float, speed: float) -> RungResult:
+    return RungResult(name, "", n_bytes, 4.5, None, perplexity, 0.1, (), speed, 500.0)
 
 
+ARTICLE = {"valid_code": 16, "valid_code_interval": (0.58, 0.92)}
 ARMS = (
-    FakeArm("no penalty", valid_code=14, valid_code_interval=(0.48, 0.85), loops=4),
-    FakeArm("strong", repeat_penalty=1.5, valid_code=0, valid_code_interval=(0.0, 0.16), loops=0),
-    FakeArm("article, 1.1", ARTICLE_ORDER, 1.1, valid_code=16, valid_code_interval=(0.58, 0.92)),
-    FakeArm("article, 1.5", ARTICLE_ORDER, 1.5, valid_code=16, valid_code_interval=(0.58, 0.92)),
+    make_arm("no penalty", valid_code=14, valid_code_interval=(0.48, 0.85), loops=4),
+    make_arm("strong", repeat_penalty=1.5, valid_code=0, valid_code_interval=(0.0, 0.16), loops=0),
+    make_arm("article, 1.1", ARTICLE_ORDER, repeat_penalty=1.1, **ARTICLE),
+    make_arm("article, 1.5", ARTICLE_ORDER, repeat_penalty=1.5, **ARTICLE),
 )
 RUNGS = (
-    FakeRung("Q8_0", 145_000_000, 20.5, 150.0),
-    FakeRung("Q4_0", 92_000_000, 22.0, 200.0),
-    FakeRung("F16", 271_000_000, 20.4, 110.0),
+    make_rung("Q8_0", 145_000_000, 20.5, 150.0),
+    make_rung("Q4_0", 92_000_000, 22.0, 200.0),
+    make_rung("F16", 271_000_000, 20.4, 110.0),
 )
 BROKEN = PRESETS["official"].with_(repeat_penalty=1.5)
 
@@ -130,14 +120,11 @@ def test_the_summary_names_the_stage_that_changed_most(engine: Engine, escaped: 
     assert "`penalties` changes the distribution most" in lay_out(escaped, engine).summary
 
 
-def test_a_greedy_chain_can_be_drawn_too(engine: Engine, probe: Probe) -> None:
-    drawing = draw_stages(probe.step(3, Sampling(temp=0)), engine)
-    assert "leaves 1 of" in drawing.summary
-
-
-def test_a_mirostat_chain_can_be_drawn_too(engine: Engine, probe: Probe) -> None:
-    drawing = draw_stages(probe.step(3, Sampling(mirostat=2)), engine)
-    assert drawing.figure.layout.yaxis.ticktext == ("raw", "temperature", "mirostat_v2")
+def test_a_chain_of_another_shape_can_be_drawn_too(engine: Engine, probe: Probe) -> None:
+    greedy = draw_stages(probe.step(3, Sampling(temp=0)), engine)
+    assert "leaves 1 of" in greedy.summary
+    mirostat = draw_stages(probe.step(3, Sampling(mirostat=2)), engine)
+    assert mirostat.figure.layout.yaxis.ticktext == ("raw", "temperature", "mirostat_v2")
 
 
 def test_the_trade_off_shows_each_arm_with_its_intervals() -> None:
@@ -159,11 +146,18 @@ def test_arms_at_one_place_share_a_label() -> None:
 
 
 def test_shape_tells_the_order_and_filling_whether_a_penalty_is_at_work() -> None:
-    symbols = {trace.name: trace.marker.symbol for trace in draw_trade_off(ARMS).figure.data}
-    assert symbols == {
+    with_penalties = ("penalties", *ARTICLE_ORDER)
+    others = [
+        make_arm("listed", with_penalties, repeat_penalty=1.1),
+        make_arm("reversed", tuple(reversed(DEFAULT_ORDER))),
+    ]
+    traces = draw_trade_off([*ARMS, *others]).figure.data
+    assert {trace.name: trace.marker.symbol for trace in traces} == {
         "llama.cpp's order, penalties in": "circle",
         "llama.cpp's order, penalties out or at 1": "circle-open",
+        "the article's order, penalties in": "square",
         "the article's order, penalties out or at 1": "square-open",
+        "another order, penalties out or at 1": "diamond-open",
     }
 
 
@@ -188,12 +182,6 @@ def test_nothing_to_draw_is_said() -> None:
         draw_trade_off([replace(ARMS[0], runs=0)])
 
 
-def test_name_order_sees_the_articles_list_with_and_without_penalties() -> None:
-    assert name_order(ARTICLE_ORDER) == "the article's order"
-    assert name_order(("penalties", *ARTICLE_ORDER)) == "the article's order"
-    assert name_order(tuple(reversed(DEFAULT_ORDER))) == "another order"
-
-
 def test_the_ladder_shows_size_against_perplexity_and_speed() -> None:
     drawing = draw_ladder(RUNGS)
     perplexity, generated, _read = drawing.figure.data
@@ -203,21 +191,18 @@ def test_the_ladder_shows_size_against_perplexity_and_speed() -> None:
     assert drawing.title == "Q4_0 takes 34 % of F16's bytes, with 7.8 % more perplexity"
 
 
-def test_a_ladder_of_one_rung_can_be_drawn() -> None:
-    assert len(draw_ladder(RUNGS[:1]).table) == 1
-
-
-def test_labels_cover_neither_points_nor_each_other_where_there_is_room() -> None:
-    points = [(100.0, 100.0), (104.0, 100.0), (100.0, 108.0), (300.0, 200.0)]
-    offsets = place_labels(points, ["first label", "second", "third", "far away"], (600, 400))
+def test_names_cover_neither_points_nor_each_other_where_there_is_room() -> None:
+    figure, size = go.Figure(), (600, 400)
+    points = {(100.0, 100.0): "first label", (104.0, 100.0): "second", (100.0, 108.0): "third"}
+    label_points(figure, points, (0, 600), (0, 400), size)
     boxes = [
-        (x + dx - 7 * n / 2, y + dy - 8, x + dx + 7 * n / 2, y + dy + 8)
-        for (x, y), (dx, dy), n in zip(points, offsets, (11, 6, 5, 8), strict=True)
+        (x + note.ax, -y + note.ay, 7 * len(name) / 2)
+        for ((x, y), name), note in zip(points.items(), figure.layout.annotations, strict=True)
     ]
-    for i, a in enumerate(boxes):
-        assert not any(a[0] < x < a[2] and a[1] < y < a[3] for x, y in points)
-        for b in boxes[i + 1 :]:
-            assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
+    for (x, y, half), (other_x, other_y, other_half) in itertools.combinations(boxes, 2):
+        assert abs(x - other_x) >= half + other_half or abs(y - other_y) >= 16
+    for (x, y, half), (px, py) in itertools.product(boxes, points):
+        assert abs(x - px) >= half or abs(y + py) >= 8
 
 
 def test_a_run_is_shown_whole_with_its_escapes_marked(engine: Engine, probe: Probe) -> None:
@@ -240,6 +225,8 @@ def test_a_loop_and_a_breaking_token_are_marked_once(engine: Engine, probe: Prob
     assert marked.html.count("font-weight:bold") == 1
     assert f"a loop begins at token {len(tokens) - 12 * len(cycle)}" in marked.text
     assert "a loop begins" not in show_run(probe.run, engine).html
+    # What was measured already is not searched again, and shows the same.
+    assert show_run(run, engine, breaking=2, metrics=measure(run)).html == marked.html
 
 
 def test_what_a_model_wrote_is_never_markup(engine: Engine) -> None:
@@ -287,3 +274,22 @@ def test_a_drawing_is_text_outside_jupyter_and_a_page_that_needs_no_network(tmp_
     page = drawing.write_html(tmp_path / "figure.html").read_text(encoding="utf-8")
     assert drawing.summary in html.unescape(page)
     assert '<script src="' not in page and "<details>" in page
+
+
+def test_a_notebook_gets_the_figure_and_its_words_and_plotly_imports_no_nbformat() -> None:
+    """nbformat brings jsonschema's formats, which take seconds before the first figure."""
+    code = """if True:
+        import sys
+        from IPython.core.interactiveshell import InteractiveShell
+        from IPython.display import display
+        from IPython.utils.capture import capture_output
+        InteractiveShell.instance()
+        from qwqlab.plots import draw_losses
+        with capture_output() as captured:
+            display(draw_losses({"a run": [2.0, float("nan"), 1.0]}))
+        figure, words = (output.data for output in captured.outputs)
+        assert figure["application/vnd.plotly.v1+json"]["data"][0]["y"] == [2.0, None, 1.0]
+        assert "The numbers as a table" in words["text/html"]
+        assert "nbformat" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .drawing import BLUE, PURPLE, VERMILLION, WIDTH, Drawing, escape_text, percent, style
-from .labels import Frame, annotate
+from .drawing import (
+    BLUE,
+    PURPLE,
+    VERMILLION,
+    WIDTH,
+    Drawing,
+    escape_text,
+    label_points,
+    percent,
+    style,
+)
 
+if TYPE_CHECKING:
+    from ..ladder import RungResult
 
-class Rung(Protocol):
-    """What a figure reads of a quant."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def bytes(self) -> int: ...
-    @property
-    def bits_per_weight(self) -> float: ...
-    @property
-    def perplexity(self) -> float: ...
-    @property
-    def perplexity_error(self) -> float: ...
-    @property
-    def tokens_per_second_generate(self) -> float: ...
-    @property
-    def tokens_per_second_prompt(self) -> float: ...
-
-
-TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
-SPEED = "tokens a second, log scale"
+_TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
+_SPEED = "tokens a second, log scale"
 # Column, attribute of a rung, name in the legend, marker.
-TRACES: tuple[tuple[int, str, str, dict[str, Any]], ...] = (
+_TRACES: tuple[tuple[int, str, str, dict[str, Any]], ...] = (
     (1, "perplexity", "perplexity, ± its standard error",
      {"symbol": "circle", "color": VERMILLION}),
     (2, "tokens_per_second_generate", "generating, one sequence",
@@ -46,17 +38,16 @@ TRACES: tuple[tuple[int, str, str, dict[str, Any]], ...] = (
 )  # fmt: skip
 
 
-def draw_ladder(rows: Sequence[Rung]) -> Drawing:
-    """Size against perplexity, and against speed: a quant a point."""
+def draw_ladder(rows: Sequence[RungResult]) -> Drawing:
+    """Draw size against perplexity, and against speed: a quant a point."""
     rungs = sorted(rows, key=lambda rung: rung.bytes)
     figure = make_subplots(1, 2, horizontal_spacing=0.1)
     style(figure, _title(rungs), 500)
-    size = (WIDTH / 2 - 90.0, 310.0)
     x = _widen([rung.bytes / 1e6 for rung in rungs])
     errors = [rung.perplexity + sign * rung.perplexity_error for rung in rungs for sign in (-1, 1)]
-    speeds = [getattr(rung, name) for rung in rungs for column, name, *_ in TRACES if column == 2]
-    frames = {1: Frame(x, _widen(errors), size), 2: Frame(x, _widen(map(math.log10, speeds)), size)}
-    for column, values, name, marker in TRACES:
+    speeds = [getattr(rung, name) for rung in rungs for column, name, *_ in _TRACES if column == 2]
+    ranges = {1: _widen(errors), 2: _widen(map(math.log10, speeds))}
+    for column, values, name, marker in _TRACES:
         trace = go.Scatter(
             x=[rung.bytes / 1e6 for rung in rungs],
             y=[getattr(rung, values) for rung in rungs],
@@ -73,15 +64,16 @@ def draw_ladder(rows: Sequence[Rung]) -> Drawing:
             point = rung.bytes / 1e6, y if column == 1 else math.log10(y)
             names[point] = f"{names[point]}, {rung.name}" if point in names else rung.name
         n = "" if column == 1 else str(column)
-        annotate(figure, names, frames[column], xref=f"x{n}", yref=f"y{n}")
+        size = WIDTH / 2 - 90, 310
+        label_points(figure, names, x, ranges[column], size, xref=f"x{n}", yref=f"y{n}")
     figure.update_xaxes(title="size of the file, MB (10^6 bytes)", range=x)
-    figure.update_yaxes(title="perplexity (lower is better)", range=frames[1].y, col=1)
-    figure.update_yaxes(title=SPEED, type="log", range=frames[2].y, tickvals=TICKS, col=2)
+    figure.update_yaxes(title="perplexity (lower is better)", range=ranges[1], col=1)
+    figure.update_yaxes(title=_SPEED, type="log", range=ranges[2], tickvals=_TICKS, col=2)
     figure.update_layout(legend={"y": -0.24})
     return Drawing(figure, _tell(rungs), _tabulate(rungs))
 
 
-def _tabulate(rungs: Sequence[Rung]) -> pd.DataFrame:
+def _tabulate(rungs: Sequence[RungResult]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -98,7 +90,7 @@ def _tabulate(rungs: Sequence[Rung]) -> pd.DataFrame:
     )
 
 
-def _title(rungs: Sequence[Rung]) -> str:
+def _title(rungs: Sequence[RungResult]) -> str:
     least, most = rungs[0], rungs[-1]
     rise = least.perplexity / most.perplexity - 1
     return (
@@ -107,7 +99,7 @@ def _title(rungs: Sequence[Rung]) -> str:
     )
 
 
-def _tell(rungs: Sequence[Rung]) -> str:
+def _tell(rungs: Sequence[RungResult]) -> str:
     best = min(rungs, key=lambda rung: rung.perplexity)
     worst = max(rungs, key=lambda rung: rung.perplexity)
     fast = max(rungs, key=lambda rung: rung.tokens_per_second_generate)
@@ -119,7 +111,7 @@ def _tell(rungs: Sequence[Rung]) -> str:
 
 
 def _widen(values: Iterable[float], by: float = 0.15) -> tuple[float, float]:
-    """A range with room around the values."""
+    """Return a range with room around the values."""
     found = list(values)
     low, high = min(found), max(found)
     room = by * (high - low) or abs(low) * by or 1.0

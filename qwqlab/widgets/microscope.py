@@ -9,51 +9,58 @@ from dataclasses import replace
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
 
-from .access import make_panel
-from .command import Command
-from .controls import SamplingControls
-from .drawing import mark_names
-from .engine import Engine
-from .errors import QwqlabError
-from .live_figure import FitWidth, LiveFigure
-from .page import (
+from ..command import Command
+from ..engine import Engine
+from ..errors import QwqlabError
+from ..plots import (
+    SCROLLS,
+    StageGrid,
+    decode_steps,
+    lay_out,
+    mark_names,
+    plot_grid,
+    show_step,
+)
+from ..probe import Divergence, Probe
+from ..records import Request
+from ..sampling import Sampling
+from .base import (
     COMMAND_WIDTH,
-    Panel,
+    EnginePanel,
+    Latest,
+    LiveFigure,
+    Throttle,
     display_if_possible,
     make_button,
-    show_command,
-    show_table,
+    make_command_field,
+    make_panel,
+    make_row,
     show_warnings,
-    status_box,
 )
-from .probe import Divergence, Probe
-from .records import Request
-from .run_text import decode_steps, show_step
-from .sampling import Sampling
-from .stage_grid import StageGrid, lay_out
-from .stages import make_traces, update
-from .workers import Latest, Throttle, Worker, guard
+from .controls import SamplingControls
 
 TOP = 16  # columns: what fits beside the controls
 
 
-class Microscope(Panel):
+class Microscope(EnginePanel):
     """A run, a step of it, and the settings under which that step is looked at.
 
-    The run is made once, with the request's own Sampling, when the microscope is made; the
-    controls then change what the step's stages would have done with the same tokens before, the
-    same logits and the same random draw. Run makes a new run with the settings in force.
+    The run is made once, with the request's own Sampling, when the microscope is made. The controls
+    then change what the step's stages would have done with the same tokens before, the same logits
+    and the same random draw. *Run again* makes a new run with the settings in force.
 
-    It shows what `probe.Probe.step`, `stage_grid.lay_out`, `Sampling.inert` and `command.Command`
-    give, which work without it. `grid` is what the chart holds.
+    It shows what `Probe.step`, `lay_out`, `Sampling.inert` and `Command` give, which work without
+    it. `grid` is what the chart holds.
     """
 
     def __init__(self, engine: Engine, request: Request) -> None:
-        self.engine = engine
+        super().__init__(engine, "Run again", "a new run with these settings")
         self.grid: StageGrid | None = None
         self._make_widgets(request.sampling)
-        self._worker, self._latest = Worker(self._say), Latest(self._say)
+        self._latest = Latest(self._guard)
         self._settings: Sampling | None = None
         self._drawing = threading.RLock()
         display_if_possible(self._progress)
@@ -66,12 +73,12 @@ class Microscope(Panel):
 
     @property
     def sampling(self) -> Sampling:
-        """What the controls say."""
+        """The settings of the controls."""
         return self.controls.sampling
 
-    def wait(self, timeout: float = 60.0) -> bool:
-        """Wait for the work in the background; whether it came to its end."""
-        return self._worker.wait(timeout) and self._latest.wait(timeout)
+    def wait(self, timeout: float | None = 60.0) -> bool:
+        """Wait for the work in the background, and return whether it came to its end."""
+        return super().wait(timeout) and self._latest.wait(timeout)
 
     def move(self, by: int) -> None:
         """Go that many steps forward or back."""
@@ -87,48 +94,33 @@ class Microscope(Panel):
         else:
             self._say(f"The run has no {'later' if direction > 0 else 'earlier'} escape.")
 
-    def rerun(self) -> None:
-        """Make a new run under the controls' settings, in the background."""
-        request = replace(self.probe.run.request, sampling=self.sampling)
-        self._worker.start(lambda: self._rerun(request))
-
-    def stop(self) -> None:
-        """End the run under way."""
-        if self._worker.busy:
-            self.engine.stop()
-
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        # What the figure became before it was on a page never reached one.
-        self.figure.send_state()
-        return super()._repr_mimebundle_(**options)
-
     def _make_widgets(self, sampling: Sampling) -> None:
         self.controls = SamplingControls(sampling, self._look)
         self.step = widgets.IntSlider(description="step", layout={"width": "45%"})
         self.step.add_class("qwqlab-step")
         self._progress = widgets.IntProgress(description="run", layout={"width": "100%"})
-        self.figure = LiveFigure(make_traces())
-        self.status, self.warning, self.text = status_box(), widgets.HTML(), widgets.HTML()
-        self.outcome, self.divergence = widgets.HTML(), widgets.HTML()
+        self.figure = LiveFigure(go.Figure())
+        self.warning, self.text = widgets.HTML(), widgets.HTML()
+        self.outcome, self.detour = widgets.HTML(), widgets.HTML()
         self.summary, self.table = widgets.HTML(), widgets.HTML()
-        self.command = show_command()
-        self._go = make_button("go to that step", self._go_to_divergence)
+        self.command = make_command_field()
+        self._go = make_button("go to that step", self._go_to_detour)
         self.buttons = {
             "previous": make_button("◀ step", lambda: self.move(-1)),
             "next": make_button("step ▶", lambda: self.move(1)),
             "previous escape": make_button("◀ escape", lambda: self.find_escape(-1)),
             "next escape": make_button("escape ▶", lambda: self.find_escape(1)),
-            "run": make_button("Run again", self.rerun, "a new run with these settings"),
-            "stop": make_button("Stop", self.stop, "end the run under way"),
+            "run": self.run_button,
+            "stop": self.stop_button,
         }
         left = widgets.VBox([self.controls.box], layout={"flex": "0 0 314px"})
         right = widgets.VBox(
-            [self.outcome, FitWidth(), self.figure, self.summary, self.table,
-             widgets.HBox([self.divergence, self._go])],
+            [self.outcome, self.figure, self.summary, self.table,
+             widgets.HBox([self.detour, self._go])],
             layout={"flex": "1 1 535px", "min_width": "0", "overflow": "hidden"},
         )  # fmt: skip
         children = [
-            widgets.HBox([self.step, *self.buttons.values()], layout={"flex_flow": "row wrap"}),
+            make_row([self.step, *self.buttons.values()]),
             self.text, self._progress, self.status, self.warning,
             widgets.HBox([left, right], layout={"width": "100%", "flex_flow": "row wrap"}),
             self.command,
@@ -136,11 +128,9 @@ class Microscope(Panel):
         self.box = make_panel(children, "qwqlab-microscope")
 
     def _make_run(self, request: Request) -> None:
-        """Make the probe of a run, and show its first step."""
+        """Make the probe of a run, and show the step that the slider is at."""
         self._progress.max, self._progress.value = max(request.n_predict, 1), 0
-        probe = make_probe(self.engine, request, self._count)
-        if not probe.run.tokens:
-            raise QwqlabError("the run was stopped before its first token; press Run again")
+        probe = self._make_probe(request)
         with self._drawing:
             self.probe = probe
             # The pass over the whole run goes on beside the slider, with candidates of its own.
@@ -150,24 +140,35 @@ class Microscope(Panel):
             self.step.max = len(probe.run.tokens) - 1
             self._draw()
 
-    def _rerun(self, request: Request) -> None:
-        self._say("")
+    def _make_probe(self, request: Request) -> Probe:
+        """`Probe.of`, with a bar that follows the tokens."""
+        kept: dict[int, Any] = {}
+        done, throttle = 0, Throttle()
+
+        def count(_index: int, _token: int, _text: str) -> None:
+            nonlocal done
+            done += 1
+            self._check_stop()
+            if throttle.ready():
+                self._progress.value = done
+
+        runs = [run for _, run in self.engine.run([request], 1, count, kept)]
+        if not runs or not runs[0].tokens:
+            raise QwqlabError("the run was stopped before its first token; run it again")
+        return Probe(self.engine, runs[0], kept[0])
+
+    def _work(self) -> None:
+        request = replace(self.probe.run.request, sampling=self.sampling)
         self._progress.layout.display = ""
         try:
             self._make_run(request)
         finally:
             self._progress.layout.display = "none"
 
-    def _count(self, done: int) -> None:
-        self._progress.value = done
-
-    def _say(self, sentence: str) -> None:
-        self.status.value = show_warnings([sentence] if sentence else [])
-
     def _look(self) -> None:
-        """Draw what the widgets say now; an error becomes the status line."""
+        """Draw what the widgets are set to now."""
         self._say("")
-        guard(self._draw, self._say)
+        self._guard(self._draw)
 
     def _draw(self) -> None:
         # A new run is drawn from its own thread, and a probe is not for two at once.
@@ -178,9 +179,9 @@ class Microscope(Panel):
         view = self.probe.step(step, sampling)
         run_token = self.probe.run.tokens[step]
         self.grid = lay_out(view, self.engine, TOP, run_token)
-        update(self.figure, self.grid)
+        self.figure.show(plot_grid(self.grid))
         self.summary.value = f"<p>{mark_names(self.grid.summary)}</p>"
-        self.table.value = show_table(self.grid)
+        self.table.value = _show_table(self.grid)
         self.outcome.value = self._tell_outcome(self.grid)
         name = self.engine.model.show(run_token)
         self.text.value = show_step(self._pieces, step, name)
@@ -195,28 +196,28 @@ class Microscope(Panel):
             sampling, self.engine.loading, self.engine.path, run.prompt, run.seed, run.n_predict
         ).line(width=COMMAND_WIDTH)
         self._go.layout.display = "none"
-        self._divergence: Divergence | None = None
-        self.divergence.value = "Looking for the first step that these settings would change …"
+        self._detour: Divergence | None = None
+        self.detour.value = "Looking for the first step that these settings would change …"
         replayer = self._replayer
         self._latest.submit(lambda: self._compare(replayer, sampling))
 
     def _compare(self, replayer: Probe, sampling: Sampling) -> Callable[[], None]:
         found = replayer.first_divergence(sampling)
-        return lambda: self._show_divergence(replayer, found)
+        return lambda: self._show_detour(replayer, found)
 
-    def _show_divergence(self, replayer: Probe, found: Divergence | None) -> None:
-        self._divergence = found
+    def _show_detour(self, replayer: Probe, found: Divergence | None) -> None:
+        self._detour = found
         if found is None:
             n = len(replayer.run.tokens)
             said = f"These settings draw the same {n} tokens as the run."
         else:
             said = f"These settings part from the run at step {found.step}: {found.why}."
             self._go.layout.display = ""
-        self.divergence.value = mark_names(said)
+        self.detour.value = mark_names(said)
 
-    def _go_to_divergence(self) -> None:
-        if self._divergence is not None:
-            self.step.value = self._divergence.step
+    def _go_to_detour(self) -> None:
+        if self._detour is not None:
+            self.step.value = self._detour.step
 
     def _tell_outcome(self, grid: StageGrid) -> str:
         drawn, own = (f"<code>{html.escape(grid.texts[c])}</code>" for c in
@@ -226,20 +227,20 @@ class Microscope(Panel):
         return f"Drawn here: {drawn}; in the run: {own} ({same}{draw})."
 
 
-def make_probe(
-    engine: Engine, request: Request, on_count: Callable[[int], None] = lambda done: None
-) -> Probe:
-    """`Probe.of` with a count of the tokens done, at most 20 times a second."""
-    kept: dict[int, Any] = {}
-    done, throttle = 0, Throttle()
-
-    def count(_index: int, _token: int, _text: str) -> None:
-        nonlocal done
-        done += 1
-        if throttle.ready():
-            on_count(done)
-
-    runs = [run for _, run in engine.run([request], 1, count, kept)]
-    if not runs:
-        raise QwqlabError("the run was stopped before its first token; run it again")
-    return Probe(engine, runs[0], kept[0])
+def _show_table(grid: StageGrid) -> str:
+    """Return the numbers of a chart, folded; by hand, since pandas is slow for a slider's moves."""
+    cells = ["token", *grid.rows, "removed by"]
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
+    rows = []
+    for column, text in enumerate(grid.texts):
+        values = "".join(
+            f"<td>{'' if np.isnan(p) else format(p, '.4f')}</td>" for p in grid.probs[:, column]
+        )
+        by = ", ".join(
+            name for name, gone in zip(grid.rows, grid.removed[:, column], strict=True) if gone
+        )
+        rows.append(f'<tr><th scope="row">{html.escape(text)}</th>{values}<td>{by}</td></tr>')
+    return (
+        f"<details><summary>The numbers as a table</summary><div {SCROLLS}>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
+    )

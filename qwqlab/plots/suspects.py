@@ -1,53 +1,27 @@
-"""The suspects as a figure: by how much each override moves a rate, and what would be harm."""
+"""The article's suspects: by how much each override moves a rate, and what would be harm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from .drawing import BLUE, GREY, VERMILLION, Drawing, escape_text, style
 
-MARKERS = {"acquitted": "circle", "convicted": "x", "undecided": "circle-open"}
+if TYPE_CHECKING:
+    from ..paired import Paired
+    from ..suspects import Conduct
+
+_MARKERS = {"acquitted": "circle", "convicted": "x", "undecided": "circle-open"}
 
 
-class Count(Protocol):
-    """What a figure reads of a paired count."""
+def draw_suspects(found: Sequence[Conduct], harm: float) -> Drawing:
+    """Draw the change of each rate with its 95 % interval, a suspect a row.
 
-    @property
-    def what(self) -> str: ...
-    @property
-    def n(self) -> int: ...
-    @property
-    def before(self) -> int: ...
-    @property
-    def after(self) -> int: ...
-    @property
-    def lost(self) -> int: ...
-    @property
-    def gained(self) -> int: ...
-    @property
-    def interval(self) -> tuple[float, float]: ...
-    @property
-    def verdict(self) -> str: ...
-
-
-class Found(Protocol):
-    """What a figure reads of a suspect."""
-
-    @property
-    def suspect(self) -> str: ...
-    @property
-    def code(self) -> Count: ...
-    @property
-    def loops(self) -> Count: ...
-
-
-def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
-    """The change of each rate with its 95 % interval, a suspect a row; the band is what counts as
-    no harm, `harm` to either side, as a fraction."""
+    harm: what change counts as harm, as a fraction; a band shows what is less.
+    """
     figure = style(go.Figure(), _title(found), 160 + 90 * len(found))
     band = {"color": GREY, "width": 1, "dash": "dot"}
     figure.add_vrect(-100 * harm, 100 * harm, fillcolor=f"{GREY}26", line=band, layer="below")
@@ -68,7 +42,7 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
                 marker={
                     "size": 12,
                     "color": color,
-                    "symbol": [MARKERS[c.verdict] for _, c in chosen],
+                    "symbol": [_MARKERS[c.verdict] for _, c in chosen],
                     "line": {"width": 2, "color": color},
                 },
                 error_x={
@@ -90,14 +64,14 @@ def draw_suspects(found: Sequence[Found], harm: float) -> Drawing:
     return Drawing(figure, _tell(rows, harm), _tabulate(rows))
 
 
-def _title(found: Sequence[Found]) -> str:
+def _title(found: Sequence[Conduct]) -> str:
     moved = [each.suspect for each in found if each.code.verdict == "convicted"]
     if not moved:
         return "No override moves the rate of valid programs by what these runs can show as harm"
     return f"Flipping {' and '.join(moved)} changes the rate of valid programs"
 
 
-def _tell(rows: Sequence[tuple[str, Count]], harm: float) -> str:
+def _tell(rows: Sequence[tuple[str, Paired]], harm: float) -> str:
     said = []
     for suspect, c in rows:
         low, high = c.interval
@@ -108,7 +82,7 @@ def _tell(rows: Sequence[tuple[str, Count]], harm: float) -> str:
     return f"Acquitted means: within {100 * harm:.0f} points either way. " + "; ".join(said) + "."
 
 
-def _tabulate(rows: Sequence[tuple[str, Count]]) -> pd.DataFrame:
+def _tabulate(rows: Sequence[tuple[str, Paired]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {

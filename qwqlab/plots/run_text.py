@@ -7,10 +7,10 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..engine import Engine
+from ..metrics import RunMetrics, loop_start
+from ..records import Run
 from .drawing import RUST, VERMILLION, name_token
-from .engine import Engine
-from .metrics import loop_start as find_loop_start
-from .records import Run
 
 STOPS = {
     "end": "the model ended it",
@@ -19,26 +19,26 @@ STOPS = {
     "stopped": "stopped on request",
 }
 # Two cues beside the colour: a line under an escape, a ruled label where a loop begins.
-ESCAPE = f"background:{VERMILLION}33;border-bottom:2px solid {VERMILLION}"
+_ESCAPE = f"background:{VERMILLION}33;border-bottom:2px solid {VERMILLION}"
 BREAK = f"background:{RUST};color:white;font-weight:bold;border-bottom:2px solid {RUST}"
-LOOP = "border:1px solid;border-radius:3px;padding:0 .3em;font-size:85%;font-family:sans-serif"
-HERE = "background:#ffe066;color:#222;border:1px solid #222;font-weight:bold"
-BEFORE, AFTER = 300, 120  # characters of the text around a step
-AROUND = (
+_LOOP = "border:1px solid;border-radius:3px;padding:0 .3em;font-size:85%;font-family:sans-serif"
+_HERE = "background:#ffe066;color:#222;border:1px solid #222;font-weight:bold"
+_BEFORE, _AFTER = 300, 120  # characters of the text around a step
+_AROUND = (
     "white-space:pre-wrap;font-family:monospace;line-height:1.35;height:7.2em;overflow-y:auto;"
     "border:1px solid #999;padding:.3em;overflow-wrap:anywhere"
 )
-BODY = (
+_BODY = (
     "white-space:pre-wrap;overflow-wrap:anywhere;font-family:var(--jp-code-font-family,monospace);"
-    "font-size:13px;line-height:1.45;max-height:{height}px;overflow-y:auto;border:1px solid #999;"
+    "font-size:13px;line-height:1.45;max-height:420px;overflow-y:auto;border:1px solid #999;"
     "padding:.5em;margin:.3em 0"
 )
 
 
 @dataclass(frozen=True)
 class RunText:
-    """A marked text: `html` for a page, with all that the model wrote escaped; str() for a shell,
-    where an escape stands in «guillemets»."""
+    """A marked text: `html` for a page, with all that the model wrote escaped, and `text` for a
+    shell, with escapes in «guillemets»."""
 
     html: str
     text: str
@@ -58,26 +58,27 @@ def show_run(
     *,
     breaking: int | None = None,
     title: str = "",
-    height: int = 420,
+    metrics: RunMetrics | None = None,
 ) -> RunText:
-    """A run's text, its escapes marked, and a line that says what was marked and how it ended.
+    """Return a run's text, its escapes marked, and a line that tells what is marked and how the run
+    ended.
 
-    A loop in which the run ends is marked where `metrics.find_run_loop` sees it begin. breaking: a
-    step to single out, such as the token that broke the code. height: of the text in pixels, beyond
-    which it scrolls.
+    A loop in which the run ends is marked where it begins. breaking: a step to single out, such as
+    the token that broke the code. metrics: what `measure` found in the run, where that is known;
+    the loop is searched otherwise.
     """
-    loop_start = find_loop_start(run)
-    head = _describe(run, title, loop_start)
+    loop_at = loop_start(run) if metrics is None else metrics.loop_start
+    head = _tell(run, title, loop_at)
     escapes = set(run.escapes)
     marked, plain = [], []
-    for step, piece in _merge(run, engine, {*escapes, loop_start, breaking} - {None}):
-        if step is not None and step == loop_start:
-            marked.append(f'<span style="{LOOP}">a loop begins</span>')
+    for step, piece in _merge(run, engine, {*escapes, loop_at, breaking} - {None}):
+        if step is not None and step == loop_at:
+            marked.append(f'<span style="{_LOOP}">a loop begins</span>')
             plain.append("[a loop begins]")
         text = html.escape(piece)
         if step is not None and step in escapes | {breaking}:
             hint = f"token {step}, raw rank {run.ranks[step]} (0 is the most likely)"
-            kind = BREAK if step == breaking else ESCAPE
+            kind = BREAK if step == breaking else _ESCAPE
             control = html.escape(engine.model.show(run.tokens[step]))
             shown = text.replace("\n", "⏎\n") or control
             marked.append(f'<span style="{kind}" title="{hint}">{shown}</span>')
@@ -85,41 +86,40 @@ def show_run(
         else:
             marked.append(text)
             plain.append(piece)
-    style = BODY.format(height=height)
     name = html.escape(f"text of the run: {title}" if title else "text of the run")
     return RunText(
         f'<div><div>{html.escape(head)}</div><div tabindex="0" role="group" '
-        f'aria-label="{name}" style="{style}">{"".join(marked)}</div></div>',
+        f'aria-label="{name}" style="{_BODY}">{"".join(marked)}</div></div>',
         f"{head}\n{''.join(plain)}",
     )
 
 
 def show_step(pieces: Sequence[str], step: int, name: str) -> str:
-    """HTML of a run's text around one step, whose token is marked.
+    """Return the HTML of a run's text around one step, whose token is marked.
 
-    pieces: the text of each step, as `decode_steps` gives it. name: what stands for a token that
-    completes no text.
+    pieces: the text of each step, as `decode_steps` gives it. name: what to show for a token
+    that completes no text.
     """
     before, after = "".join(pieces[:step]), "".join(pieces[step + 1 :])
-    before = before if len(before) <= BEFORE else f"…{before[-BEFORE:]}"
-    after = after if len(after) <= AFTER else f"{after[:AFTER]}…"
+    before = before if len(before) <= _BEFORE else f"…{before[-_BEFORE:]}"
+    after = after if len(after) <= _AFTER else f"{after[:_AFTER]}…"
     token = pieces[step].replace("\n", "⏎\n") or name_token(name)
     return (
-        f'<div style="{AROUND}" tabindex="0" role="group" aria-label="the run around this step">'
-        f"{html.escape(before)}<mark style='{HERE}'>{html.escape(token)}</mark>"
+        f'<div style="{_AROUND}" tabindex="0" role="group" aria-label="the run around this step">'
+        f"{html.escape(before)}<mark style='{_HERE}'>{html.escape(token)}</mark>"
         f"<span style='opacity:.65'>{html.escape(after)}</span></div>"
     )
 
 
 def decode_steps(run: Run, engine: Engine) -> Iterator[str]:
-    """The text that each token completes: none for a part of a character, or a control token."""
+    """Yield the text that each token completes: none for part of a character or a control token."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in run.tokens:
         yield decoder.decode(engine.model.piece(token))
 
 
 def _merge(run: Run, engine: Engine, alone: Iterable[object]) -> Iterator[tuple[int | None, str]]:
-    """Steps that are marked one by one, and the text between them in one piece."""
+    """Yield steps that are marked, one by one, and the text between them in one piece."""
     single, plain = set(alone), ""
     for step, piece in enumerate(decode_steps(run, engine)):
         if step not in single:
@@ -133,7 +133,7 @@ def _merge(run: Run, engine: Engine, alone: Iterable[object]) -> Iterator[tuple[
         yield None, plain
 
 
-def _describe(run: Run, title: str, loop_start: int | None) -> str:
+def _tell(run: Run, title: str, loop_at: int | None) -> str:
     n = len(run.tokens)
     share = f"{100 * len(run.escapes) / n:.1f} %" if n else "none"
     parts = [
@@ -141,6 +141,6 @@ def _describe(run: Run, title: str, loop_start: int | None) -> str:
         STOPS.get(run.stop, run.stop),
         f"{len(run.escapes)} escapes ({share}), underlined",
     ]
-    if loop_start is not None:
-        parts.append(f"a loop begins at token {loop_start}")
+    if loop_at is not None:
+        parts.append(f"a loop begins at token {loop_at}")
     return f"{title}: {'; '.join(parts)}." if title else f"{'; '.join(parts)}."

@@ -6,10 +6,10 @@ import base64
 import html
 from dataclasses import dataclass
 
-from .grade import Grade
+from ..grade import Grade
 
 _CELL = "padding:.2em .6em;text-align:left;vertical-align:top"
-CAPTIONS = {
+_CAPTIONS = {
     "start": "at the start",
     "play": "in play",
     "over": "when lost",
@@ -20,7 +20,7 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class GradeView:
-    """Shows as HTML in Jupyter and prints as text. What the program or its maker said is escaped;
+    """HTML in Jupyter and text elsewhere. What the program or its maker wrote is escaped;
     of its pictures only those are shown that begin as a PNG does."""
 
     grade: Grade
@@ -40,11 +40,11 @@ class GradeView:
 
     def _show_frames(self) -> str:
         shown = "".join(
-            f'<figure style="margin:0"><img width="220" alt="The game {CAPTIONS[name]}: see the '
+            f'<figure style="margin:0"><img width="220" alt="The game {_CAPTIONS[name]}: see the '
             f'evidence above" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-            f"<figcaption>{CAPTIONS[name]}</figcaption></figure>"
+            f"<figcaption>{_CAPTIONS[name]}</figcaption></figure>"
             for name, data in self.grade.frames
-            if name in CAPTIONS
+            if name in _CAPTIONS
         )
         return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{shown}</div>' if shown else ""
 
@@ -55,7 +55,7 @@ class GradeView:
 
 
 def show_grade(grade: Grade) -> GradeView:
-    """A grade for a notebook."""
+    """Return a grade as a notebook shows it."""
     return GradeView(grade)
 
 

@@ -4,59 +4,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from .drawing import BLUE, VERMILLION, WIDTH, Drawing, escape_text, percent, style
-from .errors import SettingError
-from .labels import Box, Frame, annotate
-from .sampling import ARTICLE_ORDER
-from .settings import DEFAULT_ORDER
+from ..errors import SettingError
+from ..sampling import ARTICLE_ORDER
+from ..settings import DEFAULT_ORDER
+from .drawing import BLUE, VERMILLION, WIDTH, Drawing, escape_text, label_points, percent, style
 
-Interval = tuple[float, float]
+if TYPE_CHECKING:
+    from ..experiment import ArmResult
+
 Row = dict[str, Any]
 
 
-class Arm(Protocol):
-    """What a figure reads of an arm of the experiment: counts, and intervals as fractions."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def order(self) -> Sequence[str]: ...
-    @property
-    def repeat_penalty(self) -> float: ...
-    @property
-    def runs(self) -> int: ...
-    @property
-    def valid_code(self) -> int: ...
-    @property
-    def valid_code_interval(self) -> Interval: ...
-    @property
-    def long_runs(self) -> int: ...
-    @property
-    def loops(self) -> int: ...
-    @property
-    def loops_interval(self) -> Interval: ...
-    @property
-    def runaways(self) -> int: ...
-    @property
-    def runaways_interval(self) -> Interval: ...
-
-
-HEIGHT = 680
-# Shape says the order, filling and colour say whether a penalty is at work.
-SHAPES = {
+_HEIGHT = 680
+# The shape shows the order; filling and colour, whether a penalty is at work.
+_SHAPES = {
     "llama.cpp's order": "circle",
     "the article's order": "square",
     "another order": "diamond",
 }
 
 
-def draw_trade_off(results: Sequence[Arm], against: str = "loops") -> Drawing:
-    """The rate of loops against the rate of valid code, an arm a point with 95 % intervals.
+def draw_trade_off(results: Sequence[ArmResult], against: str = "loops") -> Drawing:
+    """Draw the rate of loops against the rate of valid code, an arm a point with 95 % intervals.
 
     against: "loops" or "runaways", what the vertical axis counts. Best is the lower right.
     """
@@ -66,29 +40,29 @@ def draw_trade_off(results: Sequence[Arm], against: str = "loops") -> Drawing:
     if not rows:
         raise SettingError("no arm has both runs on code and long runs; there is nothing to draw")
     figure = go.Figure()
-    for kind in itertools.product(SHAPES, (True, False)):
+    for kind in itertools.product(_SHAPES, (True, False)):
         if alike := [row for row in rows if row["kind"] == kind]:
             figure.add_trace(_points(alike, against, *kind))
-    style(figure, _title(rows, against), HEIGHT)
+    style(figure, _title(rows, against), _HEIGHT)
     what = "runs that loop" if against == "loops" else "runs that never end"
     top = min(1.0, max([0.3, *(row[f"{against}_interval"][1] for row in rows)]))
-    frame = Frame((-0.03, 1.03), (-0.05, top + 0.03), (WIDTH - 110.0, HEIGHT - 190.0))
+    x, y = (-0.03, 1.03), (-0.05, top + 0.03)
     scale: dict[str, Any] = {"tickformat": ".0%", "dtick": 0.1}
-    figure.update_xaxes(title="runs with valid code (right is better)", range=frame.x, **scale)
-    figure.update_yaxes(title=f"{what} (lower is better)", range=frame.y, **scale)
+    figure.update_xaxes(title="runs with valid code (right is better)", range=x, **scale)
+    figure.update_yaxes(title=f"{what} (lower is better)", range=y, **scale)
     names: dict[tuple[float, float], list[str]] = {}
     for row in rows:
         names.setdefault((row["valid_code"], row[against]), []).append(row["label"])
-    bars = [box for row in rows for box in _bars(row, against, frame)]
-    annotate(figure, {point: join_names(text) for point, text in names.items()}, frame, bars)
+    joined = {point: _join_names(text) for point, text in names.items()}
+    label_points(figure, joined, x, y, (WIDTH - 110, _HEIGHT - 190))
     table = pd.DataFrame(rows).drop(columns=["kind", "label"])
     return Drawing(figure, _tell(rows, against), table)
 
 
-def name_order(order: Sequence[str]) -> str:
-    """Whose order it is, wherever `penalties` stands in it.
+def _name_order(order: Sequence[str]) -> str:
+    """Return whose order it is, wherever it has `penalties`.
 
-    >>> name_order(("top_k", "top_p", "min_p", "temperature", "penalties", "dry", "typ_p", "xtc"))
+    >>> _name_order(("top_k", "top_p", "min_p", "temperature", "penalties", "dry", "typ_p", "xtc"))
     "the article's order"
     """
     rest = [stage for stage in order if stage != "penalties"]
@@ -97,10 +71,10 @@ def name_order(order: Sequence[str]) -> str:
     return "the article's order" if rest == list(ARTICLE_ORDER) else "another order"
 
 
-def join_names(names: Sequence[str]) -> str:
-    """One label for arms at one place: what differs only in its ending stands in one line.
+def _join_names(names: Sequence[str]) -> str:
+    """Return one label for arms at one place: names that differ in their ending share a line.
 
-    >>> join_names(["greedy", "article's list, 1.1", "article's list, 1.5"]).splitlines()
+    >>> _join_names(["greedy", "article's list, 1.1", "article's list, 1.5"]).splitlines()
     ['greedy', "article's list, 1.1 and 1.5"]
     """
     endings: dict[str, list[str]] = {}
@@ -110,7 +84,7 @@ def join_names(names: Sequence[str]) -> str:
     return "\n".join(head + " and ".join(ends) for head, ends in endings.items())
 
 
-def _describe(arm: Arm) -> Row:
+def _describe(arm: ArmResult) -> Row:
     return {
         "arm": arm.name,
         "order": ";".join(arm.order),
@@ -123,19 +97,19 @@ def _describe(arm: Arm) -> Row:
         "loops_interval": tuple(arm.loops_interval),
         "runaways": arm.runaways / arm.long_runs,
         "runaways_interval": tuple(arm.runaways_interval),
-        "kind": (name_order(arm.order), "penalties" in arm.order and arm.repeat_penalty != 1),
+        "kind": (_name_order(arm.order), "penalties" in arm.order and arm.repeat_penalty != 1),
         "label": _name(arm),
     }
 
 
-def _name(arm: Arm) -> str:
-    """An arm's name with its repeat penalty, unless the name says it or it is off."""
+def _name(arm: ArmResult) -> str:
+    """Return an arm's name with its repeat penalty, unless the name has it or it is off."""
     penalty = f"{arm.repeat_penalty:g}"
     return arm.name if penalty in arm.name or penalty == "1" else f"{arm.name} ({penalty})"
 
 
 def _points(rows: Sequence[Row], against: str, shape: str, penalised: bool) -> Any:
-    symbol = SHAPES[shape] if penalised else f"{SHAPES[shape]}-open"
+    symbol = _SHAPES[shape] if penalised else f"{_SHAPES[shape]}-open"
     colour = VERMILLION if penalised else BLUE
     errors = {}
     for axis, name in (("x", "valid_code"), ("y", against)):
@@ -165,16 +139,8 @@ def _hover(row: Row) -> str:
     return "<br>".join(lines)
 
 
-def _bars(row: Row, against: str, frame: Frame) -> list[Box]:
-    """The boxes of an arm's two error bars, in pixels."""
-    x, y = frame.place(row["valid_code"], row[against])
-    left, right = (frame.place(value, 0)[0] for value in row["valid_code_interval"])
-    bottom, top = (frame.place(0, value)[1] for value in row[f"{against}_interval"])
-    return [(left, y - 2, right, y + 2), (x - 2, top, x + 2, bottom)]
-
-
 def _ends(rows: Sequence[Row]) -> tuple[Row, Row]:
-    """The arms with the most and the least valid code."""
+    """Return the arms with the most and the least valid code."""
     by_code = sorted(rows, key=lambda row: -row["valid_code"])
     return by_code[0], by_code[-1]
 
@@ -196,12 +162,12 @@ def _tell(rows: Sequence[Row], against: str) -> str:
         f"Most valid code: {best['arm']} with {_with_interval(best, 'valid_code')}; least: "
         f"{worst['arm']} with {_with_interval(worst, 'valid_code')}; their 95 % intervals "
         f"{'are apart' if apart else 'overlap'}. Beaten by no other arm in both valid code and "
-        f"{against}: {'; '.join(find_unbeaten(rows, against))}."
+        f"{against}: {'; '.join(_find_unbeaten(rows, against))}."
     )
 
 
-def find_unbeaten(rows: Sequence[Row], against: str) -> list[str]:
-    """Arms such that no other is at least as good in both rates and better in one."""
+def _find_unbeaten(rows: Sequence[Row], against: str) -> list[str]:
+    """Return arms such that no other is at least as good in both rates and better in one."""
     rates = [(row["arm"], row["valid_code"], row[against]) for row in rows]
     return [
         name

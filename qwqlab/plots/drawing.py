@@ -1,0 +1,266 @@
+"""What every figure of the lab shares: its words and table, its colours, its grid, its names."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .. import files
+
+# Okabe and Ito's first three, and two darker ones: told apart by colour-blind readers, and seen as
+# thin lines on white. In grey they look alike, so no figure tells by colour alone.
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#882255"
+BROWN = "#5C3D00"
+RUST = "#B84A00"  # vermillion, dark enough for white words on it
+GREY = "#767676"
+INK = "#222222"
+GRID = "#D9D9D9"
+
+WIDTH = 1100
+"""Pixels that a figure is laid out for; on a page it takes the width it is given."""
+
+SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
+
+_PLOTLY = "application/vnd.plotly.v1+json"
+# In a notebook the words are the output after the figure's, and give it its name there.
+_NAME_FIGURE = """<script>{
+  const words = document.currentScript.previousElementSibling;
+  const output = words.closest(".jp-OutputArea-child")?.previousElementSibling;
+  const figure = output?.querySelector(".jp-RenderedPlotly");
+  if (figure) {
+    figure.setAttribute("role", "figure");
+    figure.setAttribute("aria-label", words.dataset.figure);
+    figure.querySelector("img")?.setAttribute("alt", "");
+  }
+}</script>"""
+# Up to the right first, and never straight across, where error bars lie.
+_DIRECTIONS = [(math.cos(a * math.pi / 8), -math.sin(a * math.pi / 8)) for a in range(1, 16, 2)]
+_TOKEN_MARKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
+
+
+Pair = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels, y growing downwards."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its words: Jupyter shows all three, and a shell prints the words.
+
+    summary is one sentence that states what the figure shows, computed from the same data; table
+    holds the numbers behind it, a row each. The figure is on a white card whatever the theme, as in
+    print; the words take the theme's colours.
+    """
+
+    figure: Any
+    summary: str
+    table: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """The figure's title as plain text."""
+        return html.unescape(self.figure.layout.title.text or "")
+
+    def words_html(self) -> str:
+        """Return the summary and the folded table as HTML, escaped."""
+        return words_html(self.summary, self.table)
+
+    def figure_html(self) -> str:
+        """Return the figure and plotly.js as HTML, named by its title and its summary."""
+        figure = self.figure.to_html(full_html=False, include_plotlyjs=True)
+        return f'<div role="figure" aria-label="{self._name()}">{figure}</div>'
+
+    def _name(self) -> str:
+        return html.escape(f"{self.title}. {self.summary.replace('`', '')}")
+
+    def _ipython_display_(self) -> None:
+        shown: Any = importlib.import_module("IPython.display")
+        # Plotly's own way to show a figure would first import nbformat, which takes seconds.
+        shown.display({_PLOTLY: json.loads(self.figure.to_json())}, raw=True)
+        words = f'<div data-figure="{self._name()}">{self.words_html()}</div>'
+        shown.display(shown.HTML(words + _NAME_FIGURE))
+
+    def __str__(self) -> str:
+        table = self.table.to_string(index=False, float_format="{:.4g}".format)
+        return f"{self.title}\n{self.summary}\n{table}"
+
+    __repr__ = __str__
+
+    def write_html(self, path: str | Path) -> Path:
+        """Write figure, summary and table as one page that needs no network."""
+        page = (
+            '<!doctype html><html lang="en"><meta charset="utf-8">'
+            f"<title>{html.escape(self.title)}</title><body style='font-family:sans-serif'>"
+            f"<main>{self.figure_html()}{self.words_html()}</main></body></html>"
+        )
+        return files.write_text(Path(path), page)
+
+
+def style(figure: Any, title: str, height: int) -> Any:
+    """Give a figure the lab's look: title, white ground, grid lines, a legend below."""
+    figure.update_layout(
+        title={"text": escape_text(title), "font": {"size": 16}, "x": 0.01, "xanchor": "left"},
+        template="none",
+        height=height,
+        font={"size": 13, "color": INK, "family": "Helvetica, Arial, sans-serif"},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        margin={"l": 70, "r": 30, "t": 60, "b": 60},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
+        hoverlabel={"align": "left"},
+    )
+    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "automargin": True}
+    figure.update_xaxes(showgrid=True, showline=True, ticks="outside", **axis)
+    figure.update_yaxes(showgrid=True, showline=True, ticks="outside", **axis)
+    return figure
+
+
+def label_points(
+    figure: Any,
+    names: Mapping[Pair, str],
+    x: Pair,
+    y: Pair,
+    size: Pair,
+    **axes: Any,
+) -> None:
+    """Name points, each name at the nearest place where it covers no point and no other name.
+
+    x, y: the ranges of the plot; size: of the plot in pixels. A point on a log axis, and its range,
+    are given by their log10. axes: which axes the points belong to.
+    """
+    pixels = [
+        (size[0] * (px - x[0]) / (x[1] - x[0]), size[1] * (y[1] - py) / (y[1] - y[0]))
+        for px, py in names
+    ]
+    taken = [_box(at, (9, 9)) for at in pixels]
+    for point, text, at in zip(names, names.values(), pixels, strict=True):
+        lines = text.split("\n")
+        half = 3.7 * max(map(len, lines)), 8.0 * len(lines)
+        places = [
+            (round(cos * (away + half[0])), round(sin * (away + half[1])))
+            for away in (16, 30, 46, 66, 90)
+            for cos, sin in _DIRECTIONS
+        ]
+        free = partial(_count_covered, at=at, half=half, taken=taken, size=size)
+        dx, dy = min(places, key=free)
+        taken.append(_box((at[0] + dx, at[1] + dy), half))
+        figure.add_annotation(
+            x=point[0], y=point[1], ax=dx, ay=dy, text=escape_text(text).replace("\n", "<br>"),
+            font={"size": 12, "color": INK}, arrowwidth=0.8, arrowhead=0, arrowcolor=INK,
+            standoff=7, bgcolor="rgba(255,255,255,.75)", **axes,
+        )  # fmt: skip
+
+
+def _count_covered(offset: Pair, at: Pair, half: Pair, taken: Sequence[Box], size: Pair) -> int:
+    """Return how many boxes a name there would cover, and as many for each side that it leaves."""
+    left, top, right, bottom = _box((at[0] + offset[0], at[1] + offset[1]), half)
+    covered = sum(
+        left < other[2] and right > other[0] and top < other[3] and bottom > other[1]
+        for other in taken
+    )
+    return covered + 9 * sum((left < 0, top < 0, right > size[0], bottom > size[1]))
+
+
+def _box(middle: Pair, half: Pair) -> Box:
+    return middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1]
+
+
+def escape_text(text: str) -> str:
+    """Return a text such that Plotly shows it as it is, and no tags, entities or $formulas$.
+
+    >>> escape_text("<br>$x$")
+    '&lt;br&gt;&#36;x&#36;'
+    """
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def words_html(summary: str, table: pd.DataFrame) -> str:
+    """Return a figure's sentence and its numbers, folded, as HTML, escaped."""
+    return (
+        f"<p>{mark_names(summary)}</p><details><summary>The numbers as a table</summary>"
+        f"<div {SCROLLS}>{table_html(table)}</div></details>"
+    )
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """Return a table as HTML, escaped, without an index; its header cells are marked as headers."""
+    text = table.to_html(index=False, float_format="{:.4g}".format, border=0)
+    return text.replace("<th>", '<th scope="col">')
+
+
+def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Rows:
+    """Return rows of words as a table: flush left, escaped, without an index."""
+    return Rows(pd.DataFrame([tuple(row) for row in rows], columns=list(columns)))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table of words: HTML in Jupyter, text elsewhere."""
+
+    table: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        # A header without words heads nothing.
+        head = "".join(_cell('th scope="col"' if name else "td", name) for name in self.table)
+        body = "".join(
+            f"<tr>{''.join(_cell('td', value) for value in row)}</tr>"
+            for row in self.table.itertuples(index=False, name=None)
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def __str__(self) -> str:
+        return self.table.to_string(index=False)
+
+    __repr__ = __str__
+
+
+def _cell(tag: str, value: object) -> str:
+    words = mark_names(str(value))
+    return f'<{tag} style="text-align:left;vertical-align:top">{words}</{tag.split()[0]}>'
+
+
+def mark_names(text: str) -> str:
+    """Return a sentence as HTML, escaped, with names in backticks as code.
+
+    >>> mark_names("`top_k` removes '<b>'")
+    '<code>top_k</code> removes &#x27;&lt;b&gt;&#x27;'
+    """
+    return re.sub(r"`([\w -]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def name_token(text: str, limit: int = 14) -> str:
+    """Return a token as a short label in which every character can be seen.
+
+    >>> name_token(" return\\n"), name_token("")
+    ('␣return⏎', '(empty)')
+    """
+    seen = text.translate(_TOKEN_MARKS)
+    seen = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in seen)
+    if len(seen) > limit:
+        seen = f"{seen[: limit - 1]}…"
+    return seen or "(empty)"
+
+
+def percent(share: float) -> str:
+    """Return a share as a person reads it.
+
+    >>> percent(0.4567), percent(0.0312), percent(0.00004)
+    ('46 %', '3.1 %', '0.004 %')
+    """
+    value = 100 * share
+    if value >= 10 or value == 0:
+        return f"{value:.0f} %"
+    return f"{value:.1f} %" if value >= 0.1 else f"{value:.1g} %"

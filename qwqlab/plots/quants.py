@@ -1,0 +1,320 @@
+"""What few bits lose, as figures.
+
+`draw_errors` and `draw_heat` show the error of each module, `draw_types` that of each way to store
+a number, `draw_quality` and `draw_proxies` what a choice of modules costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .drawing import (
+    BLUE,
+    BROWN,
+    GREEN,
+    GREY,
+    INK,
+    PURPLE,
+    VERMILLION,
+    WIDTH,
+    Drawing,
+    label_points,
+    style,
+)
+
+if TYPE_CHECKING:
+    from ..module_error import ModuleError
+    from ..quality import Quality
+    from ..quantize import QuantErrors
+
+_STYLES = {
+    "q_proj": (BLUE, "circle"),
+    "k_proj": (BLUE, "x"),
+    "v_proj": (VERMILLION, "diamond"),
+    "o_proj": (BROWN, "square"),
+    "gate_proj": (GREEN, "triangle-up"),
+    "up_proj": (GREEN, "cross"),
+    "down_proj": (PURPLE, "triangle-down"),
+}
+_BOUNDS = {
+    "shannon_4bit": "Shannon's bound, 4 bits",
+    "lloyd_max_16": "Lloyd-Max, 16 levels",
+    "nf4_gaussian": "nf4 on a Gaussian",
+}
+_LEAST = 1e-6  # an error below this is that of weights which lay on the type's own grid
+_HEAVY = 5.0  # a kurtosis above this is named as the reason: 3 is a Gaussian's, 6 a Laplacian's
+Variant = tuple[str, float, "Quality", bool]
+"""A name, its extra bytes in percent, what it cost, and whether the selector chose it."""
+
+
+def draw_errors(errors: QuantErrors) -> Drawing:
+    """Draw weight error and output error of each module by its layer, a line for each kind.
+
+    Theory's bounds are lines beside the weights; the largest weight errors are named, with their
+    kurtosis where it explains them.
+    """
+    modules = [each for each in errors.modules if each.layer is not None]
+    figure = make_subplots(
+        1, 2, horizontal_spacing=0.09, subplot_titles=("of the weights", "of the outputs")
+    )
+    for kind in dict.fromkeys(each.kind for each in modules):
+        color, symbol = _STYLES.get(kind, (GREY, "circle"))
+        chosen = [each for each in modules if each.kind == kind]
+        for column, metric in enumerate(("weight_rel_mse", "output_rel_mse"), start=1):
+            figure.add_trace(
+                go.Scatter(
+                    x=[each.layer for each in chosen],
+                    y=[getattr(each, metric) for each in chosen],
+                    name=kind,
+                    legendgroup=kind,
+                    showlegend=column == 1,
+                    mode="lines+markers",
+                    line={"color": color, "width": 1.2},
+                    marker={"symbol": symbol, "size": 6, "color": color},
+                ),
+                row=1,
+                col=column,
+            )
+    for place, (name, words) in enumerate(_BOUNDS.items()):
+        if name in errors.theory:
+            figure.add_hline(
+                errors.theory[name],
+                line={"dash": ("dot", "dash", "dashdot")[place], "color": INK, "width": 1.2},
+                annotation={"text": words, "font": {"size": 11}, "yshift": -16 * (place == 2)},
+                annotation_position="top left",
+                row=1,
+                col=1,
+            )
+    worst = sorted(modules, key=lambda each: -each.weight_rel_mse)[:3]
+    for place, each in enumerate(worst):
+        figure.add_annotation(
+            x=each.layer, y=each.weight_rel_mse, row=1, col=1,
+            text=f"{each.layer}.{each.kind}, kurtosis {each.kurtosis:.1f}",
+            ax=60, ay=-16 - 16 * place, font={"size": 11}, arrowwidth=0.8, arrowcolor=INK,
+        )  # fmt: skip
+    title = f"Error of {errors.codec} by layer: the weights differ little, the outputs much"
+    style(figure, title, 480)
+    figure.update_layout(legend={"y": -0.24})
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title="relative mean squared error", rangemode="tozero")
+    return Drawing(figure, _tell_errors(errors, modules, worst), _tabulate_modules(modules))
+
+
+def draw_heat(errors: QuantErrors) -> Drawing:
+    """Draw the output error of each module, kinds by layers, the darker the worse."""
+    modules = [each for each in errors.modules if each.layer is not None]
+    kinds = list(dict.fromkeys(each.kind for each in modules))
+    layers = sorted({each.layer for each in modules if each.layer is not None})
+    found = {(each.kind, each.layer): each.output_rel_mse for each in modules}
+    figure = style(go.Figure(), f"Output error of {errors.codec}, module by module", 320)
+    figure.add_trace(
+        go.Heatmap(
+            x=layers,
+            y=kinds,
+            z=[[found.get((kind, layer)) for layer in layers] for kind in kinds],
+            colorscale="Cividis_r",
+            colorbar={"title": {"text": "relative<br>MSE"}},
+            hovertemplate="layer %{x}, %{y}: %{z:.4f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="layer", showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    known = [each for each in modules if each.output_rel_mse is not None]
+    means = {
+        kind: fmean([each.output_rel_mse or 0 for each in known if each.kind == kind] or [0])
+        for kind in kinds
+    }
+    order = sorted(means, key=lambda kind: -means[kind])
+    summary = "Mean output error, the largest first: " + ", ".join(
+        f"{kind} {means[kind]:.4f}" for kind in order
+    )
+    return Drawing(figure, f"{summary}.", _tabulate_modules(modules))
+
+
+def draw_types(
+    rows: Sequence[tuple[str, float, float, float]], shannon: Sequence[float]
+) -> Drawing:
+    """Draw weight error against bits a weight, a type a point.
+
+    rows: name, bits, error on the model's weights, error on a Gaussian. shannon: the bound at each
+    row's bits.
+    """
+    figure = style(go.Figure(), "Error against size: what a bit buys", 460)
+    ordered = sorted(zip(rows, shannon, strict=True), key=lambda pair: pair[0][1])
+    bits = [row[1] for row, _ in ordered]
+    figure.add_trace(
+        go.Scatter(x=bits, y=[bound for _, bound in ordered], name="Shannon's bound, Gaussian",
+                   mode="lines", line={"dash": "dot", "color": INK})
+    )  # fmt: skip
+    for place, name, color, symbol in (
+        (2, "the model's weights", BLUE, "circle"),
+        (3, "a Gaussian", VERMILLION, "x-thin-open"),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=bits,
+                y=[row[place] or None for row, _ in ordered],
+                text=[row[0] for row, _ in ordered],
+                name=name,
+                mode="markers",
+                marker={"size": 10, "color": color, "symbol": symbol, "line": {"width": 1.5}},
+                hovertemplate="%{text}: %{y:.5f} at %{x:.2f} bits<extra></extra>",
+            )
+        )
+    shown = {(row[1], math.log10(row[2])): row[0] for row, _ in ordered if row[2] > _LEAST}
+    ends = math.log10(_LEAST), math.log10(max(row[2] for row, _ in ordered)) + 0.4
+    span = bits[0] - 0.3, bits[-1] + 0.5
+    label_points(figure, shown, span, ends, (WIDTH - 100, 340))
+    figure.update_xaxes(title="bits a weight, scales included", range=span)
+    figure.update_yaxes(
+        title="relative mean squared error", range=ends, type="log", dtick=1, exponentformat="e"
+    )
+    figure.update_layout(legend={"y": -0.2})
+    table = pd.DataFrame(
+        [(*row, bound) for row, bound in ordered],
+        columns=["type", "bits", "error, weights", "error, Gaussian", "Shannon"],
+    )
+    near = [row for row, _ in ordered if 4.4 <= row[1] <= 4.6]
+    best = min(near or [row for row, _ in ordered], key=lambda row: row[2])
+    exact = [row[0] for row, _ in ordered if row[2] <= _LEAST]
+    summary = (
+        f"Of the types with about 4.5 bits a weight {best[0]} loses least of the model's weights "
+        f"({best[2]:.4f}); on a Gaussian every type lies above Shannon's bound."
+    )
+    if exact:
+        summary += f" {' and '.join(exact)} loses next to nothing of the weights and is not drawn."
+    return Drawing(figure, summary, table)
+
+
+def _tabulate_modules(modules: Sequence[ModuleError]) -> pd.DataFrame:
+    """Return a row for each module."""
+    return pd.DataFrame(
+        [
+            {
+                "module": each.name,
+                "weight error": each.weight_rel_mse,
+                "output error": each.output_rel_mse,
+                "kurtosis": each.kurtosis,
+            }
+            for each in modules
+        ]
+    )
+
+
+def _tell_errors(
+    errors: QuantErrors, modules: Sequence[ModuleError], worst: Sequence[ModuleError]
+) -> str:
+    weights = [each.weight_rel_mse for each in modules]
+    outputs = [each.output_rel_mse for each in modules if each.output_rel_mse is not None]
+    reasons = ", ".join(
+        f"{each.name} ({each.weight_rel_mse:.4f}, kurtosis {each.kurtosis:.1f}"
+        f"{', heavy tails' if each.kurtosis > _HEAVY else ''})"
+        for each in worst
+    )
+    said = f"Weight errors lie between {min(weights):.4f} and {max(weights):.4f}"
+    if outputs:
+        said += f", output errors between {min(outputs):.4f} and {max(outputs):.4f}"
+    said += f"; the largest weight errors: {reasons}."
+    if errors.precision not in ("16 or 32 bits", "F16", "BF16", "F32"):
+        said += f" The reference lay on a {errors.precision} grid before."
+    return said
+
+
+def draw_quality(variants: Sequence[Variant]) -> Drawing:
+    """Draw mean KL divergence against extra bytes, with 95 % intervals over blocks of text."""
+    figure = style(go.Figure(), "What the extra bytes buy: divergence from the reference", 520)
+    for chosen, name, color, symbol in (
+        (True, "chosen by the selector", VERMILLION, "diamond"),
+        (False, "everything else", BLUE, "circle"),
+    ):
+        rows = [variant for variant in variants if variant[3] == chosen]
+        middles = [quality.kl_mean for _, _, quality, _ in rows]
+        figure.add_trace(
+            go.Scatter(
+                x=[extra for _, extra, _, _ in rows],
+                y=middles,
+                text=[label for label, *_ in rows],
+                name=name,
+                mode="markers",
+                marker={"size": 11, "color": color, "symbol": symbol},
+                error_y={
+                    "array": [q.kl_mean_interval[1] - q.kl_mean for _, _, q, _ in rows],
+                    "arrayminus": [q.kl_mean - q.kl_mean_interval[0] for _, _, q, _ in rows],
+                    "color": color,
+                    "thickness": 1,
+                },
+                hovertemplate="%{text}: %{y:.4f} at %{x:.1f} %<extra></extra>",
+            )
+        )
+    widest = max(extra for _, extra, _, _ in variants) * 1.25 + 1
+    lowest = min(quality.kl_mean_interval[0] for _, _, quality, _ in variants) * 0.8
+    highest = max(quality.kl_mean_interval[1] for _, _, quality, _ in variants) * 1.1
+    figure.update_xaxes(
+        title="extra bytes over nf4 with double quantisation, percent", range=[-1, widest]
+    )
+    figure.update_yaxes(title="mean KL divergence, nats a token", range=[lowest, highest])
+    names = {(extra, quality.kl_mean): label for label, extra, quality, _ in variants}
+    label_points(figure, names, (-1, widest), (lowest, highest), (WIDTH - 100, 340))
+    best = min(variants, key=lambda variant: variant[2].kl_mean)
+    summary = (
+        f"The least divergence has {best[0]}: {best[2].kl_mean:.4f} nats a token for "
+        f"{best[1]:.1f} % more bytes."
+    )
+    return Drawing(figure, summary, _tabulate_variants(variants))
+
+
+def draw_proxies(
+    names: Sequence[str], proxies: Sequence[Sequence[float]], harm: Sequence[float]
+) -> Drawing:
+    """Draw each proxy against the divergence of quantising a module alone, a module a point."""
+    from scipy.stats import spearmanr
+
+    ranks = [float(spearmanr(values, harm).statistic) for values in proxies]
+    titles = [f"rank correlation {rank:.2f}" for rank in ranks]
+    figure = make_subplots(1, len(names), shared_yaxes=True, subplot_titles=titles)
+    for column, (name, values) in enumerate(zip(names, proxies, strict=True), start=1):
+        figure.add_trace(
+            go.Scatter(
+                x=list(values), y=list(harm), mode="markers", name=name, showlegend=False,
+                marker={"size": 6, "color": BLUE, "line": {"color": INK, "width": 0.4}},
+            ),
+            row=1, col=column,
+        )  # fmt: skip
+        wide = min(values) > 0 and max(values) > 3 * min(values)
+        kind = {"type": "log", "dtick": "D2"} if wide else {"nticks": 5}
+        figure.update_xaxes(title=name, row=1, col=column, **kind)
+    style(figure, "Which number foretells the harm of quantising a module alone", 420)
+    figure.update_yaxes(type="log", dtick=1, exponentformat="e")
+    figure.update_yaxes(title="KL divergence, nats a token", row=1, col=1)
+    table = pd.DataFrame({"proxy": list(names), "rank correlation (Spearman)": ranks})
+    best = max(range(len(names)), key=lambda place: ranks[place])
+    summary = (
+        f"Of {', '.join(names)}, {names[best]} ranks the modules most like the measured harm "
+        f"({ranks[best]:.2f}, over {len(harm)} modules)."
+    )
+    return Drawing(figure, summary, table)
+
+
+def _tabulate_variants(variants: Sequence[Variant]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "choice": name,
+                "extra bytes, %": extra,
+                "KL": quality.kl_mean,
+                "KL, low": quality.kl_mean_interval[0],
+                "KL, high": quality.kl_mean_interval[1],
+                "KL, 99th percentile": quality.kl_p99,
+                "same top token": quality.top1_agreement,
+                "perplexity": quality.perplexity,
+            }
+            for name, extra, quality, _ in variants
+        ]
+    )

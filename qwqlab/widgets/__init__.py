@@ -1,0 +1,19 @@
+"""The lab's panels. Each shows plain functions that work without it."""
+
+from typing import TYPE_CHECKING
+
+from ..rooms import open_room
+
+if TYPE_CHECKING:
+    from .controls import OrderEditor as OrderEditor  # the samplers as a list to rearrange
+    from .grade import GradePanel as GradePanel  # judges a program
+    from .jobs import JobPanel as JobPanel  # a long job: its bar and Stop
+    from .jobs import LossPanel as LossPanel  # a training run: its loss as it falls
+    from .jobs import RunProgress as RunProgress  # a bar that follows a sweep
+    from .microscope import Microscope as Microscope  # any step of a run, stage by stage
+    from .side_by_side import SideBySide as SideBySide  # two settings beside each other
+    from .think import ThinkPanel as ThinkPanel  # a chat template to edit
+    from .think import preview as preview  # the prompt that a template makes
+    from .think import think_aloud as think_aloud  # a run with its thinking apart
+else:
+    __getattr__, __dir__ = open_room(__name__, __file__)

@@ -1,0 +1,153 @@
+"""Two settings side by side: the same prompt and seed, both texts as they are written, and Stop."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from ..engine import Engine
+from ..metrics import RunMetrics, measure
+from ..plots import STOPS, show_run
+from ..records import Request, Run
+from ..replay import command_of
+from ..sampling import Sampling
+from .base import (
+    COMMAND_WIDTH,
+    HALVES,
+    EnginePanel,
+    Throttle,
+    make_command_field,
+    make_panel,
+    make_row,
+    make_seed_field,
+    show_text,
+    show_warnings,
+)
+
+OnText = Callable[[int, str], None]
+_BATCHED = (
+    "Here a run in a batch may part from its command: the arithmetic depends on the batch's width."
+)
+
+
+class SideBySide(EnginePanel):
+    """Run and Stop over two columns, one a Sampling.
+
+    Each column has what its settings leave without effect, the text as it grows, then the marked
+    text with its measures, and the command that reproduces the run. `runs` holds the two runs of
+    the last press of Run. `compare_runs` does the same without a page.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: str,
+        sampling_a: Sampling,
+        sampling_b: Sampling,
+        seed: int = 3407,
+        n_predict: int = 400,
+        names: tuple[str, str] = ("A", "B"),
+    ) -> None:
+        super().__init__(engine, "Run", "run both settings")
+        self.prompt, self.n_predict, self.names = prompt, n_predict, names
+        self.samplings = sampling_a, sampling_b
+        self.runs: tuple[Run | None, Run | None] = (None, None)
+        self.seed = make_seed_field(seed)
+        self.texts = [widgets.HTML(), widgets.HTML()]
+        self.measures = [widgets.HTML(), widgets.HTML()]
+        self.commands = [make_command_field(name) for name in names]
+        for text in self.texts:
+            text.add_class("qwqlab-stream")
+        self.seed.observe(lambda _: self._write_commands(), "value")
+        self._write_commands()
+        heads = [self._make_head(i) for i in (0, 1)]
+        warnings = [widgets.HTML(show_warnings(s.inert(), "No effect")) for s in self.samplings]
+        rows = zip(heads, warnings, self.texts, self.measures, self.commands, strict=True)
+        grid = widgets.GridBox(
+            [cell for row in zip(*rows, strict=True) for cell in row], layout=HALVES
+        )
+        note = widgets.HTML("" if engine.width_independent else _BATCHED)
+        buttons = make_row([self.run_button, self.stop_button, self.seed, note])
+        self.box = make_panel([buttons, self.status, grid], "qwqlab-side-by-side")
+
+    def requests(self) -> list[Request]:
+        """Return what Run will ask for."""
+        return [
+            Request(self.prompt, sampling, self.seed.value, self.n_predict, name)
+            for sampling, name in zip(self.samplings, self.names, strict=True)
+        ]
+
+    def _work(self) -> None:
+        texts, throttle = ["", ""], Throttle()
+
+        def show(index: int, text: str) -> None:
+            texts[index] += text
+            self._check_stop()
+            if throttle.ready():
+                for box, written, name in zip(self.texts, texts, self.names, strict=True):
+                    box.value = show_text(written, 420, f"text of {name}", follow=True)
+
+        for box in (*self.texts, *self.measures):
+            box.value = ""
+        found = compare_runs(self.engine, self.requests(), show)
+        self.runs = found[0], found[1]
+        for i, run in enumerate(self.runs):
+            self._show(i, run)
+
+    def _show(self, index: int, run: Run | None) -> None:
+        if run is None or not run.tokens:
+            self.texts[index].value = "Stopped before its first token."
+            return
+        found = measure(run)
+        text = show_run(run, self.engine, title=self.names[index], metrics=found)
+        self.texts[index].value = text.html
+        lines = "".join(
+            f"<li>{html.escape(name)}: {html.escape(value)}</li>"
+            for name, value in summarize_run(run, found).items()
+        )
+        self.measures[index].value = f'<ul style="margin:.2em 0;line-height:1.4">{lines}</ul>'
+
+    def _make_head(self, index: int) -> Any:
+        sampling = self.samplings[index]
+        return widgets.HTML(
+            f"<b>{html.escape(self.names[index])}</b><br>"
+            f"<code style='white-space:normal'>{'; '.join(sampling.chain()[:-1])}</code><br>"
+            f"repeat_penalty {sampling.repeat_penalty:g}, temp {sampling.temp:g}, "
+            f"min_p {sampling.min_p:g}, dry_multiplier {sampling.dry_multiplier:g}"
+        )
+
+    def _write_commands(self) -> None:
+        for request, field in zip(self.requests(), self.commands, strict=True):
+            field.value = command_of(request, self.engine).line(width=COMMAND_WIDTH // 2)
+
+
+def compare_runs(
+    engine: Engine, requests: list[Request], on_text: OnText = lambda index, text: None
+) -> list[Run | None]:
+    """Run requests beside each other and return their runs, in order; None if one never began.
+
+    on_text gets the index of a request and the text that came.
+    """
+    found: list[Run | None] = [None] * len(requests)
+    runs = engine.run(
+        requests, width=len(requests), on_token=lambda index, _token, text: on_text(index, text)
+    )
+    for index, run in runs:
+        found[index] = run
+    return found
+
+
+def summarize_run(run: Run, found: RunMetrics) -> dict[str, str]:
+    """Return what a reader wants to know of a run, in words: code, loop, end, escapes, speed."""
+    n = len(run.tokens)
+    loop = f"from token {found.loop_start} on, {found.loop_repeats:g} times"
+    return {
+        "code": "valid" if found.valid_code else f"not valid, {found.why_invalid}",
+        "loop": loop if found.loop else "none",
+        "end": STOPS[run.stop] + (" (a runaway)" if found.runaway else ""),
+        "escapes": f"{len(run.escapes)} of {n} tokens",
+        "speed": f"{n / run.seconds:.0f} tokens a second, beside the other run",
+    }

@@ -1,0 +1,239 @@
+"""A chat template to edit: the prompt that it makes, its tokens, and what a model does with it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ipywidgets as widgets
+
+from .. import chat
+from ..engine import Engine
+from ..errors import QwqlabError
+from ..plots import STOPS, mark_names, name_token
+from ..records import Run
+from ..rendering import Conversation, render
+from ..sampling import PRESETS, Sampling
+from ..thinking import Thinking, is_forced, split_thinking
+from .base import (
+    HALVES,
+    EnginePanel,
+    Latest,
+    Throttle,
+    make_panel,
+    make_row,
+    make_seed_field,
+    show_text,
+)
+
+OWN = "the model's own"
+EDITED = "(edited)"
+SHOWN = 300  # tokens in the list
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The prompt that a template makes of a conversation, as the model will read it."""
+
+    prompt: str
+    tokens: tuple[int, ...]
+    forced: bool
+    description: str
+
+
+def preview(engine: Engine, template: str, conversation: Conversation) -> Preview:
+    """Return the prompt, its tokens, whether it forces the thinking, and which template it is.
+
+    Raise ChatError if the template does not render.
+    """
+    prompt = render(template, conversation, variables=_name_specials(engine))
+    tokens = tuple(engine.model.tokenize(prompt))
+    return Preview(prompt, tokens, is_forced(prompt), chat.describe(template))
+
+
+def _name_specials(engine: Engine) -> dict[str, str]:
+    """Return the model's bos_token and eos_token, for which many templates ask, if it has them."""
+    ids = {"bos_token": engine.info.tokenizer.bos, "eos_token": engine.info.tokenizer.eos}
+    return {
+        name: engine.model.show(token)
+        for name, token in ids.items()
+        if token is not None and token < engine.model.n_vocab
+    }
+
+
+def think_aloud(
+    engine: Engine,
+    prompt: str,
+    sampling: Sampling,
+    seed: int = 3407,
+    n_predict: int = 200,
+    on_split: Callable[[Thinking], None] = lambda split: None,
+) -> tuple[Run, Thinking]:
+    """Return one run and its split; on_split gets the split so far, at most 20 times a second."""
+    forced, written, throttle = is_forced(prompt), "", Throttle()
+
+    def show(_index: int, _token: int, text: str) -> None:
+        nonlocal written
+        written += text
+        if throttle.ready():
+            on_split(split_thinking(written, forced))
+
+    run = engine.generate(prompt, sampling, seed, n_predict, show)
+    return run, split_thinking(run.text, forced)
+
+
+def describe_split(run: Run, split: Thinking) -> str:
+    """Return a sentence: where the thinking began, whether it ended, and how the run did."""
+    where = {"prompt": "The prompt opened the thinking", "text": "The model opened its thinking"}
+    opened = where.get(split.opened_by or "", "Nothing opened a thinking")
+    if split.opened_by is None:
+        closed = "yet a closing tag came" if split.closed else "so all of it is the answer"
+    else:
+        closed = "and the model closed it" if split.closed else "and the model did not close it"
+    return f"{opened}, {closed}. The run: {STOPS[run.stop]}, {len(run.tokens)} tokens."
+
+
+class ThinkPanel(EnginePanel):
+    """A template to edit, with the prompt and the tokens that it makes, and Generate and Stop.
+
+    It shows what `preview` and `think_aloud` give, which work without it. `shown` is the preview
+    on the page, None where the template does not render; `run` and `split` are the last run's.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        question: str,
+        template: str = "with-think",
+        sampling: Sampling = PRESETS["official"],
+        seed: int = 3407,
+        n_predict: int = 200,
+    ) -> None:
+        super().__init__(engine, "Generate", "let the model go on from here")
+        self.generate_button = self.run_button  # alias until the doors are in
+        self.sampling, self.n_predict = sampling, n_predict
+        self.shown: Preview | None = None
+        self.run: Run | None = None
+        self.split: Thinking | None = None
+        self._templates = {name: chat.template(name) for name in chat.KNOWN}
+        if engine.info.chat_template is not None:
+            self._templates[OWN] = engine.info.chat_template
+        self._latest = Latest(self._guard)
+        self._make_widgets(question, template, seed)
+        self._show(*self._try(self.template.value, self.conversation))
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation of the fields."""
+        return Conversation.ask(self.question.value, self.system.value)
+
+    def wait(self, timeout: float | None = 60.0) -> bool:
+        """Wait for the work in the background, and return whether it came to its end."""
+        return self._latest.wait(timeout) and super().wait(timeout)
+
+    def _make_widgets(self, question: str, template: str, seed: int) -> None:
+        wide = {"width": "auto"}
+        self.choice = widgets.Dropdown(
+            options=[*self._templates, EDITED],
+            value=template,
+            description="start from",
+            layout=wide,
+        )
+        self.template = widgets.Textarea(
+            self._templates[template], description="template", rows=16, layout=wide
+        )
+        self.system = widgets.Text(description="system", placeholder="none", layout=wide)
+        self.question = widgets.Textarea(question, description="user", rows=2, layout=wide)
+        self.seed = make_seed_field(seed)
+        self.words, self.prompt = widgets.HTML(), widgets.HTML()
+        self.tokens, self.outcome = widgets.HTML(), widgets.HTML()
+        self.thinking, self.answer = widgets.HTML(), widgets.HTML()
+        self.template.add_class("qwqlab-template")
+        self.prompt.add_class("qwqlab-prompt")
+        self.choice.observe(self._choose, "value")
+        for field in (self.template, self.system, self.question):
+            field.observe(lambda _: self._look(), "value")
+        left = widgets.VBox([self.choice, self.template, self.system, self.question])
+        right = widgets.VBox([self.words, self.prompt, self.tokens])
+        buttons = make_row([self.run_button, self.stop_button, self.seed])
+        self.box = make_panel(
+            [
+                widgets.GridBox([left, right], layout=HALVES),
+                self.status,
+                buttons,
+                widgets.GridBox([self.thinking, self.answer], layout=HALVES),
+                self.outcome,
+            ],
+            "qwqlab-think",
+        )
+
+    def _choose(self, change: Any) -> None:
+        if change["new"] in self._templates:
+            self.template.value = self._templates[change["new"]]
+
+    def _look(self) -> None:
+        """Show the prompt that the fields make now, as soon as the reader pauses."""
+        template, conversation = self.template.value, self.conversation
+        named = (name for name, text in self._templates.items() if text == template)
+        self.choice.value = next(named, EDITED)
+
+        def job() -> Callable[[], None]:
+            found = self._try(template, conversation)
+            return lambda: self._show(*found)
+
+        self._latest.submit(job)
+
+    def _try(self, template: str, conversation: Conversation) -> tuple[Preview | None, str]:
+        try:
+            return preview(self.engine, template, conversation), ""
+        except QwqlabError as error:
+            return None, str(error)
+
+    def _show(self, found: Preview | None, problem: str) -> None:
+        self.shown = found
+        self._say(problem)
+        if found is None:
+            self.words.value, self.tokens.value = "<b>There is no prompt.</b>", ""
+            self.prompt.value = show_text("", 240, "the prompt")
+            return
+        ends = "It ends inside the thinking." if found.forced else "It leaves the tag to the model."
+        self.words.value = html.escape(
+            f"{found.description} The prompt has {len(found.tokens)} tokens. {ends}"
+        )
+        self.prompt.value = show_text(found.prompt, 240, "the prompt")
+        self.tokens.value = self._list_tokens(found.tokens)
+
+    def _list_tokens(self, tokens: tuple[int, ...]) -> str:
+        cells = "".join(
+            '<span style="display:inline-block;border:1px solid #999;margin:1px;padding:0 3px">'
+            f"{html.escape(name_token(self.engine.model.show(token)))} "
+            f"<small>{token}</small></span>"
+            for token in tokens[-SHOWN:]
+        )
+        head = f"the last {SHOWN} tokens" if len(tokens) > SHOWN else "tokens, each with its id"
+        return (
+            f"<details open><summary>{head}</summary>"
+            '<div style="line-height:1.5;max-height:150px;overflow-y:auto" tabindex="0" '
+            f'role="group" aria-label="tokens of the prompt">{cells}</div></details>'
+        )
+
+    def _work(self) -> None:
+        found = preview(self.engine, self.template.value, self.conversation)
+        self._show(found, "")
+        self.outcome.value = ""
+        self.run, self.split = think_aloud(
+            self.engine, found.prompt, self.sampling, self.seed.value, self.n_predict, self._stream
+        )
+        self._write(self.split)
+        self.outcome.value = mark_names(describe_split(self.run, self.split))
+
+    def _stream(self, split: Thinking) -> None:
+        self._check_stop()
+        self._write(split)
+
+    def _write(self, split: Thinking) -> None:
+        for box, name in ((self.thinking, "thinking"), (self.answer, "answer")):
+            text = show_text(getattr(split, name), 200, name, follow=True)
+            box.value = f"<b>{name}</b>{text}"
