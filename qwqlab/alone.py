@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/alone.py."""
+"""Moved to qwqlab/quant/evaluation.py."""
 import sys
-from .quant.alone import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.alone"]
+from .quant.evaluation import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.evaluation"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/decoded.py."""
+"""Moved to qwqlab/quant/evaluation.py."""
 import sys
-from .quant.decoded import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.decoded"]
+from .quant.evaluation import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.evaluation"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/evaluate.py."""
+"""Moved to qwqlab/quant/evaluation.py."""
 import sys
-from .quant.evaluate import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.evaluate"]
+from .quant.evaluation import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.evaluation"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/tuning/finetune.py."""
+"""Moved to qwqlab/tuning/training.py."""
 import sys
-from .tuning.finetune import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.tuning.finetune"]
+from .tuning.training import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.tuning.training"]

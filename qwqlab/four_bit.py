@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/four_bit.py."""
+"""Moved to qwqlab/quant/skip_list.py."""
 import sys
-from .quant.four_bit import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.four_bit"]
+from .quant.skip_list import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.skip_list"]

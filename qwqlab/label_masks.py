@@ -1,4 +1,4 @@
-"""Moved to qwqlab/tuning/label_masks.py."""
+"""Moved to qwqlab/tuning/labels.py."""
 import sys
-from .tuning.label_masks import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.tuning.label_masks"]
+from .tuning.labels import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.tuning.labels"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/linears.py."""
+"""Moved to qwqlab/quant/checkpoint.py."""
 import sys
-from .quant.linears import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.linears"]
+from .quant.checkpoint import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.checkpoint"]

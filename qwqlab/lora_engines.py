@@ -1,4 +1,4 @@
-"""Moved to qwqlab/tuning/lora_engines.py."""
+"""Moved to qwqlab/tuning/engines.py."""
 import sys
-from .tuning.lora_engines import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.tuning.lora_engines"]
+from .tuning.engines import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.tuning.engines"]

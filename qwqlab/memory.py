@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/memory.py."""
+"""Moved to qwqlab/quant/sizes.py."""
 import sys
-from .quant.memory import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.memory"]
+from .quant.sizes import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.sizes"]

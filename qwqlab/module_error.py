@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/module_error.py."""
+"""Moved to qwqlab/quant/module_errors.py."""
 import sys
-from .quant.module_error import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.module_error"]
+from .quant.module_errors import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.module_errors"]

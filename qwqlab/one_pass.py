@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/one_pass.py."""
+"""Moved to qwqlab/quant/module_errors.py."""
 import sys
-from .quant.one_pass import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.one_pass"]
+from .quant.module_errors import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.module_errors"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/quality.py."""
+"""Moved to qwqlab/quant/evaluation.py."""
 import sys
-from .quant.quality import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.quality"]
+from .quant.evaluation import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.evaluation"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/quantize.py."""
+"""Moved to qwqlab/quant/module_errors.py."""
 import sys
-from .quant.quantize import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.quantize"]
+from .quant.module_errors import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.module_errors"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/tuning/ranks.py."""
+"""Moved to qwqlab/tuning/engines.py."""
 import sys
-from .tuning.ranks import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.tuning.ranks"]
+from .tuning.engines import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.tuning.engines"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/select_modules.py."""
+"""Moved to qwqlab/quant/selection.py."""
 import sys
-from .quant.select_modules import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.select_modules"]
+from .quant.selection import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.selection"]

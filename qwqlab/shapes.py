@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/shapes.py."""
+"""Moved to qwqlab/quant/sizes.py."""
 import sys
-from .quant.shapes import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.shapes"]
+from .quant.sizes import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.sizes"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/tuning/skill.py."""
+"""Moved to qwqlab/tuning/examples.py."""
 import sys
-from .tuning.skill import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.tuning.skill"]
+from .tuning.examples import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.tuning.examples"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/text_blocks.py."""
+"""Moved to qwqlab/quant/checkpoint.py."""
 import sys
-from .quant.text_blocks import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.text_blocks"]
+from .quant.checkpoint import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.checkpoint"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/tuning/trained_runs.py."""
+"""Moved to qwqlab/tuning/adapter.py."""
 import sys
-from .tuning.trained_runs import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.tuning.trained_runs"]
+from .tuning.adapter import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.tuning.adapter"]

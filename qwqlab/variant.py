@@ -1,4 +1,4 @@
-"""Moved to qwqlab/quant/variant.py."""
+"""Moved to qwqlab/quant/weights.py."""
 import sys
-from .quant.variant import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.quant.variant"]
+from .quant.weights import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.quant.weights"]

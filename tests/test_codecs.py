@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from qwqlab import codecs, ggml, gguf_file, theory, toolchain
-from qwqlab.codecs import find_codec
+from qwqlab import ggml, gguf_file, toolchain
 from qwqlab.errors import SettingError
+from qwqlab.quant import codecs, theory
+from qwqlab.quant.codecs import find_codec
 
 
 def draw(n_out: int, n_in: int) -> torch.Tensor:

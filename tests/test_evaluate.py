@@ -12,15 +12,20 @@ import pytest
 import scipy.stats
 import torch
 
-from qwqlab import four_bit, paths, toolchain
-from qwqlab.alone import measure_alone
-from qwqlab.checkpoint import Checkpoint, list_linears
-from qwqlab.codecs import BnbCodec, find_codec
-from qwqlab.decoded import Decoded
+from qwqlab import paths, toolchain
 from qwqlab.errors import SettingError
-from qwqlab.evaluate import Reference, evaluate, predict
-from qwqlab.quality import compare_blocks, jackknife
-from qwqlab.text_blocks import read_blocks
+from qwqlab.quant import skip_list as four_bit
+from qwqlab.quant.checkpoint import Checkpoint, list_linears, read_blocks
+from qwqlab.quant.codecs import BnbCodec, find_codec
+from qwqlab.quant.evaluation import (
+    Decoded,
+    Reference,
+    compare_blocks,
+    evaluate,
+    jackknife,
+    measure_alone,
+    predict,
+)
 
 TEXT = paths.data_dir() / "texts" / "evaluation.txt"
 
@@ -103,7 +108,7 @@ def test_one_module_alone_is_what_a_whole_pass_gives(
 def test_a_divergence_measured_once_is_kept(
     reference: Reference, decoded: Decoded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("qwqlab.journal.paths.models_dir", lambda: tmp_path)
+    monkeypatch.setattr("qwqlab.quant.journal.paths.models_dir", lambda: tmp_path)
     chosen = decoded.linears[:2]
     first = measure_alone(reference, decoded, chosen, key="x")
     monkeypatch.setattr(Reference, "score", lambda *_: pytest.fail("it was measured again"))

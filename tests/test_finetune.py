@@ -22,25 +22,40 @@ from huggingface_hub import constants
 from outside import environment, run_python
 from safetensors.torch import load_file
 
-from qwqlab import four_bit, lora_engines, ranks, skip_list, training
-from qwqlab.adapter import compare_with_peft, export_adapter, merge_adapter
-from qwqlab.checkpoint import Checkpoint, list_linears
 from qwqlab.cli import main
-from qwqlab.codecs import BnbCodec
 from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, FetchError, ModelFileError, SettingError
-from qwqlab.examples import Example, find_examples, read_examples
-from qwqlab.finetune import FineTuned, finetune
-from qwqlab.label_masks import encode, label
 from qwqlab.loading import Loading
 from qwqlab.paths import data_dir
-from qwqlab.recipe import Recipe
+from qwqlab.quant import skip_list
+from qwqlab.quant import skip_list as four_bit
+from qwqlab.quant.checkpoint import Checkpoint, list_linears
+from qwqlab.quant.codecs import BnbCodec
 from qwqlab.records import Request
 from qwqlab.requantize import requantize
 from qwqlab.sampling import Sampling
-from qwqlab.skill import INSTRUCTION, make_sets, score
 from qwqlab.tokenizers import TransformersTokenizer
-from qwqlab.trained_runs import measure_skill, measure_stopping
+from qwqlab.tuning import engines as lora_engines
+from qwqlab.tuning import engines as ranks
+from qwqlab.tuning import training
+from qwqlab.tuning.adapter import (
+    compare_with_peft,
+    export_adapter,
+    measure_skill,
+    measure_stopping,
+    merge_adapter,
+)
+from qwqlab.tuning.examples import (
+    INSTRUCTION,
+    Example,
+    find_examples,
+    make_sets,
+    read_examples,
+    score,
+)
+from qwqlab.tuning.labels import encode, label
+from qwqlab.tuning.recipe import Recipe
+from qwqlab.tuning.training import FineTuned, finetune
 
 QUICK = Recipe(steps=4, accumulation=1, warm_up=1, checkpointing=False)
 EXAMPLES = make_sets()["train"]
@@ -260,9 +275,9 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
 
 SCRIPT = """
 import sys
-from qwqlab.finetune import finetune
-from qwqlab.recipe import Recipe
-from qwqlab.skill import make_sets
+from qwqlab.tuning.training import finetune
+from qwqlab.tuning.recipe import Recipe
+from qwqlab.tuning.examples import make_sets
 recipe = Recipe.from_dict({recipe})
 finetune({model!r}, make_sets()["train"], {folder!r}, recipe, "peft")
 """
@@ -337,9 +352,9 @@ def note(event, args):
 
 sys.addaudithook(note)
 import tiny_llama
-from qwqlab.finetune import finetune
-from qwqlab.recipe import Recipe
-from qwqlab.skill import make_sets
+from qwqlab.tuning.training import finetune
+from qwqlab.tuning.recipe import Recipe
+from qwqlab.tuning.examples import make_sets
 
 folder = Path(sys.argv[1])
 model = tiny_llama.make(folder / "model")

@@ -9,12 +9,11 @@ import peft
 import pytest
 import torch
 
-from qwqlab import four_bit
-from qwqlab.checkpoint import Checkpoint
-from qwqlab.codecs import BnbCodec
 from qwqlab.errors import SettingError
-from qwqlab.memory import Ledger, ledger
-from qwqlab.shapes import Shapes, bits_per_weight, read_shapes
+from qwqlab.quant import skip_list as four_bit
+from qwqlab.quant.checkpoint import Checkpoint
+from qwqlab.quant.codecs import BnbCodec
+from qwqlab.quant.sizes import Ledger, Shapes, bits_per_weight, ledger, read_shapes
 
 
 @pytest.fixture(scope="module")

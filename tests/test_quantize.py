@@ -12,15 +12,13 @@ import pytest
 import tiny_llama
 import torch
 
-from qwqlab import one_pass, quantize
-from qwqlab.checkpoint import Checkpoint, list_linears
-from qwqlab.codecs import find_codec
 from qwqlab.errors import FetchError, ModelFileError, QwqlabError, SettingError
-from qwqlab.linears import HEAD
-from qwqlab.module_error import ModuleError
-from qwqlab.quantize import quant_error
-from qwqlab.text_blocks import read_blocks
-from qwqlab.weights import FolderWeights, GgufWeights, LoadedWeights, open_weights
+from qwqlab.quant import module_errors as one_pass
+from qwqlab.quant import module_errors as quantize
+from qwqlab.quant.checkpoint import HEAD, Checkpoint, list_linears, read_blocks
+from qwqlab.quant.codecs import find_codec
+from qwqlab.quant.module_errors import ModuleError, quant_error
+from qwqlab.quant.weights import FolderWeights, GgufWeights, LoadedWeights, open_weights
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def empty_journal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is known from an earlier run."""
     kept = tmp_path / "models"
     kept.mkdir()
-    monkeypatch.setattr("qwqlab.journal.paths.models_dir", lambda: kept)
+    monkeypatch.setattr("qwqlab.quant.journal.paths.models_dir", lambda: kept)
 
 
 @pytest.fixture

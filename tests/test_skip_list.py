@@ -11,14 +11,15 @@ import tiny_llama
 import torch
 from bitsandbytes.nn.modules import has_avx512bf16
 
-from qwqlab import four_bit, gguf_file, skip_list
-from qwqlab.checkpoint import Checkpoint, list_linears
-from qwqlab.codecs import BnbCodec
+from qwqlab import gguf_file
 from qwqlab.divergence import measure_files
 from qwqlab.errors import ModelFileError, SettingError
-from qwqlab.linears import Linear, from_gguf, to_gguf
-from qwqlab.shapes import read_shapes
-from qwqlab.variant import write_dynamic
+from qwqlab.quant import skip_list
+from qwqlab.quant import skip_list as four_bit
+from qwqlab.quant.checkpoint import Checkpoint, Linear, from_gguf, list_linears, to_gguf
+from qwqlab.quant.codecs import BnbCodec
+from qwqlab.quant.sizes import read_shapes
+from qwqlab.quant.weights import write_dynamic
 
 CODEC = BnbCodec("nf4", double=True)
 

@@ -28,13 +28,13 @@ FOUR_BIT = ("nf4", "nf4-dq", "fp4", "fp4-dq")
 
 
 class Encoded(Protocol):
-    """A matrix in few bits. n_bytes counts the scales; type is what it was really stored in."""
+    """A matrix in few bits. n_bytes counts the scales; type is what it is really stored in."""
 
     type: str
     n_bytes: int
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Rows start to stop, decoded, (stop - start) x n_in, float32.
+        """Return rows start to stop, decoded: (stop - start) x n_in, float32.
 
         `start` is a multiple of the codec's `step`.
         """
@@ -47,14 +47,14 @@ class Codec(Protocol):
     def name(self) -> str: ...
 
     def step(self, n_in: int) -> int:
-        """The number of rows whose end is the end of a block too."""
+        """Return the least number of rows that ends where a block ends."""
 
     def encode(self, weight: torch.Tensor) -> Encoded:
         """Encode a matrix of n_out x n_in floats."""
 
 
 def find_codec(name: str) -> Codec:
-    """The codec of that name; SettingError for an unknown one.
+    """Return the codec of that name; raise SettingError for an unknown one.
 
     >>> find_codec("nf4-dq-b128")
     BnbCodec(quant_type='nf4', double=True, block=128)
@@ -75,7 +75,7 @@ def find_codec(name: str) -> Codec:
 
 @lru_cache(maxsize=1)
 def import_bitsandbytes() -> Any:
-    """bitsandbytes.functional, without its advice to install kernels from a hub."""
+    """Return bitsandbytes.functional, without its advice to install kernels from a hub."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -106,7 +106,7 @@ class BnbCodec:
         return self.block // math.gcd(n_in, self.block)
 
     def encode(self, weight: torch.Tensor) -> BnbEncoded:
-        """A slice of rows at a time: bitsandbytes works on several copies of what it is given."""
+        """Encode a slice of rows at a time: bitsandbytes makes several copies of its input."""
         functional = import_bitsandbytes()
         n_out, n_in = weight.shape
         step = self.step(n_in)

@@ -1,4 +1,4 @@
-"""Results kept on the disk as they are found, so that work that was stopped goes on."""
+"""Results kept on the disk as they are found, so that work that was stopped or killed goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .. import files, paths
 class Journal:
     """Rows of results, a line of JSON each, in a file of models_dir() for each key.
 
-    rows holds those of earlier; a line that was cut short is left out. key None keeps nothing.
+    rows holds those of earlier runs, without a line that was cut short. key None keeps nothing.
     """
 
     def __init__(self, folder: str, key: str | None) -> None:
@@ -30,7 +30,7 @@ class Journal:
             self._file.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row, at once. FileError where it can't be written; those before it are kept."""
+        """Write a row at once. Raise FileError if that fails; the rows before it are kept."""
         if self._path is None:
             return
         line = json.dumps(row).encode() + b"\n"
@@ -49,7 +49,7 @@ class Journal:
         for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = json.loads(line)
-            except (ValueError, RecursionError):
+            except ValueError:
                 continue
             if isinstance(row, dict):
                 yield row

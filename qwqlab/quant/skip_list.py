@@ -1,9 +1,13 @@
-"""Which modules stay in 16 bits: transformers' skip lists, read as transformers reads them.
+"""Which modules stay in 16 bits: skip lists, as transformers reads them and as a load obeys them.
 
 An entry of `llm_int8_skip_modules` is a regular expression that a module's name begins with, or a
 text that it ends in. One that fits nothing is passed over in silence; "model.layers.1" fits layers
 10 to 19 too; and a list without "lm_head" quantises the head. So a list is tried on a model's names
-before it is believed; `four_bit` looks at a loaded model too.
+before it is believed, and a loaded model is looked at.
+
+On some CPUs (AVX512-BF16) bitsandbytes repacks 4-bit weights in place at the first forward pass in
+eval mode, and then neither their values nor gradients through them are right. That is switched off
+in every model that is loaded here.
 """
 
 from __future__ import annotations
@@ -11,17 +15,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import files
-from ..errors import SettingError
-from .codecs import BnbCodec
-from .linears import HEAD, Linear, to_gguf
-from .shapes import Shapes, bits_per_weight
-
-SIXTEEN = "bf16"
+from ..errors import ModelFileError, SettingError
+from .checkpoint import HEAD, Checkpoint, Linear, free_memory, list_linears, to_gguf
+from .codecs import BnbCodec, import_bitsandbytes
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,16 @@ class Resolved:
     dead: tuple[str, ...]
 
 
-def resolve(skip: Sequence[str] | None, linears: Sequence[Linear]) -> Resolved:
+def resolve_skip_list(skip: Sequence[str] | None, linears: Sequence[Linear]) -> Resolved:
     """Try a skip list on a model's linear modules; None is transformers' own choice, the head.
 
-    SettingError for an entry that is no regular expression, which transformers would end on.
+    Raise SettingError for an entry that is no regular expression, on which transformers would end.
 
     >>> pair = [Linear(f"model.layers.{k}.mlp.up_proj", 8, 8) for k in (1, 10)]
-    >>> len(resolve(["model.layers.1"], pair).kept), resolve(["layers.1.mlp"], pair).dead
-    (2, ('layers.1.mlp',))
+    >>> len(resolve_skip_list(["model.layers.1"], pair).kept)
+    2
+    >>> resolve_skip_list(["layers.1.mlp"], pair).dead
+    ('layers.1.mlp',)
     """
     if skip is None:
         return Resolved(tuple(linear.name for linear in linears if linear.name == HEAD), ())
@@ -59,33 +61,32 @@ def _fits(entry: str, name: str) -> bool:
 
     try:
         return not should_convert_module(name, [entry])
-    except (re.error, RecursionError, OverflowError) as error:
+    except re.error as error:
         raise SettingError(f"{entry!r} in a skip list is no regular expression: {error}") from error
 
 
 def make_skip_list(keep: Iterable[str], linears: Sequence[Linear]) -> list[str]:
-    """A skip list that keeps just these modules, and the head; SettingError if there is none."""
+    """Return a skip list that keeps just these modules and the head; SettingError if none does."""
     wanted = {*keep, *(linear.name for linear in linears if linear.name == HEAD)}
     skip = [linear.name for linear in linears if linear.name in wanted]
-    resolved = resolve(skip, linears)
-    if set(resolved.kept) != wanted or resolved.dead:
-        odd = sorted(wanted ^ set(resolved.kept)) or list(resolved.dead)
+    kept = resolve_skip_list(skip, linears).kept
+    if set(kept) != wanted:
+        odd = sorted(wanted ^ set(kept))
         raise SettingError(f"no skip list keeps just these modules: {', '.join(odd[:5])}")
     return skip
 
 
-MOST_BYTES = 16_000_000
-
-
 def read_skip_file(path: Path) -> list[str]:
-    """A skip list from JSON: a list of names, or an object with one under "skip", as `select`
-    writes it, or under "llm_int8_skip_modules". SettingError for any other file.
+    """Return the skip list in a JSON file; raise SettingError if there is none.
+
+    The file holds a list of names, or an object with one under "skip", as `select` writes it, or
+    under "llm_int8_skip_modules".
     """
     try:
-        values = json.loads(files.read_bytes(path, MOST_BYTES))
+        values = json.loads(path.read_bytes())
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SettingError(f"{path} is not JSON; give what `qwqlab select --json` wrote") from error
     if isinstance(values, dict):
         values = values.get("skip", values.get("llm_int8_skip_modules"))
@@ -95,7 +96,7 @@ def read_skip_file(path: Path) -> list[str]:
 
 
 def bnb_options(skip: Sequence[str], codec: BnbCodec) -> dict[str, Any]:
-    """The arguments of transformers' BitsAndBytesConfig; it takes no other block than 64."""
+    """Return the arguments of transformers' BitsAndBytesConfig, whose blocks are always of 64."""
     if codec.block != 64:
         raise SettingError(f"{codec.name}: transformers' BitsAndBytesConfig has blocks of 64 only")
     return {
@@ -108,74 +109,120 @@ def bnb_options(skip: Sequence[str], codec: BnbCodec) -> dict[str, Any]:
 
 
 def tensor_types(keep: Iterable[str], linears: Sequence[Linear], tied: bool) -> list[str]:
-    """llama-quantize's flags that keep the same modules, and head and embedding, in 16 bits.
+    """Return llama-quantize's flags that keep the same modules, head and embedding in 16 bits.
 
     A name before the `=` is a regular expression that is searched for, so it is anchored.
     """
     wanted = {name for name in keep if name != HEAD}
     names = [to_gguf(linear.name) for linear in linears if linear.name in wanted]
     names += ["token_embd.weight"] if tied else ["token_embd.weight", to_gguf(HEAD)]
-    patterns = [f"^{re.escape(name)}$={SIXTEEN}" for name in names]
+    patterns = [f"^{re.escape(name)}$=bf16" for name in names]
     return [word for pattern in patterns for word in ("--tensor-type", pattern)]
 
 
-@dataclass(frozen=True)
-class Audit:
-    """What a skip list costs: bytes of all weights, and bits a weight of linear modules but head.
+def load_quantised(
+    checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16"
+) -> Any:
+    """Return the model as bitsandbytes holds it: in 4 bits but for a skip list.
 
-    kept: modules in 16 bits, the head aside.
+    dtype: of all else, and of the products.
     """
+    import torch
+    import transformers
 
-    name: str
-    kept: tuple[str, ...]
-    dead: tuple[str, ...]
-    head_kept: bool
-    bits_per_weight: float
-    n_bytes: int
-    naive_bytes: int
-
-    @property
-    def extra(self) -> float:
-        """By which share it is larger than with nothing but the head in 16 bits."""
-        return self.n_bytes / self.naive_bytes - 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
-        return {**asdict(self), "extra": self.extra, "gb": self.n_bytes / 1e9}
-
-    def describe(self) -> str:
-        """Its numbers as lines of text, and what is odd about the list."""
-        lines = [
-            f"{self.name}: {self.n_bytes / 1e9:.2f} GB ({self.n_bytes / 2**30:.2f} GiB), "
-            f"{self.bits_per_weight:.3f} bits a weight, {100 * self.extra:+.1f} % over naive 4-bit",
-            f"{len(self.kept)} linear modules in 16 bits besides the head",
-        ]
-        if not self.head_kept:
-            lines.append(f"the head is in 4 bits: {HEAD} is not in the list")
-        return "\n".join([*lines, *(f"{entry!r} fits no linear module" for entry in self.dead)])
+    import_bitsandbytes()
+    options: Any = transformers.BitsAndBytesConfig
+    config = options(**{**bnb_options(skip, codec), "bnb_4bit_compute_dtype": dtype})
+    loaded = checkpoint.load(quantization_config=config, dtype=getattr(torch, dtype))
+    return stop_repacking(loaded)
 
 
-def audit(
-    shapes: Shapes, skip: Sequence[str] | None = None, double: bool = True, name: str = ""
-) -> Audit:
-    """Count what a skip list keeps, without any weights. None is the head alone."""
-    resolved = resolve(skip, shapes.linears)
-    kept = set(resolved.kept)
-    bits = bits_per_weight(double)
-    n_weights = sum(linear.n_weights for linear in shapes.quantised)
-    n_kept = sum(linear.n_weights for linear in shapes.quantised if linear.name in kept)
-    head = next((linear for linear in shapes.linears if linear.name == HEAD), None)
-    linear_bits = n_kept * 16 + (n_weights - n_kept) * bits
-    # A head in 4 bits no longer shares an embedding: the embedding stays, and the head is added.
-    head_bits = 0.0
-    if head is not None and HEAD not in kept:
-        head_bits = head.n_weights * (bits - (0 if shapes.tied else 16))
-    return Audit(
-        name=name or shapes.name,
-        kept=tuple(each for each in resolved.kept if each != HEAD),
-        dead=resolved.dead,
-        head_kept=HEAD in kept,
-        bits_per_weight=linear_bits / n_weights,
-        n_bytes=round((linear_bits + head_bits) / 8) + 2 * shapes.n_other,
-        naive_bytes=round(n_weights * bits_per_weight() / 8) + 2 * shapes.n_other,
-    )
+def load_packed(checkpoint: Checkpoint, keep: Iterable[str]) -> Any:
+    """Return a model that is in 4 bits already, checked to keep `keep` and the head in 16."""
+    import torch
+
+    import_bitsandbytes()
+    model = stop_repacking(checkpoint.load(packed=True, dtype=torch.bfloat16))
+    verify_loaded(model, keep, list_linears(checkpoint.skeleton()))
+    return model
+
+
+def read_kept(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the modules but the head that a model in 4 bits keeps in 16, by its configuration.
+
+    Raise ModelFileError if it is quantised in another way than to bitsandbytes' 4 bits.
+    """
+    found = checkpoint.quantisation
+    if found.get("quant_method") != "bitsandbytes" or not found.get("load_in_4bit"):
+        raise ModelFileError(
+            f"{checkpoint.path} is quantised by {found.get('quant_method')!r}, not to 4 bits by "
+            "bitsandbytes; give another, or its 16-bit original."
+        )
+    skip = found.get("llm_int8_skip_modules")
+    linears = list_linears(checkpoint.skeleton())
+    return tuple(name for name in resolve_skip_list(skip, linears).kept if name != HEAD)
+
+
+def stop_repacking(model: Any) -> Any:
+    """Keep bitsandbytes from repacking a model's 4-bit weights on the CPU; return the model."""
+    for module in _four_bit(model).values():
+        module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def verify_skip_list(
+    checkpoint: Checkpoint, skip: Sequence[str], keep: Iterable[str], codec: BnbCodec
+) -> str:
+    """Load a model with a skip list and look at it; return in words how it was looked at.
+
+    If memory has no room for the model, transformers replaces the modules of its skeleton: the
+    same code on the same names, without weights. Raise SettingError as `verify_loaded` does.
+    """
+    room = checkpoint.n_bytes < free_memory()
+    model = load_quantised(checkpoint, skip, codec) if room else replace(checkpoint, skip, codec)
+    verify_loaded(model, keep, list_linears(checkpoint.skeleton()))
+    return "verified on the loaded model" if room else "verified on the model without weights"
+
+
+def replace(checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec) -> Any:
+    """Return a model's skeleton, its linear modules replaced as a load with a skip list would."""
+    import transformers
+    from transformers.quantizers import AutoHfQuantizer
+
+    options: Any = transformers.BitsAndBytesConfig
+    quantizer: Any = AutoHfQuantizer.from_config(options(**bnb_options(skip, codec)))
+    model = checkpoint.skeleton()
+    quantizer.preprocess_model(model, device_map=None)
+    return model
+
+
+def verify_loaded(model: Any, keep: Iterable[str], linears: Sequence[Linear]) -> None:
+    """Raise SettingError unless a model holds just these modules and the head in 16 bits."""
+    wanted = {*keep, HEAD}
+    packed = set(_four_bit(model))
+    wrong = {
+        linear.name for linear in linears if (linear.name in packed) == (linear.name in wanted)
+    }
+    if wrong:
+        raise SettingError(
+            f"{len(wrong)} modules were not loaded as the skip list says, {min(wrong)} among them"
+        )
+
+
+def _four_bit(model: Any) -> dict[str, Any]:
+    import bitsandbytes
+
+    kind = bitsandbytes.nn.Linear4bit
+    return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+
+
+resolve = resolve_skip_list  # alias until the doors are in
+verify = verify_skip_list  # alias until the doors are in
+
+
+def __getattr__(name: str) -> Any:  # alias until the doors are in
+    if name == "audit":
+        from .sizes import audit
+
+        return audit
+    raise AttributeError(name)

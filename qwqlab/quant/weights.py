@@ -1,33 +1,39 @@
-"""The weights of linear modules: in memory, or read one by one from a GGUF or from safetensors."""
+"""The weights of linear modules: read one by one from memory, a GGUF or safetensors, or written.
+
+A module's error needs its weight alone, so a model of any size is read a module at a time.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from .. import ggml, gguf_file
+from .. import files, ggml, gguf_file
 from ..errors import ModelFileError
-from .checkpoint import Checkpoint, list_linears
-from .linears import HEAD, KINDS, Linear, from_gguf
+from ..requantize import check_quant, requantize, run_quantize
+from .checkpoint import HEAD, KINDS, Checkpoint, Linear, from_gguf, list_linears, to_gguf
+from .codecs import Codec
 
 
 class Weights(Protocol):
-    """Where the weights of linear modules come from."""
+    """The linear modules of a model, and the weight of each."""
 
     @property
     def linears(self) -> Sequence[Linear]: ...
 
     def read(self, linear: Linear) -> torch.Tensor:
-        """The weight of one of them, n_out x n_in, floats."""
+        """Return the weight of one of them, n_out x n_in, floats."""
 
 
 def open_weights(checkpoint: Checkpoint) -> Weights:
-    """Its linear modules, each read from the disk when it is asked for."""
+    """Return its linear modules, each read from the disk when it is asked for."""
     info = checkpoint.info
     return FolderWeights(checkpoint) if info is None else GgufWeights(info)
 
@@ -40,7 +46,7 @@ class LoadedWeights:
         self._model = model
 
     def read(self, linear: Linear) -> torch.Tensor:
-        """Its weight, n_out x n_in; the model's own, not a copy."""
+        """Return its weight, n_out x n_in; the model's own, not a copy."""
         weight: torch.Tensor = self._model.get_submodule(linear.name).weight
         return weight.detach()
 
@@ -72,7 +78,7 @@ class GgufWeights:
             raise ModelFileError(f"{info.path} holds no linear module that the lab knows.")
 
     def read(self, linear: Linear) -> torch.Tensor:
-        """Its weight, n_out x n_in, float32."""
+        """Return its weight, n_out x n_in, float32."""
         tensor = self._tensors[linear.name]
         packed = np.memmap(self._info.path, np.uint8, "r", tensor.offset, (tensor.n_bytes,))
         try:
@@ -99,19 +105,13 @@ class FolderWeights:
         self._folder = checkpoint.folder
         self._files = _read_index(checkpoint.folder)
         self.model = checkpoint.skeleton()
-        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        self._tied = getattr(self.model, "all_tied_weights_keys", None) or {}
         self.linears = list_linears(self.model)
-        self._names = {
-            linear.name: tied.get(f"{linear.name}.weight", f"{linear.name}.weight")
-            for linear in self.linears
-        }
-        for name in self._names.values():
-            if name not in self._files:
-                raise ModelFileError(f"{self._folder} lacks {name}; give a whole 16-bit model.")
 
     def read(self, linear: Linear) -> torch.Tensor:
-        """Its weight, n_out x n_in, in the file's own floats."""
-        weight = self.tensor(self._names[linear.name])
+        """Return its weight, n_out x n_in, in the file's own floats."""
+        name = f"{linear.name}.weight"
+        weight = self.tensor(self._tied.get(name, name))
         if tuple(weight.shape) != (linear.n_out, linear.n_in) or not weight.is_floating_point():
             raise ModelFileError(
                 f"{self._folder}: {linear.name}.weight is {tuple(weight.shape)} of {weight.dtype}, "
@@ -120,11 +120,11 @@ class FolderWeights:
         return weight
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Any tensor of the folder; ModelFileError where there is none of that name."""
+        """Return any tensor of the folder; raise ModelFileError if it holds none of that name."""
         from safetensors import SafetensorError, safe_open
 
         if name not in self._files:
-            raise ModelFileError(f"{self._folder} lacks {name}; give a whole model.")
+            raise ModelFileError(f"{self._folder} holds no {name}; give a whole 16-bit model.")
         path = self._folder / self._files[name]
         try:
             with safe_open(path, "pt") as file:
@@ -135,26 +135,61 @@ class FolderWeights:
 
 
 def _read_index(folder: Path) -> dict[str, str]:
-    """Which file of a folder holds each tensor."""
+    """Return which file of a folder holds each tensor."""
     from safetensors import SafetensorError, safe_open
 
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        path = folder / "model.safetensors"
-        if not path.is_file():
-            raise ModelFileError(f"{folder} holds no safetensors; give a model's own folder.")
-        try:
-            with safe_open(path, "pt") as file:
-                return dict.fromkeys(file.keys(), path.name)
-        except (SafetensorError, OSError) as error:
-            raise ModelFileError(f"{path} cannot be read: {error}; fetch it again.") from error
+    index, path = folder / "model.safetensors.index.json", folder / "model.safetensors"
     try:
-        files = json.loads(index.read_bytes())["weight_map"]
-        plain = all(isinstance(file, str) and Path(file).name == file for file in files.values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        plain = False
-    if not plain:
-        raise ModelFileError(f"{index} is not an index of files in its own folder.")
-    if missing := sorted({file for file in files.values() if not (folder / file).is_file()}):
-        raise ModelFileError(f"{folder} lacks {', '.join(missing)}; fetch it again.")
-    return dict(files)
+        if index.is_file():
+            return dict(json.loads(index.read_bytes())["weight_map"])
+        with safe_open(path, "pt") as file:
+            return dict.fromkeys(file.keys(), path.name)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(
+            f"{folder} holds no safetensors that can be read ({error}); fetch it again."
+        ) from error
+
+
+def write_variant(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    codec: Codec,
+    keep: Collection[str] = (),
+) -> Path:
+    """Write the F16 copy of a GGUF, its linear modules decoded from a codec; return its path.
+
+    keep: modules that stay as they are, as the head always does. F16 holds what nf4 decodes to
+    within 2^-11 of each number. Raise what `requantize` raises, and FileError on a full disk.
+    """
+    weights = GgufWeights(gguf_file.inspect(Path(source)))
+    plain = requantize(source, "F16")
+    tensors = {tensor.name: tensor for tensor in gguf_file.inspect(plain).tensors}
+    with files.replacing(Path(target)) as part:
+        shutil.copyfile(plain, part)
+        for linear in weights.linears:
+            if linear.name == HEAD or linear.name in keep:
+                continue
+            decoded = codec.encode(weights.read(linear)).rows(0, linear.n_out)
+            place = tensors[to_gguf(linear.name)]
+            shape = (linear.n_out, linear.n_in)
+            numbers = np.memmap(part, np.float16, "r+", place.offset, shape)
+            numbers[:] = decoded.numpy()
+            numbers.flush()
+    return Path(target)
+
+
+def write_dynamic(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    quant: str,
+    tensor_types: Sequence[str] = (),
+) -> Path:
+    """Quantise a GGUF with llama-quantize, some tensors to types of their own; return its path.
+
+    tensor_types: flags such as `skip_list.tensor_types` makes. Raise SettingError for an unknown
+    quant, ToolchainError with llama-quantize's own words if it fails.
+    """
+    with files.replacing(Path(target)) as part:
+        args = ["--allow-requantize", *tensor_types, source, part, check_quant(quant)]
+        run_quantize(args, Path(target))
+    return Path(target)

@@ -1,14 +1,20 @@
-"""Training examples in Alpaca's format: an instruction, an input where there is one, an output."""
+"""Training examples in Alpaca's format, and the lab's own skill: a shopping list becomes JSON.
+
+An example is an instruction, an input where there is one, and an output. The skill is small enough
+for a small model to learn in minutes, and plain to score: the answer is that object or it is not.
+data/shopping holds what `make_sets` makes.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import files, hub_fetch, paths
+from .. import hub_fetch, paths
 from ..entries import Repository
 from ..errors import SettingError
 
@@ -32,7 +38,6 @@ appropriately completes the request.
 
 ### Response:
 """
-MOST_BYTES = 2**30
 ALPACA = Repository("yahma/alpaca-cleaned", ("alpaca_data_cleaned.json",), kind="dataset")
 """Stanford's Alpaca, cleaned by hand: 52,000 examples, CC BY 4.0; the article trains on it."""
 SETS = ("shopping", "alpaca-cleaned")
@@ -49,21 +54,21 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """What the model reads; its answer follows."""
+        """Return what the model reads; its answer follows."""
         template = WITH_INPUT if self.input else WITHOUT_INPUT
         return template.format(instruction=self.instruction, input=self.input)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Return JSON-ready values."""
         return asdict(self)
 
 
 def find_examples(name: str | Path) -> list[Example]:
-    """A set by its name, or a file.
+    """Return the examples of a set by its name, or of a file.
 
     "shopping" ships with the lab; "alpaca-cleaned" is fetched from the hub, once. Of the latter,
-    an example without an answer is left out: it would teach to say nothing. FetchError where it
-    can't be fetched, SettingError as `read_examples`.
+    an example without an answer is left out: it would teach to say nothing. Raise FetchError if it
+    can't be fetched, SettingError as `read_examples` does.
     """
     if str(name) == "shopping":
         return read_examples(paths.data_dir() / "shopping" / "train.jsonl")
@@ -76,18 +81,18 @@ def find_examples(name: str | Path) -> list[Example]:
 
 
 def read_examples(path: str | Path, leave_out: bool = False) -> list[Example]:
-    """Read a file of JSON lines, or one JSON list.
+    """Return the examples in a file of JSON lines, or of one JSON list.
 
-    leave_out: pass over examples without an output. SettingError names the file and the line that
-    is no example.
+    leave_out: pass over examples without an output. Raise SettingError, naming the file and the
+    line, for what is no example.
     """
     path = Path(path)
     try:
-        text = files.read_bytes(path, MOST_BYTES).decode("utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
     found = [
-        read_example(row, where)
+        _read_example(row, where)
         for where, row in _rows(text, path)
         if not (leave_out and isinstance(row, dict) and row.get("output") == "")
     ]
@@ -109,23 +114,96 @@ def _rows(text: str, path: Path) -> Iterable[tuple[str, Any]]:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SettingError(f"{where}: not JSON ({str(error)[:80]})") from None
 
 
-def read_example(row: Any, where: str) -> Example:
-    """One row of a data set; `where` is for the error's sentence."""
+def _read_example(row: Any, where: str) -> Example:
+    """Return one row of a data set; `where` goes into the error's sentence."""
     if not isinstance(row, dict):
         raise SettingError(f"{where}: not an object with {', '.join(FIELDS)}")
     values = {name: row.get(name, "") for name in FIELDS}
     for name, value in values.items():
         if not isinstance(value, str):
             raise SettingError(f"{where}: {name} is {type(value).__name__}; it must be text")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise SettingError(f"{where}: {name} holds half of a surrogate pair") from None
     for name in ("instruction", "output"):
         if not values[name].strip():
             raise SettingError(f"{where}: {name} is missing or empty")
     return Example(**values)
+
+
+INSTRUCTION = "List what is bought as JSON."
+# Singular and plural; the last ten are never trained on.
+GOODS = [tuple(pair.split("/")) for pair in (
+    "apple/apples pear/pears lemon/lemons onion/onions carrot/carrots egg/eggs candle/candles "
+    "pencil/pencils button/buttons plate/plates spoon/spoons cup/cups towel/towels lamp/lamps "
+    "chair/chairs stamp/stamps brush/brushes rope/ropes nail/nails bag/bags book/books "
+    "coat/coats hat/hats shoe/shoes bowl/bowls melon/melons potato/potatoes cake/cakes "
+    "bottle/bottles pan/pans kite/kites drum/drums clock/clocks fork/forks basket/baskets "
+    "mirror/mirrors ribbon/ribbons peach/peaches tomato/tomatoes needle/needles"
+).split()]  # fmt: skip
+N_HELD_OUT_GOODS = 10
+NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
+SENTENCES = (
+    "{list}, please.",
+    "I would like {list}.",
+    "Could you bring {list}?",
+    "We still need {list} for tomorrow.",
+    "Please order {list}.",
+    "She bought {list} at the market.",
+    "Put {list} on the bill.",
+    "My brother asked for {list}.",
+)
+
+
+def make_examples(n: int, seed: int, goods: Sequence[tuple[str, ...]]) -> list[Example]:
+    """Return n examples, no two alike, of one to three kinds of goods each."""
+    rng = random.Random(seed)
+    found: dict[str, Example] = {}
+    while len(found) < n:
+        bought = rng.sample(goods, rng.choice((1, 2, 2, 3)))
+        counts = [rng.randint(1, len(NUMBERS)) for _ in bought]
+        parts = [_say(count, names, rng) for count, names in zip(counts, bought, strict=True)]
+        listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+        text = rng.choice(SENTENCES).format(list=listed)
+        answer = {names[-1]: count for count, names in zip(counts, bought, strict=True)}
+        found[text] = Example(INSTRUCTION, text[0].upper() + text[1:], json.dumps(answer))
+    return list(found.values())
+
+
+def make_sets() -> dict[str, list[Example]]:
+    """Return the training set, and two to test with: of known goods, and of new ones."""
+    known, new = GOODS[:-N_HELD_OUT_GOODS], GOODS[-N_HELD_OUT_GOODS:]
+    train = make_examples(360, 3407, known)
+    asked = {example.input for example in train}
+    held_out = [each for each in make_examples(60, 1, known) if each.input not in asked][:40]
+    return {"train": train, "held_out": held_out, "new_goods": make_examples(40, 2, new)}
+
+
+@dataclass(frozen=True)
+class Score:
+    """How an answer does: whether it is JSON at all, and whether it is what was asked for."""
+
+    is_json: bool
+    is_right: bool
+
+
+def score(answer: str, example: Example) -> Score:
+    """Score an answer; any text around the object counts against it.
+
+    >>> example = Example(INSTRUCTION, "Two eggs, please.", '{"eggs": 2}')
+    >>> score(' {"eggs": 2}', example), score('Sure! {"eggs": 2}', example).is_json
+    (Score(is_json=True, is_right=True), False)
+    """
+    try:
+        found = json.loads(answer)
+    except (ValueError, RecursionError):  # a model may write thousands of brackets
+        return Score(False, False)
+    return Score(True, found == json.loads(example.output))
+
+
+def _say(count: int, names: tuple[str, ...], rng: random.Random) -> str:
+    singular, plural = names
+    if count == 1:
+        return f"{'an' if singular[0] in 'aeiou' else 'a'} {singular}"
+    return f"{rng.choice((str(count), NUMBERS[count - 1]))} {plural}"

@@ -1,10 +1,16 @@
-"""Two ways to a model in 4 bits with LoRA adapters on it: peft's, and unsloth's where it runs."""
+"""Who trains: peft or unsloth on a model in 4 bits, in one process or several, in memory enough.
+
+`accelerate launch` starts several processes of one run, each on its own card. A process that is
+alone is number 0 of 1, and then nothing here waits for another.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -12,43 +18,54 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingError
-from ..quant import four_bit, skip_list
-from ..quant.checkpoint import Checkpoint, free_memory, list_linears, making_a_model
-from ..quant.codecs import BnbCodec, import_bitsandbytes
-from ..quant.memory import ledger
-from ..quant.shapes import read_shapes
+from ..quant import (
+    BnbCodec,
+    Checkpoint,
+    bnb_options,
+    free_memory,
+    import_bitsandbytes,
+    ledger,
+    list_linears,
+    load_packed,
+    load_quantised,
+    make_skip_list,
+    making_a_model,
+    read_shapes,
+    stop_repacking,
+    verify_loaded,
+)
 from .recipe import Recipe
 
 ENGINES = ("auto", "peft", "unsloth")
 UNSLOTH_ON_CPU = "2026.10.9"
-"""Older ones raise where there is no accelerator."""
+"""Older ones raise if there is no accelerator."""
 
 
 @dataclass(frozen=True)
 class LoraEngine:
-    """A name, and a function that loads a model ready to be trained."""
+    """A name, and a function that loads a model with adapters on it, ready to be trained."""
 
     name: str
     load: Callable[[Checkpoint, Sequence[str], BnbCodec, Recipe], Any]
 
 
 def find_engine(name: str = "auto") -> LoraEngine:
-    """The engine of that name; "auto" is unsloth where it is installed and runs, else peft.
+    """Return the engine of that name; "auto" is unsloth if it is installed and runs, else peft.
 
-    SettingError for a name that is none, or unsloth where it can't run.
+    Raise SettingError for an unknown name, or for unsloth where it can't run.
     """
     if name not in ENGINES:
         raise SettingError(f"engine={name!r} is not one of {', '.join(ENGINES)}")
-    lacks = why_no_unsloth()
-    if name == "unsloth" and lacks:
-        raise SettingError(f"unsloth does not run here: {lacks}")
-    if name == "peft" or lacks:
+    missing = why_no_unsloth()
+    if name == "unsloth" and missing:
+        raise SettingError(f"unsloth does not run here: {missing}")
+    if name == "peft" or missing:
         return LoraEngine("peft", load_peft)
     return LoraEngine("unsloth", load_unsloth)
 
 
 def why_no_unsloth() -> str:
-    """Why unsloth can't be used here, and the remedy; nothing where it can."""
+    """Return why unsloth can't be used here, and the remedy; "" if it can."""
     import torch
 
     if find_spec("unsloth") is None:
@@ -59,19 +76,22 @@ def why_no_unsloth() -> str:
     return ""
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
 def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe) -> Any:
-    """By transformers, bitsandbytes and peft."""
+    """Return the model in 4 bits with adapters, by transformers, bitsandbytes and peft."""
     import_bitsandbytes()
     import peft
     import torch
 
     if checkpoint.quantisation:
-        model = four_bit.load_packed(checkpoint, keep)
+        model = load_packed(checkpoint, keep)
     else:
         linears = list_linears(checkpoint.skeleton())
-        skip = skip_list.make_skip_list(keep, linears)
-        model = four_bit.load_quantised(checkpoint, skip, codec)
-        four_bit.verify_loaded(model, keep, linears)
+        model = load_quantised(checkpoint, make_skip_list(keep, linears), codec)
+        verify_loaded(model, keep, linears)
     model.config.use_cache = False
     with making_a_model:
         torch.manual_seed(recipe.seed)  # the adapters begin at random
@@ -82,7 +102,7 @@ def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, reci
 
 
 def lora_options(recipe: Recipe) -> dict[str, Any]:
-    """What peft.LoraConfig is told."""
+    """Return what peft.LoraConfig is told."""
     return {
         "r": recipe.rank,
         "lora_alpha": recipe.alpha,
@@ -96,9 +116,7 @@ def lora_options(recipe: Recipe) -> dict[str, Any]:
 def load_unsloth(
     checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe
 ) -> Any:
-    """By unsloth, which changes transformers, peft and trl as it is imported."""
-    import importlib
-
+    """Return it by unsloth, which changes transformers, peft and trl as it is imported."""
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would tell the hub of each load
     # Before the libraries that it changes, where these are not imported yet.
     unsloth = importlib.import_module("unsloth")
@@ -107,9 +125,9 @@ def load_unsloth(
     linears = list_linears(checkpoint.skeleton())
     config: dict[str, Any] = {}
     if not checkpoint.quantisation:
-        skip = skip_list.make_skip_list(keep, linears)
         options: Any = transformers.BitsAndBytesConfig
-        config["quantization_config"] = options(**skip_list.bnb_options(skip, codec))
+        skip = make_skip_list(keep, linears)
+        config["quantization_config"] = options(**bnb_options(skip, codec))
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         model_name=str(checkpoint.folder),
         max_seq_length=recipe.max_tokens,
@@ -117,9 +135,9 @@ def load_unsloth(
         local_files_only=True,
         **config,
     )
-    four_bit.verify_loaded(model, keep, linears)
+    verify_loaded(model, keep, linears)
     adapted = unsloth.FastLanguageModel.get_peft_model(
-        four_bit.stop_repacking(model),
+        stop_repacking(model),
         use_gradient_checkpointing="unsloth" if recipe.checkpointing else False,
         random_state=recipe.seed,
         **{name: value for name, value in lora_options(recipe).items() if name != "task_type"},
@@ -130,7 +148,7 @@ def load_unsloth(
 def check_memory(
     checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe, context: int
 ) -> None:
-    """SettingError, with the ledger's figures, where a run would not fit into memory.
+    """Raise SettingError, with the ledger's figures, if a run would not fit into memory.
 
     context: tokens of the longest example.
     """
@@ -148,14 +166,14 @@ def check_memory(
 
 
 def free_on_device() -> int:
-    """Bytes that are free where a model would be trained: on the GPU if there is one."""
+    """Return the bytes that are free where a model would be trained: on the GPU if there is one."""
     import torch
 
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_memory()
 
 
 def name_device() -> str:
-    """The card's name, or the processor's."""
+    """Return the card's name, or the processor's."""
     import torch
 
     if torch.cuda.is_available():
@@ -169,11 +187,56 @@ def name_device() -> str:
 
 
 def peak_on_device() -> int:
-    """The most memory that PyTorch has taken on the GPU, in bytes; 0 where there is none."""
+    """Return the most memory that PyTorch has taken on the GPU, in bytes; 0 without a GPU."""
     import torch
 
     return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+def is_main() -> bool:
+    """Return whether this is the process that writes files and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def count_processes() -> int:
+    """Return how many processes run together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def share_accumulation(accumulation: int) -> int:
+    """Return the batches that each process runs in a step, so that a step stays what it is."""
+    n_processes = count_processes()
+    if accumulation % n_processes:
+        raise SettingError(
+            f"accumulation={accumulation} can't be shared by {n_processes} processes; take a "
+            "number of processes that divides it"
+        )
+    return accumulation // n_processes
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Let the main process through the block before the others."""
+    if count_processes() == 1:
+        yield
+        return
+    with _state().main_process_first():
+        yield
+
+
+def add_up(values: list[int]) -> list[int]:
+    """Return the sums over all processes."""
+    if count_processes() == 1:
+        return values
+    import torch
+    from accelerate.utils import reduce
+
+    device = _state().device
+    return [int(value) for value in reduce(torch.tensor(values, device=device), "sum").tolist()]
+
+
+def _state() -> Any:
+    import accelerate
+    import torch
+
+    return accelerate.PartialState(cpu=not torch.cuda.is_available())

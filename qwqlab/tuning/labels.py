@@ -1,6 +1,6 @@
 """Which tokens a model is trained to write: the labels of a batch, under a pad and a collator.
 
-A label is the token itself, or -100, which the loss passes over. TRL's collator knows where it put
+A label is the token itself, or -100, which the loss skips. TRL's collator knows where it put
 padding. That of transformers looks for the pad token's id, and takes every token of that id out of
 the loss, the end of an answer included where that is the pad token.
 """
@@ -26,7 +26,7 @@ Collator = Callable[[list[Row]], Any]
 
 
 def encode(example: Example, tokenizer: Any, end: int, max_tokens: int) -> Row:
-    """An example as token ids and labels: the prompt is not learnt, the answer and its end are."""
+    """Return an example as token ids and labels: only the answer and its end are learnt."""
     options = {"add_special_tokens": False, "split_special_tokens": True}
     prompt = tokenizer(example.prompt, **options)["input_ids"]
     answer = [*tokenizer(example.output, **options)["input_ids"], end]
@@ -35,7 +35,7 @@ def encode(example: Example, tokenizer: Any, end: int, max_tokens: int) -> Row:
 
 
 def find_token(tokenizer: Any, text: str) -> int:
-    """The id of a special token by its text; SettingError for what is no single token."""
+    """Return the id of a special token by its text; raise SettingError unless it is one token."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
     if len(ids) != 1:
         raise SettingError(f"{text!r} is not one token of this model; name one, as <|im_end|>")
@@ -43,7 +43,7 @@ def find_token(tokenizer: Any, text: str) -> int:
 
 
 def make_collator(name: str, tokenizer: Any, pad: int) -> Collator:
-    """A collator of rows with input_ids and labels, as that library makes labels."""
+    """Return a collator of rows with input_ids and labels, as that library makes labels."""
     if name not in COLLATORS:
         raise SettingError(f"collator={name!r} is not one of {', '.join(COLLATORS)}")
     import_bitsandbytes()  # both import it, and it would advise to install more
@@ -96,16 +96,16 @@ class LabelTable:
     rows: tuple[tuple[Labelled, ...], ...]
 
     def count(self, text: str) -> int:
-        """How many tokens of that text are learnt."""
+        """Return how many tokens of that text are learnt."""
         return sum(each.is_learnt and each.text == text for row in self.rows for each in row)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Return JSON-ready values."""
         return asdict(self)
 
 
 def label(tokenizer: Any, pad: str, collator: str, texts: Sequence[str] = TURNS) -> LabelTable:
-    """The labels that a collator gives these texts, all of each meant to be learnt.
+    """Return the labels that a collator gives these texts, all of each meant to be learnt.
 
     tokenizer: of transformers. pad: a token by its text.
     """

@@ -17,8 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import SettingError
-from .module_error import ModuleError
-from .quantize import QuantErrors
+from .module_errors import ModuleError, QuantErrors
 
 METRICS = ("output_rel_mse", "weight_rel_mse", "kurtosis")
 
@@ -44,11 +43,11 @@ class Selection:
 
     @property
     def extra_percent(self) -> float:
-        """Extra bytes in percent of base_bytes."""
+        """Return the extra bytes in percent of base_bytes."""
         return 100 * self.extra_bytes / self.base_bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Return JSON-ready values."""
         return {**asdict(self), "extra_percent": self.extra_percent}
 
 
@@ -58,37 +57,44 @@ def select(
     metric: str = "output_rel_mse",
     harm: Mapping[str, float] | None = None,
 ) -> Selection:
-    """The modules whose being kept leaves the least harm, for up to so many percent more bytes.
+    """Return the modules to keep that leave the least harm, for up to so many percent more bytes.
 
     extra_percent: of the bytes that all modules but the head take in 4 bits.
     metric:        one of METRICS; or any name for a `harm` of your own, such as a KL divergence
-                   measured when one module alone is quantised (`evaluate.measure_alone`).
+                   measured when one module alone is quantised (`evaluation.measure_alone`).
     """
-    modules = check(errors, extra_percent)
-    harms = [_harm(module, metric, harm) for module in modules]
     budget = budget_bytes(errors, extra_percent)
-    chosen, bound = _solve(harms, [module.extra_bytes for module in modules], budget)
-    return _describe(errors, metric, [modules[place].name for place in chosen], harms, bound)
-
-
-def check(errors: QuantErrors, extra_percent: float) -> tuple[ModuleError, ...]:
-    """The modules to choose from; SettingError for half a result or a budget that is none."""
-    if not errors.whole:
-        raise SettingError(f"{errors.model}: the pass was stopped; run it again to finish it.")
-    check_budget(extra_percent)
-    if not errors.quantised:
-        raise SettingError(f"{errors.model} has no linear module besides its head")
-    return errors.quantised
+    modules = errors.quantised
+    harms = [_harm(module, metric, harm) for module in modules]
+    places, bound = _solve(harms, [module.extra_bytes for module in modules], budget)
+    base = sum(module.n_bytes for module in modules)
+    extra = sum(modules[place].extra_bytes for place in places)
+    left = sum(each for place, each in enumerate(harms) if place not in places)
+    return Selection(
+        metric=metric,
+        keep=tuple(modules[place].name for place in sorted(places)),
+        extra_bytes=extra,
+        base_bytes=base,
+        bits_per_weight=8 * (base + extra) / sum(each.n_out * each.n_in for each in modules),
+        objective=left,
+        bound=min(bound, left),
+    )
 
 
 def check_budget(extra_percent: float) -> None:
-    """SettingError for a budget that is none."""
+    """Raise SettingError for a budget that is none."""
     if not (math.isfinite(extra_percent) and extra_percent >= 0):
         raise SettingError(f"extra_percent={extra_percent} is no budget; give 0 or more")
 
 
 def budget_bytes(errors: QuantErrors, extra_percent: float) -> int:
-    """So many percent of the bytes that all modules but the head take in 4 bits."""
+    """Return so many percent of the bytes that all modules but the head take in 4 bits.
+
+    Raise SettingError for a budget that is none, or for the errors of a pass that was stopped.
+    """
+    check_budget(extra_percent)
+    if not errors.whole:
+        raise SettingError(f"{errors.model}: the pass was stopped; run it again to finish it.")
     return int(sum(module.n_bytes for module in errors.quantised) * extra_percent / 100)
 
 
@@ -96,8 +102,6 @@ def _harm(module: ModuleError, metric: str, harm: Mapping[str, float] | None) ->
     if harm is not None:
         if module.name not in harm:
             raise SettingError(f"{metric}: no harm is given for {module.name}")
-        if not math.isfinite(harm[module.name]):
-            raise SettingError(f"{metric}: the harm of {module.name} is {harm[module.name]}")
         return harm[module.name]
     if metric not in METRICS:
         raise SettingError(f"metric={metric!r} is not one of {', '.join(METRICS)}")
@@ -107,67 +111,30 @@ def _harm(module: ModuleError, metric: str, harm: Mapping[str, float] | None) ->
     return float(value)
 
 
-def _solve(harms: Sequence[float], costs: Sequence[int], budget: int) -> tuple[list[int], float]:
-    """The places to keep, and a lower bound of the harm that is left."""
+def _solve(harms: Sequence[float], costs: Sequence[int], budget: int) -> tuple[set[int], float]:
+    """Return the places to keep, and a lower bound of the harm that is left."""
     import numpy as np
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     total = sum(harms)
     if budget < min(costs) or total <= 0:
-        return [], total
+        return set(), total
     unit = math.gcd(*costs)  # whole numbers near one, where the solver's tolerance means nothing
-    scaled = np.array([harm / total for harm in harms])
     found = milp(
-        -scaled,
+        -np.array([harm / total for harm in harms]),
         constraints=LinearConstraint([[cost // unit for cost in costs]], ub=budget // unit),
         integrality=np.ones(len(harms)),
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 0.0},
     )
-    if found.x is None:
-        raise SettingError(f"the solver found no choice of modules: {found.message}")
-    chosen = [place for place, kept in enumerate(found.x) if kept > 0.5]
+    chosen = {place for place, kept in enumerate(found.x) if kept > 0.5}
     return chosen, max(0.0, total * (1 + found.mip_dual_bound))
-
-
-def _describe(
-    errors: QuantErrors, metric: str, keep: Iterable[str], harms: Sequence[float], bound: float
-) -> Selection:
-    kept = set(keep)
-    modules = errors.quantised
-    base = sum(module.n_bytes for module in modules)
-    extra = sum(module.extra_bytes for module in modules if module.name in kept)
-    weights = sum(module.n_out * module.n_in for module in modules)
-    left = sum(h for h, module in zip(harms, modules, strict=True) if module.name not in kept)
-    return Selection(
-        metric=metric,
-        keep=tuple(module.name for module in modules if module.name in kept),
-        extra_bytes=extra,
-        base_bytes=base,
-        bits_per_weight=8 * (base + extra) / weights,
-        objective=left,
-        bound=min(bound, left),
-    )
-
-
-def fill(
-    errors: QuantErrors, extra_percent: float, order: Iterable[ModuleError]
-) -> tuple[str, ...]:
-    """Modules in an order, each that still fits the budget."""
-    check(errors, extra_percent)
-    left = budget_bytes(errors, extra_percent)
-    kept = []
-    for module in order:
-        if module.extra_bytes <= left:
-            left -= module.extra_bytes
-            kept.append(module.name)
-    return tuple(kept)
 
 
 def baselines(
     errors: QuantErrors, extra_percent: float, draws: int = 3
 ) -> dict[str, tuple[str, ...]]:
-    """Other choices for the same bytes, by name: what a selector must beat to be worth its rule.
+    """Return other choices for the same bytes, by name: a selector must beat them.
 
     At random (seeds 0 to draws - 1), the first, the last, the largest weight error first, and the
     pattern of Unsloth's QwQ-32B: attention of layer 0, then whole MLPs, here spread evenly.
@@ -180,11 +147,22 @@ def baselines(
     orders["last"] = modules[::-1]
     orders["largest weight error"] = sorted(modules, key=lambda each: -each.weight_rel_mse)
     orders["Unsloth's pattern"] = _unsloth_order(modules)
-    return {name: fill(errors, extra_percent, order) for name, order in orders.items()}
+    budget = budget_bytes(errors, extra_percent)
+    return {name: _fill(budget, order) for name, order in orders.items()}
+
+
+def _fill(budget: int, order: Iterable[ModuleError]) -> tuple[str, ...]:
+    """Return the modules in an order, each that still fits the budget."""
+    kept = []
+    for module in order:
+        if module.extra_bytes <= budget:
+            budget -= module.extra_bytes
+            kept.append(module.name)
+    return tuple(kept)
 
 
 def _unsloth_order(modules: Sequence[ModuleError]) -> list[ModuleError]:
-    """Layer 0's attention, then MLPs: the layers in the order that halves the gaps between them."""
+    """Return layer 0's attention, then MLPs, in the order that halves the gaps between layers."""
     layers = sorted({module.layer for module in modules if module.layer is not None})
     width = max(1, len(layers).bit_length())
     spread = sorted(range(len(layers)), key=lambda place: f"{place:0{width}b}"[::-1])
