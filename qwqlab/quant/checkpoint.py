@@ -143,11 +143,11 @@ class Checkpoint:
     def tokenize(self, text: str) -> list[int]:
         """Return a text's tokens, with nothing put before them; llama.cpp reads a GGUF's own."""
         if self.info is None:
-            tokens: list[int] = TransformersTokenizer(self.path).encode([text])[0]
-            return tokens
+            return TransformersTokenizer(self.path).encode([text])[0]
         trial.check_tokenizes(self.path)
         with Model(self.path, Loading(n_gpu_layers=0), vocab_only=True) as model:
-            return model.tokenize_all([text], add_special=False, parse_special=True)[0]
+            tokens = model.tokenize_all([text], add_special=False, parse_special=True)
+        return list(tokens[0])
 
     def tokenizer(self) -> Any:
         """Return transformers' tokenizer; a GGUF's is written beside its weights, once."""
@@ -182,8 +182,9 @@ class Checkpoint:
             raise SettingError(f"{path} has {len(ids)} tokens; give a text of at least {n_ctx}")
         width = min(n_ctx, len(ids))
         blocks = torch.tensor(ids[: len(ids) // width * width]).view(-1, width)
-        if self.info is not None and self.info.tokenizer.add_bos:
-            blocks[:, 0] = self.info.tokenizer.bos
+        bos = self.info.tokenizer.bos if self.info and self.info.tokenizer.add_bos else None
+        if bos is not None:
+            blocks[:, 0] = bos
         return blocks
 
     @cached_property
