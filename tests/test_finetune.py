@@ -311,22 +311,19 @@ def test_an_example_of_which_nothing_is_learnt_is_named(
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_as_if_nothing_had_been(
-    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    process = start_run(QUICK, checkpoint, folder)
-    while len(training.read_steps(folder)) < 2 and process.poll() is None:
-        time.sleep(0.05)
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tiny: Checkpoint, tmp_path: Path) -> None:
+    folder, recipe = tmp_path / "run", QUICK.with_(steps=12)  # with a checkpoint each 3 steps
+    process = start_run(recipe, tiny, folder)
+    while len(training.read_steps(folder)) < 5 and process.poll() is None:
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (folder / "adapter").exists() and len(training.read_steps(folder)) < 4
+    assert not (folder / "adapter").exists() and 5 <= len(training.read_steps(folder)) < 12
     told: list[int] = []
-    again = finetune(
-        checkpoint, EXAMPLES, folder, QUICK, on_step=lambda done, *_: told.append(done)
-    )
-    assert again.losses == trained.losses
+    options: dict[str, Any] = {"on_step": lambda done, *_: told.append(done)}
+    again = finetune(tiny, EXAMPLES, folder, recipe, "peft", **options)
     assert told[0] > 1  # it did not begin anew
+    assert again.losses == finetune(tiny, EXAMPLES, tmp_path / "whole", recipe, "peft").losses
 
 
 # Which hosts a run of one step looks up or connects to, as JSON.
