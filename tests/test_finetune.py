@@ -22,25 +22,37 @@ from huggingface_hub import constants
 from outside import environment, run_python
 from safetensors.torch import load_file
 
-from qwqlab import four_bit, lora_engines, ranks, skip_list, training
-from qwqlab.adapter import compare_with_peft, export_adapter, merge_adapter
-from qwqlab.checkpoint import Checkpoint, list_linears
 from qwqlab.cli import main
-from qwqlab.codecs import BnbCodec
 from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, FetchError, ModelFileError, SettingError
-from qwqlab.examples import Example, find_examples, read_examples
-from qwqlab.finetune import FineTuned, finetune
-from qwqlab.label_masks import encode, label
 from qwqlab.loading import Loading
 from qwqlab.paths import data_dir
-from qwqlab.recipe import Recipe
+from qwqlab.quant.checkpoint import Checkpoint, list_linears
+from qwqlab.quant.codecs import BnbCodec
+from qwqlab.quant.skip_list import load_quantised, make_skip_list
 from qwqlab.records import Request
 from qwqlab.requantize import requantize
 from qwqlab.sampling import Sampling
-from qwqlab.skill import INSTRUCTION, make_sets, score
 from qwqlab.tokenizers import TransformersTokenizer
-from qwqlab.trained_runs import measure_skill, measure_stopping
+from qwqlab.tuning import engines, training
+from qwqlab.tuning.adapter import (
+    compare_with_peft,
+    export_adapter,
+    measure_skill,
+    measure_stopping,
+    merge_adapter,
+)
+from qwqlab.tuning.examples import (
+    INSTRUCTION,
+    Example,
+    find_examples,
+    make_sets,
+    read_examples,
+    score,
+)
+from qwqlab.tuning.labels import encode, label
+from qwqlab.tuning.recipe import Recipe
+from qwqlab.tuning.training import FineTuned, finetune
 
 QUICK = Recipe(steps=4, accumulation=1, warm_up=1, checkpointing=False)
 EXAMPLES = make_sets()["train"]
@@ -49,6 +61,18 @@ EXAMPLES = make_sets()["train"]
 @pytest.fixture(scope="module")
 def checkpoint(model_path: Path) -> Checkpoint:
     return Checkpoint(model_path)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Two layers with a random head, for what needs no good model."""
+    return Checkpoint(tiny_llama.make(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """QwQ-32B's own, in transformers."""
+    return TransformersTokenizer("qwq-32b").tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +116,6 @@ def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: boo
         ('{"instruction": "a",', "line 1: not JSON"),
         ("[1]", "example 1: not an object"),
         ("", "holds no examples"),
-        ("[" * 100_000, "not JSON"),
-        ('{"instruction": "\\ud800", "output": "b"}', "line 1: instruction holds half of a surrog"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, what: str) -> None:
@@ -117,8 +139,7 @@ def test_a_list_and_lines_are_read_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"rank": 0}, {"rank": 1.5}, {"steps": True}, {"learning_rate": float("nan")},
-     {"batch": -1}, {"modules": ("head",)}, {"colour": 3}],
+    [{"rank": 0}, {"learning_rate": float("nan")}, {"batch": -1}, {"modules": ("head",)}],
 )  # fmt: skip
 def test_a_recipe_refuses_what_makes_no_sense(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(changes))):
@@ -141,8 +162,10 @@ def test_a_recipe_goes_to_json_and_back() -> None:
         ("<|im_end|>", "trl", 2, 1),
     ],
 )
-def test_what_is_learnt_of_the_ends(pad: str, collator: str, ends: int, real: int) -> None:
-    table = label(TransformersTokenizer("qwq-32b").tokenizer, pad, collator)
+def test_what_is_learnt_of_the_ends(
+    tokenizer: Any, pad: str, collator: str, ends: int, real: int
+) -> None:
+    table = label(tokenizer, pad, collator)
     assert (table.count("<|im_end|>"), table.count("<|endoftext|>")) == (ends, real)
     assert not any(each.is_learnt for row in table.rows for each in row if each.is_padding)
 
@@ -202,18 +225,17 @@ def test_alpaca_without_a_network_and_a_set_that_is_none(
     assert find_examples("shopping") == EXAMPLES
 
 
-@pytest.mark.slow
 def test_a_model_that_is_in_4_bits_already_is_trained_as_it_is(
-    checkpoint: Checkpoint, tmp_path: Path
+    tiny: Checkpoint, tmp_path: Path
 ) -> None:
-    keep = ("model.layers.0.mlp.down_proj", "model.layers.7.mlp.down_proj")
-    skip = skip_list.make_skip_list(keep, list_linears(checkpoint.skeleton()))
+    keep = ("model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj")
+    skip = make_skip_list(keep, list_linears(tiny.skeleton()))
     packed = tmp_path / "packed"
-    four_bit.load_quantised(checkpoint, skip, BnbCodec(double=True)).save_pretrained(packed)
-    checkpoint.tokenizer().save_pretrained(packed)
+    load_quantised(tiny, skip, BnbCodec(double=True)).save_pretrained(packed)
+    tiny.tokenizer().save_pretrained(packed)
     recipe = QUICK.with_(steps=2)
-    own = finetune(packed, EXAMPLES, tmp_path / "own", recipe, "peft")
-    same = finetune(checkpoint, EXAMPLES, tmp_path / "same", recipe, "peft", keep=keep)
+    own = finetune(packed, EXAMPLES[:8], tmp_path / "own", recipe, "peft")
+    same = finetune(tiny, EXAMPLES[:8], tmp_path / "same", recipe, "peft", keep=keep)
     assert own.kept == same.kept == keep
     assert own.losses == same.losses
     with pytest.raises(SettingError, match="is in 4 bits already: leave `keep` out"):
@@ -237,32 +259,35 @@ def test_a_run_says_what_it_did(trained: FineTuned) -> None:
     assert values["trained_tokens"] > 8 and values["peak_memory_bytes"] > 10**8
 
 
-@pytest.mark.slow
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(
-    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(tiny: Checkpoint, tmp_path: Path) -> None:
     told: list[int] = []
+    folder, examples = tmp_path / "run", EXAMPLES[:16]
     options: dict[str, Any] = {"on_step": lambda done, *_: told.append(done)}
-    first = finetune(
-        checkpoint, EXAMPLES, tmp_path / "run", QUICK, stop=lambda: len(told) >= 1, **options
-    )
+    whole = finetune(tiny, examples, tmp_path / "whole", QUICK)
+    first = finetune(tiny, examples, folder, QUICK, stop=lambda: len(told) >= 1, **options)
     assert not first.whole and first.adapter is None and 1 <= len(first.losses) < 4
     # A line that was cut short, as by a kill.
-    with (tmp_path / "run" / training.STEPS).open("a") as file:
+    with (folder / training.STEPS).open("a") as file:
         file.write('{"step": 3, "lo')
-    second = finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK, **options)
-    assert second.losses == trained.losses and told == [1, 2, 3, 4]
-    third = finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK, **options)
-    assert third.losses == second.losses and told == [1, 2, 3, 4]  # it was not run again
+    second = finetune(tiny, examples, folder, QUICK, **options)
+    assert second.losses == whole.losses and told == [1, 2, 3, 4]
+    assert whole.adapter and second.adapter
+    # An adapter that was not written is made of the last checkpoint, and no step is run again.
+    shutil.rmtree(second.adapter)
+    third = finetune(tiny, examples, folder, QUICK, **options)
+    assert third.losses == whole.losses and told == [1, 2, 3, 4] and third.adapter
+    name = "adapter_model.safetensors"
+    own, other = (load_file(Path(each) / name) for each in (whole.adapter, third.adapter))
+    assert own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
+    assert any(bool(value.any()) for key, value in own.items() if "lora_B" in key)
     with pytest.raises(SettingError, match="holds a run with other steps"):
-        finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK.with_(steps=5))
+        finetune(tiny, examples, folder, QUICK.with_(steps=5))
 
 
 SCRIPT = """
 import sys
-from qwqlab.finetune import finetune
-from qwqlab.recipe import Recipe
-from qwqlab.skill import make_sets
+from qwqlab.tuning import Recipe, finetune
+from qwqlab.tuning.examples import make_sets
 recipe = Recipe.from_dict({recipe})
 finetune({model!r}, make_sets()["train"], {folder!r}, recipe, "peft")
 """
@@ -277,22 +302,6 @@ def start_run(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> Popen[byt
         return Popen([sys.executable, str(file)], stdout=log, stderr=log)
 
 
-@pytest.mark.slow
-def test_an_adapter_that_was_not_written_is_that_of_the_last_checkpoint(
-    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    assert trained.adapter
-    folder = tmp_path / "run"
-    shutil.copytree(Path(trained.adapter).parent, folder)
-    shutil.rmtree(folder / "adapter")
-    again = finetune(checkpoint, EXAMPLES, folder, QUICK)
-    assert again.losses == trained.losses and again.adapter
-    name = "adapter_model.safetensors"
-    own, other = (load_file(Path(each) / name) for each in (trained.adapter, again.adapter))
-    assert own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
-    assert any(bool(value.any()) for key, value in own.items() if "lora_B" in key)
-
-
 def test_an_example_of_which_nothing_is_learnt_is_named(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
@@ -302,22 +311,19 @@ def test_an_example_of_which_nothing_is_learnt_is_named(
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_as_if_nothing_had_been(
-    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    process = start_run(QUICK, checkpoint, folder)
-    while len(training.read_steps(folder)) < 2 and process.poll() is None:
-        time.sleep(0.05)
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tiny: Checkpoint, tmp_path: Path) -> None:
+    folder, recipe = tmp_path / "run", QUICK.with_(steps=6)  # with a checkpoint at each
+    process = start_run(recipe, tiny, folder)
+    while len(training.read_steps(folder)) < 3 and process.poll() is None:
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (folder / "adapter").exists() and len(training.read_steps(folder)) < 4
+    assert not (folder / "adapter").exists() and 3 <= len(training.read_steps(folder)) < 6
     told: list[int] = []
-    again = finetune(
-        checkpoint, EXAMPLES, folder, QUICK, on_step=lambda done, *_: told.append(done)
-    )
-    assert again.losses == trained.losses
+    options: dict[str, Any] = {"on_step": lambda done, *_: told.append(done)}
+    again = finetune(tiny, EXAMPLES, folder, recipe, "peft", **options)
     assert told[0] > 1  # it did not begin anew
+    assert again.losses == finetune(tiny, EXAMPLES, tmp_path / "whole", recipe, "peft").losses
 
 
 # Which hosts a run of one step looks up or connects to, as JSON.
@@ -337,9 +343,8 @@ def note(event, args):
 
 sys.addaudithook(note)
 import tiny_llama
-from qwqlab.finetune import finetune
-from qwqlab.recipe import Recipe
-from qwqlab.skill import make_sets
+from qwqlab.tuning import Recipe, finetune
+from qwqlab.tuning.examples import make_sets
 
 folder = Path(sys.argv[1])
 model = tiny_llama.make(folder / "model")
@@ -360,9 +365,9 @@ def test_a_run_tells_nobody_of_it(tmp_path: Path) -> None:
 def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(SettingError, match="accumulation=4 can't be shared by 3 processes"):
-        ranks.share_accumulation(4)
+        engines.share_accumulation(4)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert ranks.share_accumulation(4) == 2
+    assert engines.share_accumulation(4) == 2
 
 
 @pytest.mark.slow
@@ -371,18 +376,16 @@ def test_an_adapter_predicts_in_llama_cpp_what_it_does_in_peft(
 ) -> None:
     assert trained.adapter
     gguf = export_adapter(trained.adapter, tmp_path / "adapter.gguf", checkpoint)
-    texts = [example.prompt for example in EXAMPLES[:2]]
-    for found in compare_with_peft(trained.adapter, gguf, checkpoint, texts):
-        assert found.difference < 1e-3 and found.effect > 0.5
+    text = EXAMPLES[0].prompt
+    (found,) = compare_with_peft(trained.adapter, gguf, checkpoint, [text])
+    assert found.difference < 1e-3 and found.effect > 0.5
     # llama-export-lora writes F16, which holds the weights to 2^-11.
     plain = requantize(checkpoint.path, "F32")
     exact = Loading(n_ctx=256, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
     with_adapter = Loading.from_dict({**exact.to_dict(), "lora": [str(gguf)]})
     merged = merge_adapter(gguf, plain, tmp_path / "merged.gguf")
-    wanted = _logits(plain, with_adapter, texts[0])
-    assert np.abs(wanted - _logits(merged, exact, texts[0])).max() < found.effect / 5
-    small = merge_adapter(gguf, plain, tmp_path / "small.gguf", "Q8_0")
-    assert small.stat().st_size < merged.stat().st_size * 0.6
+    wanted = _logits(plain, with_adapter, text)
+    assert np.abs(wanted - _logits(merged, exact, text)).max() < found.effect / 5
 
 
 def _logits(file: Path, loading: Loading, text: str) -> Any:
@@ -397,20 +400,23 @@ def test_what_is_no_adapter_is_refused(model_path: Path, tmp_path: Path) -> None
     (tmp_path / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(ModelFileError, match=r"holds no adapter_model\.safetensors"):
         export_adapter(tmp_path, tmp_path / "out.gguf", model_path)
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ModelFileError, match="is no adapter that"):
-        export_adapter(tmp_path, tmp_path / "out.gguf", model_path)
-    assert not (tmp_path / "out.gguf").exists()
     with pytest.raises(ModelFileError, match="no-such"):
         Engine(model_path, Loading(lora=(str(tmp_path / "no-such.gguf"),)))
     with pytest.raises(ModelFileError, match=r"lora|adapter"):
         Engine(model_path, Loading(lora=(str(model_path),)))
 
 
-@pytest.mark.slow
-def test_a_forward_pass_in_eval_mode_changes_no_gradient(checkpoint: Checkpoint) -> None:
-    tokenizer = checkpoint.tokenizer()
-    row = encode(EXAMPLES[0], tokenizer, 2, 512)
+@pytest.mark.nightly
+def test_what_the_script_can_not_read_is_no_adapter(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelFileError, match="is no adapter that"):
+        export_adapter(tmp_path, tmp_path / "out.gguf", model_path)
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_a_forward_pass_in_eval_mode_changes_no_gradient(tiny: Checkpoint) -> None:
+    row = encode(EXAMPLES[0], tiny.tokenizer(), 2, 512)
     batch = {name: torch.tensor([values]) for name, values in row.items()}
     codec, recipe = BnbCodec("nf4", True), QUICK
 
@@ -420,7 +426,7 @@ def test_a_forward_pass_in_eval_mode_changes_no_gradient(checkpoint: Checkpoint)
         found: torch.Tensor = next(p.grad for n, p in model.named_parameters() if "lora_B" in n)
         return found.clone()
 
-    model = lora_engines.load_peft(checkpoint, (), codec, recipe)
+    model = engines.load_peft(tiny, (), codec, recipe)
     before = gradient(model)
     model.eval()
     with torch.inference_mode():
@@ -448,16 +454,16 @@ def test_what_can_not_be_trained_is_one_sentence(
     (tmp_path / "full" / "letter.txt").write_text("mine")
     with pytest.raises(SettingError, match="is not empty and holds no run"):
         finetune(checkpoint, EXAMPLES, tmp_path / "full", QUICK)
-    monkeypatch.setattr(lora_engines, "find_spec", lambda name: None)
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(SettingError, match="unsloth does not run here: it is not installed"):
         finetune(checkpoint, EXAMPLES, folder, QUICK, engine="unsloth")
-    assert lora_engines.find_engine("auto").name == "peft"
+    assert engines.find_engine("auto").name == "peft"
 
 
 def test_a_run_that_does_not_fit_is_refused_with_the_ledgers_figure(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora_engines, "free_on_device", lambda: 5 * 10**8)
+    monkeypatch.setattr(engines, "free_on_device", lambda: 5 * 10**8)
     says = r"takes \d\.\d GB of memory, 0\.1 of them for its weights, and 0\.5 GB are free on .+;"
     with pytest.raises(SettingError, match=says):
         finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK)
@@ -465,15 +471,12 @@ def test_a_run_that_does_not_fit_is_refused_with_the_ledgers_figure(
 
 
 def test_one_model_is_trained_at_a_time(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    from qwqlab import finetune as module
-
-    with module._training, pytest.raises(BusyError, match="press its Stop"):
+    with training._training, pytest.raises(BusyError, match="press its Stop"):
         finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_made_beside_a_skeleton_has_its_weights(tmp_path: Path) -> None:
-    tiny = Checkpoint(tiny_llama.make(tmp_path / "tiny"))
+def test_a_model_made_beside_a_skeleton_has_its_weights(tiny: Checkpoint) -> None:
     over = threading.Event()
 
     def build() -> None:
@@ -492,14 +495,14 @@ def test_a_model_made_beside_a_skeleton_has_its_weights(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_stopping_is_the_share_of_the_end_token(model_path: Path) -> None:
-    examples = make_sets()["held_out"][:3]
+    examples = make_sets()["held_out"][:2]
     with Engine(model_path, Loading(n_ctx=256)) as engine:
         found = measure_stopping(engine, examples, n_seeds=2, n_predict=8)
-        assert (found.n, len(found.p_stop)) == (6, 3)
-        assert 0 <= found.stopped <= 6 and found.interval[0] >= 0
+        assert (found.n, len(found.p_stop)) == (4, 2)
+        assert 0 <= found.stopped <= 4 and found.interval[0] >= 0
         # Where the end is the likeliest token, greedy decoding stops there, and elsewhere not.
         for example, share in zip(examples, found.p_stop, strict=True):
             run = engine.generate(example.prompt + example.output, Sampling(temp=0), 1, 1)
             assert (run.stop == "end") == (share > 0.5) or 0.3 < share < 0.5
         skill = measure_skill(engine, examples)
-    assert skill.n == len(skill.answers) == 3 and 0 <= skill.right <= skill.json <= 3
+    assert skill.n == len(skill.answers) == 2 and 0 <= skill.right <= skill.json <= 3

@@ -8,9 +8,8 @@ import random
 import pytest
 
 from qwqlab.errors import SettingError
-from qwqlab.module_error import ModuleError
-from qwqlab.quantize import QuantErrors
-from qwqlab.select_modules import baselines, budget_bytes, select
+from qwqlab.quant.module_errors import ModuleError, QuantErrors
+from qwqlab.quant.selection import baselines, budget_bytes, select
 
 SIZES = {"q_proj": (64, 64), "v_proj": (32, 64), "up_proj": (192, 64), "down_proj": (64, 192)}
 

@@ -1,0 +1,346 @@
+"""A model's files for transformers: a GGUF or a folder of safetensors, and its linear modules.
+
+A GGUF is unpacked once into a folder that transformers reads; what needs no weights (names,
+shapes, a configuration) is read without them. No network is asked, and no code of a model's
+folder runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import fetch, files, gguf_file, paths, trial
+from ..download import check_disk
+from ..errors import ModelFileError, QwqlabError, SettingError, first_lines
+from ..ggml_types import FILE_TYPES
+from ..loading import Loading
+from ..native import Model
+from ..tokenizers import TransformersTokenizer, import_transformers
+
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+TOKENIZER = "tokenizer.json"
+N_CTX = 512
+"""Tokens of a block of text, as in llama-perplexity."""
+# Hold this while making a model: for a skeleton accelerate changes torch in the whole process, so
+# that a model made meanwhile in another thread would have no weights either.
+making_a_model = threading.RLock()
+
+GGUF_KINDS = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_output",
+    "gate_proj": "ffn_gate",
+    "up_proj": "ffn_up",
+    "down_proj": "ffn_down",
+}
+KINDS = tuple(GGUF_KINDS)
+HEAD = "lm_head"
+
+
+class Checkpoint:
+    """The files of one model.
+
+    name: a name that `fetch.model_path` knows, a .gguf file, or a folder that transformers reads.
+    Raise FetchError if it is not here, ModelFileError if it can't be read.
+    """
+
+    def __init__(self, name: str | os.PathLike[str]) -> None:
+        path = paths.from_user(name)
+        self.is_folder = path.is_dir()
+        self.path = path if self.is_folder else fetch.model_path(name)
+        self.info = None if self.is_folder else gguf_file.inspect(self.path)
+        if self.is_folder and not (self.path / "config.json").is_file():
+            raise ModelFileError(f"{self.path} holds no config.json; give a model's own folder.")
+
+    @property
+    def title(self) -> str:
+        """Return the file's or the folder's name."""
+        return self.path.name
+
+    def identify(self) -> str:
+        """Return a hash that changes when the model does.
+
+        It is made from a GGUF's bytes, or from the names, sizes and times of a folder's files.
+        """
+        if self.info is not None:
+            return gguf_file.hash_model(self.info)
+        digest = hashlib.sha256()
+        for file in sorted(self.path.iterdir()):
+            stat = file.stat()
+            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    @property
+    def precision(self) -> str:
+        """Return the grid that its weights lie on: a GGUF's quant, or "16 or 32 bits"."""
+        if self.info is None:
+            return "16 or 32 bits"
+        return self.info.file_type if self.info.file_type in FILE_TYPES.values() else "a mix"
+
+    @cached_property
+    def folder(self) -> Path:
+        """Return the model as transformers reads it: its own folder, or the GGUF in float32.
+
+        The float32 copy is made once and kept in models_dir(), under the GGUF's hash. Raise
+        SettingError if memory has no room for it, FetchError if the disk has none.
+        """
+        if self.info is None:
+            return self.path
+        kept = paths.models_dir() / f"{self.path.stem}-{self.identify()[:12]}"
+        if not kept.is_dir():
+            check_room(2 * self.n_bytes, f"Unpacking {self.title}")
+            remedy = "set QWQLAB_HOME to a larger disk"
+            check_disk(paths.models_dir(), self.n_bytes, kept.name, remedy)
+            trial.check_loads(self.path)
+            _unpack(self.path, kept)
+        return kept
+
+    def config(self) -> Any:
+        """Return transformers' configuration of the model."""
+        with _reading("a configuration", self.folder) as transformers:
+            return transformers.AutoConfig.from_pretrained(str(self.folder), **LOCAL)
+
+    @property
+    def quantisation(self) -> dict[str, Any]:
+        """Return what its configuration says of how it is quantised already; {} if it is not."""
+        found = getattr(self.config(), "quantization_config", None) or {}
+        return dict(found if isinstance(found, dict) else found.to_dict())
+
+    def skeleton(self) -> Any:
+        """Return the model without weights: every module under its name, and no memory taken."""
+        return build_skeleton(self.config(), self.folder)
+
+    def load(self, packed: bool = False, **options: Any) -> Any:
+        """Return the model in memory, float32 unless `options` of from_pretrained say otherwise.
+
+        packed: load a model that is quantised already as it is; without it, raise ModelFileError.
+        """
+        if self.quantisation and not packed:
+            raise ModelFileError(
+                f"{self.path} is quantised already; give the folder of its 16-bit original."
+            )
+        options = {"dtype": torch.float32, **LOCAL, **options}
+        with making_a_model, _reading("a language model", self.folder) as transformers:
+            auto = transformers.AutoModelForCausalLM
+            return auto.from_pretrained(str(self.folder), **options).eval()
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return a text's tokens, with nothing put before them; llama.cpp reads a GGUF's own."""
+        if self.info is None:
+            return TransformersTokenizer(self.path).encode([text])[0]
+        trial.check_tokenizes(self.path)
+        with Model(self.path, Loading(n_gpu_layers=0), vocab_only=True) as model:
+            tokens = model.tokenize_all([text], add_special=False, parse_special=True)
+        return list(tokens[0])
+
+    def tokenizer(self) -> Any:
+        """Return transformers' tokenizer; a GGUF's is written beside its weights, once."""
+        if self.info is not None and not (self.folder / TOKENIZER).is_file():
+            with tempfile.TemporaryDirectory(dir=self.folder) as staged:
+                # transformers takes 10 s to read a tokenizer from a GGUF.
+                tokenizer = TransformersTokenizer(self.path).tokenizer
+                for role in ("bos", "eos", "pad"):  # transformers takes another eos for its own
+                    token = getattr(self.info.tokenizer, role)
+                    text = None if token is None else tokenizer.convert_ids_to_tokens(token)
+                    setattr(tokenizer, f"{role}_token", text)
+                tokenizer.save_pretrained(staged)
+                # tokenizer.json last: where it is, the others are too.
+                for file in sorted(Path(staged).iterdir(), key=lambda each: each.name == TOKENIZER):
+                    file.replace(self.folder / file.name)
+        return TransformersTokenizer(self.folder).tokenizer
+
+    def read_blocks(self, path: Path, n_tokens: int, n_ctx: int = N_CTX) -> torch.Tensor:
+        """Return the first tokens of a text cut as llama-perplexity cuts it: n_blocks x n_ctx.
+
+        A shorter text is one block of its length. Each block begins with BOS if the model's file
+        says so. Raise SettingError for a text that can't be read or has fewer than two tokens.
+        """
+        if n_tokens < 2:
+            raise SettingError(f"n_tokens={n_tokens} is out of range; give 2 or more")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
+        ids = self.tokenize(text)[:n_tokens]
+        if len(ids) < 2:
+            raise SettingError(f"{path} has {len(ids)} tokens; give a text of at least {n_ctx}")
+        width = min(n_ctx, len(ids))
+        blocks = torch.tensor(ids[: len(ids) // width * width]).view(-1, width)
+        bos = self.info.tokenizer.bos if self.info and self.info.tokenizer.add_bos else None
+        if bos is not None:
+            blocks[:, 0] = bos
+        return blocks
+
+    @cached_property
+    def n_bytes(self) -> int:
+        """Return the bytes of all its weights in float32."""
+        if self.info is not None:
+            return 4 * self.info.n_parameters
+        return 4 * int(sum(parameter.numel() for parameter in self.skeleton().parameters()))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear module. n_out rows of n_in numbers: y = x W^T."""
+
+    name: str
+    n_out: int
+    n_in: int
+
+    @property
+    def kind(self) -> str:
+        """Return the last part of its name.
+
+        >>> Linear("model.layers.3.mlp.down_proj", 576, 1536).kind
+        'down_proj'
+        """
+        return self.name.rpartition(".")[2]
+
+    @property
+    def layer(self) -> int | None:
+        """Return the first number in its name; None for a module outside the layers.
+
+        >>> Linear("model.layers.3.mlp.down_proj", 576, 1536).layer
+        3
+        """
+        numbers = (part for part in self.name.split(".") if part.isdecimal())
+        return next(map(int, numbers), None)
+
+    @property
+    def n_weights(self) -> int:
+        return self.n_out * self.n_in
+
+
+def list_linears(model: Any) -> tuple[Linear, ...]:
+    """Return the linear modules of a model of transformers, in the order of its modules.
+
+    Those that bitsandbytes would replace: torch.nn.Linear itself, not what inherits from it.
+    """
+    return tuple(
+        Linear(name, module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if type(module) is torch.nn.Linear
+    )
+
+
+def to_gguf(name: str) -> str:
+    """Return the name of the tensor of a GGUF that holds a module.
+
+    >>> to_gguf("model.layers.3.mlp.down_proj"), to_gguf("model.norm")
+    ('blk.3.ffn_down.weight', 'model.norm.weight')
+    """
+    linear = Linear(name, 0, 0)
+    if name == HEAD:
+        return "output.weight"
+    if linear.kind in GGUF_KINDS and linear.layer is not None:
+        return f"blk.{linear.layer}.{GGUF_KINDS[linear.kind]}.weight"
+    return f"{name}.weight"
+
+
+def from_gguf(tensor: str) -> str | None:
+    """Return the module that a tensor of a GGUF holds; None for one that is no linear module.
+
+    >>> from_gguf("blk.3.ffn_down.weight"), from_gguf("blk.3.ffn_norm.weight")
+    ('model.layers.3.mlp.down_proj', None)
+    """
+    if tensor == "output.weight":
+        return HEAD
+    found = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor)
+    kind = next((kind for kind, name in GGUF_KINDS.items() if found and found[2] == name), None)
+    if found is None or kind is None:
+        return None
+    parent = "self_attn" if kind[0] in "qkvo" else "mlp"
+    return f"model.layers.{int(found[1])}.{parent}.{kind}"
+
+
+def build_skeleton(config: Any, path: Path) -> Any:
+    """Return the model that a configuration describes, without weights; errors name `path`."""
+    from accelerate import init_empty_weights
+
+    config = copy.deepcopy(config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with making_a_model, _reading("a language model", path) as transformers:
+        auto = transformers.AutoModelForCausalLM
+        with init_empty_weights(include_buffers=False):
+            model = auto.from_config(config, trust_remote_code=False).eval()
+        model.tie_weights()  # or a head that shares the embedding would count twice
+    return model
+
+
+def check_room(n_bytes: int, what: str) -> None:
+    """Raise SettingError if so many bytes don't fit into the memory that is free now."""
+    if n_bytes > (free := free_memory()):
+        raise SettingError(
+            f"{what} takes {n_bytes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; "
+            "close other programs or take a smaller model."
+        )
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that a program could take now."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+@contextlib.contextmanager
+def _reading(what: str, path: Path) -> Iterator[Any]:
+    """Yield transformers, quiet; whatever its readers raise becomes one ModelFileError."""
+    transformers = import_transformers()
+    logs = transformers.utils.logging
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield transformers
+    except (MemoryError, QwqlabError):
+        raise
+    except Exception as error:
+        said = first_lines(error)
+        raise ModelFileError(f"transformers reads no {what[2:]} from {path}: {said}") from error
+    finally:
+        logs.set_verbosity(level)
+        if bars:
+            logs.enable_progress_bar()
+
+
+def _unpack(path: Path, target: Path) -> None:
+    """Write a GGUF as a folder of safetensors in float32, whole or not at all."""
+    staged = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with making_a_model, _reading("a language model", path) as transformers:
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                str(path.parent), gguf_file=path.name, dtype=torch.float32, **LOCAL
+            )
+            # What came out of a GGUF counts as quantised, and would not be written.
+            plain = build_skeleton(model.config, path)
+            plain.load_state_dict(model.state_dict(), assign=True)
+            plain.tie_weights()
+            plain.save_pretrained(staged)
+        files.place_folder(staged, target)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def read_blocks(
+    checkpoint: Checkpoint, path: Path, n_tokens: int, n_ctx: int = N_CTX
+) -> torch.Tensor:  # alias until the doors are in
+    return checkpoint.read_blocks(path, n_tokens, n_ctx)

@@ -1,0 +1,340 @@
+"""How large a model is in few bits, and what fine-tuning it takes, from its configuration alone.
+
+GB are 10^9 bytes, GiB 2^30: a card of "24 GB" holds 24 GiB, 25.8 GB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import paths
+from ..errors import ModelFileError, SettingError, first_lines
+from ..tokenizers import import_transformers
+from .checkpoint import HEAD, Checkpoint, Linear, build_skeleton, list_linears
+from .skip_list import resolve_skip_list
+
+GB, GIB = 10**9, 2**30
+KNOWN = {"qwq-32b": "QwQ-32B"}
+"""Models whose configuration ships with the lab, in data/configs/, by their names in small."""
+QUANTS = ("nf4", "fp4", "bf16")
+"""What a ledger counts; nf4 and fp4 with double quantisation, as QLoRA and Unsloth load them."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How large a model's parts are.
+
+    linears: every linear module, the head among them. n_parameters counts a tied head once.
+    tied:    whether the head shares the embedding's weights.
+    skip:    what its configuration tells bitsandbytes to leave in 16 bits; None if it says nothing.
+    double:  whether that configuration quantises the scales as well; True if it says nothing.
+    """
+
+    name: str
+    linears: tuple[Linear, ...]
+    n_parameters: int
+    hidden_size: int
+    intermediate_size: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    n_vocab: int
+    tied: bool
+    skip: tuple[str, ...] | None
+    double: bool
+
+    @property
+    def quantised(self) -> tuple[Linear, ...]:
+        """Return what transformers quantises if told nothing: all linear modules but the head."""
+        return tuple(linear for linear in self.linears if linear.name != HEAD)
+
+    @property
+    def n_other(self) -> int:
+        """Return the number of parameters elsewhere: embedding, head, norms, biases."""
+        return self.n_parameters - sum(linear.n_weights for linear in self.quantised)
+
+
+def bits_per_weight(double: bool = True, block: int = 64) -> float:
+    """Return the bits that nf4 and fp4 take for a weight: 4, and a scale for each block.
+
+    A scale is a float32; double quantised it is 8 bits, with a float32 for 256 of them.
+
+    >>> round(bits_per_weight(), 3), bits_per_weight(double=False)
+    (4.127, 4.5)
+    """
+    return 4 + ((8 + 32 / 256) / block if double else 32 / block)
+
+
+def read_shapes(name: str | os.PathLike[str]) -> Shapes:
+    """Return the shapes of a model: "QwQ-32B", a config.json, or whatever `Checkpoint` takes.
+
+    Raise ModelFileError for a configuration that describes no language model of transformers.
+    """
+    known = KNOWN.get(os.fspath(name).strip().casefold())
+    path = paths.from_user(name)
+    if known:
+        path = paths.data_dir() / "configs" / f"{known.lower()}.json"
+    elif path.suffix == ".json" and not path.is_file():
+        raise ModelFileError(f"{path} is not a file; name a config.json, a folder, or QwQ-32B.")
+    elif path.suffix != ".json":
+        checkpoint = Checkpoint(name)
+        return _count_shapes(checkpoint.title, checkpoint.config(), checkpoint.folder)
+    return _count_shapes(known or path.name, _read_config(path), path)
+
+
+def _read_config(path: Path) -> Any:
+    try:
+        values = json.loads(path.read_bytes())
+        return import_transformers().AutoConfig.for_model(values.pop("model_type"), **values)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # transformers checks a configuration in many ways of its own
+        said = first_lines(error)
+        raise ModelFileError(f"{path} is no configuration of a language model: {said}") from error
+
+
+def _count_shapes(name: str, config: Any, path: Path) -> Shapes:
+    model = build_skeleton(config, path)
+    heads = config.num_attention_heads
+    quantisation = getattr(config, "quantization_config", None) or {}
+    if not isinstance(quantisation, dict):
+        quantisation = quantisation.to_dict()
+    skip = quantisation.get("llm_int8_skip_modules")
+    if quantisation and not quantisation.get("load_in_4bit", quantisation.get("_load_in_4bit")):
+        raise ModelFileError(f"{path} is quantised, but not to 4 bits by bitsandbytes.")
+    return Shapes(
+        name=name,
+        linears=list_linears(model),
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        n_layers=config.num_hidden_layers,
+        n_heads=heads,
+        n_kv_heads=getattr(config, "num_key_value_heads", heads),
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        n_vocab=config.vocab_size,
+        tied=bool(config.tie_word_embeddings),
+        skip=None if skip is None else tuple(skip),
+        double=bool(quantisation.get("bnb_4bit_use_double_quant", True)),
+    )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a skip list costs: bytes of all weights, and bits a weight of linear modules but head.
+
+    kept: modules in 16 bits, the head aside. dead: entries that fit no linear module.
+    """
+
+    name: str
+    kept: tuple[str, ...]
+    dead: tuple[str, ...]
+    head_kept: bool
+    bits_per_weight: float
+    n_bytes: int
+    naive_bytes: int
+
+    @property
+    def extra(self) -> float:
+        """Return by which share it is larger than with nothing but the head in 16 bits."""
+        return self.n_bytes / self.naive_bytes - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {**asdict(self), "extra": self.extra, "gb": self.n_bytes / 1e9}
+
+    def as_text(self) -> str:
+        """Return its numbers as lines of text, and what is odd about the list."""
+        lines = [
+            f"{self.name}: {self.n_bytes / GB:.2f} GB ({self.n_bytes / GIB:.2f} GiB), "
+            f"{self.bits_per_weight:.3f} bits a weight, {100 * self.extra:+.1f} % over naive 4-bit",
+            f"{len(self.kept)} linear modules in 16 bits besides the head",
+        ]
+        if not self.head_kept:
+            lines.append(f"the head is in 4 bits: {HEAD} is not in the list")
+        return "\n".join([*lines, *(f"{entry!r} fits no linear module" for entry in self.dead)])
+
+    describe = as_text  # alias until the doors are in
+
+
+def audit(
+    shapes: Shapes, skip: Sequence[str] | None = None, double: bool = True, name: str = ""
+) -> Audit:
+    """Count what a skip list keeps, without any weights. None is the head alone."""
+    resolved = resolve_skip_list(skip, shapes.linears)
+    kept = set(resolved.kept)
+    bits = bits_per_weight(double)
+    n_weights = sum(linear.n_weights for linear in shapes.quantised)
+    n_kept = sum(linear.n_weights for linear in shapes.quantised if linear.name in kept)
+    head = next((linear for linear in shapes.linears if linear.name == HEAD), None)
+    linear_bits = n_kept * 16 + (n_weights - n_kept) * bits
+    # A head in 4 bits no longer shares an embedding: the embedding stays, and the head is added.
+    head_bits = 0.0
+    if head is not None and HEAD not in kept:
+        head_bits = head.n_weights * (bits - (0 if shapes.tied else 16))
+    return Audit(
+        name=name or shapes.name,
+        kept=tuple(each for each in resolved.kept if each != HEAD),
+        dead=resolved.dead,
+        head_kept=HEAD in kept,
+        bits_per_weight=linear_bits / n_weights,
+        n_bytes=round((linear_bits + head_bits) / 8) + 2 * shapes.n_other,
+        naive_bytes=round(n_weights * bits_per_weight() / 8) + 2 * shapes.n_other,
+    )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One part of a ledger.
+
+    when:    "always", "training" or "generating": in which of the two totals it counts.
+    basis:   "computed" from the model's shapes, or "assumed" of the software; how says from what.
+    """
+
+    part: str
+    n_bytes: int
+    when: str
+    basis: str
+    how: str
+
+    @property
+    def gb(self) -> float:
+        return self.n_bytes / GB
+
+    @property
+    def gib(self) -> float:
+        return self.n_bytes / GIB
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, in bytes, GB and GiB."""
+        return {**asdict(self), "gb": self.gb, "gib": self.gib}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All parts for one model and one way to run it, line by line."""
+
+    model: str
+    quant: str
+    rank: int
+    batch: int
+    context: int
+    lines: tuple[Line, ...]
+
+    def total(self, when: str) -> int:
+        """Return the bytes in all while "training" or "generating"."""
+        return sum(line.n_bytes for line in self.lines if line.when in ("always", when))
+
+    def as_text(self) -> str:
+        """Return the ledger as lines of text."""
+        rows = [
+            f"{line.gb:8.2f} GB {line.gib:8.2f} GiB  {line.part} ({line.when}, {line.basis}): "
+            f"{line.how}"
+            for line in self.lines
+        ]
+        totals = [
+            f"{total / GB:8.2f} GB {total / GIB:8.2f} GiB  in all while {when}"
+            for when in ("training", "generating")
+            if (total := self.total(when))
+        ]
+        return "\n".join([*rows, *totals])
+
+    describe = as_text  # alias until the doors are in
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values, with both totals."""
+        totals = {when: self.total(when) for when in ("training", "generating")}
+        return {
+            **{name: value for name, value in vars(self).items() if name != "lines"},
+            "lines": [line.to_dict() for line in self.lines],
+            "totals": {
+                when: {"n_bytes": total, "gb": total / GB, "gib": total / GIB}
+                for when, total in totals.items()
+            },
+        }
+
+
+def ledger(
+    shapes: Shapes,
+    quant: str = "nf4",
+    rank: int = 32,
+    batch: int = 2,
+    context: int = 2048,
+    kept: int = 0,
+) -> Ledger:
+    """Return what a model takes; raise SettingError for numbers that make no sense.
+
+    rank:    of the LoRA adapters on all linear modules but the head; 0 for none.
+    context: tokens of each of the batch's sequences.
+    kept:    weights that stay in 16 bits although the quant is of 4 (see `audit`).
+    """
+    if quant not in QUANTS:
+        raise SettingError(f"quant={quant!r} is not one of {', '.join(QUANTS)}")
+    for name, value, least in (("rank", rank, 0), ("batch", batch, 1), ("context", context, 1)):
+        if value < least:
+            raise SettingError(f"{name}={value} is out of range; give {least} or more")
+    lines = tuple(_list_lines(shapes, quant, rank, batch * context, kept))
+    return Ledger(shapes.name, quant, rank, batch, context, lines)
+
+
+def _list_lines(s: Shapes, quant: str, rank: int, tokens: int, kept: int) -> Iterator[Line]:
+    n_weights = sum(linear.n_weights for linear in s.quantised)
+    bits = 16.0 if quant == "bf16" else bits_per_weight()
+    linear_bytes = round(((n_weights - kept) * bits + 16 * kept) / 8)
+    kept_says = f", {kept:,} of them in 16" if kept else ""
+    yield Line(
+        "weights",
+        *(linear_bytes + 2 * s.n_other, "always", "computed"),
+        f"{n_weights:,} in {len(s.quantised)} linear modules at {bits:.3f} bits{kept_says} "
+        f"({linear_bytes / GB:.2f} GB), {s.n_other:,} others in 16 ({2 * s.n_other / GB:.2f} GB)",
+    )
+    per_token = 2 * s.n_layers * s.n_kv_heads * s.head_dim * 2
+    yield Line(
+        "KV cache",
+        *(tokens * per_token, "generating", "computed"),
+        f"{tokens:,} tokens of {per_token:,} bytes, f16; training keeps none",
+    )
+    adapters = sum(rank * (linear.n_in + linear.n_out) for linear in s.quantised)
+    yield Line(
+        "LoRA adapters",
+        *(4 * adapters, "always", "computed"),
+        f"rank {rank}: {adapters:,} numbers, float32 as peft keeps them",
+    )
+    yield Line(
+        "gradients", 4 * adapters, "training", "computed", f"of {adapters:,} numbers, float32"
+    )
+    yield Line(
+        "optimiser",
+        *(round(adapters * (2 + 8 / 256)), "training", "computed"),
+        "adamw_8bit: two states of 8 bits, a float32 for each 256",
+    )
+    yield Line(
+        "activations, kept between layers",
+        *(tokens * s.hidden_size * 2 * s.n_layers, "training", "assumed"),
+        f"checkpointing keeps each layer's input, {s.n_layers} x {tokens:,} tokens, bf16; "
+        "Unsloth moves them to the computer's own memory",
+    )
+    yield Line(
+        "activations, one layer at a time",
+        *(tokens * 2 * (6 * s.hidden_size + 5 * s.intermediate_size), "training", "assumed"),
+        "computed again for its gradients: about 6 hidden and 5 intermediate rows a token, bf16",
+    )
+    yield Line(
+        "logits and their gradient",
+        *(tokens * s.n_vocab * (4 + 4), "training", "assumed"),
+        f"{tokens:,} tokens x {s.n_vocab:,}, float32 twice; Unsloth goes in chunks and keeps less",
+    )
+    if quant != "bf16":
+        largest = max(s.quantised, key=lambda linear: linear.n_weights)
+        yield Line(
+            "one module decoded",
+            *(2 * largest.n_weights, "always", "computed"),
+            f"{largest.kind} in bf16 while it is multiplied",
+        )
+    yield Line("CUDA and PyTorch", 600_000_000, "always", "assumed", "context, kernels, fragments")

@@ -1,0 +1,228 @@
+"""Which modules stay in 16 bits: skip lists, as transformers reads them and as a load obeys them.
+
+An entry of `llm_int8_skip_modules` is a regular expression that a module's name begins with, or a
+text that it ends in. One that fits nothing is passed over in silence; "model.layers.1" fits layers
+10 to 19 too; and a list without "lm_head" quantises the head. So a list is tried on a model's names
+before it is believed, and a loaded model is looked at.
+
+On some CPUs (AVX512-BF16) bitsandbytes repacks 4-bit weights in place at the first forward pass in
+eval mode, and then neither their values nor gradients through them are right. That is switched off
+in every model that is loaded here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFileError, SettingError
+from .checkpoint import HEAD, Checkpoint, Linear, free_memory, list_linears, to_gguf
+from .codecs import BnbCodec, import_bitsandbytes
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a skip list does to a model.
+
+    kept:  modules that stay in 16 bits. dead: entries that fit no linear module.
+    """
+
+    kept: tuple[str, ...]
+    dead: tuple[str, ...]
+
+
+def resolve_skip_list(skip: Sequence[str] | None, linears: Sequence[Linear]) -> Resolved:
+    """Try a skip list on a model's linear modules; None is transformers' own choice, the head.
+
+    Raise SettingError for an entry that is no regular expression, on which transformers would end.
+
+    >>> pair = [Linear(f"model.layers.{k}.mlp.up_proj", 8, 8) for k in (1, 10)]
+    >>> len(resolve_skip_list(["model.layers.1"], pair).kept)
+    2
+    >>> resolve_skip_list(["layers.1.mlp"], pair).dead
+    ('layers.1.mlp',)
+    """
+    if skip is None:
+        return Resolved(tuple(linear.name for linear in linears if linear.name == HEAD), ())
+    fits = {entry: [each.name for each in linears if _fits(entry, each.name)] for entry in skip}
+    chosen = {name for names in fits.values() for name in names}
+    return Resolved(
+        tuple(linear.name for linear in linears if linear.name in chosen),
+        tuple(entry for entry, names in fits.items() if not names),
+    )
+
+
+def _fits(entry: str, name: str) -> bool:
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    try:
+        return not should_convert_module(name, [entry])
+    except re.error as error:
+        raise SettingError(f"{entry!r} in a skip list is no regular expression: {error}") from error
+
+
+def make_skip_list(keep: Iterable[str], linears: Sequence[Linear]) -> list[str]:
+    """Return a skip list that keeps just these modules and the head; SettingError if none does."""
+    wanted = {*keep, *(linear.name for linear in linears if linear.name == HEAD)}
+    skip = [linear.name for linear in linears if linear.name in wanted]
+    kept = resolve_skip_list(skip, linears).kept
+    if set(kept) != wanted:
+        odd = sorted(wanted ^ set(kept))
+        raise SettingError(f"no skip list keeps just these modules: {', '.join(odd[:5])}")
+    return skip
+
+
+def read_skip_file(path: Path) -> list[str]:
+    """Return the skip list in a JSON file; raise SettingError if there is none.
+
+    The file holds a list of names, or an object with one under "skip", as `select` writes it, or
+    under "llm_int8_skip_modules".
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingError(f"{path} is not JSON; give what `qwqlab select --json` wrote") from error
+    if isinstance(values, dict):
+        values = values.get("skip", values.get("llm_int8_skip_modules"))
+    if not isinstance(values, list) or not all(isinstance(entry, str) for entry in values):
+        raise SettingError(f"{path} holds no list of module names; give one, or one under `skip`")
+    return values
+
+
+def bnb_options(skip: Sequence[str], codec: BnbCodec) -> dict[str, Any]:
+    """Return the arguments of transformers' BitsAndBytesConfig, whose blocks are always of 64."""
+    if codec.block != 64:
+        raise SettingError(f"{codec.name}: transformers' BitsAndBytesConfig has blocks of 64 only")
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": codec.quant_type,
+        "bnb_4bit_use_double_quant": codec.double,
+        "bnb_4bit_compute_dtype": "bfloat16",
+        "llm_int8_skip_modules": list(skip),
+    }
+
+
+def tensor_types(keep: Iterable[str], linears: Sequence[Linear], tied: bool) -> list[str]:
+    """Return llama-quantize's flags that keep the same modules, head and embedding in 16 bits.
+
+    A name before the `=` is a regular expression that is searched for, so it is anchored.
+    """
+    wanted = {name for name in keep if name != HEAD}
+    names = [to_gguf(linear.name) for linear in linears if linear.name in wanted]
+    names += ["token_embd.weight"] if tied else ["token_embd.weight", to_gguf(HEAD)]
+    patterns = [f"^{re.escape(name)}$=bf16" for name in names]
+    return [word for pattern in patterns for word in ("--tensor-type", pattern)]
+
+
+def load_quantised(
+    checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16"
+) -> Any:
+    """Return the model as bitsandbytes holds it: in 4 bits but for a skip list.
+
+    dtype: of all else, and of the products.
+    """
+    import torch
+    import transformers
+
+    import_bitsandbytes()
+    options: Any = transformers.BitsAndBytesConfig
+    config = options(**{**bnb_options(skip, codec), "bnb_4bit_compute_dtype": dtype})
+    loaded = checkpoint.load(quantization_config=config, dtype=getattr(torch, dtype))
+    return stop_repacking(loaded)
+
+
+def load_packed(checkpoint: Checkpoint, keep: Iterable[str]) -> Any:
+    """Return a model that is in 4 bits already, checked to keep `keep` and the head in 16."""
+    import torch
+
+    import_bitsandbytes()
+    model = stop_repacking(checkpoint.load(packed=True, dtype=torch.bfloat16))
+    verify_loaded(model, keep, list_linears(checkpoint.skeleton()))
+    return model
+
+
+def read_kept(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the modules but the head that a model in 4 bits keeps in 16, by its configuration.
+
+    Raise ModelFileError if it is quantised in another way than to bitsandbytes' 4 bits.
+    """
+    found = checkpoint.quantisation
+    if found.get("quant_method") != "bitsandbytes" or not found.get("load_in_4bit"):
+        raise ModelFileError(
+            f"{checkpoint.path} is quantised by {found.get('quant_method')!r}, not to 4 bits by "
+            "bitsandbytes; give another, or its 16-bit original."
+        )
+    skip = found.get("llm_int8_skip_modules")
+    linears = list_linears(checkpoint.skeleton())
+    return tuple(name for name in resolve_skip_list(skip, linears).kept if name != HEAD)
+
+
+def stop_repacking(model: Any) -> Any:
+    """Keep bitsandbytes from repacking a model's 4-bit weights on the CPU; return the model."""
+    for module in _four_bit(model).values():
+        module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def verify_skip_list(
+    checkpoint: Checkpoint, skip: Sequence[str], keep: Iterable[str], codec: BnbCodec
+) -> str:
+    """Load a model with a skip list and look at it; return in words how it was looked at.
+
+    If memory has no room for the model, transformers replaces the modules of its skeleton: the
+    same code on the same names, without weights. Raise SettingError as `verify_loaded` does.
+    """
+    room = checkpoint.n_bytes < free_memory()
+    model = load_quantised(checkpoint, skip, codec) if room else replace(checkpoint, skip, codec)
+    verify_loaded(model, keep, list_linears(checkpoint.skeleton()))
+    return "verified on the loaded model" if room else "verified on the model without weights"
+
+
+def replace(checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec) -> Any:
+    """Return a model's skeleton, its linear modules replaced as a load with a skip list would."""
+    import transformers
+    from transformers.quantizers import AutoHfQuantizer
+
+    options: Any = transformers.BitsAndBytesConfig
+    quantizer: Any = AutoHfQuantizer.from_config(options(**bnb_options(skip, codec)))
+    model = checkpoint.skeleton()
+    quantizer.preprocess_model(model, device_map=None)
+    return model
+
+
+def verify_loaded(model: Any, keep: Iterable[str], linears: Sequence[Linear]) -> None:
+    """Raise SettingError unless a model holds just these modules and the head in 16 bits."""
+    wanted = {*keep, HEAD}
+    packed = set(_four_bit(model))
+    wrong = {
+        linear.name for linear in linears if (linear.name in packed) == (linear.name in wanted)
+    }
+    if wrong:
+        raise SettingError(
+            f"{len(wrong)} modules were not loaded as the skip list says, {min(wrong)} among them"
+        )
+
+
+def _four_bit(model: Any) -> dict[str, Any]:
+    import bitsandbytes
+
+    kind = bitsandbytes.nn.Linear4bit
+    return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+
+
+resolve = resolve_skip_list  # alias until the doors are in
+verify = verify_skip_list  # alias until the doors are in
+
+
+def __getattr__(name: str) -> Any:  # alias until the doors are in
+    if name == "audit":
+        from .sizes import audit
+
+        return audit
+    raise AttributeError(name)

@@ -1,0 +1,242 @@
+"""Who trains: peft or unsloth on a model in 4 bits, in one process or several, in memory enough.
+
+`accelerate launch` starts several processes of one run, each on its own card. A process that is
+alone is number 0 of 1, and then nothing here waits for another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingError
+from ..quant import (
+    BnbCodec,
+    Checkpoint,
+    bnb_options,
+    free_memory,
+    import_bitsandbytes,
+    ledger,
+    list_linears,
+    load_packed,
+    load_quantised,
+    make_skip_list,
+    making_a_model,
+    read_shapes,
+    stop_repacking,
+    verify_loaded,
+)
+from .recipe import Recipe
+
+ENGINES = ("auto", "peft", "unsloth")
+UNSLOTH_ON_CPU = "2026.10.9"
+"""Older ones raise if there is no accelerator."""
+
+
+@dataclass(frozen=True)
+class LoraEngine:
+    """A name, and a function that loads a model with adapters on it, ready to be trained."""
+
+    name: str
+    load: Callable[[Checkpoint, Sequence[str], BnbCodec, Recipe], Any]
+
+
+def find_engine(name: str = "auto") -> LoraEngine:
+    """Return the engine of that name; "auto" is unsloth if it is installed and runs, else peft.
+
+    Raise SettingError for an unknown name, or for unsloth where it can't run.
+    """
+    if name not in ENGINES:
+        raise SettingError(f"engine={name!r} is not one of {', '.join(ENGINES)}")
+    missing = why_no_unsloth()
+    if name == "unsloth" and missing:
+        raise SettingError(f"unsloth does not run here: {missing}")
+    if name == "peft" or missing:
+        return LoraEngine("peft", load_peft)
+    return LoraEngine("unsloth", load_unsloth)
+
+
+def why_no_unsloth() -> str:
+    """Return why unsloth can't be used here, and the remedy; "" if it can."""
+    import torch
+
+    if find_spec("unsloth") is None:
+        return "it is not installed; `pip install -c constraints.txt -e .[unsloth]` brings it"
+    version = metadata.version("unsloth")
+    if not torch.cuda.is_available() and _numbers(version) < _numbers(UNSLOTH_ON_CPU):
+        return f"without a GPU it takes unsloth {UNSLOTH_ON_CPU}, and {version} is installed"
+    return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe) -> Any:
+    """Return the model in 4 bits with adapters, by transformers, bitsandbytes and peft."""
+    import_bitsandbytes()
+    import peft
+    import torch
+
+    if checkpoint.quantisation:
+        model = load_packed(checkpoint, keep)
+    else:
+        linears = list_linears(checkpoint.skeleton())
+        model = load_quantised(checkpoint, make_skip_list(keep, linears), codec)
+        verify_loaded(model, keep, linears)
+    model.config.use_cache = False
+    with making_a_model:
+        torch.manual_seed(recipe.seed)  # the adapters begin at random
+        adapted = peft.get_peft_model(model, peft.LoraConfig(**lora_options(recipe)))
+    if recipe.checkpointing:
+        adapted.enable_input_require_grads()
+    return adapted.train()
+
+
+def lora_options(recipe: Recipe) -> dict[str, Any]:
+    """Return what peft.LoraConfig is told."""
+    return {
+        "r": recipe.rank,
+        "lora_alpha": recipe.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "task_type": "CAUSAL_LM",
+        "target_modules": list(recipe.modules),
+    }
+
+
+def load_unsloth(
+    checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe
+) -> Any:
+    """Return it by unsloth, which changes transformers, peft and trl as it is imported."""
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would tell the hub of each load
+    # Before the libraries that it changes, where these are not imported yet.
+    unsloth = importlib.import_module("unsloth")
+    import transformers
+
+    linears = list_linears(checkpoint.skeleton())
+    config: dict[str, Any] = {}
+    if not checkpoint.quantisation:
+        options: Any = transformers.BitsAndBytesConfig
+        skip = make_skip_list(keep, linears)
+        config["quantization_config"] = options(**bnb_options(skip, codec))
+    model, _ = unsloth.FastLanguageModel.from_pretrained(
+        model_name=str(checkpoint.folder),
+        max_seq_length=recipe.max_tokens,
+        load_in_4bit=True,
+        local_files_only=True,
+        **config,
+    )
+    verify_loaded(model, keep, linears)
+    adapted = unsloth.FastLanguageModel.get_peft_model(
+        stop_repacking(model),
+        use_gradient_checkpointing="unsloth" if recipe.checkpointing else False,
+        random_state=recipe.seed,
+        **{name: value for name, value in lora_options(recipe).items() if name != "task_type"},
+    )
+    return adapted.train()
+
+
+def check_memory(
+    checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe, context: int
+) -> None:
+    """Raise SettingError, with the ledger's figures, if a run would not fit into memory.
+
+    context: tokens of the longest example.
+    """
+    shapes = read_shapes(checkpoint.folder / "config.json")
+    kept = sum(linear.n_weights for linear in shapes.quantised if linear.name in set(keep))
+    found = ledger(shapes, codec.quant_type, recipe.rank, recipe.batch, context, kept)
+    need, has = found.total("training"), free_on_device()
+    if need > has:
+        weights = found.lines[0].gb
+        raise SettingError(
+            f"Fine-tuning {checkpoint.title} takes {need / 1e9:.1f} GB of memory, {weights:.1f} of "
+            f"them for its weights, and {has / 1e9:.1f} GB are free on {name_device()}; take a "
+            "smaller model, a smaller rank or batch, or shorter examples."
+        )
+
+
+def free_on_device() -> int:
+    """Return the bytes that are free where a model would be trained: on the GPU if there is one."""
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_memory()
+
+
+def name_device() -> str:
+    """Return the card's name, or the processor's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(0))
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_on_device() -> int:
+    """Return the most memory that PyTorch has taken on the GPU, in bytes; 0 without a GPU."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
+
+
+def is_main() -> bool:
+    """Return whether this is the process that writes files and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def count_processes() -> int:
+    """Return how many processes run together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def share_accumulation(accumulation: int) -> int:
+    """Return the batches that each process runs in a step, so that a step stays what it is."""
+    n_processes = count_processes()
+    if accumulation % n_processes:
+        raise SettingError(
+            f"accumulation={accumulation} can't be shared by {n_processes} processes; take a "
+            "number of processes that divides it"
+        )
+    return accumulation // n_processes
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Let the main process through the block before the others."""
+    if count_processes() == 1:
+        yield
+        return
+    with _state().main_process_first():
+        yield
+
+
+def add_up(values: list[int]) -> list[int]:
+    """Return the sums over all processes."""
+    if count_processes() == 1:
+        return values
+    import torch
+    from accelerate.utils import reduce
+
+    device = _state().device
+    return [int(value) for value in reduce(torch.tensor(values, device=device), "sum").tolist()]
+
+
+def _state() -> Any:
+    import accelerate
+    import torch
+
+    return accelerate.PartialState(cpu=not torch.cuda.is_available())

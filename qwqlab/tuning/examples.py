@@ -1,0 +1,209 @@
+"""Training examples in Alpaca's format, and the lab's own skill: a shopping list becomes JSON.
+
+An example is an instruction, an input where there is one, and an output. The skill is small enough
+for a small model to learn in minutes, and plain to score: the answer is that object or it is not.
+data/shopping holds what `make_sets` makes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import hub_fetch, paths
+from ..entries import Repository
+from ..errors import SettingError
+
+# As Unsloth's notebooks have them, after Stanford's Alpaca; the end-of-turn token follows.
+WITH_INPUT = """Below is an instruction that describes a task, paired with an input that provides \
+further context. Write a response that appropriately completes the request.
+
+### Instruction:
+{instruction}
+
+### Input:
+{input}
+
+### Response:
+"""
+WITHOUT_INPUT = """Below is an instruction that describes a task. Write a response that \
+appropriately completes the request.
+
+### Instruction:
+{instruction}
+
+### Response:
+"""
+ALPACA = Repository("yahma/alpaca-cleaned", ("alpaca_data_cleaned.json",), kind="dataset")
+"""Stanford's Alpaca, cleaned by hand: 52,000 examples, CC BY 4.0; the article trains on it."""
+SETS = ("shopping", "alpaca-cleaned")
+FIELDS = ("instruction", "input", "output")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example. input may be empty."""
+
+    instruction: str
+    input: str
+    output: str
+
+    @property
+    def prompt(self) -> str:
+        """Return what the model reads; its answer follows."""
+        template = WITH_INPUT if self.input else WITHOUT_INPUT
+        return template.format(instruction=self.instruction, input=self.input)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+
+def find_examples(name: str | Path) -> list[Example]:
+    """Return the examples of a set by its name, or of a file.
+
+    "shopping" ships with the lab; "alpaca-cleaned" is fetched from the hub, once. Of the latter,
+    an example without an answer is left out: it would teach to say nothing. Raise FetchError if it
+    can't be fetched, SettingError as `read_examples` does.
+    """
+    if str(name) == "shopping":
+        return read_examples(paths.data_dir() / "shopping" / "train.jsonl")
+    if str(name) == "alpaca-cleaned":
+        found = hub_fetch.find_fetched(ALPACA) or hub_fetch.fetch_repository(ALPACA)
+        return read_examples(found.paths[0], leave_out=True)
+    if not paths.from_user(name).is_file():
+        raise SettingError(f"{name} is no file, and no set: these are {', '.join(SETS)}")
+    return read_examples(paths.from_user(name))
+
+
+def read_examples(path: str | Path, leave_out: bool = False) -> list[Example]:
+    """Return the examples in a file of JSON lines, or of one JSON list.
+
+    leave_out: pass over examples without an output. Raise SettingError, naming the file and the
+    line, for what is no example.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
+    found = [
+        _read_example(row, where)
+        for where, row in _rows(text, path)
+        if not (leave_out and isinstance(row, dict) and row.get("output") == "")
+    ]
+    if not found:
+        raise SettingError(f"{path} holds no examples")
+    return found
+
+
+def _rows(text: str, path: Path) -> Iterable[tuple[str, Any]]:
+    if text.lstrip().startswith("["):
+        rows = _parse(text, str(path))
+        yield from ((f"{path}, example {n}", row) for n, row in enumerate(rows, 1))
+        return
+    for n, line in enumerate(text.split("\n"), 1):  # a string may hold other ends of lines
+        if line.strip():
+            yield f"{path}, line {n}", _parse(line, f"{path}, line {n}")
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise SettingError(f"{where}: not JSON ({str(error)[:80]})") from None
+
+
+def _read_example(row: Any, where: str) -> Example:
+    """Return one row of a data set; `where` goes into the error's sentence."""
+    if not isinstance(row, dict):
+        raise SettingError(f"{where}: not an object with {', '.join(FIELDS)}")
+    values = {name: row.get(name, "") for name in FIELDS}
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise SettingError(f"{where}: {name} is {type(value).__name__}; it must be text")
+    for name in ("instruction", "output"):
+        if not values[name].strip():
+            raise SettingError(f"{where}: {name} is missing or empty")
+    return Example(**values)
+
+
+INSTRUCTION = "List what is bought as JSON."
+# Singular and plural; the last ten are never trained on.
+GOODS = [tuple(pair.split("/")) for pair in (
+    "apple/apples pear/pears lemon/lemons onion/onions carrot/carrots egg/eggs candle/candles "
+    "pencil/pencils button/buttons plate/plates spoon/spoons cup/cups towel/towels lamp/lamps "
+    "chair/chairs stamp/stamps brush/brushes rope/ropes nail/nails bag/bags book/books "
+    "coat/coats hat/hats shoe/shoes bowl/bowls melon/melons potato/potatoes cake/cakes "
+    "bottle/bottles pan/pans kite/kites drum/drums clock/clocks fork/forks basket/baskets "
+    "mirror/mirrors ribbon/ribbons peach/peaches tomato/tomatoes needle/needles"
+).split()]  # fmt: skip
+N_HELD_OUT_GOODS = 10
+NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
+SENTENCES = (
+    "{list}, please.",
+    "I would like {list}.",
+    "Could you bring {list}?",
+    "We still need {list} for tomorrow.",
+    "Please order {list}.",
+    "She bought {list} at the market.",
+    "Put {list} on the bill.",
+    "My brother asked for {list}.",
+)
+
+
+def make_examples(n: int, seed: int, goods: Sequence[tuple[str, ...]]) -> list[Example]:
+    """Return n examples, no two alike, of one to three kinds of goods each."""
+    rng = random.Random(seed)
+    found: dict[str, Example] = {}
+    while len(found) < n:
+        bought = rng.sample(goods, rng.choice((1, 2, 2, 3)))
+        counts = [rng.randint(1, len(NUMBERS)) for _ in bought]
+        parts = [_say(count, names, rng) for count, names in zip(counts, bought, strict=True)]
+        listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+        text = rng.choice(SENTENCES).format(list=listed)
+        answer = {names[-1]: count for count, names in zip(counts, bought, strict=True)}
+        found[text] = Example(INSTRUCTION, text[0].upper() + text[1:], json.dumps(answer))
+    return list(found.values())
+
+
+def make_sets() -> dict[str, list[Example]]:
+    """Return the training set, and two to test with: of known goods, and of new ones."""
+    known, new = GOODS[:-N_HELD_OUT_GOODS], GOODS[-N_HELD_OUT_GOODS:]
+    train = make_examples(360, 3407, known)
+    asked = {example.input for example in train}
+    held_out = [each for each in make_examples(60, 1, known) if each.input not in asked][:40]
+    return {"train": train, "held_out": held_out, "new_goods": make_examples(40, 2, new)}
+
+
+@dataclass(frozen=True)
+class Score:
+    """How an answer does: whether it is JSON at all, and whether it is what was asked for."""
+
+    is_json: bool
+    is_right: bool
+
+
+def score(answer: str, example: Example) -> Score:
+    """Score an answer; any text around the object counts against it.
+
+    >>> example = Example(INSTRUCTION, "Two eggs, please.", '{"eggs": 2}')
+    >>> score(' {"eggs": 2}', example), score('Sure! {"eggs": 2}', example).is_json
+    (Score(is_json=True, is_right=True), False)
+    """
+    try:
+        found = json.loads(answer)
+    except (ValueError, RecursionError):  # a model may write thousands of brackets
+        return Score(False, False)
+    return Score(True, found == json.loads(example.output))
+
+
+def _say(count: int, names: tuple[str, ...], rng: random.Random) -> str:
+    singular, plural = names
+    if count == 1:
+        return f"{'an' if singular[0] in 'aeiou' else 'a'} {singular}"
+    return f"{rng.choice((str(count), NUMBERS[count - 1]))} {plural}"
