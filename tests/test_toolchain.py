@@ -106,7 +106,7 @@ def test_a_tool_that_is_not_built_names_the_command_that_builds_it(tiny: Path) -
     assert toolchain.tool("llama-completion").is_file()
     with pytest.raises(ToolchainError, match="llama-quantize is not built: run `make setup`"):
         toolchain.tool("llama-quantize")
-    with pytest.raises(ToolchainError, match=r"python -m qwqlab\.toolchain llama-server"):
+    with pytest.raises(ToolchainError, match=r"python -m qwqlab\.llamacpp\.tools llama-server"):
         toolchain.tool("llama-server")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from .errors import SettingError
+from ..errors import SettingError
 from .settings import (
     DEFAULT_ORDER,
     SETTINGS,
