@@ -1,4 +1,4 @@
-"""Moved to qwqlab/llamacpp/ggml_types.py."""
+"""Moved to qwqlab/llamacpp/ggml.py."""
 import sys
-from .llamacpp.ggml_types import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.llamacpp.ggml_types"]
+from .llamacpp.ggml import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.llamacpp.ggml"]

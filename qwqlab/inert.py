@@ -1,4 +1,4 @@
-"""Moved to qwqlab/sampling/inert.py."""
+"""Moved to qwqlab/sampling/sampling.py."""
 import sys
-from .sampling.inert import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.sampling.inert"]
+from .sampling.sampling import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.sampling.sampling"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/llamacpp/llama_build.py."""
+"""Moved to qwqlab/llamacpp/builds.py."""
 import sys
-from .llamacpp.llama_build import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.llamacpp.llama_build"]
+from .llamacpp.builds import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.llamacpp.builds"]

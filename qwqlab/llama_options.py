@@ -1,4 +1,4 @@
-"""Moved to qwqlab/llamacpp/llama_options.py."""
+"""Moved to qwqlab/llamacpp/builds.py."""
 import sys
-from .llamacpp.llama_options import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.llamacpp.llama_options"]
+from .llamacpp.builds import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.llamacpp.builds"]

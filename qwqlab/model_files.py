@@ -1,4 +1,4 @@
-"""Moved to qwqlab/sampling/model_files.py."""
+"""Moved to qwqlab/sampling/engine.py."""
 import sys
-from .sampling.model_files import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.sampling.model_files"]
+from .sampling.engine import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.sampling.engine"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/sampling/replay.py."""
+"""Moved to qwqlab/sampling/command.py."""
 import sys
-from .sampling.replay import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.sampling.replay"]
+from .sampling.command import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.sampling.command"]

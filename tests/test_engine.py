@@ -12,16 +12,22 @@ from typing import Any
 
 import pytest
 
-from qwqlab.command import Command
-from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, ClosedError, ContextError, ModelFileError, SettingError
 from qwqlab.experiment import LOADING
-from qwqlab.loading import Loading
-from qwqlab.probe import Probe
-from qwqlab.records import Request, Run
-from qwqlab.replay import command_of
+from qwqlab.llamacpp import Loading
 from qwqlab.requantize import requantize
-from qwqlab.sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
+from qwqlab.sampling import (
+    ARTICLE_ORDER,
+    ARTICLE_ORDER_WITH_PENALTIES,
+    PRESETS,
+    Command,
+    Engine,
+    Probe,
+    Request,
+    Run,
+    Sampling,
+    command_of,
+)
 
 REVERSED = tuple(reversed(Sampling().samplers))
 GRID: dict[str, Sampling] = {
@@ -397,9 +403,7 @@ def test_a_process_that_ends_in_the_middle_of_a_run_ends_cleanly(
 ) -> None:
     program = f"""
 import threading
-from qwqlab.engine import Engine
-from qwqlab.probe import Probe
-from qwqlab.records import Request
+from qwqlab.sampling import Engine, Request
 engine, first = Engine({str(model_path)!r}), threading.Event()
 requests = [Request({code_prompt!r}, seed=seed, n_predict=4000) for seed in range(4)]
 run = lambda: list(engine.run(requests, 4, lambda *_: first.set()))
@@ -433,8 +437,8 @@ def test_matrices_of_floats_depend_on_the_width(float_engine: Engine) -> None:
 
 INTERRUPT = """
 import os, signal, sys
-from qwqlab import native
-from qwqlab.loading import Loading
+from qwqlab.llamacpp import Loading, Model
+from qwqlab.llamacpp import model as native
 
 class Log(type(native.log)):
     def append(self, text):  # called while llama.cpp loads
@@ -445,7 +449,7 @@ class Log(type(native.log)):
 native.log = Log()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 try:
-    native.Model(sys.argv[1], Loading())
+    Model(sys.argv[1], Loading())
 except KeyboardInterrupt:
     sys.exit(7)
 """
@@ -461,7 +465,7 @@ def test_an_interrupt_while_a_model_loads_is_kept_until_it_is_loaded(model_path:
 
 def test_what_is_not_closed_says_nothing_at_the_end_of_the_process(model_path: Path) -> None:
     script = (
-        "import sys, torch\nfrom qwqlab.native import Loading, Model\n"
+        "import sys, torch\nfrom qwqlab.llamacpp import Loading, Model\n"
         "kept = Model(sys.argv[1], Loading(), vocab_only=True)\n"
     )
     done = subprocess.run(

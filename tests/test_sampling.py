@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
-from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
-from qwqlab.sampling import ARTICLE_ORDER, PRESETS, Sampling, preset
-from qwqlab.settings import DEFAULT_ORDER, SETTINGS
+from qwqlab.sampling import (
+    ARTICLE_ORDER,
+    DEFAULT_ORDER,
+    PRESETS,
+    SETTINGS,
+    Engine,
+    Sampling,
+    preset,
+)
 
 
 def test_the_defaults_are_those_of_llama_completion(llama_completion_help: dict[str, str]) -> None:

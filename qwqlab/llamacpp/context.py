@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ContextError
-from .ggml_types import TENSOR_TYPES
-from .interrupts import hold_interrupts
+from .ggml import Matrix, number_of
 from .loading import ROPE_SCALING, Loading
-from .model import C, Handle, Matrix, Model, last_error, log
-
-_GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
+from .model import C, Handle, Model, hold_interrupts, last_error, log
 
 
 class Context(Handle):
@@ -165,8 +162,8 @@ def _context_params(loading: Loading, n_seq: int, n_ctx: int) -> Any:
     params.n_threads = loading.threads()
     params.n_threads_batch = loading.n_threads_batch or loading.threads()
     params.flash_attn_type = {"auto": -1, "off": 0, "on": 1}[loading.flash_attn]
-    params.type_k = _GGML_TYPES[loading.cache_type_k]
-    params.type_v = _GGML_TYPES[loading.cache_type_v]
+    params.type_k = number_of(loading.cache_type_k)
+    params.type_v = number_of(loading.cache_type_v)
     params.rope_scaling_type = ROPE_SCALING.index(loading.rope_scaling) - 1
     params.rope_freq_base = loading.rope_freq_base
     scale = loading.rope_scale

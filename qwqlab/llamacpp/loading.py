@@ -1,12 +1,13 @@
-"""Loading: how a model is loaded and run, for everything that can change its logits or speed.
+"""Loading: how a model is loaded and run, with everything that can change its logits or speed.
 
-Names, flags and defaults are llama.cpp's, so that a Loading says the same to the bindings and to
+Names, flags and defaults are llama.cpp's, so that a Loading means the same to the bindings and to
 the command-line tools.
 """
 
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import re
 import struct
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingError
-from ..sampling.settings import FLOAT_MAX, INT_MAX
 
+INT_MAX = 2**31 - 1
+FLOAT_MAX = 3.4e38
 FLASH_ATTN = ("auto", "on", "off")
 ROPE_SCALING = ("", "none", "linear", "yarn")
 THREADS = "LLAMA_ARG_THREADS"  # the variable from which llama.cpp's own programs take them
@@ -36,7 +38,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "yarn_beta_slow": (-FLOAT_MAX, FLOAT_MAX),
 }
 
-FLAGS: dict[str, tuple[str, ...]] = {
+LOADING_FLAGS: dict[str, tuple[str, ...]] = {
     "n_threads": ("-t", "--threads"),
     "n_threads_batch": ("-tb", "--threads-batch"),
     "n_ctx": ("-c", "--ctx-size"),
@@ -62,13 +64,13 @@ FLAGS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Loading:
-    """Parameters of a load. Zero threads or context means llama.cpp's own choice.
+    """How to load a model. Zero threads or context means llama.cpp's own choice.
 
     n_ctx counts the tokens of one sequence. override_kv holds llama.cpp's KEY=TYPE:VALUE
     strings, such as `llama.attention.layer_norm_rms_epsilon=float:1e-6`. n_gpu_layers=-1 puts
     every layer on a GPU, if there is one; llama.cpp's programs put there what fits, and every
     layer for -2. lora holds files of LoRA adapters (GGUF), which are added to the weights as the
-    model computes. Raises `SettingError` for a value that llama.cpp could not use.
+    model computes. Raise `SettingError` for a value that llama.cpp could not use.
     """
 
     n_threads: int = 0
@@ -96,7 +98,10 @@ class Loading:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.type in ("int", "float"):
-                object.__setattr__(self, item.name, _number(item.name, item.type, value))
+                kind, highest = (int, INT_MAX) if item.type == "int" else (float, FLOAT_MAX)
+                low, high = _RANGES.get(item.name, (0, highest))
+                number = check_number(item.name, value, kind, low, high)
+                object.__setattr__(self, item.name, number)
         _one_of("flash_attn", self.flash_attn, FLASH_ATTN)
         _one_of("rope_scaling", self.rope_scaling, ROPE_SCALING)
         _one_of("cache_type_k", self.cache_type_k, CACHE_TYPES)
@@ -112,13 +117,13 @@ class Loading:
             parse_override(text)
 
     def threads(self) -> int:
-        """Threads for generation: as given, or what llama.cpp would take."""
+        """Return the threads for generation: as given, or as many as llama.cpp would take."""
         return self.n_threads or count_threads()
 
     def flags(self) -> list[str]:
-        """The llama.cpp flags that differ from its defaults."""
+        """Return the flags for what differs from llama.cpp's defaults."""
         flags = []
-        for name, (flag, *_) in FLAGS.items():
+        for name, (flag, *_) in LOADING_FLAGS.items():
             value = getattr(self, name)
             if value == getattr(_DEFAULTS, name):
                 continue
@@ -127,7 +132,7 @@ class Loading:
         return flags
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values; `from_dict` is its inverse."""
+        """Return JSON-ready values; `from_dict` is the inverse."""
         values = {**asdict(self), "override_kv": list(self.override_kv), "lora": list(self.lora)}
         if not self.lora:  # keys of stored runs hold these values, and were made without it
             del values["lora"]
@@ -135,13 +140,13 @@ class Loading:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Loading:
-        """The Loading that `to_dict` described."""
+        """Return the Loading that `to_dict` described."""
         lists = {name: tuple(values.get(name, ())) for name in ("override_kv", "lora")}
         return cls(**{**values, **lists})
 
 
 def parse_override(text: str) -> tuple[str, int | float | bool | str]:
-    """Key and typed value of a KEY=TYPE:VALUE override.
+    """Return key and typed value of a KEY=TYPE:VALUE override.
 
     >>> parse_override("qwen2.rope.freq_base=float:1e6")
     ('qwen2.rope.freq_base', 1000000.0)
@@ -168,11 +173,11 @@ def parse_override(text: str) -> tuple[str, int | float | bool | str]:
 
 
 def count_threads() -> int:
-    """Threads that llama.cpp takes by itself: LLAMA_ARG_THREADS, or one for each physical core.
+    """Count the threads that llama.cpp takes: LLAMA_ARG_THREADS, or one for each physical core.
 
-    The rule of `common_cpu_get_num_physical_cores` in llama.cpp's common/common.cpp; a hybrid
-    CPU, for which llama.cpp counts its fast cores only, wants an explicit n_threads. SettingError
-    where the environment's LLAMA_ARG_THREADS is no number, or beyond the range of n_threads.
+    The rule is that of `common_cpu_get_num_physical_cores` in llama.cpp's common/common.cpp. On a
+    hybrid CPU llama.cpp counts the fast cores only: give n_threads there. Raise SettingError where
+    the environment's LLAMA_ARG_THREADS is not a number, or beyond the range of n_threads.
     """
     most = int(_RANGES["n_threads"][1])
     if said := os.environ.get(THREADS):
@@ -195,16 +200,23 @@ def count_threads() -> int:
     return count if count <= 4 else count // 2
 
 
-def _number(name: str, kind: str, value: Any) -> int | float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or value != value or value in (math.inf, -math.inf):
-        raise SettingError(f"{name}={value!r} is not a finite number")
-    low, high = _RANGES.get(name, (0, INT_MAX) if kind == "int" else (0.0, FLOAT_MAX))
-    if not low <= value <= high:
-        raise SettingError(f"{name}={value!r} is out of range; give {low:g} to {high:.10g}")
-    if kind == "int" and value != int(value):
+def check_number(name: str, given: Any, kind: type, low: float, high: float) -> float | int:
+    """Return a setting's number in its own type, int or float.
+
+    Raise SettingError for one that llama.cpp can't use: not a number, not whole or out of range.
+    """
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
+        raise SettingError(f"{name}={given!r} is not a number")
+    value: Any = given
+    if value != value or value in (math.inf, -math.inf):
+        raise SettingError(f"{name}={value!r} is not finite; give a number")
+    if kind is int and value != int(value):
         raise SettingError(f"{name}={value!r} is not a whole number")
-    return int(value) if kind == "int" else float(value)
+    if not low <= value <= high:
+        least, most = ("the largest float" if n == FLOAT_MAX else f"{n:.10g}" for n in (low, high))
+        raise SettingError(f"{name}={value!r} is out of range; give {least} to {most}")
+    number: float | int = kind(value)
+    return number
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -1,32 +1,30 @@
-"""The one door to llama.cpp's library: its log, and a loaded model with its vocabulary.
+"""llama.cpp's library, loaded: its log, and a model with its vocabulary.
 
-Handles are freed by `close`; nothing outside `native`, `context` and `chain` calls the bindings.
+Handles are freed by `close`. Only this module, `context` and `sampling.chain` call the bindings.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import ClosedError, ModelFileError
-from .interrupts import hold_interrupts
+from .ggml import Matrix as Matrix  # alias until the doors are in
 from .loading import Loading, parse_override
 from .tools import point_bindings
 
 point_bindings()
 from llama_cpp import llama_cpp as C  # noqa: E402  (must follow the line that chooses the library)
-
-Matrix = npt.NDArray[np.float32]
 
 # The last lines that llama.cpp logged: what it says of a load that failed.
 log: deque[str] = deque(maxlen=400)
@@ -41,6 +39,24 @@ C.llama_log_set(_keep_log, None)
 C.llama_backend_init()
 
 _KV_TAGS = {int: 0, float: 1, bool: 2, str: 3}
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Keep a Ctrl-C until llama.cpp has returned; in the callback that keeps its log it would be
+    lost."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 class Closing(ABC):
@@ -85,9 +101,9 @@ class Handle(Closing):
 class Model(Handle):
     """A loaded GGUF: weights and vocabulary. The caller has inspected the file beforehand.
 
-    With `vocab_only` it is the vocabulary alone, which any file with a tokenizer gives. Where it
-    is not `mapped`, it is read into memory. Raises `ModelFileError` with llama.cpp's own words
-    where it refuses the file.
+    With `vocab_only` it is the vocabulary alone, which any file with a tokenizer has. Where it is
+    not `mapped`, it is read into memory. Raise `ModelFileError` with llama.cpp's own words where
+    llama.cpp refuses the file.
     """
 
     def __init__(
@@ -117,7 +133,7 @@ class Model(Handle):
         self._pieces: dict[int, bytes] = {}
 
     def _load_adapter(self, path: str) -> Any:
-        """llama.cpp's pointer to an adapter, which is freed with the model."""
+        """Return llama.cpp's pointer to an adapter, which is freed with the model."""
         log.clear()
         with hold_interrupts():
             adapter = C.llama_adapter_lora_init(self.handle, os.fsencode(path))
@@ -139,14 +155,14 @@ class Model(Handle):
         return C.llama_model_get_vocab(self.handle)
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text as llama-completion reads a prompt: its special tokens parsed,
-        the vocabulary's own beginning token added."""
+        """Return the token ids of a text as llama-completion reads a prompt: its special tokens
+        parsed, the vocabulary's own beginning token added."""
         return self.tokenize_all([text], add_special=special, parse_special=special)[0]
 
     def tokenize_all(
         self, texts: Iterable[str], *, add_special: bool = False, parse_special: bool = True
     ) -> list[list[int]]:
-        """Token ids of each text. `add_special` and `parse_special` are llama_tokenize's own."""
+        """Return the token ids of each text, with llama_tokenize's own two switches."""
         found = []
         size = 1024  # one buffer for all, since most texts are short
         buffer = (C.llama_token * size)()
@@ -164,13 +180,13 @@ class Model(Handle):
         return found
 
     def piece(self, token: int) -> bytes:
-        """The bytes that a token adds to the text; nothing for a control token."""
+        """Return the bytes that a token adds to the text; none for a control token."""
         if token not in self._pieces:
             self._pieces[token] = self._render(token, special=False)
         return self._pieces[token]
 
     def show(self, token: int) -> str:
-        """A token as a reader sees it, control tokens included."""
+        """Return a token as a reader sees it, control tokens included."""
         return self._render(token, special=True).decode("utf-8", "replace")
 
     @cached_property
@@ -189,7 +205,7 @@ class Model(Handle):
         return found
 
     def is_end(self, token: int) -> bool:
-        """Whether a token ends a generation."""
+        """Say whether a token ends a generation."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
     @cached_property
@@ -207,7 +223,7 @@ class Model(Handle):
 
 
 def last_error() -> str:
-    """What llama.cpp logged last that reads like an error."""
+    """Return what llama.cpp logged last that reads like an error."""
     lines = [line.strip() for line in "".join(log).splitlines() if line.strip()]
     telling = [line for line in lines if any(w in line.lower() for w in ("error", "fail"))]
     return (telling or lines or ["no reason given"])[0][:300]
@@ -232,5 +248,5 @@ def _overrides(loading: Loading) -> Any:
 
 
 def has_gpu() -> bool:
-    """Whether the loaded llama.cpp can compute on a GPU."""
+    """Say whether the loaded llama.cpp can compute on a GPU."""
     return bool(C.llama_supports_gpu_offload())

@@ -1,4 +1,4 @@
-"""A prompt as text: read from a file, and written as llama.cpp's command line wants it."""
+"""A prompt as llama.cpp's programs take it: read from a file, or escaped for `-p`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import re
 from pathlib import Path
 
 from ..errors import SettingError
+from ..files import read_bytes
 
 PROMPT_BYTES = 16_000_000  # more than the longest context of today's models holds
 
 
 def read_prompt(path: str | Path) -> str:
-    """A prompt file, byte for byte; bytes that are not UTF-8 are kept as lone surrogates."""
+    """Read a prompt file, byte for byte; bytes that are not UTF-8 become lone surrogates.
+
+    Raise SettingError for a file that can't be read or is longer than PROMPT_BYTES.
+    """
     try:
-        with Path(path).open("rb") as file:
-            raw = file.read(PROMPT_BYTES + 1)
+        raw = read_bytes(Path(path), PROMPT_BYTES)
     except OSError as error:
         raise SettingError(f"the prompt file {path} cannot be read: {error.strerror}") from None
-    if len(raw) > PROMPT_BYTES:
-        raise SettingError(
-            f"the prompt file {path} is longer than {PROMPT_BYTES // 10**6} MB; give a shorter one"
-        )
     return raw.decode("utf-8", "surrogateescape")
 
 
 def escape(text: str) -> str:
-    r"""Text as llama.cpp's escape processing wants it: backslashes doubled, newlines as \n."""
+    r"""Escape a text for llama.cpp's command line: backslashes doubled, newlines as \n.
+
+    >>> print(escape("a\tb\n"))
+    a\tb\n
+    """
     if "\0" in text:
         raise SettingError("a prompt on a command line may not hold a NUL character")
     for raw, written in (("\\", "\\\\"), ("\n", "\\n"), ("\t", "\\t"), ("\r", "\\r")):
@@ -34,7 +37,7 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    r"""What llama.cpp makes of \n, \r, \t, \', \", \\ and \xHH in a prompt."""
+    r"""Undo `escape` as llama.cpp does: \n, \r, \t, \', \", \\ and \xHH."""
     plain = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 
     def one(match: re.Match[bytes]) -> bytes:

@@ -1,6 +1,7 @@
-"""Find llama.cpp and run its tools: one build, whose library the Python bindings load too.
+"""Find llama.cpp and run its programs: one build, whose library the Python bindings load too.
 
-`QWQLAB_LLAMA_CPP_BUILD=/path/bin` names a build to use instead of the lab's own.
+`QWQLAB_LLAMA_CPP_BUILD=/path/bin` names a build to use instead of the lab's own. Run as a program,
+`python -m qwqlab.llamacpp.tools [target ...]`, this module compiles what the set-up needs.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from .. import paths
 from ..errors import ToolchainError
 from ..exits import explain_exit, last_lines
 from ..progress import accept_any_text
-from . import llama_build
-from .llama_options import TARGETS
-from .llama_source import SDIST, Say
+from .builds import SDIST, TARGETS, Progress, Say, bin_dir, compile_targets, read_record
 
 SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -49,19 +48,19 @@ class Llama:
     backend: str
 
 
-def find() -> Llama:
-    """The build that the lab uses: the one in `QWQLAB_LLAMA_CPP_BUILD`, or else its own.
+def find_build() -> Llama:
+    """Return the build that the lab uses: that in `QWQLAB_LLAMA_CPP_BUILD`, or else its own.
 
-    Raises ToolchainError when there is none, or when it does not start.
+    Raise ToolchainError when there is none, or when it does not start.
     """
     named = os.environ.get("QWQLAB_LLAMA_CPP_BUILD")
     if named:
         folder = paths.from_user(named).resolve()
         remedy = f"QWQLAB_LLAMA_CPP_BUILD={named}: name the bin folder of a build of llama.cpp"
     else:
-        folder = llama_build.bin_dir()
+        folder = bin_dir()
         remedy = "run `make setup`"
-        if not llama_build.read_record().get("targets"):
+        if not read_record().get("targets"):
             raise ToolchainError(f"llama.cpp is not built: {remedy}.")
     lib = next((place for place in _library_places(folder) if _holds_library(place)), None)
     if lib is None or not (folder / "llama-completion").is_file():
@@ -72,17 +71,21 @@ def find() -> Llama:
 
 def build(
     targets: Iterable[str] = TARGETS,
-    progress: llama_build.Progress | None = None,
+    progress: Progress | None = None,
     say: Say = print,
 ) -> Llama:
-    """Compile what is missing of the lab's own build (see `llama_build.build`), and find it."""
-    llama_build.build(targets, progress, say)
-    return find()
+    """Compile what is missing of the lab's own build, and return it.
+
+    targets, progress and errors are those of `builds.compile_targets`: from nothing it takes about
+    5 minutes on two cores.
+    """
+    compile_targets(targets, progress, say)
+    return find_build()
 
 
 def tool(name: str) -> Path:
-    """The program of that name, such as "llama-quantize"; ToolchainError when it is not built."""
-    path = find().bin / name
+    """Return the path of a program such as "llama-quantize"; ToolchainError if it is not built."""
+    path = find_build().bin / name
     if path.is_file():
         return path
     if name in TARGETS:
@@ -97,10 +100,10 @@ def run_tool(
     args: Sequence[str | os.PathLike[str]],
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of llama.cpp's tools to its end, and give what it wrote to stdout and stderr.
+    """Run one of llama.cpp's tools to its end; return what it wrote to stdout and stderr.
 
     Both are decoded as UTF-8, with a replacement character for what is not. timeout: in seconds.
-    Raises ToolchainError with the tool's last lines when it fails, dies or takes too long.
+    Raise ToolchainError with the tool's last lines when it fails, dies or takes too long.
     """
     command = [str(tool(name)), *(os.fspath(arg) for arg in args)]
     spin_briefly()
@@ -123,13 +126,13 @@ def run_tool(
 
 
 def library_dir() -> Path:
-    """The folder whose libllama the bindings load: that of the build, or else their own.
+    """Return the folder whose libllama the bindings load: that of the build, or else their own.
 
     The bindings have one of their own only where pip compiled it, which the set-up does not ask
-    for. Raises ToolchainError when there is neither.
+    for. Raise ToolchainError when there is neither.
     """
     try:
-        return find().lib
+        return find_build().lib
     except ToolchainError:
         spec = importlib.util.find_spec("llama_cpp")
         own = Path(spec.origin).parent / "lib" if spec and spec.origin else None
@@ -143,17 +146,17 @@ def spin_briefly() -> None:
 
     By default OpenMP's threads spin for milliseconds, at each of the thousand joints of a step.
     Two notebooks on the same cores then spin away each other's time: on two cores both came to a
-    halt. So short a spin costs nothing alone (docs/decisions.md has the figures). Read when the
-    library is loaded; what the reader has set by hand stays.
+    halt. So short a spin costs nothing alone (docs/decisions.md has the figures). OpenMP reads the
+    variable when the library is loaded; what the reader has set by hand is left alone.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def point_bindings() -> Path:
-    """Make the next `import llama_cpp` load the library in `library_dir()`, and name that folder.
+    """Make the next `import llama_cpp` load the library in `library_dir()`; return that folder.
 
-    Raises ToolchainError when llama_cpp was imported before with the library of another folder.
+    Raise ToolchainError when llama_cpp was imported before with the library of another folder.
     """
     folder = library_dir()
     spin_briefly()
@@ -168,9 +171,9 @@ def point_bindings() -> Path:
 
 
 def describe_build() -> str:
-    """One line that names the build: version, compiler and backend; a run is stored with it."""
+    """Return version, compiler and backend of the build in one line, with which runs are stored."""
     try:
-        llama = find()
+        llama = find_build()
     except ToolchainError:
         library_dir()
         return f"llama.cpp commit {SDIST.commit}, compiled by pip for {SDIST.folder}"
@@ -192,7 +195,7 @@ def _name_backend(lib: Path) -> str:
 
 @functools.cache
 def _ask_version(program: Path, built_ns: int) -> tuple[str, str]:
-    """What `--version` says: the version, and the compiler with its target."""
+    """Return the version that a program states, and the compiler with its target."""
     try:
         done = subprocess.run(
             [program, "--version"],
@@ -214,7 +217,7 @@ def _ask_version(program: Path, built_ns: int) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Build with a line of progress every 10 %: `python -m qwqlab.llamacpp.tools [target ...]`."""
+    """Compile what the set-up needs and the targets named, with a line of progress every 10 %."""
     accept_any_text()
     started = time.monotonic()
     shown = 0
@@ -233,6 +236,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+find = find_build  # alias until the doors are in
 
 
 if __name__ == "__main__":

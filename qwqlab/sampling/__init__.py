@@ -6,16 +6,15 @@ from ..rooms import open_room
 
 if TYPE_CHECKING:
     from .command import Command as Command  # a llama.cpp command line, read or to be written
+    from .command import command_of as command_of  # the command that reproduces a request
+    from .command import complete as complete  # the text that llama-completion writes for it
     from .command import parse_command as parse_command  # read a command line
     from .engine import Engine as Engine  # runs many sequences in one batch
-    from .inert import find_inert as find_inert  # settings without effect, and why
-    from .inert import is_neutral as is_neutral  # whether a setting does nothing
     from .probe import MOVED as MOVED  # the least change of a logit that counts
+    from .probe import Detour as Detour  # where another Sampling would have left a run
     from .probe import Probe as Probe  # a run's steps, stage by stage
     from .probe import StageView as StageView  # the candidates that a stage left
     from .probe import StepView as StepView  # a step, stage by stage
-    from .replay import command_of as command_of  # the command that reproduces a request
-    from .replay import complete as complete  # the text that llama-completion writes for it
     from .run import Request as Request  # what is asked of a model
     from .run import Run as Run  # what came out
     from .sampling import ARTICLE_ORDER as ARTICLE_ORDER  # the article's list of samplers
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     )
     from .sampling import PRESETS as PRESETS  # the article's settings, Qwen's and llama.cpp's
     from .sampling import Sampling as Sampling  # the numbers and the order of one run
+    from .sampling import find_inert as find_inert  # settings without effect, and why
+    from .sampling import is_neutral as is_neutral  # whether a setting does nothing
     from .sampling import preset as preset  # one of PRESETS
     from .settings import BY_NAME as BY_NAME  # every number of the chain, by its name
     from .settings import DEFAULT_ORDER as DEFAULT_ORDER  # llama.cpp's own order

@@ -1,7 +1,7 @@
 """The requests of one run of the engine, from the first prompt to the last token.
 
-Sequences stand in slots. A slot whose sequence ends is given to the next request at once, and
-gaps are closed, since llama.cpp decodes neighbours only in one go.
+Each sequence has a slot. A slot whose sequence ends is given to the next request at once, and gaps
+are closed, since llama.cpp decodes neighbours only in one go.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import ContextError
-from ..llamacpp.context import Aborted, Context
-from ..llamacpp.model import Matrix, Model
+from ..llamacpp import Aborted, Context, Matrix, Model
 from .chain import Candidates, Chain
 from .nucleus import locate
 from .run import Request, Run
@@ -45,7 +44,7 @@ class Slot:
     )
 
     def take(self, token: int, row: Matrix) -> None:
-        """Take down a drawn token, and where it stood in its row of logits."""
+        """Note a drawn token, and its place in its row of logits."""
         sampling = self.request.sampling
         rank, escape = locate(row, token, sampling.top_k, sampling.top_p)
         if escape:
@@ -210,7 +209,7 @@ class Batch:
             yield index, run
 
     def _advance(self, slot: Slot) -> Run | None:
-        """Take note of a drawn token; the Run, if it was the last."""
+        """Note a drawn token's text; return the Run, if the token was its last."""
         model = self.model
         token = slot.tokens[-1]
         piece = model.piece(token)

@@ -1,6 +1,6 @@
-"""A native sampler chain: llama.cpp's own stages, built from a Sampling, drawing one token.
+"""A native sampler chain: llama.cpp's own stages, made from a Sampling, which draw one token.
 
-The chain of one sequence, as llama-completion builds it (common_sampler_init in llama.cpp's
+It is the chain of one sequence as llama-completion builds it (common_sampler_init in llama.cpp's
 common/sampling.cpp), one stage after another, so that `probe` can stop between them.
 """
 
@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..llamacpp.context import Context
-from ..llamacpp.model import C, Handle, Matrix, Model
+from ..llamacpp import C, Context, Handle, Matrix, Model
 from .sampling import Sampling
 from .settings import parse_bias
 
@@ -36,14 +35,14 @@ class Candidates:
         self._data = ctypes.cast(self._buffer.ctypes.data, C.llama_token_data_p)
 
     def fill(self, logits: Matrix) -> None:
-        """Every token of the vocabulary with its logit, in the order of their ids."""
+        """Put in every token of the vocabulary with its logit, in the order of their ids."""
         self._ids[:], self._logits[:] = self._all, logits
         native = self.native
         native.data, native.size = self._data, len(self._buffer)
         native.selected, native.sorted = -1, False
 
     def view(self) -> npt.NDArray[Any]:
-        """A copy of what is left: a record array of id, logit and p."""
+        """Return a copy of what is left: a record array of id, logit and p."""
         size = self.native.size
         if size == 0:
             return np.zeros(0, dtype=CANDIDATE)
@@ -52,7 +51,7 @@ class Candidates:
         return np.ctypeslib.as_array(raw).view(CANDIDATE).copy()
 
     def selected(self) -> int:
-        """The id of the token that the last stage drew, or -1."""
+        """Return the id of the token that the last stage drew, or -1."""
         native = self.native
         if not 0 <= native.selected < native.size:
             return -1
@@ -66,7 +65,7 @@ class Chain(Handle):
         self._pointer = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         self.names = sampling.chain()
         for name in self.names:
-            stage = make_stage(model, sampling, name, seed)
+            stage = _make_stage(model, sampling, name, seed)
             C.llama_sampler_chain_add(self.handle, stage)
 
     def close(self) -> None:
@@ -113,8 +112,8 @@ class Chain(Handle):
             C.llama_sampler_apply(stage, ctypes.byref(array))
 
 
-def make_stage(model: Model, sampling: Sampling, name: str, seed: int) -> Any:
-    """The native sampler of one stage."""
+def _make_stage(model: Model, sampling: Sampling, name: str, seed: int) -> Any:
+    """Make the native sampler of one stage."""
     s, vocab, n_vocab = sampling, model.vocab, model.n_vocab
     breakers = [b.encode("utf-8", "surrogateescape") for b in s.dry_sequence_breakers]
     c_breakers = (ctypes.c_char_p * len(breakers))(*breakers)

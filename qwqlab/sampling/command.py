@@ -1,7 +1,8 @@
-"""llama.cpp command lines, read and written.
+"""llama.cpp command lines: read, written, and run by llama.cpp's own program.
 
-`parse_command` reads what people paste, the article's commands included; `Command.line` prints
-one that reproduces a run token for token with llama-completion.
+`parse_command` reads what people paste, the article's commands included. `command_of` makes a
+command out of a request, `Command.line` prints it, and `complete` lets llama-completion run it:
+the proof that it reproduces the run token for token.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from ..errors import SettingError
-from ..llamacpp.loading import FLAGS as LOADING_FLAGS
-from ..llamacpp.loading import Loading
-from ..llamacpp.prompts import escape, read_prompt, unescape
+from ..errors import SettingError, ToolchainError
+from ..llamacpp import LOADING_FLAGS, Loading, escape, read_prompt, run_tool, unescape
+from .run import Request
 from .sampling import Sampling
 from .settings import LETTERS, SETTINGS, STAGES, check_order, check_seed
 
@@ -29,6 +29,10 @@ _HARMLESS = {"-no-cnv": 0, "--no-conversation": 0, "--no-display-prompt": 0, "--
              "--simple-io": 0, "--color": 1, "--prio": 1, "--prio-batch": 1, "--log-disable": 0,
              "--no-perf": 0, "-fit": 1, "--fit": 1}  # fmt: skip
 _BARE = {"--ignore-eos", *(flag for flag, n_values in _HARMLESS.items() if not n_values)}
+
+_ATTEMPTS = 3
+# llama-completion's last word on stderr, after the whole text went to stdout.
+_LAST_WORD = "graphs reused"
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Command:
     notes: tuple[str, ...] = ()
 
     def argv(self) -> list[str]:
-        """Arguments of llama-completion for this run, without the program itself.
+        """Return llama-completion's arguments for this run, without the program itself.
 
         Every sampling number is given: a GGUF may carry sampling defaults of its own, which
         llama-completion takes for what the command leaves out. The prompt goes in one argument,
@@ -55,14 +59,17 @@ class Command:
             *("--prompt", escape(self.prompt)),
             *(["--seed", str(self.seed)] if self.seed is not None else []),
             *("--n-predict", str(self.n_predict)),
-            *sampling_flags(self.sampling),
+            *_write_sampling(self.sampling),
             *self.loading.flags(),
             *("-no-cnv", "--no-display-prompt"),
         ]
 
     def line(self, program: str = "llama-completion", width: int = 0) -> str:
-        """The command, quoted for a shell; with a width, broken between flags into lines of at
-        most so many characters, where a flag and its value are not longer."""
+        """Return the command, quoted for a shell.
+
+        With a width it is broken between flags into lines of at most so many characters, where a
+        flag and its value are not longer.
+        """
         if not width:
             return shlex.join([program, *self.argv()])
         lines = [program]
@@ -76,7 +83,7 @@ class Command:
 
 
 def _group(argv: Sequence[str]) -> Iterator[str]:
-    """Each flag with its value, quoted for a shell."""
+    """Yield each flag with its value, quoted for a shell."""
     words = list(argv)
     while words:
         flag = [words.pop(0)]
@@ -85,8 +92,7 @@ def _group(argv: Sequence[str]) -> Iterator[str]:
         yield shlex.join(flag)
 
 
-def sampling_flags(sampling: Sampling) -> list[str]:
-    """The flags that say this Sampling to llama.cpp."""
+def _write_sampling(sampling: Sampling) -> list[str]:
     flags = ["--samplers", ";".join(sampling.samplers)]
     for setting in SETTINGS:
         flags += [setting.flags[0], repr(getattr(sampling, setting.name))]
@@ -97,12 +103,53 @@ def sampling_flags(sampling: Sampling) -> list[str]:
     return [*flags, "--ignore-eos"] if sampling.ignore_eos else flags
 
 
+class Loaded(Protocol):
+    """A model and how it is loaded: an engine, or what a sweep knows of one."""
+
+    @property
+    def path(self) -> str:
+        """The model's file."""
+
+    @property
+    def loading(self) -> Loading:
+        """How it is loaded."""
+
+
+def command_of(request: Request, engine: Loaded) -> Command:
+    """Return the llama-completion command that reproduces a request, alone and from nothing.
+
+    It does so token for token where `engine.width_independent`, whatever else was in the
+    batch; elsewhere a run from a batch and the command may part.
+    """
+    return Command(
+        request.sampling,
+        engine.loading,
+        engine.path,
+        request.prompt,
+        request.seed,
+        request.n_predict,
+    )
+
+
+def complete(command: Command) -> str:
+    """Return the text that llama-completion writes for a command, without what it adds at the end.
+
+    It exits without waiting for its printing thread (llama.cpp #22142), so the tail of a text may
+    be missing: then it is run again. Raise `ToolchainError` where that does not help.
+    """
+    for _ in range(_ATTEMPTS):
+        done = run_tool("llama-completion", command.argv())
+        if _LAST_WORD in done.stderr:
+            return done.stdout.removesuffix("\n\n").removesuffix(" [end of text]\n")
+    raise ToolchainError("llama-completion lost the end of its text three times; run it again")
+
+
 def parse_command(line: str | Sequence[str], base: Sampling | None = None) -> Command:
     """Read a llama.cpp command line, given as text or as a list of arguments.
 
     A shell's redirections and pipes end the command; backslash-newlines join lines. As in
     llama.cpp the last of a repeated flag counts. base holds what no flag says: llama.cpp's
-    defaults, if not given. Flags that the lab does not know raise `SettingError`.
+    defaults, if not given. Raise `SettingError` for a flag that the lab does not know.
 
     >>> parse_command("llama-cli -m x.gguf --temp 0.6 --top-k 40 -s 1").sampling.top_k
     40

@@ -16,13 +16,9 @@ from pathlib import Path
 from weakref import WeakSet
 
 from .. import gguf_file, preflight, trial
-from ..errors import BusyError, ContextError, SettingError
-from ..llamacpp.context import Context
-from ..llamacpp.ggml_types import bits_of
-from ..llamacpp.loading import Loading
-from ..llamacpp.model import Closing, Matrix, Model, has_gpu
+from ..errors import BusyError, ContextError, ModelFileError, SettingError
+from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu
 from .batch import Batch, Drawer, OnToken
-from .model_files import ModelFiles
 from .run import Request, Run
 from .sampling import Sampling
 
@@ -31,25 +27,62 @@ CELLS = 256  # llama.cpp pads what it reads of a cache to a multiple of this
 INTEGER_TYPES = {"Q4_0", "Q4_1", "Q8_0"}
 SPLIT_CACHES = {"f32", "f16"}
 PATIENCE = 10.0  # seconds that `close` gives another thread to end its run
+# A smaller model is read into memory. A larger one is mapped: if a program then shortens its file
+# (`cp` over it does), the system ends the process that reads on.
+READ_WHOLE = 1 << 30
 
 _open: WeakSet[Engine] = WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    """A run in a daemon thread must not outlive what Python frees at its end."""
+    """End every run: one in a daemon thread must not outlive what Python frees at its end."""
     for engine in list(_open):
         with suppress(BusyError):
             engine.close()
 
 
+class ModelFiles:
+    """The files of a model as an engine loaded them, and whether they are still the same.
+
+    mapped: whether llama.cpp should map them rather than read them into memory.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._stamps = {file: _stamp(file) for file in files}
+        self.mapped = sum(stamp[2] for stamp in self._stamps.values() if stamp) > READ_WHOLE
+
+    def check(self) -> None:
+        """Raise ModelFileError if one of them is no longer what it was."""
+        for file, before in self._stamps.items():
+            now = _stamp(file)
+            if now != before:
+                what = "was changed or replaced" if now else "is gone"
+                raise ModelFileError(
+                    f"{file} {what} since the engine loaded it; put it back, or open the engine "
+                    "anew."
+                )
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Return numbers of which one changes when the file does; none if the file is gone.
+
+    Not the ctime, which a second name for the file changes too.
+    """
+    try:
+        stat = file.stat()
+    except OSError:
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 class Engine(Closing):
     """A loaded GGUF and its runs, one `run` at a time: a second one raises `BusyError`.
 
-    `stop` and `close` may come from any thread. Raises `ModelFileError` for a file that llama.cpp
-    could not load, `SettingError` for a LLAMA_ARG_THREADS that is no number of threads. Files that
-    the lab did not fetch itself are tried in a child process first, so that a malformed one can't
-    end this one.
+    `stop` and `close` may be called from any thread. Raise `ModelFileError` for a file that
+    llama.cpp could not load, `SettingError` for a LLAMA_ARG_THREADS that is not a number of
+    threads. Files that the lab did not fetch itself are tried in a child process first, so that a
+    malformed one can't end this one.
     """
 
     def __init__(self, path: str | os.PathLike[str], loading: Loading | None = None) -> None:
@@ -122,7 +155,7 @@ class Engine(Closing):
         n_predict: int = 256,
         on_token: OnToken | None = None,
     ) -> Run:
-        """One sequence, token for token what llama-completion gives."""
+        """Run one sequence: token for token what llama-completion gives."""
         request = Request(prompt, sampling or Sampling(), seed, n_predict)
         ((_, run),) = self.run([request], width=1, on_token=on_token)
         return run
@@ -134,12 +167,12 @@ class Engine(Closing):
         on_token: OnToken | None = None,
         keep_logits: dict[int, Matrix] | None = None,
     ) -> Iterator[tuple[int, Run]]:
-        """Run requests, at most `width` at once; yields (index, Run) as they finish.
+        """Run requests, at most `width` at once; yield (index, Run) as they finish.
 
         keep_logits, if given, is filled with each run's logits by its index, float32 of shape
         (tokens, n_vocab): 200 kB a token for a vocabulary of 50,000.
 
-        Raises `ContextError` at once when a prompt does not fit the context, `ModelFileError` when
+        Raise `ContextError` at once when a prompt does not fit the context, `ModelFileError` when
         a file that is read as it runs has changed, and `BusyError` at the first result that is
         asked for while another run is under way.
         """
@@ -196,7 +229,7 @@ class Engine(Closing):
         return tokens
 
     def _plan_context(self, requests: Sequence[Request], prompts: dict[str, list[int]]) -> int:
-        """Tokens that each sequence needs: what was asked for, or the model's own length."""
+        """Count the tokens that each sequence needs: as asked for, or the model's own length."""
         limit = self.n_ctx
         for tokens in prompts.values():
             if len(tokens) > limit - 4:
@@ -225,7 +258,7 @@ class Engine(Closing):
         return self._context
 
     def _check_memory(self, n_seq: int, n_ctx: int) -> None:
-        """Linux promises memory that it lacks, and ends the process that then uses it."""
+        """Refuse a cache that Linux would promise, only to end the process that then uses it."""
         bits = bits_of(self.loading.cache_type_k) + bits_of(self.loading.cache_type_v)
         cache = n_seq * n_ctx * (self.info.kv_numbers or 0) * bits / 16
         has = preflight.count_memory() - self.info.n_bytes
@@ -242,7 +275,7 @@ class Engine(Closing):
 
 
 def _count_sequences(width: int) -> int:
-    """Sequences that a batch needs: one more holds the prompt that several share."""
+    """Count the sequences that a batch needs: one more holds the prompt that several share."""
     return width + 1 if width > 1 else 1
 
 

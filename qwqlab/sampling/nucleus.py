@@ -1,4 +1,4 @@
-"""Where a drawn token stands in the model's own distribution, before any penalty moved it.
+"""Where a drawn token is in the model's own distribution, before any penalty moved it.
 
 The raw nucleus is what llama.cpp's `top_k;top_p` would leave of the raw logits. A token drawn
 from outside it, an escape, is one that truncation alone would never have let through: a penalty
@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..llamacpp.model import Matrix
+from ..llamacpp import Matrix
 
 # Cumulative sums of float32 in llama.cpp and of float64 here may part in the last digits.
 TOLERANCE = 1e-6
-# So far below the largest logit stand enough candidates for a usual top_k, and few to sort.
+# Within this distance of the largest logit a usual top_k finds enough candidates, and few to sort.
 WINDOW = 8.0
 
 
 def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, bool]:
-    """Rank of a token in one row of logits (0: the most likely), and whether it is an escape.
+    """Return a token's rank in a row of logits (0: the most likely), and whether it is an escape.
 
     >>> locate(np.log(np.array([0.6, 0.3, 0.1], dtype=np.float32)), 2, top_k=0, top_p=0.85)
     (2, True)
@@ -43,7 +43,7 @@ def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, b
 
 
 def _weigh(logits: Matrix | np.float32, top: np.float32) -> float:
-    """The summed weight of tokens, of which one with logit `top` has 1."""
+    """Return the summed weight of tokens, of which one with logit `top` has 1."""
     return float(np.exp(np.subtract(logits, top, dtype=np.float64)).sum())
 
 

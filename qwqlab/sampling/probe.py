@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ..llamacpp.model import Matrix
+from ..llamacpp import Matrix
 from .chain import Candidates, Chain
 from .engine import Engine
 from .nucleus import locate
@@ -45,7 +45,7 @@ class StageView:
         return np.asarray(weights / weights.sum())
 
     def top(self, count: int) -> list[int]:
-        """The `count` most likely tokens, the most likely first."""
+        """Return the `count` most likely tokens, the most likely first."""
         count = min(count, len(self.ids))
         best: Iterable[int] = (
             np.argpartition(-self.logits, count - 1)[:count].tolist() if count else []
@@ -53,7 +53,7 @@ class StageView:
         return [int(self.ids[i]) for i in sorted(best, key=lambda i: -self.logits[i])]
 
     def find(self, token: int) -> tuple[float, float] | None:
-        """Logit and probability of a token, or None if it was removed."""
+        """Return logit and probability of a token, or None if it was removed."""
         place = np.flatnonzero(self.ids == token)
         return (float(self.logits[place[0]]), float(self.probs[place[0]])) if len(place) else None
 
@@ -80,11 +80,11 @@ class StepView:
     escape: bool
 
     def removed_by(self, token: int) -> str | None:
-        """The stage that removed a token, or None if it was still there for the draw."""
+        """Return the stage that removed a token, or None if it was still there for the draw."""
         return next((stage.name for stage in self.stages if stage.find(token) is None), None)
 
     def moved_by(self, token: int) -> tuple[str, ...]:
-        """The stages that changed a token's logit."""
+        """Return the stages that changed a token's logit."""
         before, moved = self.raw.find(token), []
         for stage in self.stages:
             after = stage.find(token)
@@ -97,7 +97,7 @@ class StepView:
 
 
 @dataclass(frozen=True)
-class Divergence:
+class Detour:
     """The first step at which another Sampling would have drawn another token, and why."""
 
     step: int
@@ -122,7 +122,7 @@ class Probe:
         return cls(engine, run, kept[0])
 
     def step(self, step: int, sampling: Sampling | None = None) -> StepView:
-        """Step `step` of the run, under its own Sampling or another one.
+        """Look at step `step` of the run, under its own Sampling or another one.
 
         Under another one the tokens so far, the logits and the random draw stay those of the run.
         """
@@ -142,7 +142,7 @@ class Probe:
         return StepView(step, sampling, raw, tuple(stages), token, draw, rank, escape)
 
     def replay(self, sampling: Sampling) -> Iterator[int]:
-        """The token that another Sampling would draw at each step of this run, one by one."""
+        """Yield the token that another Sampling would draw at each step of this run."""
         with self._chain_at(0, sampling) as chain:
             for row, token in zip(self.logits, self.run.tokens, strict=True):
                 self._candidates.fill(row)
@@ -150,18 +150,20 @@ class Probe:
                 yield self._candidates.selected()
                 chain.accept([token])
 
-    def first_divergence(self, sampling: Sampling) -> Divergence | None:
-        """The first step at which another Sampling parts from this run; None if none does."""
+    def find_detour(self, sampling: Sampling) -> Detour | None:
+        """Find the first step at which another Sampling leaves this run; None if it never does."""
         for step, (token, other) in enumerate(
             zip(self.run.tokens, self.replay(sampling), strict=False)
         ):
             if token != other:
                 why = self._explain(self.step(step), self.step(step, sampling))
-                return Divergence(step, token, other, why)
+                return Detour(step, token, other, why)
         return None
 
+    first_divergence = find_detour  # alias until the doors are in
+
     def _chain_at(self, step: int, sampling: Sampling) -> Chain:
-        """A chain in the state that it has before a step."""
+        """Make a chain in the state that it has before a step."""
         chain = Chain(self.engine.model, sampling, self.run.request.seed)
         chain.accept(self._prompt)
         if not _remembers_candidates(sampling):
@@ -182,7 +184,7 @@ class Probe:
 
     @cached_property
     def _draws(self) -> npt.NDArray[np.float64]:
-        """What std::uniform_real_distribution<double> gives for std::mt19937 at each step: two
+        """The numbers of std::uniform_real_distribution<double> on std::mt19937, one a step: two
         words of 32 bits a number, the low one first."""
         words = np.random.RandomState(self.run.request.seed).randint(
             0, 2**32, size=2 * len(self.run.tokens), dtype=np.uint32
@@ -207,7 +209,7 @@ class Probe:
 
 
 def _new_movers(mine: StepView, other: StepView) -> list[str]:
-    """Stages that move a likely token under the other Sampling, and none under this one."""
+    """Return the stages that move a likely token under the other Sampling and not under this."""
     moved = [
         {stage for token in view.raw.top(50) for stage in view.moved_by(token)}
         for view in (mine, other)
@@ -216,7 +218,10 @@ def _new_movers(mine: StepView, other: StepView) -> list[str]:
 
 
 def _remembers_candidates(sampling: Sampling) -> bool:
-    """Whether the state of the chain depends on earlier candidates, not on the tokens alone."""
+    """Say whether the chain's state depends on earlier candidates, not on the tokens alone."""
     chain = sampling.chain()
     xtc = "xtc" in chain and sampling.xtc_probability > 0
     return xtc or chain[-1] != "dist"
+
+
+Divergence = Detour  # alias until the doors are in

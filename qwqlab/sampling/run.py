@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import SettingError
+from ..llamacpp import INT_MAX
 from .sampling import Sampling
-from .settings import INT_MAX, check_seed
+from .settings import check_seed
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Request:
     """One sequence to generate.
 
     prompt is taken as it is, special tokens included; label is the reader's own name for the
-    request (the arm of an experiment) and changes nothing in the run. Raises SettingError for a
+    request (the arm of an experiment) and changes nothing in the run. Raise SettingError for a
     seed or n_predict that llama.cpp would read as something else.
     """
 
@@ -34,12 +35,12 @@ class Request:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values; `from_dict` is its inverse."""
+        """Return JSON-ready values; `from_dict` is the inverse."""
         return {**asdict(self), "sampling": self.sampling.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Request:
-        """The request that `to_dict` described."""
+        """Return the request that `to_dict` described."""
         return cls(**{**values, "sampling": Sampling.from_dict(values["sampling"])})
 
 
@@ -73,11 +74,11 @@ class Run:
         return self.stop in ("length", "context")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values; `from_dict` is its inverse."""
+        """Return JSON-ready values; `from_dict` is the inverse."""
         return {**asdict(self), "request": self.request.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Run:
-        """The run that `to_dict` described."""
+        """Return the run that `to_dict` described."""
         sequences = {key: tuple(values[key]) for key in ("tokens", "ranks", "escapes")}
         return cls(**{**values, **sequences, "request": Request.from_dict(values["request"])})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SettingError
+from ..llamacpp import FLOAT_MAX, INT_MAX
 
 DEFAULT_ORDER = (
     "penalties",
@@ -47,8 +46,6 @@ class Setting:
     meaning: str
 
 
-INT_MAX = 2**31 - 1
-FLOAT_MAX = 3.4e38
 # llama.cpp keeps room for as many tokens in every chain, whether they come or not.
 LAST_N_MAX = 2**20
 # llama.cpp divides logits by it: zero and what has no finite inverse are refused there too.
@@ -108,17 +105,17 @@ BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 def check_seed(seed: int) -> int:
-    """A seed that llama.cpp takes as it is. 2**32 - 1 and -1 would draw a random one."""
+    """Return a seed that llama.cpp takes as it is; 2**32 - 1 and -1 would draw a random one."""
     if not isinstance(seed, int) or not 0 <= seed <= SEED_MAX:
         raise SettingError(f"seed={seed!r} is out of range; give a whole number, 0 to {SEED_MAX}")
     return seed
 
 
 def check_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Sampler names as llama.cpp's canonical ones, in the order given.
+    """Return llama.cpp's canonical names of samplers, in the order given.
 
-    Unlike llama.cpp, which skips a name that it does not know and runs a doubled one twice, this
-    raises `SettingError`.
+    Raise `SettingError` for a name that llama.cpp does not know, and would skip, and for one given
+    twice, which it would run twice.
 
     >>> check_order(["top-k", "nucleus", "temp"])
     ('top_k', 'top_p', 'temperature')
@@ -141,28 +138,8 @@ def check_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(order)
 
 
-def check_number(setting: Setting, given: Any) -> float | int:
-    """A setting's number in its own type; `SettingError` for one that llama.cpp can't use."""
-    if isinstance(given, bool) or not isinstance(given, numbers.Real):
-        raise SettingError(f"{setting.name}={given!r} is not a number")
-    value: Any = given
-    if value != value or value in (math.inf, -math.inf):
-        raise SettingError(f"{setting.name}={value!r} is not finite; give a number")
-    if setting.kind is int and value != int(value):
-        raise SettingError(f"{setting.name}={value!r} is not a whole number")
-    if not setting.low <= value <= setting.high:
-        low, high = (_bound(bound) for bound in (setting.low, setting.high))
-        raise SettingError(f"{setting.name}={value!r} is out of range; give {low} to {high}")
-    number: float | int = setting.kind(value)
-    return number
-
-
-def _bound(value: float) -> str:
-    return "the largest float" if value == FLOAT_MAX else f"{value:g}"
-
-
 def parse_bias(text: str) -> tuple[int, float]:
-    """Token id and bias of a TOKEN_ID(+/-)BIAS, as llama.cpp reads it.
+    """Return token id and bias of a TOKEN_ID(+/-)BIAS, as llama.cpp reads it.
 
     >>> parse_bias("15043-0.5"), parse_bias("2-inf")
     ((15043, -0.5), (2, -inf))
@@ -177,7 +154,7 @@ def parse_bias(text: str) -> tuple[int, float]:
 
 
 def check_biases(given: Any) -> tuple[str, ...]:
-    """A list of texts that `parse_bias` reads."""
+    """Return biases as a tuple of texts, each of which `parse_bias` reads."""
     texts = _check_texts("logit_bias", given)
     for text in texts:
         parse_bias(text)
@@ -185,7 +162,7 @@ def check_biases(given: Any) -> tuple[str, ...]:
 
 
 def check_breakers(breakers: Any) -> tuple[str, ...]:
-    """DRY's sequence breakers: texts, none of them empty."""
+    """Return DRY's sequence breakers as a tuple of texts; none may be empty."""
     texts = _check_texts("dry_sequence_breakers", breakers)
     if any("\0" in text for text in texts):
         raise SettingError("dry_sequence_breakers may not hold a NUL character")

@@ -1,7 +1,7 @@
-"""Thinking split from the answer, in a whole text and in a stream; how often tags are written.
+"""Split a model's thinking from its answer, in a whole text or in a stream, and count its tags.
 
-What a model wrote does not say by itself where its thinking begins: where the chat template has
-put `<think>` into the prompt, the text starts inside it.
+A text alone does not tell where the thinking begins: where the chat template has put `<think>`
+into the prompt, the text starts inside it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ OPEN, CLOSE = "<think>", "</think>"
 class Thinking:
     """A text in two.
 
-    opened_by: where the opening tag stood: in the "prompt", in the "text", or None, nowhere. Then
-               all of the text is the answer, as it stands.
+    opened_by: where the opening tag is: in the "prompt", in the "text", or None, nowhere. Then
+               all of the text is the answer.
     closed:    whether a closing tag came. False: the text ends, or was cut off, while the model
                was thinking. True with opened_by None: a closing tag that nothing opened, a sign
                that the prompt did.
@@ -33,12 +33,12 @@ class Thinking:
     closed: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values; `Thinking(**values)` is its inverse."""
+        """Return JSON-ready values; `Thinking(**values)` is the inverse."""
         return asdict(self)
 
 
 def is_forced(prompt: str) -> bool:
-    r"""Whether a prompt ends in an opening tag, so that the text begins inside the thinking.
+    r"""Say whether a prompt ends in an opening tag, so that the text begins inside the thinking.
 
     >>> is_forced("<|im_start|>assistant\n<think>\n"), is_forced("<|im_start|>assistant\n")
     (True, False)
@@ -47,7 +47,7 @@ def is_forced(prompt: str) -> bool:
 
 
 def split_thinking(text: str, forced: bool = False) -> Thinking:
-    r"""Split a whole text; forced says that its prompt ended in the opening tag.
+    r"""Split a whole text; `forced` means that its prompt ended in the opening tag.
 
     An opening tag counts at the beginning of the text only, and the first closing tag ends the
     thinking: a model may speak *of* these tags anywhere else. A tag that is said again at once is
@@ -66,7 +66,7 @@ def split_thinking(text: str, forced: bool = False) -> Thinking:
 
 
 def _drop(text: str, tag: str) -> str:
-    """The text without the tags at its beginning, and white space before them."""
+    """Return a text without the tags at its beginning and the white space before them."""
     while (rest := text.lstrip()).startswith(tag):
         text = rest[len(tag) :]
     return text
@@ -75,7 +75,7 @@ def _drop(text: str, tag: str) -> str:
 class ThinkingStream:
     r"""The same split for a text that comes in pieces, however they cut the tags.
 
-    `feed` and `finish` give the thinking and the answer that are certain by now; what might be
+    `feed` and `finish` return the thinking and the answer that are certain by now; what might be
     part of a tag is held back until it is known. `result` is the split once `finish` was called.
 
     >>> stream = ThinkingStream()
@@ -92,7 +92,7 @@ class ThinkingStream:
         self._answer: list[str] = []
 
     def feed(self, piece: str) -> tuple[str, str]:
-        """Take a piece; the thinking and the answer that it completes."""
+        """Take a piece; return the thinking and the answer that it completes."""
         self._held += piece
         before = len(self._thinking), len(self._answer)
         while self._step():
@@ -100,7 +100,7 @@ class ThinkingStream:
         return "".join(self._thinking[before[0] :]), "".join(self._answer[before[1] :])
 
     def finish(self) -> tuple[str, str]:
-        """End the text; the rest of the thinking and of the answer."""
+        """End the text; return the rest of the thinking and of the answer."""
         rest, self._held = self._held, ""
         if self._step in (self._begin_thinking, self._think):
             rest = rest.strip("\n") if self._step == self._begin_thinking else rest.rstrip("\n")
@@ -112,12 +112,12 @@ class ThinkingStream:
 
     @property
     def result(self) -> Thinking:
-        """The split of what has been given out."""
+        """The split of what has been returned."""
         thinking, answer = "".join(self._thinking), "".join(self._answer)
         closed = self._closed or (self._opened_by is None and CLOSE in answer)
         return Thinking(thinking, answer, self._opened_by, closed)
 
-    # Each step looks at what is held, and says whether the next one may go on with it.
+    # Each step looks at what is held, and returns whether the next one may go on with it.
 
     def _look_for_opening(self) -> bool:
         start = self._held.lstrip()
@@ -158,7 +158,7 @@ class ThinkingStream:
 
 
 def _cut(text: str) -> tuple[str, bool, str]:
-    r"""What is thinking for certain, whether a closing tag ends it, and the rest.
+    r"""Return what is certainly thinking, whether a closing tag ends it, and the rest.
 
     >>> _cut("so\n</think>\n4"), _cut("so\n</th")
     (('so', True, '\n4'), ('so', False, '\n</th'))
@@ -185,12 +185,12 @@ class TagCounts:
     closed_interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Return JSON-ready values."""
         return asdict(self)
 
 
 def count_tags(runs: Iterable[Run]) -> TagCounts:
-    """Count both tags in the runs' texts; no opening tag of a prompt is among them."""
+    """Count both tags in the runs' texts; opening tags of prompts don't count."""
     texts = [run.text for run in runs]
     opened = sum(text.lstrip().startswith(OPEN) for text in texts)
     closed = sum(CLOSE in text for text in texts)
