@@ -21,7 +21,7 @@ SAMPLINGS = {
 
 @pytest.fixture(scope="module", params=SAMPLINGS)
 def probe(engine: Engine, code_prompt: str, request: pytest.FixtureRequest) -> Probe:
-    return Probe.of(engine, Request(code_prompt, SAMPLINGS[request.param], 5, 40))
+    return Probe.of(engine, Request(code_prompt, SAMPLINGS[request.param], 5, 24))
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +29,16 @@ def official(engine: Engine, code_prompt: str) -> Probe:
     return Probe.of(engine, Request(code_prompt, PRESETS["official"], 5, 60))
 
 
-def test_the_last_stage_draws_the_runs_own_token(probe: Probe) -> None:
-    for step, token in enumerate(probe.run.tokens):
-        assert probe.step(step).token == token
+def test_a_step_shows_the_token_the_rank_and_the_escape_of_the_run(probe: Probe) -> None:
+    for step, (token, rank) in enumerate(zip(probe.run.tokens, probe.run.ranks, strict=True)):
+        view = probe.step(step)
+        assert (view.token, view.rank) == (token, rank)
+        assert view.escape == (step in probe.run.escapes)
 
 
 def test_a_replay_under_the_runs_own_sampling_is_the_run(probe: Probe) -> None:
     assert tuple(probe.replay(probe.run.request.sampling)) == probe.run.tokens
     assert probe.find_detour(probe.run.request.sampling) is None
-
-
-def test_rank_and_escape_are_those_that_the_run_recorded(probe: Probe) -> None:
-    for step, rank in enumerate(probe.run.ranks):
-        view = probe.step(step)
-        assert view.rank == rank
-        assert view.escape == (step in probe.run.escapes)
 
 
 def test_the_draw_is_the_number_that_llama_cpp_drew(official: Probe) -> None:

@@ -79,6 +79,20 @@ def test_the_real_build_names_its_version_compiler_and_backend() -> None:
     assert (tools.library_dir() / f"libllama{tools.SUFFIX}").is_file()
 
 
+def test_the_door_opens_before_there_is_a_build(tmp_path: Path) -> None:
+    code = (
+        "import sys; from qwqlab.llamacpp import OPTIONS, Loading, build, find_nvidia_gpu, tool;"
+        "from qwqlab.sampling import PRESETS, Request, parse_command;"
+        "print('llama_cpp' in sys.modules)"
+    )
+    environment = {**os.environ, "QWQLAB_HOME": str(tmp_path), "PYTHONPATH": str(paths.CHECKOUT)}
+    environment.pop("QWQLAB_LLAMA_CPP_BUILD", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
 def test_a_tool_runs_and_gives_its_output(model_path: Path) -> None:
     done = tools.run_tool("llama-tokenize", ["-m", str(model_path), "-p", "Hello", "--ids"])
     (ids,) = [line for line in done.stdout.splitlines() if line.startswith("[")]

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import re
 import shlex
@@ -22,7 +21,7 @@ from .. import paths
 from ..errors import ToolchainError
 from ..exits import explain_exit, last_lines
 from ..progress import accept_any_text
-from .builds import SDIST, TARGETS, Progress, Say, bin_dir, compile_targets, read_record
+from .builds import TARGETS, Progress, Say, bin_dir, compile_targets, read_record
 
 SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -62,11 +61,13 @@ def find_build() -> Llama:
         remedy = "run `make setup`"
         if not read_record().get("targets"):
             raise ToolchainError(f"llama.cpp is not built: {remedy}.")
-    lib = next((place for place in _library_places(folder) if _holds_library(place)), None)
+    places = (folder, folder.parent / "lib", folder.parent / "lib64")
+    lib = next((place for place in places if (place / f"libllama{SUFFIX}").is_file()), None)
     if lib is None or not (folder / "llama-completion").is_file():
         raise ToolchainError(f"There is no llama.cpp in {folder}: {remedy}.")
     version, compiler = _ask_version(folder / "llama-completion", lib.stat().st_mtime_ns)
-    return Llama(folder, lib, version, compiler, _name_backend(lib))
+    found = [name for name in BACKENDS if (lib / f"libggml-{name.lower()}{SUFFIX}").exists()]
+    return Llama(folder, lib, version, compiler, "+".join(found) or "CPU")
 
 
 def build(
@@ -126,19 +127,8 @@ def run_tool(
 
 
 def library_dir() -> Path:
-    """Return the folder whose libllama the bindings load: that of the build, or else their own.
-
-    The bindings have one of their own only where pip compiled it, which the set-up does not ask
-    for. Raise ToolchainError when there is neither.
-    """
-    try:
-        return find_build().lib
-    except ToolchainError:
-        spec = importlib.util.find_spec("llama_cpp")
-        own = Path(spec.origin).parent / "lib" if spec and spec.origin else None
-        if own is None or not _holds_library(own):
-            raise
-        return own
+    """Return the folder whose libllama the bindings load; raise ToolchainError without a build."""
+    return find_build().lib
 
 
 def spin_briefly() -> None:
@@ -172,25 +162,8 @@ def point_bindings() -> Path:
 
 def describe_build() -> str:
     """Return version, compiler and backend of the build in one line, with which runs are stored."""
-    try:
-        llama = find_build()
-    except ToolchainError:
-        library_dir()
-        return f"llama.cpp commit {SDIST.commit}, compiled by pip for {SDIST.folder}"
+    llama = find_build()
     return f"llama.cpp {llama.version}, {llama.compiler}, {llama.backend}"
-
-
-def _library_places(folder: Path) -> tuple[Path, ...]:
-    return folder, folder.parent / "lib", folder.parent / "lib64"
-
-
-def _holds_library(folder: Path) -> bool:
-    return (folder / f"libllama{SUFFIX}").is_file()
-
-
-def _name_backend(lib: Path) -> str:
-    found = [name for name in BACKENDS if (lib / f"libggml-{name.lower()}{SUFFIX}").exists()]
-    return "+".join(found) or "CPU"
 
 
 @functools.cache
