@@ -2,8 +2,8 @@
 
 The sdist of llama-cpp-python carries the whole of llama.cpp, so the programs and the bindings are
 of one version, and a package index is all that it takes. `QWQLAB_LLAMA_CPP=/path/to/llama.cpp`
-names a checkout to use instead. The build lies in `build_dir()/llama.cpp`. A killed one goes on
-where it stopped, and the record of what is ready is written last.
+names a checkout to use instead. The build is in `build_dir()/llama.cpp`. A killed one goes on
+where it stopped: the record of what is ready is written last.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Backend:
-    """What the build computes on, as options, and a sentence that says how that was decided."""
+    """The options that choose CPU or GPU, and a sentence on why they were chosen."""
 
     options: tuple[Option, ...]
     sentence: str
@@ -99,7 +99,7 @@ class Backend:
 def choose_backend() -> Backend:
     """Choose CUDA where an NVIDIA GPU and nvcc are found, else what llama.cpp takes by itself.
 
-    The environment variable `CMAKE_ARGS` decides when it says anything of GGML_CUDA.
+    The environment variable `CMAKE_ARGS` decides when it mentions GGML_CUDA.
     """
     if "GGML_CUDA" in os.environ.get("CMAKE_ARGS", ""):
         return Backend((), "As CMAKE_ARGS says: " + os.environ["CMAKE_ARGS"])
@@ -293,9 +293,9 @@ def compile_targets(
 
 
 def read_record() -> dict[str, Any]:
-    """Return what the lab's own build is of: source, flags, backend, and the targets ready.
+    """Return source, flags, backend and finished targets of the lab's own build.
 
-    Empty where there is no build; its "targets" is an empty list while the first one runs.
+    It is empty where there is no build; its "targets" is an empty list while the first one runs.
     """
     record = read_json(bin_dir().parent / "build.json")
     return record if "targets" in record else {}
@@ -319,7 +319,7 @@ def _plan(record: dict[str, Any]) -> dict[str, Any]:
     backend = choose_backend()
     flags = [*plan["options"], *(option.flag for option in backend.options)]
     if not checkout:
-        # The archive has no number, and git would answer for whatever checkout lies around it.
+        # The archive has no number, and git would give that of a checkout around it.
         flags += [f"-DLLAMA_BUILD_COMMIT={SDIST.commit}", "-DLLAMA_BUILD_NUMBER=0"]
     flags += shlex.split(asked or "")
     return {**plan, "cmake_args": asked or "", "flags": flags, "backend": backend.sentence}
@@ -395,7 +395,7 @@ def _explain_log() -> str:
     lines = log_path().read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines):
         if re.search(r"(^|\s)error\b", line, re.IGNORECASE):
-            # CMake says where on one line, and what on the next.
+            # CMake names the place on one line, and the error on the next.
             told = [line, *lines[number + 1 : number + 2]] if line.endswith(":") else [line]
             break
     else:

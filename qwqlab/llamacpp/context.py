@@ -23,7 +23,7 @@ class Context(Handle):
 
     def __init__(self, model: Model, loading: Loading, n_seq: int, n_ctx: int) -> None:
         self.model, self.n_seq, self.n_ctx = model, n_seq, n_ctx
-        # Where the logits lie, seen as an array: seldom another, and slow to make.
+        # The logits as an array: they seldom move, and it is slow to make.
         self._view: tuple[tuple[int, int], Matrix] | None = None
         # Handed to every graph node: strlen says "go on" while the string is empty. A Python
         # callback would take the interpreter's lock a thousand times a step.
@@ -42,7 +42,7 @@ class Context(Handle):
             )
         self._set_adapters()
         self._n_batch: int = C.llama_n_batch(self.handle)
-        self._batch = Tokens(max(self._n_batch, n_seq))
+        self._batch = _Tokens(max(self._n_batch, n_seq))
 
     def _set_adapters(self) -> None:
         if not (adapters := self.model.adapters):
@@ -116,7 +116,7 @@ class Context(Handle):
         return self._view[1]
 
 
-class Tokens:
+class _Tokens:
     """A batch for llama_decode, in arrays of Python's own: each token in one sequence."""
 
     def __init__(self, capacity: int) -> None:

@@ -26,7 +26,7 @@ from .tools import point_bindings
 point_bindings()
 from llama_cpp import llama_cpp as C  # noqa: E402  (must follow the line that chooses the library)
 
-# The last lines that llama.cpp logged: what it says of a load that failed.
+# The last lines that llama.cpp logged, for the reason why a load failed.
 log: deque[str] = deque(maxlen=400)
 
 

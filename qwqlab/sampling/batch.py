@@ -26,7 +26,7 @@ OnToken = Callable[[int, int, str], None]
 
 
 @dataclass
-class Slot:
+class _Slot:
     """One sequence on its way."""
 
     index: int
@@ -67,11 +67,11 @@ class Drawer:
         """End the threads."""
         self._pool.shutdown()
 
-    def draw_first(self, slot: Slot, row: Matrix) -> None:
+    def draw_first(self, slot: _Slot, row: Matrix) -> None:
         """Draw a slot's first token, from the logits that its prompt left."""
         slot.take(slot.chain.draw(self._candidates, row), row)
 
-    def draw(self, slots: Sequence[Slot], context: Context, rows: Matrix) -> None:
+    def draw(self, slots: Sequence[_Slot], context: Context, rows: Matrix) -> None:
         """Draw the next token of each slot from its row of what was decoded, on all threads."""
         places = range(len(slots))
 
@@ -93,38 +93,38 @@ class Drawer:
             job.result()
 
 
+@dataclass
 class Batch:
-    """The requests of one `Engine.run`, from the first prompt to the last token."""
+    """The requests of one `Engine.run`, from the first prompt to the last token.
 
-    def __init__(
-        self,
-        context: Context,
-        drawer: Drawer,
-        width: int,
-        n_ctx: int,
-        requests: Sequence[Request],
-        prompts: dict[str, list[int]],
-        stop: threading.Event,
-    ) -> None:
-        self.context, self.model, self.drawer = context, context.model, drawer
-        self.width, self.n_ctx = width, n_ctx
-        self.requests, self.prompts, self.stop = requests, prompts, stop
-        self.on_token: OnToken | None = None
-        self.keep_logits: dict[int, Matrix] | None = None
-        # Requests that share a prompt stand together, so that each prompt is decoded once.
-        order = {prompt: i for i, prompt in enumerate(prompts)}
-        self.waiting = sorted(range(len(requests)), key=lambda i: order[requests[i].prompt])
+    n_ctx:   tokens that a sequence may hold.
+    prompts: the tokens of each prompt that is in a request.
+    """
+
+    context: Context
+    drawer: Drawer
+    width: int
+    n_ctx: int
+    requests: Sequence[Request]
+    prompts: dict[str, list[int]]
+    stop: threading.Event
+    on_token: OnToken | None
+    keep_logits: dict[int, Matrix] | None
+
+    def __post_init__(self) -> None:
+        self.model = self.context.model
+        # Requests with the same prompt are neighbours, so that each prompt is decoded once.
+        order = {prompt: i for i, prompt in enumerate(self.prompts)}
+        places = range(len(self.requests))
+        self.waiting = sorted(places, key=lambda i: order[self.requests[i].prompt])
         self.waiting.reverse()
-        self.slots: list[Slot] = []
+        self.slots: list[_Slot] = []
         # A batch keeps the shared prompt in a sequence of its own; a single run has just one.
-        self.holder = width if width > 1 else 0
+        self.holder = self.width if self.width > 1 else 0
         self.held: tuple[str, Matrix] | None = None
 
-    def run(
-        self, on_token: OnToken | None, keep_logits: dict[int, Matrix] | None
-    ) -> Iterator[tuple[int, Run]]:
+    def run(self) -> Iterator[tuple[int, Run]]:
         """Yield (index, Run) as the runs finish."""
-        self.on_token, self.keep_logits = on_token, keep_logits
         try:
             while self.waiting or self.slots:
                 yield from self._fill()
@@ -170,7 +170,7 @@ class Batch:
                 self.slots.pop()
                 yield slot.index, run
 
-    def _start(self, index: int, request: Request) -> Slot:
+    def _start(self, index: int, request: Request) -> _Slot:
         tokens = self.prompts[request.prompt]
         seq = len(self.slots)
         started = time.perf_counter()
@@ -191,7 +191,7 @@ class Batch:
         chain = Chain(self.model, request.sampling, request.seed)
         chain.accept(tokens)
         logits: list[Matrix] | None = [] if self.keep_logits is not None else None
-        return Slot(index, request, chain, len(tokens), started, logits=logits)
+        return _Slot(index, request, chain, len(tokens), started, logits=logits)
 
     def _collect(self) -> Iterator[tuple[int, Run]]:
         """Yield what has ended, and close the gaps: llama.cpp batches neighbours only."""
@@ -208,7 +208,7 @@ class Batch:
                 self.slots[seq] = last
             yield index, run
 
-    def _advance(self, slot: Slot) -> Run | None:
+    def _advance(self, slot: _Slot) -> Run | None:
         """Note a drawn token's text; return the Run, if the token was its last."""
         model = self.model
         token = slot.tokens[-1]
@@ -224,7 +224,7 @@ class Batch:
             return self._finish(slot, "context")
         return None
 
-    def _finish(self, slot: Slot, stop: str) -> Run:
+    def _finish(self, slot: _Slot, stop: str) -> Run:
         slot.chain.close()
         if self.keep_logits is not None and slot.logits is not None:
             n_vocab = self.model.n_vocab

@@ -21,7 +21,7 @@ from .settings import LETTERS, SETTINGS, STAGES, check_order, check_seed
 
 _STAGE_OF_LETTER = dict(zip(LETTERS, STAGES, strict=True))
 _SAMPLING_FLAGS = {flag: setting for setting in SETTINGS for flag in setting.flags}
-# What stands before a shell's first pipe, redirection or separator.
+# The words before a shell's first pipe, redirection or separator.
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
 _LOADING_FLAGS = {flag: name for name, flags in LOADING_FLAGS.items() for flag in flags}
 # Flags of llama-completion and llama-cli that don't touch the tokens, with how many values follow.
@@ -37,7 +37,7 @@ _LAST_WORD = "graphs reused"
 
 @dataclass(frozen=True)
 class Command:
-    """What a llama.cpp command line says. notes holds a sentence for each oddity in it."""
+    """A llama.cpp command line, understood. notes holds a sentence for each oddity in it."""
 
     sampling: Sampling = field(default_factory=Sampling)
     loading: Loading = field(default_factory=Loading)
@@ -148,7 +148,7 @@ def parse_command(line: str | Sequence[str], base: Sampling | None = None) -> Co
     """Read a llama.cpp command line, given as text or as a list of arguments.
 
     A shell's redirections and pipes end the command; backslash-newlines join lines. As in
-    llama.cpp the last of a repeated flag counts. base holds what no flag says: llama.cpp's
+    llama.cpp the last of a repeated flag counts. base holds what no flag sets: llama.cpp's
     defaults, if not given. Raise `SettingError` for a flag that the lab does not know.
 
     >>> parse_command("llama-cli -m x.gguf --temp 0.6 --top-k 40 -s 1").sampling.top_k

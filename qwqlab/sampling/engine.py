@@ -42,7 +42,7 @@ def _close_all() -> None:
             engine.close()
 
 
-class ModelFiles:
+class _ModelFiles:
     """The files of a model as an engine loaded them, and whether they are still the same.
 
     mapped: whether llama.cpp should map them rather than read them into memory.
@@ -91,7 +91,7 @@ class Engine(Closing):
         n_threads = self.loading.threads()
         self.info = gguf_file.inspect(path)
         loras = map(Path, self.loading.lora)
-        self.files = ModelFiles([*gguf_file.list_parts(self.info), *loras])
+        self.files = _ModelFiles([*gguf_file.list_parts(self.info), *loras])
         trial.check_loads(path, self.loading.override_kv, self.loading.lora)
         self.model = Model(path, self.loading, mapped=self.files.mapped)
         self._context: Context | None = None
@@ -105,7 +105,7 @@ class Engine(Closing):
         if not hasattr(self, "_claim"):
             return
         self.stop()
-        # A run that this very thread began stands still between two of its results.
+        # A run that this very thread began is paused between two of its results.
         mine = self._owner == threading.get_ident()
         if not mine and not self._claim.acquire(timeout=PATIENCE):
             raise BusyError("the engine is at work in another thread; end that first")
@@ -208,8 +208,18 @@ class Engine(Closing):
             context.resume()
             if self._stop.is_set():  # one that came while the context was opened must
                 context.abort()
-            batch = Batch(context, self._drawer, width, self.n_ctx, requests, prompts, self._stop)
-            yield from batch.run(on_token, keep_logits)
+            batch = Batch(
+                context=context,
+                drawer=self._drawer,
+                width=width,
+                n_ctx=self.n_ctx,
+                requests=requests,
+                prompts=prompts,
+                stop=self._stop,
+                on_token=on_token,
+                keep_logits=keep_logits,
+            )
+            yield from batch.run()
 
     @contextmanager
     def _claimed(self) -> Iterator[None]:

@@ -67,7 +67,7 @@ class StepView:
     draw:   the uniform random number, 0 to 1, that picked the token (None where Mirostat or
             adaptive_p draws).
     rank:   of the token in the raw distribution, 0 the most likely.
-    escape: whether the token lies outside what top_k and top_p leave of the raw distribution.
+    escape: whether the token is outside what top_k and top_p leave of the raw distribution.
     """
 
     step: int

@@ -53,7 +53,7 @@ class Run:
     stop:    "end" (the model drew an end token), "length" (n_predict reached), "context" (the
              context is full) or "stopped" (on request).
     ranks:   for each token, how many tokens had a higher raw logit (0: the most likely one).
-    escapes: steps whose token lies outside the raw nucleus: what `top_k;top_p` would leave of
+    escapes: steps whose token is outside the raw nucleus: what `top_k;top_p` would leave of
              the model's own distribution, before penalties and temperature.
     seconds: from the first decode that held this sequence to its last token, shared with
              whatever else was in the batch.

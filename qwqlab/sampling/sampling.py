@@ -103,7 +103,7 @@ class Sampling:
         first = ("logit_bias",) if self.logit_bias or self.ignore_eos else ()
         if self.mirostat:
             return (*first, "temperature", "mirostat" if self.mirostat == 1 else "mirostat_v2")
-        # adaptive_p draws by itself and always runs last, wherever it stands in the list.
+        # adaptive_p draws by itself and always runs last, wherever it is in the list.
         stages = tuple(name for name in self.samplers if name != "adaptive_p")
         return (*first, *stages, "adaptive_p" if "adaptive_p" in self.samplers else "dist")
 

@@ -50,7 +50,7 @@ def split_thinking(text: str, forced: bool = False) -> Thinking:
     r"""Split a whole text; `forced` means that its prompt ended in the opening tag.
 
     An opening tag counts at the beginning of the text only, and the first closing tag ends the
-    thinking: a model may speak *of* these tags anywhere else. A tag that is said again at once is
+    thinking: a model may speak *of* these tags anywhere else. A tag that is repeated at once is
     dropped. Newlines directly inside the tags and after them belong to the tags.
 
     >>> split_thinking("<think>\n2 + 2\n</think>\n\n4")
