@@ -64,15 +64,15 @@ class Command:
             *("-no-cnv", "--no-display-prompt"),
         ]
 
-    def line(self, program: str = "llama-completion", width: int = 0) -> str:
+    def line(self, width: int = 0) -> str:
         """Return the command, quoted for a shell.
 
         With a width it is broken between flags into lines of at most so many characters, where a
         flag and its value are not longer.
         """
         if not width:
-            return shlex.join([program, *self.argv()])
-        lines = [program]
+            return shlex.join(["llama-completion", *self.argv()])
+        lines = ["llama-completion"]
         for flag in _group(self.argv()):
             longer = f"{lines[-1]} {flag}"
             if len(longer) + 2 <= width:
