@@ -20,7 +20,6 @@ from qwqlab.sampling import (
     ARTICLE_ORDER,
     ARTICLE_ORDER_WITH_PENALTIES,
     PRESETS,
-    Command,
     Engine,
     Probe,
     Request,
@@ -110,9 +109,7 @@ def test_one_sequence_is_token_for_token_that_of_llama_completion(
 ) -> None:
     seed = 3407 + list(GRID).index(name)
     run = engine.generate(code_prompt, GRID[name], seed, n_predict=48)
-    command = Command(GRID[name], engine.loading, engine.path, code_prompt, seed, 48)
-    printed = llama_completion(command.argv())
-    assert strip_end(printed, run) == run.text
+    assert_reproduced(run, engine, llama_completion)
 
 
 def test_a_long_run_crosses_the_point_where_flash_attention_splits(
@@ -121,17 +118,16 @@ def test_a_long_run_crosses_the_point_where_flash_attention_splits(
     sampling = Sampling(temp=1.2, top_k=0, top_p=1, min_p=0.05, ignore_eos=True)
     run = engine.generate(code_prompt, sampling, 11, n_predict=250)
     assert run.n_prompt + len(run.tokens) > 256  # llama.cpp then reads 512 cells, and splits them
-    command = Command(sampling, engine.loading, engine.path, code_prompt, 11, 250)
-    assert strip_end(llama_completion(command.argv()), run) == run.text
+    assert_reproduced(run, engine, llama_completion)
 
 
-def strip_end(printed: str, run: Run) -> str:
-    """What llama-completion prints, less what it adds to the text."""
-    printed = printed.removesuffix("\n\n")
-    if run.stop == "end":
-        assert printed.endswith(" [end of text]\n")
-        printed = printed.removesuffix(" [end of text]\n")
-    return printed
+def assert_reproduced(
+    run: Run, engine: Engine, llama_completion: Callable[[Sequence[str]], str]
+) -> None:
+    """The run's command gives its text, alone and in llama-completion's own process."""
+    printed = llama_completion(command_of(run.request, engine).argv()).removesuffix("\n\n")
+    end = " [end of text]\n" if run.stop == "end" else ""
+    assert printed == run.text + end
 
 
 def test_a_prompt_longer_than_a_physical_batch_gives_the_same_tokens(
@@ -140,20 +136,17 @@ def test_a_prompt_longer_than_a_physical_batch_gives_the_same_tokens(
     prompt = code_prompt * 30
     run = engine.generate(prompt, Sampling(), 3, n_predict=16)
     assert run.n_prompt > engine.loading.n_ubatch
-    command = Command(Sampling(), engine.loading, engine.path, prompt, 3, 16)
-    assert strip_end(llama_completion(command.argv()), run) == run.text
+    assert_reproduced(run, engine, llama_completion)
 
 
 def test_a_full_context_ends_the_run_where_llama_completion_ends_it(
     model_path: Path, llama_completion: Callable[[Sequence[str]], str], code_prompt: str
 ) -> None:
-    loading = Loading(n_ctx=64)
-    with Engine(model_path, loading) as engine:
+    with Engine(model_path, Loading(n_ctx=64)) as engine:
         run = engine.generate(code_prompt, NEVER_ENDS, 1, n_predict=-1)
     assert run.stop == "context"
     assert run.runaway
-    command = Command(NEVER_ENDS, loading, str(model_path), code_prompt, 1, -1)
-    assert strip_end(llama_completion(command.argv()), run) == run.text
+    assert_reproduced(run, engine, llama_completion)
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +201,7 @@ def test_every_run_of_a_batch_is_reproduced_by_its_command(
     together: dict[int, Run],
 ) -> None:
     for index in range(0, len(requests), 4):
-        run, command = together[index], command_of(requests[index], batch_engine)
-        assert strip_end(llama_completion(command.argv()), run) == run.text
+        assert_reproduced(together[index], batch_engine, llama_completion)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +221,7 @@ def test_long_runs_in_a_batch_are_reproduced_too(
     longest = max(runs, key=lambda index: len(runs[index].tokens))
     # Past 256 and 512 tokens flash attention on a cache of floats would split its sums.
     assert len(runs[longest].tokens) > 512
-    command = command_of(requests[longest], batch_engine)
-    assert strip_end(llama_completion(command.argv()), runs[longest]) == runs[longest].text
+    assert_reproduced(runs[longest], batch_engine, llama_completion)
 
 
 def test_the_lab_knows_where_a_batch_may_differ(engine: Engine, float_engine: Engine) -> None:
@@ -340,8 +331,7 @@ def test_a_loading_means_the_same_to_llama_completion(
 ) -> None:
     with Engine(model_path, loading) as engine:
         run = engine.generate(code_prompt, Sampling(), 21, 32)
-    command = Command(Sampling(), loading, str(model_path), code_prompt, 21, 32)
-    assert strip_end(llama_completion(command.argv()), run) == run.text
+    assert_reproduced(run, engine, llama_completion)
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
