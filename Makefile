@@ -51,7 +51,7 @@ help:
 	@echo "OFFLINE=... sets up from a folder of make offline, with no network."
 
 setup: $(if $(OFFLINE),from-folder) $(VENV)/.qwqlab
-	@$(BIN)/python -m qwqlab.toolchain
+	@$(BIN)/python -m qwqlab.llamacpp.tools
 	@$(BIN)/qwqlab fetch smollm2-135m
 	@$(BIN)/qwqlab fetch qwq-32b-ranks
 
@@ -105,7 +105,7 @@ check: $(VENV)/.qwqlab-dev
 	@$(BIN)/python tests/check_notebooks.py
 
 benchmark: setup $(VENV)/.qwqlab-dev
-	@$(BIN)/python -m qwqlab.toolchain llama-server
+	@$(BIN)/python -m qwqlab.llamacpp.tools llama-server
 	@$(BIN)/python benchmarks/speed.py
 	@$(BIN)/python benchmarks/redraw.py
 	@$(BIN)/python benchmarks/quantize.py

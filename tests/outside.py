@@ -15,7 +15,7 @@ from typing import Any
 
 from jupyter_client.manager import KernelManager
 
-from qwqlab import toolchain
+from qwqlab.llamacpp import find_build
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +26,7 @@ def environment(**more: str) -> dict[str, str]:
     return {
         **kept,
         "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests")]),
-        "QWQLAB_LLAMA_CPP_BUILD": str(toolchain.find().bin),
+        "QWQLAB_LLAMA_CPP_BUILD": str(find_build().bin),
         **more,
     }
 

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab.command import Command, parse_command
-from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
-from qwqlab.loading import Loading
-from qwqlab.prompt_text import escape, read_prompt, unescape
-from qwqlab.sampling import PRESETS, Sampling, preset
+from qwqlab.llamacpp import Loading, escape, read_prompt, unescape
+from qwqlab.sampling import PRESETS, Command, Engine, Sampling, parse_command, preset
 
 ARTICLE = r"""./llama.cpp/llama-cli \
  --model unsloth-QwQ-32B-GGUF/QwQ-32B-Q4_K_M.gguf \
@@ -96,7 +93,7 @@ def test_a_prompt_file_is_taken_byte_for_byte_but_dash_f_drops_a_newline(tmp_pat
 
 
 def test_a_prompt_file_without_end_is_refused() -> None:
-    with pytest.raises(SettingError, match="/dev/zero is longer than 16 MB"):
+    with pytest.raises(SettingError, match="/dev/zero has more than 16,000,000 bytes"):
         read_prompt("/dev/zero")
 
 

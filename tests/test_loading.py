@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from qwqlab import toolchain
-from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
-from qwqlab.loading import Loading, count_threads, parse_override
+from qwqlab.llamacpp import Loading, count_threads, run_tool
+from qwqlab.llamacpp.loading import parse_override
+from qwqlab.sampling import Engine
 
 
 def test_a_loading_round_trips_through_json() -> None:
@@ -32,7 +32,7 @@ def test_threads_are_counted_as_llama_completion_counts_them(
     if said:
         monkeypatch.setenv("LLAMA_ARG_THREADS", said)
     args = ["-m", str(model_path), "-p", "Hello", "-n", "1", "-no-cnv"]
-    log = toolchain.run_tool("llama-completion", args).stderr
+    log = run_tool("llama-completion", args).stderr
     assert f"n_threads = {count_threads()} " in log
     assert Loading(n_threads=1).threads() == 1
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qwqlab.engine import Engine
-from qwqlab.probe import Probe
-from qwqlab.records import Request
-from qwqlab.sampling import PRESETS, Sampling
+from qwqlab.sampling import PRESETS, Engine, Probe, Request, Sampling
 
 SAMPLINGS = {
     "official": PRESETS["official"],
@@ -24,7 +21,7 @@ SAMPLINGS = {
 
 @pytest.fixture(scope="module", params=SAMPLINGS)
 def probe(engine: Engine, code_prompt: str, request: pytest.FixtureRequest) -> Probe:
-    return Probe.of(engine, Request(code_prompt, SAMPLINGS[request.param], 5, 40))
+    return Probe.of(engine, Request(code_prompt, SAMPLINGS[request.param], 5, 24))
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +29,16 @@ def official(engine: Engine, code_prompt: str) -> Probe:
     return Probe.of(engine, Request(code_prompt, PRESETS["official"], 5, 60))
 
 
-def test_the_last_stage_draws_the_runs_own_token(probe: Probe) -> None:
-    for step, token in enumerate(probe.run.tokens):
-        assert probe.step(step).token == token
+def test_a_step_shows_the_token_the_rank_and_the_escape_of_the_run(probe: Probe) -> None:
+    for step, (token, rank) in enumerate(zip(probe.run.tokens, probe.run.ranks, strict=True)):
+        view = probe.step(step)
+        assert (view.token, view.rank) == (token, rank)
+        assert view.escape == (step in probe.run.escapes)
 
 
 def test_a_replay_under_the_runs_own_sampling_is_the_run(probe: Probe) -> None:
     assert tuple(probe.replay(probe.run.request.sampling)) == probe.run.tokens
-    assert probe.first_divergence(probe.run.request.sampling) is None
-
-
-def test_rank_and_escape_are_those_that_the_run_recorded(probe: Probe) -> None:
-    for step, rank in enumerate(probe.run.ranks):
-        view = probe.step(step)
-        assert view.rank == rank
-        assert view.escape == (step in probe.run.escapes)
+    assert probe.find_detour(probe.run.request.sampling) is None
 
 
 def test_the_draw_is_the_number_that_llama_cpp_drew(official: Probe) -> None:
@@ -95,9 +87,9 @@ def test_a_penalty_is_seen_to_move_a_recent_token(official: Probe) -> None:
     assert after[0] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_first_divergence_is_where_two_real_runs_part(engine: Engine, official: Probe) -> None:
+def test_a_detour_begins_where_two_real_runs_part(engine: Engine, official: Probe) -> None:
     other = Sampling(**{**PRESETS["official"].to_dict(), "repeat_penalty": 1.5})
-    found = official.first_divergence(other)
+    found = official.find_detour(other)
     rerun = engine.generate(official.run.request.prompt, other, 5, 60)
     part = next(
         i for i, (a, b) in enumerate(zip(official.run.tokens, rerun.tokens, strict=False)) if a != b
@@ -111,7 +103,7 @@ def test_the_articles_list_never_parts_from_itself_when_its_penalty_rises(
     engine: Engine, code_prompt: str
 ) -> None:
     probe = Probe.of(engine, Request(code_prompt, PRESETS["article"], 5, 40))
-    assert probe.first_divergence(PRESETS["article"].with_(repeat_penalty=1.5)) is None
+    assert probe.find_detour(PRESETS["article"].with_(repeat_penalty=1.5)) is None
 
 
 def test_a_temperature_of_0_leaves_the_likeliest_token_alone(official: Probe) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import re
 
-from qwqlab import toolchain
-from qwqlab.chain import Chain
 from qwqlab.controls import MAIN, MORE
-from qwqlab.engine import Engine
-from qwqlab.inert import MOVERS, TRUNCATIONS
-from qwqlab.sampling import Sampling
-from qwqlab.settings import DEFAULT_ORDER, LETTERS, SETTINGS, STAGES
+from qwqlab.llamacpp import run_tool
+from qwqlab.sampling import DEFAULT_ORDER, SETTINGS, Engine, Sampling
+from qwqlab.sampling.chain import Chain
+from qwqlab.sampling.sampling import MOVERS, TRUNCATIONS
+from qwqlab.sampling.settings import LETTERS, STAGES
 
 # A run's own number, which belongs to no sampler.
 NO_SAMPLERS = {"--seed"}
@@ -21,7 +20,7 @@ OTHERS = {"temperature", "adaptive_p"}
 
 def read_flags() -> set[str]:
     """The first flag of each number in the part of llama-completion's help that is on sampling."""
-    text = toolchain.run_tool("llama-completion", ["--help"]).stdout
+    text = run_tool("llama-completion", ["--help"]).stdout
     part = text.split("sampling params -----")[1].split("-----")[0]
     return {flags.split(",")[-1].strip() for flags in re.findall(r"(?m)^(-.*?) N  ", part)}
 
@@ -56,7 +55,7 @@ def test_every_stage_can_be_made(engine: Engine) -> None:
 
 def test_it_is_said_of_every_stage_whether_it_can_dethrone_the_most_likely_candidate() -> None:
     unsaid = set(STAGES) - {*MOVERS, *TRUNCATIONS} - OTHERS
-    assert not unsaid, f"inert.py has {', '.join(unsaid)} in neither MOVERS nor TRUNCATIONS"
+    assert not unsaid, f"sampling.py has {', '.join(unsaid)} in neither MOVERS nor TRUNCATIONS"
     assert not set(MOVERS) & set(TRUNCATIONS)
 
 

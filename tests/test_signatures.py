@@ -20,12 +20,13 @@ from typing import Any, NoReturn
 
 import pytest
 
+import qwqlab
 from qwqlab import lora_engines, training
 from qwqlab.codecs import BnbCodec
 from qwqlab.recipe import Recipe
 from qwqlab.skip_list import bnb_options
 
-PACKAGE = Path(lora_engines.__file__).parent
+PACKAGE = Path(qwqlab.__file__).parent
 CONSTRAINTS = PACKAGE.parent / "constraints.txt"
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "llama_cpp")
 # Names that stand for a module although no import statement says so.
@@ -102,7 +103,7 @@ def find_fault(function: Any, call: ast.Call) -> str:
 def test_calls_are_what_the_installed_libraries_take() -> None:
     checked: Counter[str] = Counter()
     faults = []
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for place, function, call in find_calls(path):
             module = inspect.getmodule(function)
             owner = module.__name__ if module else getattr(function, "__module__", "") or ""

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab import llama_build, llama_options, llama_source, paths, toolchain
+from qwqlab import paths
 from qwqlab.errors import ToolchainError
 from qwqlab.hashes import sha256_of
+from qwqlab.llamacpp import builds, tools
 
 TARGETS = ("llama", "llama-completion")
 
@@ -72,14 +73,28 @@ def keep_quiet(_line: str) -> None:
 
 
 def test_the_real_build_names_its_version_compiler_and_backend() -> None:
-    llama = toolchain.find()
+    llama = tools.find_build()
     assert llama.version[0].isdigit()
-    assert toolchain.describe_build().startswith(f"llama.cpp {llama.version}, {llama.compiler}, ")
-    assert (toolchain.library_dir() / f"libllama{toolchain.SUFFIX}").is_file()
+    assert tools.describe_build().startswith(f"llama.cpp {llama.version}, {llama.compiler}, ")
+    assert (tools.library_dir() / f"libllama{tools.SUFFIX}").is_file()
+
+
+def test_the_door_opens_before_there_is_a_build(tmp_path: Path) -> None:
+    code = (
+        "import sys; from qwqlab.llamacpp import OPTIONS, Loading, build, find_nvidia_gpu, tool;"
+        "from qwqlab.sampling import PRESETS, Request, parse_command;"
+        "print('llama_cpp' in sys.modules)"
+    )
+    environment = {**os.environ, "QWQLAB_HOME": str(tmp_path), "PYTHONPATH": str(paths.CHECKOUT)}
+    environment.pop("QWQLAB_LLAMA_CPP_BUILD", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_a_tool_runs_and_gives_its_output(model_path: Path) -> None:
-    done = toolchain.run_tool("llama-tokenize", ["-m", str(model_path), "-p", "Hello", "--ids"])
+    done = tools.run_tool("llama-tokenize", ["-m", str(model_path), "-p", "Hello", "--ids"])
     (ids,) = [line for line in done.stdout.splitlines() if line.startswith("[")]
     assert json.loads(ids) == [19556]
 
@@ -87,7 +102,7 @@ def test_a_tool_runs_and_gives_its_output(model_path: Path) -> None:
 def test_a_tool_that_fails_says_why_in_one_sentence(tmp_path: Path) -> None:
     absent = tmp_path / "absent.gguf"
     with pytest.raises(ToolchainError) as caught:
-        toolchain.run_tool("llama-quantize", [str(absent), str(tmp_path / "out.gguf"), "Q4_0"])
+        tools.run_tool("llama-quantize", [str(absent), str(tmp_path / "out.gguf"), "Q4_0"])
     assert str(caught.value).startswith("llama-quantize failed with exit code 1: ")
     assert str(absent) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -96,23 +111,23 @@ def test_a_tool_that_fails_says_why_in_one_sentence(tmp_path: Path) -> None:
 def test_a_tool_that_takes_too_long_is_stopped(model_path: Path) -> None:
     args = ["-m", str(model_path), "-p", "x", "-n", "100000", "-no-cnv", "--ignore-eos"]
     with pytest.raises(ToolchainError, match=r"did not end within 0\.5 seconds"):
-        toolchain.run_tool("llama-completion", args, timeout=0.5)
+        tools.run_tool("llama-completion", args, timeout=0.5)
 
 
 def test_a_tool_that_is_not_built_names_the_command_that_builds_it(tiny: Path) -> None:
     with pytest.raises(ToolchainError, match="run `make setup`"):
-        toolchain.tool("llama-completion")
-    toolchain.build(TARGETS, say=keep_quiet)
-    assert toolchain.tool("llama-completion").is_file()
+        tools.tool("llama-completion")
+    tools.build(TARGETS, say=keep_quiet)
+    assert tools.tool("llama-completion").is_file()
     with pytest.raises(ToolchainError, match="llama-quantize is not built: run `make setup`"):
-        toolchain.tool("llama-quantize")
-    with pytest.raises(ToolchainError, match=r"python -m qwqlab\.toolchain llama-server"):
-        toolchain.tool("llama-server")
+        tools.tool("llama-quantize")
+    with pytest.raises(ToolchainError, match=r"python -m qwqlab\.llamacpp\.tools llama-server"):
+        tools.tool("llama-server")
 
 
 def test_a_build_from_a_checkout_is_found_and_reports_its_progress(tiny: Path) -> None:
     steps: list[tuple[int, int]] = []
-    llama = toolchain.build(TARGETS, lambda done, total: steps.append((done, total)), keep_quiet)
+    llama = tools.build(TARGETS, lambda done, total: steps.append((done, total)), keep_quiet)
     assert llama.version == "0.0.1-tiny (build 7, commit abc)"
     assert llama.compiler == "C for here"
     assert llama.backend == "CPU"
@@ -122,7 +137,7 @@ def test_a_build_from_a_checkout_is_found_and_reports_its_progress(tiny: Path) -
 def test_a_build_can_be_moved_since_its_programs_look_beside_themselves(
     tiny: Path, tmp_path: Path
 ) -> None:
-    llama = toolchain.build(TARGETS, say=keep_quiet)
+    llama = tools.build(TARGETS, say=keep_quiet)
     moved = tmp_path / "elsewhere"
     shutil.move(llama.bin, moved)
     done = subprocess.run([moved / "llama-completion"], capture_output=True, text=True, check=True)
@@ -130,46 +145,46 @@ def test_a_build_can_be_moved_since_its_programs_look_beside_themselves(
 
 
 def test_another_target_is_added_and_the_others_stay(tiny: Path) -> None:
-    toolchain.build(TARGETS, say=keep_quiet)
-    before = toolchain.tool("llama-completion").stat().st_mtime_ns
-    toolchain.build(["llama-server"], say=keep_quiet)
-    assert toolchain.tool("llama-server").is_file()
-    assert toolchain.tool("llama-completion").stat().st_mtime_ns == before
-    assert llama_build.read_record()["targets"] == ["llama", "llama-completion", "llama-server"]
+    tools.build(TARGETS, say=keep_quiet)
+    before = tools.tool("llama-completion").stat().st_mtime_ns
+    tools.build(["llama-server"], say=keep_quiet)
+    assert tools.tool("llama-server").is_file()
+    assert tools.tool("llama-completion").stat().st_mtime_ns == before
+    assert builds.read_record()["targets"] == ["llama", "llama-completion", "llama-server"]
 
 
 def test_other_cmake_arguments_build_anew_and_none_keep_what_is_there(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CMAKE_ARGS", "-DTHING=one")
-    toolchain.build(TARGETS, say=keep_quiet)
-    cache = llama_build.bin_dir().parent / "CMakeCache.txt"
+    tools.build(TARGETS, say=keep_quiet)
+    cache = builds.bin_dir().parent / "CMakeCache.txt"
     assert "THING:UNINITIALIZED=one" in cache.read_text()
     monkeypatch.delenv("CMAKE_ARGS")
-    toolchain.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS, say=keep_quiet)
     assert "THING:UNINITIALIZED=one" in cache.read_text()
     monkeypatch.setenv("CMAKE_ARGS", "-DTHING=two")
-    toolchain.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS, say=keep_quiet)
     assert "THING:UNINITIALIZED=two" in cache.read_text()
 
 
 def test_a_compiler_error_is_quoted_and_the_log_is_named(tiny: Path) -> None:
     (tiny / "llama.c").write_text("int llama( {\n")
     with pytest.raises(ToolchainError, match=r"did not compile: .*llama\.c:1:.*error") as caught:
-        toolchain.build(TARGETS, say=keep_quiet)
-    assert str(llama_build.log_path()) in str(caught.value)
+        tools.build(TARGETS, say=keep_quiet)
+    assert str(builds.log_path()) in str(caught.value)
     with pytest.raises(ToolchainError, match="not built"):
-        toolchain.find()
+        tools.find_build()
 
 
 def test_a_killed_build_is_no_build_and_goes_on_where_it_stopped(tiny: Path) -> None:
-    code = "import sys; from qwqlab import toolchain; toolchain.build(sys.argv[1:])"
+    code = "import sys; from qwqlab.llamacpp import tools; tools.build(sys.argv[1:])"
     environment = {**os.environ, "CMAKE_ARGS": "-DSLOW=ON", "PYTHONPATH": str(paths.CHECKOUT)}
     command = [sys.executable, "-c", code, *TARGETS, "llama-server"]
     builder = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
-    program = llama_build.bin_dir() / "llama-completion"
+    program = builds.bin_dir() / "llama-completion"
     log = program.parents[1] / ".ninja_log"
     linked = f"\tbin/{program.name}\t"
     while builder.poll() is None and not (log.is_file() and linked in log.read_text()):
@@ -177,20 +192,20 @@ def test_a_killed_build_is_no_build_and_goes_on_where_it_stopped(tiny: Path) -> 
     os.killpg(builder.pid, signal.SIGKILL)
     assert builder.wait() == -signal.SIGKILL
     with pytest.raises(ToolchainError, match="not built"):
-        toolchain.find()
+        tools.find_build()
     before = program.stat().st_mtime_ns
-    toolchain.build(TARGETS, say=keep_quiet)
-    assert toolchain.tool("llama-completion").stat().st_mtime_ns == before
+    tools.build(TARGETS, say=keep_quiet)
+    assert tools.tool("llama-completion").stat().st_mtime_ns == before
 
 
 def test_a_build_in_a_copied_checkout_starts_anew_rather_than_fail(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toolchain.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS, say=keep_quiet)
     shutil.copytree(tmp_path / "home", tmp_path / "copy")
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "copy"))
-    assert toolchain.build(["llama-server"], say=keep_quiet).bin == llama_build.bin_dir()
-    assert toolchain.tool("llama-completion").is_file()
+    assert tools.build(["llama-server"], say=keep_quiet).bin == builds.bin_dir()
+    assert tools.tool("llama-completion").is_file()
 
 
 def test_a_folder_named_by_mistake_is_named_in_the_error(
@@ -198,10 +213,10 @@ def test_a_folder_named_by_mistake_is_named_in_the_error(
 ) -> None:
     monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(tmp_path))
     with pytest.raises(ToolchainError, match=f"QWQLAB_LLAMA_CPP_BUILD={tmp_path}"):
-        toolchain.find()
+        tools.find_build()
     monkeypatch.setenv("QWQLAB_LLAMA_CPP", str(tmp_path))
     with pytest.raises(ToolchainError, match=f"QWQLAB_LLAMA_CPP={tmp_path} holds no llama.cpp"):
-        llama_source.find_source()
+        builds.find_source()
 
 
 def test_the_source_is_unpacked_from_an_archive_with_the_pinned_hash(
@@ -209,10 +224,10 @@ def test_the_source_is_unpacked_from_an_archive_with_the_pinned_hash(
 ) -> None:
     monkeypatch.delenv("QWQLAB_LLAMA_CPP")
     pack_tiny_sdist(tiny, monkeypatch)
-    left = paths.build_dir() / llama_source.SDIST.folder
+    left = paths.build_dir() / builds.SDIST.folder
     left.mkdir()
     (left / "half").write_text("a killed unpacking")
-    assert toolchain.build(TARGETS, say=keep_quiet).version.startswith("0.0.1-tiny")
+    assert tools.build(TARGETS, say=keep_quiet).version.startswith("0.0.1-tiny")
     assert not (left / "half").exists()
     assert not list(paths.build_dir().glob(".unpack-*"))
 
@@ -227,26 +242,25 @@ def test_an_archive_with_another_hash_is_not_used(
     archive = pack_tiny_sdist(tiny, monkeypatch)
     archive.write_bytes(archive.read_bytes()[:-1] + b"!")
     with pytest.raises(ToolchainError, match="pip could not download llama-cpp-python"):
-        llama_source.bring_source(keep_quiet)
-    assert llama_source.find_source() is None
+        builds.fetch_source(keep_quiet)
+    assert builds.find_source() is None
     assert not list(paths.build_dir().glob(".download-*"))
 
 
 def pack_tiny_sdist(source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny source in the place and form of the real sdist, with its hash as the pinned one."""
-    archive = llama_source.archive_path()
+    archive = builds.archive_path()
     archive.parent.mkdir(parents=True)
     with tarfile.open(archive, "w:gz") as file:
-        file.add(source, f"{llama_source.SDIST.folder}/vendor/llama.cpp")
-    pinned = llama_source.Sdist(
-        llama_source.SDIST.package,
-        llama_source.SDIST.version,
+        file.add(source, f"{builds.SDIST.folder}/vendor/llama.cpp")
+    pinned = builds.Sdist(
+        builds.SDIST.package,
+        builds.SDIST.version,
         sha256_of(archive),
         archive.stat().st_size,
         "abc",
     )
-    monkeypatch.setattr(llama_source, "SDIST", pinned)
-    monkeypatch.setattr(llama_build, "SDIST", pinned)
+    monkeypatch.setattr(builds, "SDIST", pinned)
     return archive
 
 
@@ -270,7 +284,7 @@ def write_program(path: Path, output: str, returncode: int = 0) -> None:
 def test_a_gpu_with_its_compiler_asks_for_cuda(programs: Path) -> None:
     write_program(programs / "nvidia-smi", "NVIDIA H100 80GB HBM3")
     write_program(programs / "nvcc", "")
-    backend = llama_options.choose_backend()
+    backend = builds.choose_backend()
     assert [option.flag for option in backend.options] == [
         "-DGGML_CUDA=ON",
         f"-DCMAKE_CUDA_COMPILER={programs / 'nvcc'}",
@@ -281,7 +295,7 @@ def test_a_gpu_with_its_compiler_asks_for_cuda(programs: Path) -> None:
 def test_a_driver_without_a_gpu_gives_a_cpu_build(programs: Path) -> None:
     write_program(programs / "nvidia-smi", "No devices were found", returncode=6)
     write_program(programs / "nvcc", "")
-    backend = llama_options.choose_backend()
+    backend = builds.choose_backend()
     assert backend.options == ()
     assert backend.sentence == "A CPU build: no NVIDIA GPU is found."
 
@@ -292,13 +306,13 @@ def test_cmake_args_have_the_last_word_on_cuda(
     write_program(programs / "nvidia-smi", "NVIDIA H100 80GB HBM3")
     write_program(programs / "nvcc", "")
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=OFF")
-    assert llama_options.choose_backend().options == ()
+    assert builds.choose_backend().options == ()
 
 
 def test_bindings_that_were_imported_with_another_library_are_refused(tmp_path: Path) -> None:
     code = (
         "import os, sys, types; sys.modules['llama_cpp'] = types.ModuleType('llama_cpp');"
-        "from qwqlab import toolchain; toolchain.point_bindings()"
+        "from qwqlab.llamacpp import tools; tools.point_bindings()"
     )
     environment = {**os.environ, "LLAMA_CPP_LIB_PATH": str(tmp_path)}
     done = subprocess.run(
@@ -317,12 +331,12 @@ def test_a_process_spins_briefly_unless_the_reader_said_otherwise(
 ) -> None:
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    toolchain.spin_briefly()
+    tools.spin_briefly()
     assert "GOMP_SPINCOUNT" not in os.environ
     monkeypatch.delenv("OMP_WAIT_POLICY")
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    toolchain.spin_briefly()
+    tools.spin_briefly()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
     monkeypatch.delenv("GOMP_SPINCOUNT")
-    toolchain.spin_briefly()
+    tools.spin_briefly()
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
