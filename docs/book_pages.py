@@ -21,7 +21,6 @@ from qwqlab.course import Notebook, draw_table
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
-SHORT = {"float64": "f8", "float32": "f4", "int32": "i4", "uint8": "u1"}
 
 NOTE = "<p><em>A panel. Its controls work in JupyterLab; this is what it showed.</em></p>"
 ABOUT = (
@@ -132,34 +131,10 @@ def show_widget(model_id: str, widgets: Mapping[str, Any], name: str) -> Iterato
     widget = widgets.get(model_id)
     if widget is None:
         return
-    state = restore_arrays(widget)
-    kind = widget["model_name"]
-    if "_widget_data" in state:
-        figure = {"data": state["_widget_data"], "layout": state["_widget_layout"]}
-        yield draw_figure(figure, f"{name}-{model_id[:8]}")
-    elif kind in ("HTMLModel", "HTMLMathModel"):
+    state = widget["state"]
+    if "figure" in state:
+        yield draw_figure(state["figure"], f"{name}-{model_id[:8]}")
+    elif widget["model_name"] in ("HTMLModel", "HTMLMathModel"):
         yield f"<div>{state.get('value', '')}</div>"
     for child in state.get("children") or []:
         yield from show_widget(str(child).removeprefix("IPY_MODEL_"), widgets, name)
-
-
-def restore_arrays(widget: Mapping[str, Any]) -> dict[str, Any]:
-    """A widget's state with its arrays in place, as Plotly takes them from JSON."""
-    state = json.loads(json.dumps(widget["state"]))
-    for buffer in widget.get("buffers", []):
-        *way, last = buffer["path"]
-        if way[:1] not in (["_widget_data"], ["_widget_layout"]):
-            continue  # what a figure was last told; what it shows stands in these two
-        place = state
-        for step in way:
-            place = place[step]
-        place[last] = buffer["data"]
-    return dict(_as_plotly(state))
-
-
-def _as_plotly(value: Any) -> Any:
-    if isinstance(value, dict):
-        if {"dtype", "shape", "buffer"} <= value.keys():
-            return {"dtype": SHORT.get(value["dtype"], value["dtype"]), "bdata": value["buffer"]}
-        return {key: _as_plotly(each) for key, each in value.items()}
-    return [_as_plotly(each) for each in value] if isinstance(value, list) else value

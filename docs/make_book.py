@@ -74,15 +74,6 @@ _disk_before = _measure_disk()"""
 AFTER = """\
 import json as _json
 
-from ipywidgets.widgets import widget as _widget
-
-from qwqlab.live_figure import LiveFigure as _LiveFigure
-
-# A page shows a figure as it was sent last; Plotly sends changes, and never the whole again.
-for _figure in list(_widget._instances.values()):
-    if isinstance(_figure, _LiveFigure):
-        _figure.send_state()
-
 _who = (_resource.RUSAGE_SELF, _resource.RUSAGE_CHILDREN)
 _memory = sum(_resource.getrusage(who).ru_maxrss for who in _who) * 1024 / 1e9
 _disk = _measure_disk() - _disk_before

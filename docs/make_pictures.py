@@ -16,15 +16,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import plotly.graph_objects as go
 from playwright.sync_api import Page, sync_playwright
 
 from qwqlab import paths
-from qwqlab.drawing import WIDTH
-from qwqlab.plots import draw_trade_off
+from qwqlab.experiments import ArmResult
+from qwqlab.plots import WIDTH, draw_trade_off
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from lab_page import CHROMIUM, NO_BROWSER, find_chromium
@@ -70,7 +69,7 @@ def main() -> int:
 def read_trade_off() -> Picture:
     """The experiment's figure, from its results."""
     results = json.loads((PICTURES / "trade_off.json").read_text(encoding="utf-8"))
-    drawing = draw_trade_off([SimpleNamespace(**arm) for arm in results["arms"]])
+    drawing = draw_trade_off([ArmResult(**arm) for arm in results["arms"]])
     return Picture("trade_off", drawing.figure, drawing.summary)
 
 
