@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/download.py."""
+"""Moved to qwqlab/models/downloads.py."""
 import sys
-from .models.download import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.download"]
+from .models.downloads import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.downloads"]

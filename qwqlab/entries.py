@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/entries.py."""
+"""Moved to qwqlab/models/catalog.py."""
 import sys
-from .models.entries import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.entries"]
+from .models.catalog import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.catalog"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/fetch.py."""
+"""Moved to qwqlab/models/local.py."""
 import sys
-from .models.fetch import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.fetch"]
+from .models.local import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.local"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/hub_fetch.py."""
+"""Moved to qwqlab/models/downloads.py."""
 import sys
-from .models.hub_fetch import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.hub_fetch"]
+from .models.downloads import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.downloads"]

@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/web.py."""
+"""Moved to qwqlab/models/hub.py."""
 import sys
-from .models.web import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.web"]
+from .models.hub import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.hub"]

