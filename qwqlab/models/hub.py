@@ -134,7 +134,7 @@ def _read_file(sibling: RepoSibling) -> RemoteFile:
     path, lfs = sibling.rfilename, sibling.lfs
     # A listing must not be able to write outside the snapshot.
     if any(part in ("", ".", "..") for part in path.split("/")):
-        raise ValueError(f"unsafe file name {path!r}")
+        raise FetchError(f"The hub lists an unsafe file name, {path!r}: nothing was fetched.")
     if lfs:
         return RemoteFile(path, lfs.size, _must_match(_SHA256, lfs.sha256))
     return RemoteFile(path, int(sibling.size or 0), _must_match(_COMMIT, sibling.blob_id))
