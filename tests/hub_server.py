@@ -1,6 +1,6 @@
 """A model hub on the loopback interface, with a second server as its content network.
 
-It speaks what huggingface_hub and qwqlab.hub ask for: the listing with hashes, HEAD and GET of
+It speaks what huggingface_hub and qwqlab.models ask for: the listing with hashes, HEAD and GET of
 files, redirects of large files to another host, ranges. It can misbehave on request, and it keeps a
 log of every request with its headers.
 """
@@ -48,7 +48,6 @@ class Faults:
     listing: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     flip_byte: int | None = None
     ignore_range: bool = False
-    wrong_range: bool = False
     gated: bool = False
 
 
@@ -222,8 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, start = 200, 0
         if wanted and not faults.ignore_range:
             status, start = 206, int(wanted[1])
-            stated = start + 1 if faults.wrong_range else start
-            headers = {**headers, "Content-Range": f"bytes {stated}-{len(data) - 1}/{len(data)}"}
+            headers = {**headers, "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
             if start >= len(data):
                 self._answer(416, {"Content-Range": f"bytes */{len(data)}"})
                 return

