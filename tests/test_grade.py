@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from hostile import HOSTILE_GAMES
 
-from qwqlab import grade
-from qwqlab.answer import extract_program
 from qwqlab.cli import main
-from qwqlab.colors import is_brown_or_yellow, is_light_blue, is_pipe_color
 from qwqlab.command import parse_command
 from qwqlab.errors import SandboxError, SettingError
-from qwqlab.flappy import list_arms, read_prompt, show_differences
-from qwqlab.game_record import Plan, read_record
-from qwqlab.grade import grade_file, grade_text
-from qwqlab.imports import find_missing
+from qwqlab.grader import grade_file, grade_text
+from qwqlab.grader import grading as grade
+from qwqlab.grader.answer import extract_program
+from qwqlab.grader.colors import is_brown_or_yellow, is_light_blue, is_pipe_color
+from qwqlab.grader.flappy import list_arms, read_prompt, show_differences
+from qwqlab.grader.game_record import Plan, read_record
+from qwqlab.grader.imports import find_missing
+from qwqlab.grader.scene import Mark, name_shape
 from qwqlab.paths import CHECKOUT, data_dir
 from qwqlab.pycode import check_code
-from qwqlab.scene import Mark, name_shape
 
 SPECIMENS = CHECKOUT / "data" / "specimens"
 EXPECTED = json.loads((SPECIMENS / "expected.json").read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ import pytest
 from lab_page import LabPage, open_notebook
 from playwright.sync_api import expect
 
-from qwqlab.grade import grade_text
 from qwqlab.grade_view import show_grade
+from qwqlab.grader import grade_text
 from qwqlab.panels import GradePanel
 from qwqlab.paths import CHECKOUT
 

@@ -21,10 +21,8 @@ from typing import Any
 
 import pytest
 
-from qwqlab import confine, sandbox
 from qwqlab.errors import SandboxError
-from qwqlab.isolation import Limits
-from qwqlab.sandbox import Outcome, probe, run_python
+from qwqlab.sandbox import Limits, Outcome, confine, probe, run_python, sandbox
 
 MARK = "QWQLAB_TEST_MARK"
 NOBODY = 65534
@@ -799,7 +797,7 @@ def test_the_program_ends_where_the_lab_is_killed(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from qwqlab import sandbox, watch\n"
+            "from qwqlab.sandbox import sandbox, watch\n"
             "watch.START, watch.GRACE = 10.0, 1.0\n"
             "sandbox.run_python({'a.py': 'import time; time.sleep(300)'}, 'a.py',"
             f" environment={{{MARK!r}: {mark!r}}}, limits=sandbox.Limits(seconds=3))",

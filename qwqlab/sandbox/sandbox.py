@@ -27,8 +27,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import SandboxError
 from . import confine
-from .errors import SandboxError
 from .isolation import DEFAULT_LIMITS, LEVELS, THREADS, Isolation, Limits, check_level, describe
 from .system_calls import LATER, REFUSED
 from .watch import Watch

@@ -12,9 +12,8 @@ from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 
+from ..sandbox import Isolation, Limits, Outcome, run_python
 from .game_record import GameRecord, Plan, read_record
-from .isolation import Isolation, Limits
-from .sandbox import Outcome, run_python
 
 # One run may take all the time that is left: what is held short is its processor time, which is the
 # same on a busy machine.
@@ -27,7 +26,7 @@ PLANS = (
     Plan(4, key="escape", when="play"),
     *(Plan(seed, goal="look") for seed in range(5, 11)),
 )
-_START = "import sys\nsys.path.insert(0, 'lab.zip')\nfrom qwqlab.player import main\nmain()\n"
+_START = "import sys\nsys.path.insert(0, 'lab.zip')\nfrom grader.player import main\nmain()\n"
 _SHIPPED = (
     "extents.py",
     "colors.py",
@@ -103,7 +102,7 @@ def _pack() -> bytes:
     """The player and what it needs, as the package that the game's process imports."""
     here, packed = Path(__file__).parent, BytesIO()
     with zipfile.ZipFile(packed, "w") as file:
-        file.writestr("qwqlab/__init__.py", "")
+        file.writestr("grader/__init__.py", "")
         for name in _SHIPPED:
-            file.writestr(f"qwqlab/{name}", (here / name).read_text(encoding="utf-8"))
+            file.writestr(f"grader/{name}", (here / name).read_text(encoding="utf-8"))
     return packed.getvalue()
