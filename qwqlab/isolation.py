@@ -1,7 +1,7 @@
-"""Moved to qwqlab/sandbox/isolation.py."""
+"""Moved to qwqlab/sandbox/process.py."""
 
 import sys
 
-from .sandbox.isolation import *  # noqa: F403
+from .sandbox.process import *  # noqa: F403
 
-sys.modules[__name__] = sys.modules["qwqlab.sandbox.isolation"]
+sys.modules[__name__] = sys.modules["qwqlab.sandbox.process"]

@@ -69,7 +69,8 @@ def run(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     def run(code: str, **options: Any) -> Outcome:
         options.setdefault("limits", Limits(seconds=20, cpu_seconds=10))
         files = {"main.py": textwrap.dedent(code), **options.pop("files", {})}
-        return sandbox._run(files, "main.py", environment={MARK: mark}, **options)
+        monkeypatch.setattr(sandbox, "_LEFT_OUT", options.pop("without", ()))
+        return run_python(files, "main.py", environment={MARK: mark}, **options)
 
     yield run
     assert find_marked(mark) == []
@@ -750,17 +751,13 @@ def test_with_limits_alone_memory_files_and_time_are_held(run: Run) -> None:
     "code",
     [
         "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.setsid()\nsignal.pause()",
-        "import os\nos.makedirs('a/b/c')\nos.symlink('/etc/passwd', 'a/link')\n"
-        "os.mkfifo('a/pipe')\nos.chmod('a/b', 0)\nos.chmod('a', 0)\nos.chmod('.', 0)",
-        "import os\nfor n in range(3000):\n    os.mkdir('deeper-and-deeper')\n"
-        "    os.chdir('deeper-and-deeper')",
         "import os, shutil\nshutil.rmtree(os.getcwd())",
         "import os, signal\nos.kill(0, signal.SIGKILL)",
     ],
-    ids=["kill its parent", "closed folders", "deep folders", "no folder", "kill its group"],
+    ids=["kill its parent", "no folder", "kill its group"],
 )
 def test_nothing_stays_even_where_no_layer_holds(run: Run, code: str) -> None:
-    done = run(code, without=ALL, minimum="weak", limits=Limits(3, files=100_000))
+    done = run(code, without=ALL, minimum="weak", limits=Limits(3))
     assert not any(b"root:" in content for content in done.files.values())
 
 
@@ -797,8 +794,8 @@ def test_the_program_ends_where_the_lab_is_killed(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from qwqlab.sandbox import sandbox, watch\n"
-            "watch.START, watch.GRACE = 10.0, 1.0\n"
+            "from qwqlab.sandbox import process, sandbox\n"
+            "process.START, process.GRACE = 10.0, 1.0\n"
             "sandbox.run_python({'a.py': 'import time; time.sleep(300)'}, 'a.py',"
             f" environment={{{MARK!r}: {mark!r}}}, limits=sandbox.Limits(seconds=3))",
         ],
