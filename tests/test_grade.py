@@ -17,12 +17,10 @@ from qwqlab.command import parse_command
 from qwqlab.errors import SandboxError, SettingError
 from qwqlab.grader import grade_file, grade_text
 from qwqlab.grader import grading as grade
-from qwqlab.grader.answer import extract_program
-from qwqlab.grader.colors import is_brown_or_yellow, is_light_blue, is_pipe_color
+from qwqlab.grader.answer import extract_program, find_missing
 from qwqlab.grader.flappy import list_arms, read_prompt, show_differences
-from qwqlab.grader.game_record import Plan, read_record
-from qwqlab.grader.imports import find_missing
-from qwqlab.grader.scene import Mark, name_shape
+from qwqlab.grader.record import PlayPlan, read_record
+from qwqlab.grader.scene import Mark, is_brown_or_yellow, is_light_blue, is_pipe_color, name_shape
 from qwqlab.paths import CHECKOUT, data_dir
 from qwqlab.pycode import check_code
 
@@ -37,11 +35,11 @@ def test_a_specimen_fails_as_its_name_says_and_nowhere_else(name: str) -> None:
     graded = grade_file(SPECIMENS / name)
     expected = EXPECTED[name]
     assert (graded.verdict, graded.failed_stage) == (expected["verdict"], expected["stage"]), (
-        graded.describe()
+        graded.as_text()
     )
     if graded.failed_stage in ("", "requirements"):
         missed = [each.number for each in graded.requirements if not each.ok]
-        assert missed == expected["requirements"], graded.describe()
+        assert missed == expected["requirements"], graded.as_text()
     assert json.dumps(graded.to_dict())
     assert [stage.name for stage in graded.stages] == list(grade.STAGES)
     assert all(stage.detail for stage in graded.stages)
@@ -96,7 +94,7 @@ def test_the_complete_game_passes_however_it_is_written(name: str) -> None:
         assert old in source
         source = source.replace(old, new)
     graded = grade_text(source, is_program=True)
-    assert graded.verdict == "pass", graded.describe()
+    assert graded.verdict == "pass", graded.as_text()
 
 
 def test_every_specimen_is_expected_and_every_requirement_is_missed_by_one() -> None:
@@ -216,7 +214,7 @@ def test_shapes_and_colours_have_their_names() -> None:
 
 def test_a_forged_or_broken_record_is_refused() -> None:
     sound = {"ended": "exit", "detail": "", "phase": "start", "size": [1, 1], "asked": 1, "log": []}
-    assert read_record(json.dumps(sound).encode(), Plan(1), {}).ended == "exit"
+    assert read_record(json.dumps(sound).encode(), PlayPlan(1), {}).ended == "exit"
     nothing = dict.fromkeys(("background", "land", "bird", "moving"))
     tick: dict[str, object] = {**nothing, "phase": "play", "pipes": [], "texts": [], "passed": 0}
     flat = ["rect", [0, 0, 0], 1, 1, 0, 0, ""]
@@ -231,7 +229,7 @@ def test_a_forged_or_broken_record_is_refused() -> None:
     ]  # fmt: skip
     for data in broken:
         with pytest.raises(ValueError, match="cannot be read"):
-            read_record(data, Plan(1), {})
+            read_record(data, PlayPlan(1), {})
 
 
 @pytest.mark.slow

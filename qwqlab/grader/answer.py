@@ -1,8 +1,17 @@
-"""The program in what a model answered: behind its thinking, in the last of its fences."""
+"""The program in a model's answer, and what it imports; nothing of it is run here.
+
+The program is behind the thinking, in the last of the answer's fences.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
+import os
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..pycode import Block, check_code, find_blocks
@@ -17,7 +26,7 @@ _OTHER = re.compile(
 
 @dataclass(frozen=True)
 class Extracted:
-    """The program of an answer; "" where there is none. detail says what was found, or why not."""
+    """The program of an answer, "" if there is none. detail says what was found, or why not."""
 
     program: str
     ok: bool
@@ -25,12 +34,12 @@ class Extracted:
 
 
 def extract_program(text: str, is_program: bool = False) -> Extracted:
-    """Find the final program of a transcript, or take the text whole where it is a program.
+    """Find the final program of a transcript, or take the whole text if it is a program.
 
-    Thinking is what stands before `</think>`. Of several fenced blocks the last that is
-    Python counts, as the prompt asks for the final game in a markdown section; drafts and shell
-    lines don't. A block whose fence is never closed is judged as far as it goes: where the answer
-    was cut off, the later stages show what lacks.
+    Thinking is what comes before `</think>`. Of several fenced blocks the last that is Python
+    counts, since the prompt asks for the final game in a markdown section; drafts and shell lines
+    don't. A block whose fence is never closed is judged as far as it goes: if the answer was cut
+    off, the later stages show what is missing.
 
     >>> extract_program("<think>Hm, so the user wants a game").detail
     'the thinking never ends, so there is no answer'
@@ -61,7 +70,7 @@ def extract_program(text: str, is_program: bool = False) -> Extracted:
 
 
 def _pick(blocks: list[Block]) -> Block | None:
-    """The last block that imports pygame; else the last in Python, else the last with code."""
+    """Return the last block that imports pygame, else the last in Python, else the last of code."""
     code = [block for block in blocks if not _OTHER.match(block.info)]
     wanted = (
         [block for block in code if _PYGAME.search(block.source)],
@@ -69,3 +78,116 @@ def _pick(blocks: list[Block]) -> Block | None:
         code,
     )
     return next((some[-1] for some in wanted if some), None)
+
+
+def find_missing(source: str) -> list[str]:
+    """Return a sentence for each module that isn't installed and each name that pygame hasn't.
+
+    source must parse. Imports under `try` may fail, so they don't count.
+
+    >>> find_missing("import pygame as pg\\nimport nowhere\\npg.draw.star(1, 2)\\n")
+    ['line 2: there is no module nowhere', 'line 3: pygame.draw has no star']
+    """
+    tree = ast.parse(source)
+    guarded = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try)
+        for part in node.body
+        for child in ast.walk(part)
+    }
+    problems = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in guarded:
+            for module in _modules(node):
+                if not _is_installed(module):
+                    problems.append((node.lineno, f"there is no module {module}"))
+    problems += _find_missing_names(tree)
+    return [f"line {line}: {what}" for line, what in sorted(set(problems))]
+
+
+def list_modules(source: str) -> list[str]:
+    """Return the modules that a program imports, by their first part, in the source's order."""
+    nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    nodes.sort(key=lambda node: node.lineno)
+    return list(dict.fromkeys(module for node in nodes for module in _modules(node)))
+
+
+def _modules(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name.partition(".")[0] for alias in node.names)
+    elif node.level == 0 and node.module:
+        yield node.module.partition(".")[0]
+
+
+def _is_installed(module: str) -> bool:
+    if module in sys.stdlib_module_names:
+        return True
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _find_missing_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield what is asked of pygame and isn't in it, such as `pygame.draw.star`."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    importlib.import_module("pygame")
+    known_as: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "pygame":
+                    whole = alias.name if alias.asname else "pygame"
+                    known_as[alias.asname or "pygame"] = whole
+                    if not _exists(alias.name):
+                        yield node.lineno, f"there is no module {alias.name}"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pygame":
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if alias.name != "*" and not _exists(name):
+                    yield node.lineno, f"{node.module} has no {alias.name}"
+                elif _is_module(name):
+                    known_as[alias.asname or alias.name] = name
+    assigned = {
+        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            owner = _dotted(node.value)
+            first, _, rest = owner.partition(".")
+            if first in known_as and first not in assigned:
+                owner = ".".join(part for part in (known_as[first], rest) if part)
+                if _is_module(owner) and not _exists(f"{owner}.{node.attr}"):
+                    yield node.lineno, f"{owner} has no {node.attr}"
+
+
+def _dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return "?"
+
+
+def _find(name: str) -> object:
+    """Return what a dotted name of pygame means; None if there is no such thing."""
+    found: object = sys.modules["pygame"]
+    path = "pygame"
+    for part in name.split(".")[1:]:
+        path = f"{path}.{part}"
+        if not hasattr(found, part):
+            try:
+                importlib.import_module(path)
+            except (ImportError, ValueError):
+                return None
+        found = getattr(found, part, None)
+    return found
+
+
+def _exists(name: str) -> bool:
+    return _find(name) is not None
+
+
+def _is_module(name: str) -> bool:
+    return type(_find(name)).__name__ == "module"

@@ -1,9 +1,9 @@
 """The article's own test: its Flappy Bird prompt, its four commands, and the files they write.
 
 The article runs its command with its list of samplers, without that list, with a repeat penalty
-of 1.5, and in BF16. Two oddities of its commands are taken out of the comparison here, so that its
-arms differ in one thing: `--repeat-penalty 1.5 --repeat-penalty 1.1` names the penalty twice, and
-llama.cpp takes the last; and min_p is 0.0 with the list and 0.1 without it.
+of 1.5, and in BF16. Its commands have two oddities, which are mended here so that its arms differ
+in one thing: `--repeat-penalty 1.5 --repeat-penalty 1.1` names the penalty twice, and llama.cpp
+takes the last; and min_p is 0.0 with the list and 0.1 without it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..requantize import requantize
 from ..sampling import Sampling, preset
 
 SEED = 3407
-THINK = "<think>\n"
-FULL_PRECISION = "BF16"
+_THINK = "<think>\n"
+_FULL_PRECISION = "BF16"
 
 
 @dataclass(frozen=True)
-class Arm:
+class FlappyArm:
     """One of the article's commands: what it tries, on which quant, and where its output goes."""
 
     name: str
@@ -37,7 +37,7 @@ class Arm:
     filename: str
 
     def command(self, model: str | Path, n_predict: int) -> Command:
-        """The llama-completion command of today that gives the same text."""
+        """Return today's llama-completion command that gives the same text."""
         return Command(
             self.sampling, Loading(), str(model), read_prompt(), seed=SEED, n_predict=n_predict
         )
@@ -47,18 +47,18 @@ class Arm:
 class Transcript:
     """What an arm wrote, and the file that holds it."""
 
-    arm: Arm
+    arm: FlappyArm
     run: Run
     path: Path
 
 
 def read_prompt() -> str:
-    """The article's prompt, wrapped as its commands wrap it, with the forced `<think>`."""
-    return read_prompts("flappy_bird")[0] + THINK
+    """Return the article's prompt, wrapped as its commands wrap it, with the forced `<think>`."""
+    return read_prompts("flappy_bird")[0] + _THINK
 
 
-def list_arms(quant: str) -> tuple[Arm, ...]:
-    """The article's four commands for a model of this quant.
+def list_arms(quant: str) -> tuple[FlappyArm, ...]:
+    """Return the article's four commands for a model of this quant.
 
     >>> [arm.filename for arm in list_arms("Q4_K_M")][:2]
     ['Q4_K_M_yes_samplers.txt', 'Q4_K_M_no_samplers.txt']
@@ -66,12 +66,12 @@ def list_arms(quant: str) -> tuple[Arm, ...]:
     with_fix = preset("article")
     without = preset("article_without_fix").with_(min_p=with_fix.min_p)
     strong = without.with_(repeat_penalty=1.5)
-    full = FULL_PRECISION
+    full = _FULL_PRECISION
     return (
-        Arm("with the fix", quant, with_fix, f"{quant}_yes_samplers.txt"),
-        Arm("without the fix", quant, without, f"{quant}_no_samplers.txt"),
-        Arm("repeat penalty 1.5", quant, strong, f"{quant}_no_samplers_1.5.txt"),
-        Arm("full precision", full, without, f"{full}_no_samplers.txt"),
+        FlappyArm("with the fix", quant, with_fix, f"{quant}_yes_samplers.txt"),
+        FlappyArm("without the fix", quant, without, f"{quant}_no_samplers.txt"),
+        FlappyArm("repeat penalty 1.5", quant, strong, f"{quant}_no_samplers_1.5.txt"),
+        FlappyArm("full precision", full, without, f"{full}_no_samplers.txt"),
     )
 
 
@@ -90,7 +90,7 @@ def run_arms(
     arms = list_arms(inspect(model).file_type or model.stem)
     transcripts: list[Transcript] = []
     for quant in dict.fromkeys(arm.quant for arm in arms):
-        path = requantize(model, quant) if quant == FULL_PRECISION else model
+        path = requantize(model, quant) if quant == _FULL_PRECISION else model
         with Engine(path) as engine:
             for arm in (arm for arm in arms if arm.quant == quant):
                 tell(f"{arm.name}: {n_predict} tokens at most, to {arm.filename} ...")
@@ -98,7 +98,7 @@ def run_arms(
     return transcripts
 
 
-def _run_arm(engine: Engine, arm: Arm, n_predict: int, folder: Path) -> Transcript:
+def _run_arm(engine: Engine, arm: FlappyArm, n_predict: int, folder: Path) -> Transcript:
     run = engine.generate(read_prompt(), arm.sampling, SEED, n_predict)
     path = folder / arm.filename
     files.write_text(path, run.text, errors="replace")
@@ -106,6 +106,6 @@ def _run_arm(engine: Engine, arm: Arm, n_predict: int, folder: Path) -> Transcri
 
 
 def show_differences(first: Sampling, second: Sampling) -> Sequence[tuple[str, object, object]]:
-    """The settings in which two differ: name, the first's value, the second's."""
+    """Return the settings in which two differ: name, the first's value, the second's."""
     one, two = first.to_dict(), second.to_dict()
     return [(name, one[name], two[name]) for name in one if one[name] != two[name]]

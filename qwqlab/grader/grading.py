@@ -1,8 +1,8 @@
-"""Grade an answer to the article's prompt: its program found, checked, played, and judged.
+"""Grade an answer to the article's prompt: find its program, check it, play it, and judge it.
 
-The stages stand in their order: extract, parse, names, imports, run. Then the eight requirements,
-by observation. A verdict passes only where every stage and every requirement does, and is always
-shown with them. The program runs in the sandbox alone; this process only reads it.
+The stages in their order are extract, parse, names, imports and run; then the eight requirements
+are judged by observation. A verdict passes only if every stage and every requirement does, and is
+always shown with them. The program runs in the sandbox alone; this process only reads it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,14 @@ from typing import Any
 from ..errors import SettingError
 from ..pycode import check_code
 from ..sandbox import Isolation, probe
-from .answer import extract_program
-from .game_record import GameRecord
-from .game_rules import TEXTS, Requirement, judge
-from .imports import find_missing, list_modules
-from .play import PLANS, Tell, play
+from .answer import extract_program, find_missing, list_modules
+from .record import PLANS, GameRecord, Tell, play_game
+from .rules import TEXTS, Requirement, judge_game
 
 STAGES = ("extract", "parse", "names", "imports", "run")
-FRAMES = ("start", "play", "over", "again", "over again")
-MOST_BYTES = 20_000_000
-BUDGET = 50.0  # seconds for all of it, so that any input is done within a minute
-
-
-def _say_nothing(_: str) -> None:
-    """No one listens."""
+_FRAMES = ("start", "play", "over", "again", "over again")
+_MOST_BYTES = 20_000_000
+_BUDGET = 50.0  # seconds for all of it, so that any input is done within a minute
 
 
 @dataclass(frozen=True)
@@ -58,20 +52,20 @@ class Grade:
 
     @property
     def verdict(self) -> str:
-        """ "pass" where every stage and every requirement holds, else "fail"."""
+        """ "pass" if every stage and every requirement holds, else "fail"."""
         held = all(s.ok for s in self.stages) and all(r.ok for r in self.requirements)
         return "pass" if held else "fail"
 
     @property
     def failed_stage(self) -> str:
-        """The first stage that fails; "requirements" where only they do; "" on a pass."""
+        """Return the first stage that fails; "requirements" if only they do; "" on a pass."""
         for stage in self.stages:
             if not stage.ok:
                 return stage.name
         return "" if self.verdict == "pass" else "requirements"
 
     def to_dict(self) -> dict[str, Any]:
-        """Verdict, stages, requirements and isolation, as JSON takes them."""
+        """Return verdict, stages, requirements and isolation, as JSON takes them."""
         return {
             "verdict": self.verdict,
             "stages": [asdict(stage) for stage in self.stages],
@@ -79,8 +73,8 @@ class Grade:
             "isolation": self.isolation.to_dict(),
         }
 
-    def describe(self) -> str:
-        """The same for people, a line each."""
+    def as_text(self) -> str:
+        """Return the same for people, a line each."""
         lines = [f"{self.verdict.upper()}: {self.reason}"]
         lines += [f"  [{_word(s.ok)}] {s.name}: {s.detail}" for s in self.stages]
         lines += [
@@ -89,9 +83,11 @@ class Grade:
         lines.append(f"  ran in isolation: {self.isolation.level}")
         return "\n".join(lines)
 
+    describe = as_text  # alias until the doors are in
+
     @property
     def reason(self) -> str:
-        """The verdict's reason in a few words."""
+        """Return the verdict's reason in a few words."""
         if self.verdict == "pass":
             return "every stage and all eight requirements"
         missed = [str(r.number) for r in self.requirements if not r.ok]
@@ -100,19 +96,19 @@ class Grade:
         return f"missed of the eight: {', '.join(missed)}"
 
 
-def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = _say_nothing) -> Grade:
-    """Grade a transcript, or a program where the name ends in .py. See `grade_text`.
+def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = lambda _: None) -> Grade:
+    """Grade a transcript, or a program if the name ends in .py; see `grade_text`.
 
-    SettingError for a file that cannot be read or is no text.
+    Raise SettingError for a file that cannot be read or is no text.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise SettingError(f"{path} has more than {MOST_BYTES:,} bytes; give one transcript")
+    if len(data) > _MOST_BYTES:
+        raise SettingError(f"{path} has more than {_MOST_BYTES:,} bytes; give one transcript")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -126,16 +122,16 @@ def grade_text(
     text: str,
     is_program: bool = False,
     minimum: str = "strong",
-    tell: Tell = _say_nothing,
+    tell: Tell = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Grade:
     """Grade an answer: a transcript with its thinking, or a program alone.
 
     minimum is the level of isolation below which nothing is run; tell gets a sentence for each
-    step; setting `stop` ends the runs, and what was seen until then is judged. Never raises for
-    what the text holds. SandboxError where the level cannot be reached.
+    step; setting `stop` ends the runs, and what was seen until then is judged. Nothing that the
+    text holds raises. Raise SandboxError if the level cannot be reached.
     """
-    until = time.monotonic() + BUDGET
+    until = time.monotonic() + _BUDGET
     extracted = extract_program(text, is_program)
     source = extracted.program
     stages = [Stage("extract", extracted.ok, extracted.detail)]
@@ -158,14 +154,14 @@ def grade_text(
     if any("there is no module" in each or "not imported" in each for each in missing):
         return _stop(stages, isolation, source)
     tell("Playing the game in the sandbox ...")
-    records, outcome = play(source, minimum, tell, stop, until)
+    records, outcome = play_game(source, minimum, tell, stop, until)
     stages.append(Stage("run", *_judge_run(records)))
     frames = _pick_frames(records)
-    return Grade(tuple(stages), tuple(judge(records)), outcome, source, frames)
+    return Grade(tuple(stages), tuple(judge_game(records)), outcome, source, frames)
 
 
 def _stop(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
-    """The grade of what cannot be run: the rest was not reached."""
+    """Return the grade of what cannot be run: the rest was not reached."""
     reason = f"not reached: {stages[-1].name} fails"
     rest = [Stage(name, False, reason) for name in STAGES[len(stages) :]]
     nothing = tuple(Requirement(n, False, "not run") for n in range(1, len(TEXTS) + 1))
@@ -173,7 +169,7 @@ def _stop(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
 
 
 def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    """Whether the game ran: opened a window, showed pictures, listened, and raised nothing."""
+    """Return whether the game opened a window, showed pictures, listened and raised nothing."""
     n = len(records)
     for ended, word in (("killed", ""), ("stuck", "it hangs: "), ("error", "")):
         bad = [r for r in records if r.ended == ended and not r.quit_by_key]
@@ -192,12 +188,12 @@ def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _pick_frames(records: Sequence[GameRecord]) -> tuple[tuple[str, bytes], ...]:
-    """The first picture of each name, in the order of the game."""
+    """Return the first picture of each name, in the order of the game."""
     frames: dict[str, bytes] = {}
     for record in records:
         for name, data in record.pictures:
             frames.setdefault(name, data)
-    return tuple((name, frames[name]) for name in FRAMES if name in frames)
+    return tuple((name, frames[name]) for name in _FRAMES if name in frames)
 
 
 def _word(ok: bool) -> str:
