@@ -137,13 +137,13 @@ def grade_text(
     stages = [Stage("extract", extracted.ok, extracted.detail)]
     isolation = probe()
     if not source.strip():
-        return _stop(stages, isolation, source)
+        return _stop_early(stages, isolation, source)
     check = check_code(source)
     parses = check.parses and not check.problem
     n_lines = len(source.splitlines())
     stages.append(Stage("parse", parses, f"{n_lines} lines" if parses else check.reason))
     if not parses:
-        return _stop(stages, isolation, source)
+        return _stop_early(stages, isolation, source)
     found = check.reason or ", ".join(check.notes) or "every name is bound somewhere"
     stages.append(Stage("names", not check.unbound, found))
     missing = find_missing(source)
@@ -152,15 +152,15 @@ def grade_text(
         missing.insert(0, f"pygame is not imported, only {modules}")
     stages.append(Stage("imports", not missing, "; ".join(missing[:5]) or modules))
     if any("there is no module" in each or "not imported" in each for each in missing):
-        return _stop(stages, isolation, source)
+        return _stop_early(stages, isolation, source)
     tell("Playing the game in the sandbox ...")
-    records, outcome = play_game(source, minimum, tell, stop, until)
+    records, isolation = play_game(source, minimum, tell, stop, until)
     stages.append(Stage("run", *_judge_run(records)))
     frames = _pick_frames(records)
-    return Grade(tuple(stages), tuple(judge_game(records)), outcome, source, frames)
+    return Grade(tuple(stages), tuple(judge_game(records)), isolation, source, frames)
 
 
-def _stop(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
+def _stop_early(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
     """Return the grade of what cannot be run: the rest was not reached."""
     reason = f"not reached: {stages[-1].name} fails"
     rest = [Stage(name, False, reason) for name in STAGES[len(stages) :]]

@@ -1,4 +1,4 @@
-"""Plays a game in the sandbox: runs it, presses its keys, and writes down what it showed.
+"""Play a game in the sandbox: run it, press its keys, and write down what it showed.
 
 `main` runs inside the sandbox, and so does the game: what it writes is untrusted outside. A game
 that knows this file could forge the record; the judge grades programs, it does not guard a prize.
@@ -65,8 +65,8 @@ class Pilot:
         same = before == (self.scene.pipes, self.bird)
         self.still = self.still + 1 if same or not self.bird else 0
 
-    def describe(self) -> dict[str, Any]:
-        """What was seen in the last picture, as values for JSON; `game_record` reads them."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was seen in the last picture, as values for JSON; `record` reads them."""
         bird, land, scene = self.bird, self.scene.land, self.scene
         return {
             "background": scene.background,
@@ -81,7 +81,7 @@ class Pilot:
         }
 
     def forget(self) -> None:
-        """A new round: the bird may be another one."""
+        """Begin a new round, in which the bird may be another one."""
         self._tracker = BirdTracker()
 
     def _count_passed(self) -> None:
@@ -96,7 +96,7 @@ class Pilot:
         self._ahead = ahead
 
     def wants_up(self) -> bool:
-        """Whether the bird, if left alone, sinks below the line that it should keep above."""
+        """Return whether the bird, left alone, sinks below the line that it should keep above."""
         bird, (width, height) = self.bird, self._size
         if not bird or not self.moving or self.still or len(self._tops) < 3:
             return False
@@ -140,7 +140,7 @@ class Player:
         self._done = False
 
     def run(self) -> NoReturn:
-        """Run the game to the end of the plan, or to its own; never returns."""
+        """Run the game to the end of the plan, or to its own, and end this process."""
         threading.Thread(target=self._watch_for_standstill, daemon=True).start()
         random.seed(self._plan["seed"])
         sys.argv = [GAME]
@@ -149,12 +149,12 @@ class Player:
             self._finish("exit", "the program came to its end")
         except SystemExit as end:
             hidden = end.__context__  # an exit in `finally` hides the error that led to it
-            why = f", after {_describe(hidden)}" if isinstance(hidden, Exception) else ""
+            why = f", after {_explain(hidden)}" if isinstance(hidden, Exception) else ""
             self._finish("exit", f"the program exited{why}")
         except KeyboardInterrupt:
             self._finish("error", "KeyboardInterrupt")
         except BaseException as error:  # noqa: BLE001 - whatever the game raises is what is told
-            self._finish("error", _describe(error))
+            self._finish("error", _explain(error))
 
     def _finish(self, ended: str, detail: str) -> NoReturn:
         if not self._done:
@@ -192,7 +192,7 @@ class Player:
             return
         self._n_ticks += 1
         self._pilot.see(self._pygame.picture(), self._pygame.size)
-        self._log.append({"phase": self._phase, **self._pilot.describe()})
+        self._log.append({"phase": self._phase, **self._pilot.to_dict()})
         for key in self._up:
             self._pygame.keyboard.release(key)
         self._up.clear()
@@ -304,15 +304,15 @@ class Player:
         return {re.sub(r"\d+", "#", text.detail) for text in self._pilot.scene.texts}
 
     def _is_lost(self) -> bool:
-        """Nothing has moved for a while, or a text says so that was not there before."""
+        """Return whether nothing has moved for a while, or a new text says that it is over."""
         new = self._read_texts() - self._first_texts
         return self._pilot.still >= 45 or (
             self._pilot.still >= 3 and any(_LOST.search(text) for text in new)
         )
 
 
-def _describe(error: BaseException) -> str:
-    """The error, and the line of the game that raised it."""
+def _explain(error: BaseException) -> str:
+    """Return the error, and the line of the game that raised it."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == GAME]
     where = f"line {lines[-1]}: " if lines else ""
     text = str(error).replace(os.getcwd(), "the game's folder")  # noqa: PTH109 - as pygame says it
@@ -320,5 +320,5 @@ def _describe(error: BaseException) -> str:
 
 
 def main() -> NoReturn:
-    """The plan is the program's first argument, as JSON; the seconds that it has are the second."""
+    """Play by the first argument, a plan as JSON, for at most the second, in seconds."""
     Player(json.loads(sys.argv[1]), float(sys.argv[2])).run()

@@ -1,4 +1,4 @@
-"""pygame as a game in the sandbox meets it: time that only drawing moves, and a record of marks.
+"""pygame as a game in the sandbox meets it: what it draws is noted as marks.
 
 Runs inside the sandbox, next to the game. Nothing here waits: clocks, sleeps and timers read one
 virtual time, so a minute of play takes a second and is the same on every machine.
@@ -47,7 +47,7 @@ class PatchedPygame:
         return self.screen.get_size() if self.screen else (0, 0)
 
     def picture(self) -> list[Mark]:
-        """What stands on the screen, in the order in which it was drawn."""
+        """Return what is on the screen, in the order in which it was drawn."""
         return self._picture
 
     def _show(self, *_: Any, **__: Any) -> None:
@@ -227,7 +227,7 @@ class PatchedPygame:
 
 
 def _bound(name: str, module: Any, args: Any, named: Any, box: Any) -> pygame.Rect:
-    """The whole of what was drawn; pygame's own answer is cut at the window's edge."""
+    """Return the whole box that was drawn on; pygame's own answer is cut at the window's edge."""
     try:
         if name == "rect" or name == "ellipse":
             return pygame.Rect(named.get("rect", args[1] if len(args) > 1 else None))
@@ -255,7 +255,7 @@ def _bound(name: str, module: Any, args: Any, named: Any, box: Any) -> pygame.Re
 
 
 def _find_outline(name: str, args: Sequence[Any]) -> float:
-    """The width of an outline; 0 where the shape is filled."""
+    """Return the width of an outline; 0 if the shape is filled."""
     place = {"rect": 2, "ellipse": 2, "polygon": 2, "circle": 3}.get(name)
     if place is None or len(args) <= place or not isinstance(args[place], (int, float)):
         return 0
@@ -263,17 +263,17 @@ def _find_outline(name: str, args: Sequence[Any]) -> float:
 
 
 def _place(mark: Mark, x: float, y: float, by_x: float = 1, by_y: float = 1) -> Mark:
-    """A mark where it stands on the surface that its own surface was put on."""
+    """Return a mark in its place on the surface that its own surface was put on."""
     return replace(mark, x=mark.x * by_x + x, y=mark.y * by_y + y, w=mark.w * by_x, h=mark.h * by_y)
 
 
 def _look_at(
     surface: pygame.Surface,
 ) -> tuple[int, int, tuple[int, int, int], pygame.Rect] | None:
-    """What a surface shows; None where it is empty or wholly transparent.
+    """Return what a surface shows; None if it is empty or wholly transparent.
 
-    How much of its visible box is filled, and how far the weight lies from the box's middle, both
-    in per cent; its mean colour; the box.
+    That is how much of its visible box is filled, and how far the weight is from the box's middle,
+    both in per cent; its mean colour; the box.
     """
     box = surface.get_bounding_rect()
     if not box.w or not box.h or surface.get_alpha() == 0:

@@ -45,7 +45,7 @@ class VirtualTime:
             self._timers[event.type] = [event, interval, self.now + interval, loops or -1]
 
     def replace_clocks(self) -> None:
-        """Put this time in the place of pygame's and of Python's clocks and sleeps."""
+        """Replace the clocks and sleeps of pygame and of Python by this time."""
         virtual = self
 
         class Clock:
@@ -164,7 +164,7 @@ class Keyboard:
 
 
 class _Held:
-    """What pygame.key.get_pressed gives: whether a key is down, by its constant."""
+    """What pygame.key.get_pressed returns: whether a key is down, by its constant."""
 
     def __init__(self, keys: set[int]) -> None:
         self._keys = frozenset(keys)
