@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwqlab.grade import grade_text
+from qwqlab.grader import grade_text
 from qwqlab.plots import show_grade
 from qwqlab.widgets import GradePanel
 

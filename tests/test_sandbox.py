@@ -15,16 +15,14 @@ import textwrap
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qwqlab import confine, sandbox
 from qwqlab.errors import SandboxError
-from qwqlab.isolation import Limits
-from qwqlab.sandbox import Outcome, probe, run_python
+from qwqlab.sandbox import Limits, Outcome, confine, probe, run_python, sandbox
 
 MARK = "QWQLAB_TEST_MARK"
 NOBODY = 65534
@@ -71,7 +69,8 @@ def run(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     def run(code: str, **options: Any) -> Outcome:
         options.setdefault("limits", Limits(seconds=20, cpu_seconds=10))
         files = {"main.py": textwrap.dedent(code), **options.pop("files", {})}
-        return sandbox._run(files, "main.py", environment={MARK: mark}, **options)
+        monkeypatch.setattr(sandbox, "_LEFT_OUT", options.pop("without", ()))
+        return run_python(files, "main.py", environment={MARK: mark}, **options)
 
     yield run
     assert find_marked(mark) == []
@@ -83,12 +82,26 @@ def run(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def attempt(attack: str) -> str:
     """A program that says what became of an attack."""
-    body = textwrap.indent(textwrap.dedent(attack).strip(), "    ")
+    return attempt_all({"it": attack})
+
+
+def attempt_all(attacks: Mapping[str, str]) -> str:
+    """A program that tries one attack after the other and says what became of each."""
     return (
-        f"import ctypes, os, signal, socket, subprocess, sys, time\ntry:\n{body}\n"
-        "except OSError as error:\n    print('refused:', type(error).__name__)\n"
-        "else:\n    print('done')\n"
+        "import ctypes, os, signal, socket, subprocess, sys, time\n"
+        f"for name, attack in {attacks!r}.items():\n"
+        "    try:\n"
+        "        exec(attack)\n"
+        "    except OSError as error:\n"
+        "        print(f'{name}: refused')\n"
+        "    else:\n"
+        "        print(f'{name}: done')\n"
     )
+
+
+def all_refused(attacks: Mapping[str, str]) -> str:
+    """What a program prints of whose attacks none succeeds."""
+    return "".join(f"{name}: refused\n" for name in attacks)
 
 
 # What it may do.
@@ -186,41 +199,21 @@ def test_several_run_at_once(run: Run) -> None:
 
 PROCESSES = {
     "fork": "os.fork()",
-    "forkpty": "os.forkpty()",
     "subprocess": "subprocess.run(['/bin/true'])",
     "a shell": "if os.system('true'): raise PermissionError",
     "posix_spawn": "os.posix_spawn('/bin/true', ['true'], {})",
     "exec": "os.execv('/bin/sh', ['sh', '-c', 'echo done'])",
     "multiprocessing": "import multiprocessing as m; m.Process(target=print, args=(1,)).start()",
-    "a daemon": "os.fork() or os.setsid() or os.fork()",
     "a session of its own": "os.setsid()",
     "a group of its own": "os.setpgid(0, 0)",
-    "a fork bomb": "while True: os.fork()",
     "a program in memory": "os.memfd_create('x')",
 }
 
 
-@pytest.mark.parametrize("attack", PROCESSES.values(), ids=PROCESSES.keys())
-def test_no_process_is_started_and_no_session_left(run: Run, attack: str) -> None:
-    done = run(attempt(attack))
-    assert done.stdout.startswith("refused: "), done
+def test_no_process_is_started_and_no_session_left(run: Run) -> None:
+    done = run(attempt_all(PROCESSES))
+    assert done.stdout == all_refused(PROCESSES), done
     assert done.reason == "exited with status 0"
-
-
-def test_a_bomb_of_forks_that_nothing_refuses_ends_with_the_program(run: Run) -> None:
-    # Of 256: root has no limit on their number, and the machine has other work.
-    code = """
-        import os, time
-        for _ in range(8):
-            try:
-                os.fork()
-            except OSError:
-                pass
-        time.sleep(60)
-    """
-    for without in (("seccomp",), ALL):
-        done = run(code, without=without, minimum="weak", limits=Limits(seconds=1))
-        assert done.reason == "killed after 1 s of wall clock"
 
 
 @pytest.mark.parametrize("without", [("seccomp",), ALL], ids=["namespaces", "nothing"])
@@ -279,11 +272,12 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("attack", READS.values(), ids=READS.keys())
-def test_nothing_outside_is_read(run: Run, outside: Path, attack: str) -> None:
+def test_nothing_outside_is_read(run: Run, outside: Path) -> None:
     names = {"home": str(Path.home()), "secret": str(outside / "secret"), "lab": os.getpid()}
-    done = run(attempt(attack.format(**names, code=confine.__file__)))
-    assert done.stdout.startswith("refused: "), done
+    names["code"] = confine.__file__
+    attacks = {name: attack.format(**names) for name, attack in READS.items()}
+    done = run(attempt_all(attacks))
+    assert done.stdout == all_refused(READS), done
     assert done.files == {}
 
 
@@ -341,14 +335,13 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize("attack", WRITES.values(), ids=WRITES.keys())
-def test_nothing_outside_is_written_or_changed(run: Run, outside: Path, attack: str) -> None:
+def test_nothing_outside_is_written_or_changed(run: Run, outside: Path) -> None:
     before = (outside / "secret").stat()
     places = [Path.home(), Path("/tmp"), Path("/dev/shm"), Path.cwd()]
     names = {"home": str(Path.home()), "cwd": str(Path.cwd())}
     names |= {"secret": str(outside / "secret"), "outside": str(outside)}
-    done = run(attempt(attack.format(**names)))
-    assert done.stdout.startswith("refused: "), done
+    done = run(attempt_all({name: attack.format(**names) for name, attack in WRITES.items()}))
+    assert done.stdout == all_refused(WRITES), done
     after = (outside / "secret").stat()
     assert (after.st_mode, after.st_uid, after.st_mtime) == (
         before.st_mode,
@@ -406,65 +399,68 @@ def count_calls(listeners: dict[str, Any]) -> int:
     return calls
 
 
-@pytest.mark.parametrize("attack", SOCKETS.values(), ids=SOCKETS.keys())
-def test_no_socket_is_made(run: Run, listeners: dict[str, Any], attack: str) -> None:
-    done = run(attempt(attack.format(**listeners)))
-    assert done.stdout.startswith("refused: "), done
+def test_no_socket_is_made(run: Run, listeners: dict[str, Any]) -> None:
+    attacks = {name: attack.format(**listeners) for name, attack in SOCKETS.items()}
+    done = run(attempt_all(attacks))
+    assert done.stdout == all_refused(SOCKETS), done
     assert count_calls(listeners) == 0
 
 
 def test_a_namespace_alone_keeps_the_network_out(run: Run, listeners: dict[str, Any]) -> None:
     if "namespaces" not in probe().applied:
         pytest.skip("ordinary users get no namespaces here")
-    for attack in (SOCKETS["TCP"], SOCKETS["an abstract socket"], SOCKETS["a name"]):
-        code = attempt(attack.format(**listeners))
-        done = run(code, without=("seccomp", "landlock"), minimum="partial")
-        assert done.stdout.startswith("refused: "), done
+    names = ("TCP", "an abstract socket", "a name")
+    attacks = {name: SOCKETS[name].format(**listeners) for name in names}
+    done = run(attempt_all(attacks), without=("seccomp", "landlock"), minimum="partial")
+    assert done.stdout == all_refused(attacks), done
     assert count_calls(listeners) == 0
 
 
 # System calls without Python.
 
 CALLS = {
-    "fork": ("57",),
-    "vfork by clone": ("56, 0x4100 | 17, 0, 0, 0, 0",),
-    "clone3": ("435, ctypes.create_string_buffer(88), 88",),
-    "socket": ("41, 2, 1, 0",),
-    "a socket with high bits": ("41, (1 << 32) | 2, 1, 0",),
-    "io_uring": ("425, 1, ctypes.create_string_buffer(120)",),
-    "ptrace": ("101, 0, 0, 0, 0",),
-    "chmod": ("90, b'main.py', 0o777",),
-    "fchmodat2": ("452, -100, b'main.py', 0o777, 0",),
-    "setxattrat": ("463, -100, b'main.py', 0, b'user.x', 0, 0",),
-    "file_setattr": ("469, -100, b'main.py', 0, 0, 0",),
-    "a call from the future": ("500, 0, 0, 0",),
-    "kill with high bits": ("62, (1 << 32) | os.getppid(), 9",),
-    "a file that signals, high bits": ("72, 0, (1 << 32) | 8, os.getppid()",),
-    "unshare": ("272, 0x10000000",),
-    "mount": ("165, b'/', b'/', 0, 4096, 0",),
-    "bpf": ("321, 0, 0, 0",),
-    "keyctl": ("250, 0, 0",),
-    "perf": ("298, 0, 0, -1, -1, 0",),
-    "userfaultfd": ("323, 0",),
-    "openat2": ("437, -100, b'main.py', ctypes.create_string_buffer(24), 24",),
-    "shared memory": ("29, 0, 4096, 0o1600",),
-    "setuid": ("105, 0",),
-    "syslog": ("103, 10, 0, 0",),
-    "inotify": ("294, 0",),
+    "fork": "57",
+    "vfork by clone": "56, 0x4100 | 17, 0, 0, 0, 0",
+    "clone3": "435, ctypes.create_string_buffer(88), 88",
+    "socket": "41, 2, 1, 0",
+    "a socket with high bits": "41, (1 << 32) | 2, 1, 0",
+    "io_uring": "425, 1, ctypes.create_string_buffer(120)",
+    "ptrace": "101, 0, 0, 0, 0",
+    "chmod": "90, b'main.py', 0o777",
+    "fchmodat2": "452, -100, b'main.py', 0o777, 0",
+    "setxattrat": "463, -100, b'main.py', 0, b'user.x', 0, 0",
+    "file_setattr": "469, -100, b'main.py', 0, 0, 0",
+    "a call from the future": "500, 0, 0, 0",
+    "kill with high bits": "62, (1 << 32) | os.getppid(), 9",
+    "a file that signals, high bits": "72, 0, (1 << 32) | 8, os.getppid()",
+    "unshare": "272, 0x10000000",
+    "mount": "165, b'/', b'/', 0, 4096, 0",
+    "bpf": "321, 0, 0, 0",
+    "keyctl": "250, 0, 0",
+    "perf": "298, 0, 0, -1, -1, 0",
+    "userfaultfd": "323, 0",
+    "openat2": "437, -100, b'main.py', ctypes.create_string_buffer(24), 24",
+    "shared memory": "29, 0, 4096, 0o1600",
+    "setuid": "105, 0",
+    "syslog": "103, 10, 0, 0",
+    "inotify": "294, 0",
 }
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86-64")
-@pytest.mark.parametrize("call", [call for (call,) in CALLS.values()], ids=CALLS.keys())
-def test_the_kernel_refuses_the_call(run: Run, call: str) -> None:
+def test_the_kernel_refuses_the_calls(run: Run) -> None:
     done = run(
         f"""
         import ctypes, errno, os
-        answer = ctypes.CDLL(None, use_errno=True).syscall({call})
-        print(answer, errno.errorcode[ctypes.get_errno()])
+        call = ctypes.CDLL(None, use_errno=True).syscall
+        for name, args in {CALLS!r}.items():
+            print(name, eval(f"call({{args}})"), errno.errorcode[ctypes.get_errno()])
         """
     )
-    assert done.stdout in ("-1 EPERM\n", "-1 ENOSYS\n")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(CALLS), done
+    for name, line in zip(CALLS, lines, strict=True):
+        assert line in (f"{name} -1 EPERM", f"{name} -1 ENOSYS")
 
 
 MACHINE_CODE = """
@@ -514,10 +510,12 @@ def test_limits_cannot_be_raised_and_rights_are_gone(run: Run) -> None:
 
 
 def test_memory_ends_at_its_limit(run: Run) -> None:
-    for attack in ("bytearray(2 << 30)", "__import__('mmap').mmap(-1, 2 << 30)", "[0] * (1 << 28)"):
-        done = run(f"try:\n    {attack}\nexcept (MemoryError, OSError):\n    print('refused')")
-        assert done.stdout == "refused\n"
-    done = run("x = []\nwhile True: x.append(bytearray(1 << 20))")
+    attacks = ("bytearray(2 << 30)", "__import__('mmap').mmap(-1, 2 << 30)", "[0] * (1 << 28)")
+    tries = (
+        f"try:\n    {a}\nexcept (MemoryError, OSError):\n    print('refused')" for a in attacks
+    )
+    assert run("\n".join(tries)).stdout == "refused\n" * len(attacks)
+    done = run("x = []\nwhile True: x.append(bytearray(1 << 25))")
     assert done.status == 1 and "MemoryError" in done.stderr
 
 
@@ -546,7 +544,6 @@ def test_a_loop_ends_with_its_processor_time(run: Run) -> None:
 
 
 SLEEPERS = {
-    "sleep": "import time\ntime.sleep(60)",
     "ignore every signal": """
         import signal, time
         for number in range(1, 65):
@@ -558,11 +555,7 @@ SLEEPERS = {
         """,
     "stop itself": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
     "close all files": "import os, time\nos.closerange(0, 1000)\ntime.sleep(60)",
-    "wait for input": "import signal\nsignal.pause()",
     "never end its exit": "import atexit, time\natexit.register(time.sleep, 60)",
-    "hang in a destructor": (
-        "import time\nclass X:\n    def __del__(self): time.sleep(60)\nx = X()\ndel x"
-    ),
 }
 
 
@@ -574,8 +567,6 @@ def test_what_does_not_end_is_ended_by_the_clock(run: Run, code: str) -> None:
 
 
 PRINTERS = {
-    "lines": ("stdout", "while True: print('x' * 100)"),
-    "one line": ("stdout", "while True: print('x', end='')"),
     "to stderr": ("stderr", "import sys\nwhile True: sys.stderr.write('x' * 1000)"),
     "binary": ("stdout", "import os\nwhile True: os.write(1, bytes(range(256)))"),
 }
@@ -593,14 +584,8 @@ def test_output_that_is_no_text_is_shown_with_marks(run: Run) -> None:
     assert done.stdout == "a\ufffd\0b"
 
 
-FILLERS = {
-    "one large file": "with open('a', 'wb') as file:\n    while True: file.write(bytes(1 << 20))",
-    "a file with a hole": "open('a', 'wb').truncate(1 << 40)",
-}
-
-
-@pytest.mark.parametrize("code", FILLERS.values(), ids=FILLERS.keys())
-def test_a_file_ends_at_its_limit(run: Run, code: str) -> None:
+def test_a_file_ends_at_its_limit(run: Run) -> None:
+    code = "with open('a', 'wb') as file:\n    while True: file.write(bytes(1 << 20))"
     done = run(code, limits=Limits(file_bytes=4 << 20))
     assert done.status == 1 and "File too large" in done.stderr
     assert len(done.files["a"]) <= 4 << 20
@@ -632,16 +617,10 @@ def test_many_files_are_the_end(run: Run) -> None:
 
 ENDS = {
     "a bad pointer": ("import ctypes\nctypes.string_at(0)", -11, "killed by signal SIGSEGV"),
-    "abort": ("import os\nos.abort()", -6, "killed by signal SIGABRT"),
     "kill itself": (
         "import os\nos.kill(os.getpid(), 9)",
         -9,
         "killed by signal SIGKILL",
-    ),
-    "terminate itself": (
-        "import os\nos.kill(os.getpid(), 15)",
-        -15,
-        "killed by signal SIGTERM",
     ),
     "a signal without a name": (
         "import os\nos.kill(os.getpid(), 40)",
@@ -649,10 +628,7 @@ ENDS = {
         "killed by signal 40",
     ),
     "exit at once": ("import os\nos._exit(137)", 137, "exited with status 137"),
-    "a call without end": ("def f(): f()\nf()", 1, "exited with status 1"),
-    "a bad syntax": ("def f(:", 1, "exited with status 1"),
     "half a surrogate": ("print('\ud800')", 1, "exited with status 1"),
-    "a null byte": ("print('\0')", 1, "exited with status 1"),
     "no byte": ("", 0, "exited with status 0"),
 }
 
@@ -662,22 +638,6 @@ def test_every_end_has_its_words(run: Run, code: str, status: int, reason: str) 
     done = run(code)
     assert (done.status, done.reason) == (status, reason), done.stderr
     assert done.ended == ("exited" if status >= 0 else "killed")
-
-
-def test_a_program_that_is_over_before_the_lab_looks_has_its_report(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = subprocess.Popen
-
-    def start_and_wait(*args: Any, **named: Any) -> Any:
-        process = start(*args, **named)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        return process
-
-    monkeypatch.setattr("subprocess.Popen", start_and_wait)
-    done = run("print(6 * 7)")
-    assert (done.stdout, done.reason) == ("42\n", "exited with status 0")
-    assert done.isolation == probe()
 
 
 def test_a_forged_report_changes_nothing(run: Run) -> None:
@@ -713,11 +673,11 @@ def test_a_name_that_would_leave_the_box_is_refused(run: Run) -> None:
 def test_without_landlock_files_are_open_and_the_words_say_so(run: Run, outside: Path) -> None:
     code = attempt(READS["a file of the user"].format(secret=str(outside / "secret")))
     done = run(code, without=("landlock",), minimum="partial")
-    assert done.stdout == "the secret\ndone\n"
+    assert done.stdout == "the secret\nit: done\n"
     assert done.isolation.level == "partial"
     assert done.isolation.filesystem.startswith("open: ")
     done = run(code, without=("seccomp", "namespaces"), minimum="partial")
-    assert done.stdout.startswith("refused")
+    assert done.stdout == "it: refused\n"
 
 
 def test_without_seccomp_and_namespaces_processes_and_network_are_open_and_the_words_say_so(
@@ -727,14 +687,14 @@ def test_without_seccomp_and_namespaces_processes_and_network_are_open_and_the_w
     done = run(
         attempt("os.fork() and os.wait() or os._exit(0)"), without=without, minimum="partial"
     )
-    assert done.stdout == "done\n"
+    assert done.stdout == "it: done\n"
     assert done.isolation.processes.startswith("open: ")
     assert done.isolation.network.startswith("open: ")
     udp = SOCKETS["UDP"].format(**listeners)
-    assert run(attempt(udp), without=without, minimum="partial").stdout == "done\n"
+    assert run(attempt(udp), without=without, minimum="partial").stdout == "it: done\n"
     assert count_calls(listeners) == 1
     alone = run(attempt(udp), without=("namespaces", "landlock"), minimum="partial")
-    assert alone.stdout.startswith("refused")
+    assert alone.stdout == "it: refused\n"
     assert alone.isolation.network == "none: no socket can be made"
 
 
@@ -752,17 +712,12 @@ def test_with_limits_alone_memory_files_and_time_are_held(run: Run) -> None:
     "code",
     [
         "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.setsid()\nsignal.pause()",
-        "import os\nos.makedirs('a/b/c')\nos.symlink('/etc/passwd', 'a/link')\n"
-        "os.mkfifo('a/pipe')\nos.chmod('a/b', 0)\nos.chmod('a', 0)\nos.chmod('.', 0)",
-        "import os\nfor n in range(3000):\n    os.mkdir('deeper-and-deeper')\n"
-        "    os.chdir('deeper-and-deeper')",
         "import os, shutil\nshutil.rmtree(os.getcwd())",
-        "import os, signal\nos.kill(0, signal.SIGKILL)",
     ],
-    ids=["kill its parent", "closed folders", "deep folders", "no folder", "kill its group"],
+    ids=["kill its parent", "no folder"],
 )
 def test_nothing_stays_even_where_no_layer_holds(run: Run, code: str) -> None:
-    done = run(code, without=ALL, minimum="weak", limits=Limits(3, files=100_000))
+    done = run(code, without=ALL, minimum="weak", limits=Limits(3))
     assert not any(b"root:" in content for content in done.files.values())
 
 
@@ -799,8 +754,8 @@ def test_the_program_ends_where_the_lab_is_killed(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from qwqlab import sandbox, watch\n"
-            "watch.START, watch.GRACE = 10.0, 1.0\n"
+            "from qwqlab.sandbox import process, sandbox\n"
+            "process.START, process.GRACE = 10.0, 1.0\n"
             "sandbox.run_python({'a.py': 'import time; time.sleep(300)'}, 'a.py',"
             f" environment={{{MARK!r}: {mark!r}}}, limits=sandbox.Limits(seconds=3))",
         ],
@@ -831,14 +786,40 @@ exec setpriv --reuid={nobody} --regid={nobody} --clear-groups "$python" "$@"
 """
 
 
+# Promises that the kernel keeps in another way for root than for a user.
+FOR_BOTH = (
+    test_this_machine_reaches_the_level_that_the_tests_are_for,
+    test_pygame_draws_writes_and_saves,
+    test_no_process_is_started_and_no_session_left,
+    test_a_daemon_ends_with_the_program_though_nothing_refuses_it,
+    test_signals_reach_nobody_else,
+    test_nothing_outside_is_read,
+    test_the_labs_environment_and_packages_stay_with_the_lab,
+    test_nothing_outside_is_written_or_changed,
+    test_no_socket_is_made,
+    test_a_namespace_alone_keeps_the_network_out,
+    test_the_kernel_refuses_the_calls,
+    test_limits_cannot_be_raised_and_rights_are_gone,
+    test_memory_ends_at_its_limit,
+    test_threads_end_at_their_limit,
+    test_a_loop_ends_with_its_processor_time,
+    test_a_folder_ends_at_its_limit,
+    test_below_the_minimum_no_line_is_run,
+)
+
+
 @pytest.mark.slow
-def test_all_of_this_holds_for_an_ordinary_user(
-    tmp_path: Path, lacking: Callable[[str], None]
+@pytest.mark.parametrize(
+    "tests", [FOR_BOTH, pytest.param((), marks=pytest.mark.nightly)], ids=["for both", "all"]
+)
+def test_this_holds_for_an_ordinary_user(
+    tests: Sequence[Callable[..., None]], tmp_path: Path, lacking: Callable[[str], None]
 ) -> None:
     if os.getuid():
         pytest.skip("these tests are run by an ordinary user already")
     if not shutil.which("setpriv") or not shutil.which("unshare"):
         lacking("setpriv and unshare are not there")
+    which = [f"{__file__}::{each.__name__}" for each in tests] or [__file__]
     # In a mount namespace of its own, a Python that lies in root's home gets a way to it.
     prefix = Path(sys.base_prefix)
     closed = [path for path in reversed(prefix.parents) if not path.stat().st_mode & 1]
@@ -851,7 +832,7 @@ def test_all_of_this_holds_for_an_ordinary_user(
                 *("unshare", "--mount", "sh", "-c", AS_NOBODY.format(nobody=NOBODY), "sh"),
                 *(sys.executable, str(prefix), str(closed[0]) if closed else ""),
                 *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder}/tests"),
-                *("-m", "not slow", __file__),
+                *("-m", "not slow", *which),
             ],
             capture_output=True,
             text=True,

@@ -1,8 +1,8 @@
 """Shut the process that runs this file into one folder, then run a program in it.
 
-`sandbox` starts it as a script with its plan, JSON, on stdin. It imports nothing of the lab, since
-the program must not be able to read the lab. Each layer holds on its own; what was really applied
-goes to the pipe that the plan names, which is closed before the program starts.
+`process` starts this file as a script, with its plan as JSON on stdin. It imports nothing of the
+lab, since the program must not be able to read the lab. Each layer holds on its own. Which of them
+were applied goes to the file that the plan names, which is closed before the program starts.
 
 - Limits (setrlimit): memory, processor time, size of one file, open files, no core dump.
 - Landlock: reads Python and system libraries, writes one folder, and nothing else. In that folder
@@ -28,22 +28,46 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-NAMESPACES = ("user", "net", "ipc", "pid")
-SYSTEM = (
+LEVELS = ("weak", "partial", "strong")
+_NAMESPACES = ("user", "net", "ipc", "pid")
+_SYSTEM = (
     "/usr/lib /usr/lib64 /usr/local/lib /lib /lib64 /usr/share/fonts /usr/share/zoneinfo "
     "/etc/ld.so.cache /etc/localtime /dev/urandom /dev/null"
 ).split()
-CLONE_THREAD = 0x00010000
-CALLS_OF_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a file that sends signals
-CALLS_OF_IOCTL = (0x5412, 0x8901, 0x8902)  # TIOCSTI; FIOSETOWN and SIOCSPGRP, the same again
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
-INT = 0xFFFFFFFF  # the kernel looks at the lower half alone where an argument is an int
+# System calls that no program here has a use for; some machines don't have all of them.
+_REFUSED = (
+    "fork vfork execve execveat memfd_create setsid setpgid socket socketpair socketcall "
+    "connect bind listen accept accept4 sendto sendmsg sendmmsg tkill rt_sigqueueinfo "
+    "rt_tgsigqueueinfo pidfd_open pidfd_getfd pidfd_send_signal ptrace process_vm_readv "
+    "process_vm_writev kcmp move_pages migrate_pages mount umount umount2 pivot_root chroot "
+    "move_mount open_tree fsopen fsconfig fsmount fspick unshare setns chmod fchmod fchmodat "
+    "chown fchown lchown fchownat utime utimes utimensat futimesat setxattr lsetxattr fsetxattr "
+    "removexattr lremovexattr fremovexattr truncate mknod mknodat open_by_handle_at "
+    "name_to_handle_at inotify_init inotify_init1 inotify_add_watch fanotify_init fanotify_mark "
+    "shmget shmat shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv msgctl ipc "
+    "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr io_uring_setup "
+    "io_uring_enter io_uring_register io_setup io_submit bpf perf_event_open userfaultfd "
+    "add_key request_key keyctl personality setrlimit seccomp setuid setgid setreuid setregid "
+    "setresuid setresgid setfsuid setfsgid setgroups capset kexec_load kexec_file_load reboot "
+    "swapon swapoff init_module finit_module delete_module acct quotactl syslog vhangup iopl "
+    "ioperm modify_ldt sync syncfs settimeofday clock_settime clock_adjtime adjtimex "
+    "sethostname setdomainname setpriority ioprio_set sched_setscheduler sched_setattr "
+    "sched_setparam"
+).split()
+# The calls of Linux 5.10 and later, by number since an older libseccomp has no name for them. No
+# program here needs one, some change files, and those still to come are not known to be safe.
+_LATER = range(440, 512)
+_CLONE_THREAD = 0x00010000
+_CALLS_OF_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a file that sends signals
+_CALLS_OF_IOCTL = (0x5412, 0x8901, 0x8902)  # TIOCSTI; FIOSETOWN and SIOCSPGRP, the same again
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_INT = 0xFFFFFFFF  # the kernel looks at the lower half alone where an argument is an int
 
 
-def grade(applied: Iterable[str]) -> str:
-    """The level that these layers reach together: "strong", "partial" or "weak".
+def rate(applied: Iterable[str]) -> str:
+    """Return the level that these layers reach together: "strong", "partial" or "weak".
 
-    >>> grade(["limits", "landlock", "seccomp"]), grade(["limits", "landlock"]), grade(["limits"])
+    >>> rate(["limits", "landlock", "seccomp"]), rate(["limits", "landlock"]), rate(["limits"])
     ('strong', 'partial', 'weak')
     """
     applied = set(applied)
@@ -52,23 +76,23 @@ def grade(applied: Iterable[str]) -> str:
     return "partial" if applied & {"landlock", "seccomp", "namespaces"} else "weak"
 
 
-def list_readable() -> list[str]:
-    """What a Python program needs to read: this Python, its environment, system libraries."""
+def _list_readable() -> list[str]:
+    """Return what a Python program needs to read: Python, its environment, system libraries."""
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
     python += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    found = {os.path.realpath(path) for path in (*python, *SYSTEM)}
+    found = {os.path.realpath(path) for path in (*python, *_SYSTEM)}
     # A Python whose prefix is the root would open everything; its library folders are enough.
     return sorted(path for path in found - {"/"} if Path(path).exists())
 
 
 def list_namespaces() -> dict[str, str]:
-    """The namespaces of this process as the kernel names them; empty where it does not tell."""
+    """Return this process's namespaces as the kernel names them; none where it does not tell."""
     with contextlib.suppress(OSError):
-        return {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in NAMESPACES}
+        return {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in _NAMESPACES}
     return {}
 
 
-def apply_limits(cpu_seconds: int, memory_bytes: int, file_bytes: int, processes: int) -> None:
+def _apply_limits(cpu_seconds: int, memory_bytes: int, file_bytes: int, processes: int) -> None:
     """Set the limits of this process for good, hard as soft."""
     import resource
 
@@ -91,18 +115,18 @@ def apply_limits(cpu_seconds: int, memory_bytes: int, file_bytes: int, processes
             resource.setrlimit(which, (most, most))
 
 
-def refuse_new_privileges() -> None:
-    """No program that this process starts can gain rights (Linux)."""
-    if ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+def _refuse_new_privileges() -> None:
+    """Let no program that this process starts gain rights (Linux)."""
+    if ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError("prctl(PR_SET_NO_NEW_PRIVS) failed")
 
 
-def apply_landlock(box: str) -> None:
-    """From now on this process opens what it may read and, for writing, plain files in the box."""
+def _apply_landlock(box: str) -> None:
+    """Let this process open what it may read and, for writing, plain files in the box."""
     from py_landlock import AccessFs, Landlock
 
     rules = Landlock(strict=False)
-    for path in list_readable():
+    for path in _list_readable():
         folder = AccessFs.READ_DIR if Path(path).is_dir() else AccessFs(0)
         write = AccessFs.WRITE_FILE if path == os.devnull else AccessFs(0)
         rules.add_path_rule(path, access=AccessFs.READ_FILE | folder | write)
@@ -111,8 +135,8 @@ def apply_landlock(box: str) -> None:
     rules.apply()
 
 
-def apply_seccomp(refused: Iterable[str], unknown: Iterable[int]) -> None:
-    """From now on the kernel answers EPERM to the calls named and ENOSYS to the numbers.
+def _apply_seccomp() -> None:
+    """Have the kernel answer EPERM to the calls refused, and ENOSYS to later ones.
 
     Calls of another architecture (x32, i386) are fatal: libseccomp's default.
     """
@@ -122,20 +146,20 @@ def apply_seccomp(refused: Iterable[str], unknown: Iterable[int]) -> None:
     rules = seccomp.SyscallFilter(seccomp.ALLOW)
 
     def refuse(name: str, *args: Any, answer: int = no) -> None:
-        # Below 0 stand calls that this architecture does not have.
+        # A call that this architecture does not have resolves to a number below 0.
         if seccomp.resolve_syscall(seccomp.Arch.NATIVE, name) >= 0:
             rules.add_rule(answer, name, *args)
 
-    def low(number: int, value: int, mask: int = INT) -> Any:
+    def low(number: int, value: int, mask: int = _INT) -> Any:
         return seccomp.Arg(number, seccomp.MASKED_EQ, mask, value)
 
-    for name in refused:
+    for name in _REFUSED:
         refuse(name)
-    for number in unknown:
+    for number in _LATER:
         rules.add_rule(seccomp.ERRNO(errno.ENOSYS), number)
     # Threads are clones that stay in the process. clone3 hides its flags behind a pointer: told
     # that there is none, the C library takes clone. So it is with openat2 and open.
-    refuse("clone", low(0, 0, CLONE_THREAD))
+    refuse("clone", low(0, 0, _CLONE_THREAD))
     refuse("clone3", answer=seccomp.ERRNO(errno.ENOSYS))
     refuse("openat2", answer=seccomp.ERRNO(errno.ENOSYS))
     for name, number in (("open", 1), ("openat", 2)):
@@ -144,30 +168,30 @@ def apply_seccomp(refused: Iterable[str], unknown: Iterable[int]) -> None:
     for name in ("kill", "tgkill"):
         refuse(name, seccomp.Arg(0, seccomp.NE, os.getpid()))
     refuse("prlimit64", seccomp.Arg(2, seccomp.NE, 0))
-    refuse("prctl", low(0, PR_SET_DUMPABLE))
-    for name, calls in (("fcntl", CALLS_OF_FCNTL), ("ioctl", CALLS_OF_IOCTL)):
+    refuse("prctl", low(0, _PR_SET_DUMPABLE))
+    for name, calls in (("fcntl", _CALLS_OF_FCNTL), ("ioctl", _CALLS_OF_IOCTL)):
         for call in calls:
             refuse(name, low(1, call))
     rules.load()
 
 
-def confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+def _confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     """Apply every layer that this machine has and the plan does not leave out.
 
-    Out come the names of those applied, and of those that failed with the reason.
+    Return the names of those applied, and a reason for each that failed.
     """
-    applied, lacking = [], {}
+    applied, failed = [], {}
     # As the kernel tells it, not as `unshare` was asked for it.
     inside, outside = list_namespaces(), plan["outside"]
-    if inside and outside and all(inside[name] != outside[name] for name in NAMESPACES):
+    if inside and outside and all(inside[name] != outside[name] for name in _NAMESPACES):
         applied.append("namespaces")
     # Outside a namespace the kernel counts all that the user runs, and for root it counts nothing.
     processes = plan["threads"] if applied and os.getuid() else 0
     layers: dict[str, Callable[[], None]] = {
-        "limits": lambda: apply_limits(**plan["limits"], processes=processes),
-        "no new privileges": refuse_new_privileges,
-        "landlock": lambda: apply_landlock(plan["box"]),
-        "seccomp": lambda: apply_seccomp(plan["refused"], plan["unknown"]),
+        "limits": lambda: _apply_limits(**plan["limits"], processes=processes),
+        "no new privileges": _refuse_new_privileges,
+        "landlock": lambda: _apply_landlock(plan["box"]),
+        "seccomp": _apply_seccomp,
     }
     for library in ("py_landlock", "pyseccomp"):
         # Each asks ldconfig for a library of C when it is imported: now, or never.
@@ -178,24 +202,24 @@ def confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
             continue
         try:
             apply()
-        except Exception as error:  # noqa: BLE001 - whatever lacks, the level says that it lacks
-            lacking[name] = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - the level is then a lower one
+            failed[name] = f"{type(error).__name__}: {error}"
         else:
             applied.append(name)
-    return applied, lacking
+    return applied, failed
 
 
-def refuse_programs(event: str, args: tuple[Any, ...]) -> None:
-    """Say to `subprocess` that there is no such program, which is what its callers are ready for.
+def _refuse_programs(event: str, args: tuple[Any, ...]) -> None:
+    """Tell `subprocess` that there is no such program, an answer that its callers are ready for.
 
-    pygame asks fc-list for the fonts, and does without it only where it is not found. This is an
-    answer in plain words, not a layer: the kernel refuses the process in any case.
+    pygame asks fc-list for the fonts, and goes on without it only if it is not found. This is not
+    a layer: the kernel refuses the process in any case.
     """
     if event == "subprocess.Popen":
         raise FileNotFoundError(errno.ENOENT, "No program can be started in the sandbox", args[0])
 
 
-def hide_own_frames(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+def _hide_own_frames(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Show an exception as Python shows it for a program started by itself."""
     own = (__file__, runpy.__file__, "<frozen runpy>")
     while trace and trace.tb_frame.f_code.co_filename in own:
@@ -203,8 +227,8 @@ def hide_own_frames(kind: type[BaseException], error: BaseException, trace: Any)
     sys.__excepthook__(kind, error.with_traceback(trace), trace)
 
 
-def stay_behind(report: int) -> None:
-    """As the first process of a namespace: let a child go on, and tell its end when it comes.
+def _stay_behind(report: int) -> None:
+    """As the first process of a namespace, let a child go on, and tell how it ended.
 
     The kernel shields a first process from signals, so a program that is one would not die as
     others do; and `unshare` cannot hand on a death by SIGKILL. What the child left running ends
@@ -217,33 +241,33 @@ def stay_behind(report: int) -> None:
         os._exit(0)
 
 
-def main() -> None:
+def _main() -> None:
     """Read the plan, confine this process, report, and run the program of the plan."""
     plan = json.load(sys.stdin)
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.chdir(plan["box"])
     if os.getpid() == 1:
-        stay_behind(plan["report"])
+        _stay_behind(plan["report"])
     pid = 0
     with contextlib.suppress(OSError):
         # The pid outside: /proc is that of the process which started this one.
         pid = int(str(Path("/proc/self").readlink()))
-    applied, lacking = confine(plan)
-    report = json.dumps({"pid": pid, "applied": applied, "lacking": lacking})
+    applied, failed = _confine(plan)
+    report = json.dumps({"pid": pid, "applied": applied, "failed": failed})
     os.write(plan["report"], report.encode() + b"\n")
     os.close(plan["report"])
-    if plan["levels"].index(grade(applied)) < plan["levels"].index(plan["minimum"]):
+    if LEVELS.index(rate(applied)) < LEVELS.index(plan["minimum"]):
         sys.exit(1)
-    sys.excepthook = hide_own_frames
-    sys.addaudithook(refuse_programs)
+    sys.excepthook = _hide_own_frames
+    sys.addaudithook(_refuse_programs)
     sys.argv = [plan["main"], *plan["args"]]
-    # An import that may look but not read fails otherwise than one that finds nothing.
-    readable = tuple(f"{path}/" for path in list_readable())
+    # A folder that may not be read makes an import fail with another error than "no module".
+    readable = tuple(f"{path}/" for path in _list_readable())
     sys.path = [path for path in sys.path if f"{os.path.realpath(path)}/".startswith(readable)]
     sys.path.insert(0, plan["box"])
     runpy.run_path(plan["main"], run_name="__main__")
 
 
 if __name__ == "__main__":
-    main()
+    _main()

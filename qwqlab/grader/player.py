@@ -1,4 +1,4 @@
-"""Plays a game in the sandbox: runs it, presses its keys, and writes down what it showed.
+"""Play a game in the sandbox: run it, press its keys, and write down what it showed.
 
 `main` runs inside the sandbox, and so does the game: what it writes is untrusted outside. A game
 that knows this file could forge the record; the judge grades programs, it does not guard a prize.
@@ -15,14 +15,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pygame
 
-from .pilot import Pilot
-from .watched import PatchedPygame
+from .pygame_patch import PatchedPygame
+from .scene import BirdTracker, Mark, Pipe, Scene, read_scene
 
 GAME, RECORD = "game.py", "record.json"
 # Of processor time, which passes no faster where other programs want the processor too.
@@ -33,6 +33,86 @@ MOST_TICKS = 6000
 PIPES_WANTED = 3
 KEYS = {"space": (pygame.K_SPACE, " "), "q": (pygame.K_q, "q"), "escape": (pygame.K_ESCAPE, "\x1b")}
 _LOST = re.compile(r"game\s*over|best|high|you\s+(lose|lost|died)|again|restart|retry", re.I)
+
+
+class Pilot:
+    """Sees picture after picture of a game.
+
+    scene and bird are those of the last; moving is whether the bird has been seen to move, still
+    the number of pictures in which nothing did, passed the pipes that it got past.
+    """
+
+    def __init__(self) -> None:
+        self.scene = Scene(None, None, (), (), ())
+        self.bird: Mark | None = None
+        self.moving = False
+        self.still = 0
+        self.passed = 0
+        self._size = (0, 0)
+        self._tracker = BirdTracker()
+        self._tops: list[float] = []  # where the bird was in the last pictures
+        self._ahead: list[Pipe] = []
+        self._gravity = 0.5  # pixels a picture, a picture
+
+    def see(self, picture: Sequence[Mark], size: tuple[int, int]) -> None:
+        """Take in a picture of a window of this size."""
+        before = self.scene.pipes, self.bird
+        self._size = size
+        self.scene = read_scene(picture, *size, self.bird)
+        self.bird, self.moving = self._tracker.follow(self.scene.small, size[0])
+        self._count_passed()
+        self._tops = [*self._tops[-2:], self.bird.y] if self.bird else []
+        same = before == (self.scene.pipes, self.bird)
+        self.still = self.still + 1 if same or not self.bird else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was seen in the last picture, as values for JSON; `record` reads them."""
+        bird, land, scene = self.bird, self.scene.land, self.scene
+        return {
+            "background": scene.background,
+            "land": [land.color, land.y, land.h] if land else None,
+            "bird": [bird.kind, bird.color, bird.x, bird.y, bird.w, bird.h, bird.detail]
+            if bird
+            else None,
+            "moving": self.moving,
+            "pipes": [[p.x, p.w, p.top, p.bottom, p.color] for p in scene.pipes[:8]],
+            "texts": [[t.detail[:80], t.x, t.y, t.w, t.h] for t in scene.texts[-12:]],
+            "passed": self.passed,
+        }
+
+    def forget(self) -> None:
+        """Begin a new round, in which the bird may be another one."""
+        self._tracker = BirdTracker()
+
+    def _count_passed(self) -> None:
+        if not self.bird:
+            return
+        left = self.bird.x
+        ahead = [pipe for pipe in self.scene.pipes if pipe.right >= left]
+        before = self._ahead[0] if self._ahead else None
+        # One step ago its right edge was near the bird; a new round takes pipes away anywhere.
+        if before and before.right - left < 40 and (not ahead or ahead[0].x > before.x + 20):
+            self.passed += 1
+        self._ahead = ahead
+
+    def wants_up(self) -> bool:
+        """Return whether the bird, left alone, sinks below the line that it should keep above."""
+        bird, (width, height) = self.bird, self._size
+        if not bird or not self.moving or self.still or len(self._tops) < 3:
+            return False
+        first, second, third = self._tops
+        speed, change = third - second, third - 2 * second + first
+        if 0 < change < 5:
+            self._gravity += 0.2 * (change - self._gravity)
+        floor = self.scene.land.y if self.scene.land else height
+        line = 0.5 * floor + bird.h
+        ahead = [pipe for pipe in self.scene.pipes if pipe.right >= bird.x - 2]
+        if ahead and ahead[0].x < bird.x + 0.9 * width:
+            gap = ahead[0].bottom - ahead[0].top
+            line = ahead[0].bottom - max(5.0, 0.1 * gap)
+        if speed < 0:  # it rises: how far will that carry it?
+            return bird.bottom - speed * speed / (2 * max(self._gravity, 0.05)) > line
+        return bird.bottom + speed + self._gravity > line
 
 
 class Player:
@@ -60,7 +140,7 @@ class Player:
         self._done = False
 
     def run(self) -> NoReturn:
-        """Run the game to the end of the plan, or to its own; never returns."""
+        """Run the game to the end of the plan, or to its own, and end this process."""
         threading.Thread(target=self._watch_for_standstill, daemon=True).start()
         random.seed(self._plan["seed"])
         sys.argv = [GAME]
@@ -69,12 +149,12 @@ class Player:
             self._finish("exit", "the program came to its end")
         except SystemExit as end:
             hidden = end.__context__  # an exit in `finally` hides the error that led to it
-            why = f", after {_describe(hidden)}" if isinstance(hidden, Exception) else ""
+            why = f", after {_explain(hidden)}" if isinstance(hidden, Exception) else ""
             self._finish("exit", f"the program exited{why}")
         except KeyboardInterrupt:
             self._finish("error", "KeyboardInterrupt")
         except BaseException as error:  # noqa: BLE001 - whatever the game raises is what is told
-            self._finish("error", _describe(error))
+            self._finish("error", _explain(error))
 
     def _finish(self, ended: str, detail: str) -> NoReturn:
         if not self._done:
@@ -85,9 +165,6 @@ class Player:
                 "phase": self._phase,
                 "size": self._pygame.size,
                 "asked": self._pygame.keyboard.asked,
-                "passed": self._pilot.passed,
-                "ticks": self._n_ticks,
-                "pictures": self._pictures,
                 "log": self._log,
             }
             Path(RECORD).write_text(json.dumps(record), encoding="utf-8")
@@ -115,7 +192,7 @@ class Player:
             return
         self._n_ticks += 1
         self._pilot.see(self._pygame.picture(), self._pygame.size)
-        self._log.append({"phase": self._phase, **self._pilot.describe()})
+        self._log.append({"phase": self._phase, **self._pilot.to_dict()})
         for key in self._up:
             self._pygame.keyboard.release(key)
         self._up.clear()
@@ -227,15 +304,15 @@ class Player:
         return {re.sub(r"\d+", "#", text.detail) for text in self._pilot.scene.texts}
 
     def _is_lost(self) -> bool:
-        """Nothing has moved for a while, or a text says so that was not there before."""
+        """Return whether nothing has moved for a while, or a new text says that it is over."""
         new = self._read_texts() - self._first_texts
         return self._pilot.still >= 45 or (
             self._pilot.still >= 3 and any(_LOST.search(text) for text in new)
         )
 
 
-def _describe(error: BaseException) -> str:
-    """The error, and the line of the game that raised it."""
+def _explain(error: BaseException) -> str:
+    """Return the error, and the line of the game that raised it."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == GAME]
     where = f"line {lines[-1]}: " if lines else ""
     text = str(error).replace(os.getcwd(), "the game's folder")  # noqa: PTH109 - as pygame says it
@@ -243,5 +320,5 @@ def _describe(error: BaseException) -> str:
 
 
 def main() -> NoReturn:
-    """The plan is the program's first argument, as JSON; the seconds that it has are the second."""
+    """Play by the first argument, a plan as JSON, for at most the second, in seconds."""
     Player(json.loads(sys.argv[1]), float(sys.argv[2])).run()

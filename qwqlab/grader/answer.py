@@ -1,4 +1,7 @@
-"""What a program imports, and whether it is there: modules, and the names it takes from pygame."""
+"""The program in a model's answer, and what it imports; nothing of it is run here.
+
+The program is behind the thinking, in the last of the answer's fences.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,81 @@ import ast
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..pycode import Block, check_code, find_blocks
+from ..thinking import CLOSE, split_thinking
+
+_PYTHON = re.compile(r"^(python\d?|py|pygame)\b", re.I)
+_PYGAME = re.compile(r"^\s*(import|from)\s+pygame\b", re.M)
+_OTHER = re.compile(
+    r"^(ba)?sh\b|^(console|shell|text|txt|json|ya?ml|diff|html|output|plaintext)", re.I
+)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The program of an answer, "" if there is none. detail says what was found, or why not."""
+
+    program: str
+    ok: bool
+    detail: str
+
+
+def extract_program(text: str, is_program: bool = False) -> Extracted:
+    """Find the final program of a transcript, or take the whole text if it is a program.
+
+    Thinking is what comes before `</think>`. Of several fenced blocks the last that is Python
+    counts, since the prompt asks for the final game in a markdown section; drafts and shell lines
+    don't. A block whose fence is never closed is judged as far as it goes: if the answer was cut
+    off, the later stages show what is missing.
+
+    >>> extract_program("<think>Hm, so the user wants a game").detail
+    'the thinking never ends, so there is no answer'
+    >>> extract_program("Hm.</think>Here:\\n```python\\nimport pygame\\n```").program
+    'import pygame\\n'
+    """
+    if is_program:
+        return Extracted(text, bool(text.strip()), "the file is the program")
+    # A saved text does not say whether its prompt had the opening tag; a closing one tells.
+    split = split_thinking(text, forced=CLOSE in text)
+    if split.opened_by and not split.closed:
+        return Extracted("", False, "the thinking never ends, so there is no answer")
+    answer = split.answer.rpartition(CLOSE)[2]  # it may have thought again
+    thought = f"behind {len(split.thinking):,} characters of thinking, " if split.opened_by else ""
+    blocks = list(find_blocks(answer))
+    block = _pick(blocks)
+    if block is None:
+        check = check_code(answer)
+        if blocks or not check.parses or check.problem or "import" not in answer:
+            return Extracted("", False, f"{thought}no fenced block of Python")
+        return Extracted(answer, True, f"{thought}no fence, but all of the answer is a program")
+    lines = block.source.count("\n")
+    which = f"the last of {len(blocks)} blocks" if len(blocks) > 1 else "one fenced block"
+    if not block.closed:
+        ends = "its fence is never closed, so more may have been meant to follow"
+        return Extracted(block.source, bool(lines), f"{thought}{which}, {lines} lines; {ends}")
+    return Extracted(block.source, bool(lines), f"{thought}{which}, {lines} lines")
+
+
+def _pick(blocks: list[Block]) -> Block | None:
+    """Return the last block that imports pygame, else the last in Python, else the last of code."""
+    code = [block for block in blocks if not _OTHER.match(block.info)]
+    wanted = (
+        [block for block in code if _PYGAME.search(block.source)],
+        [block for block in code if _PYTHON.match(block.info)],
+        code,
+    )
+    return next((some[-1] for some in wanted if some), None)
 
 
 def find_missing(source: str) -> list[str]:
-    """A sentence for each module that isn't installed and each name that pygame doesn't have.
+    """Return a sentence for each module that isn't installed and each name that pygame hasn't.
 
-    Nothing of the program runs. source must parse. Imports under `try` may fail, so they don't
-    count.
+    source must parse. Imports under `try` may fail, so they don't count.
 
     >>> find_missing("import pygame as pg\\nimport nowhere\\npg.draw.star(1, 2)\\n")
     ['line 2: there is no module nowhere', 'line 3: pygame.draw has no star']
@@ -38,7 +107,7 @@ def find_missing(source: str) -> list[str]:
 
 
 def list_modules(source: str) -> list[str]:
-    """The modules that a program imports, by their first part, in the order of the source."""
+    """Return the modules that a program imports, by their first part, in the source's order."""
     nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.Import, ast.ImportFrom))]
     nodes.sort(key=lambda node: node.lineno)
     return list(dict.fromkeys(module for node in nodes for module in _modules(node)))
@@ -61,7 +130,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _find_missing_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """What is asked of pygame and isn't in it: `pygame.draw.star`, `from pygame import sprites`."""
+    """Yield what is asked of pygame and isn't in it, such as `pygame.draw.star`."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     importlib.import_module("pygame")
     known_as: dict[str, str] = {}
@@ -102,7 +171,7 @@ def _dotted(node: ast.AST) -> str:
 
 
 def _find(name: str) -> object:
-    """What a dotted name of pygame stands for; None where there is nothing."""
+    """Return what a dotted name of pygame means; None if there is no such thing."""
     found: object = sys.modules["pygame"]
     path = "pygame"
     for part in name.split(".")[1:]:

@@ -1,15 +1,16 @@
-"""What stands on a game's screen, read from what it drew: background, land, pipes, bird, texts.
+"""What is on a game's screen, read from what it drew: background, land, pipes, bird, texts.
 
 Pure Python: the same code finds the bird for the player inside the sandbox and names shapes and
-colours for the judge outside. Lengths are pixels, with y growing downwards, as in pygame.
+colours for the judge outside. Lengths are pixels, and y grows downwards, as in pygame.
 """
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .colors import Color
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,10 @@ def _may_be_bird(mark: Mark, width: int, height: int) -> bool:
 
 
 def _find_land(shapes: Sequence[Mark], width: int, height: int, behind: Mark | None) -> Mark | None:
-    """The band along the bottom: one mark, or tiles that stand side by side.
+    """Return the band along the bottom: one mark, or tiles side by side.
 
-    Where a game draws no land but fills the screen and then paints the sky above it, what it
-    filled the screen with is not seen here; such land has to be found in the pixels.
+    If a game draws no land but fills the screen and then paints the sky above it, what it filled
+    the screen with is not seen here.
     """
     low = [m for m in shapes if m.y >= 0.5 * height and m.bottom >= height - 3 and m.h >= 4]
     whole = [m for m in low if m.x <= 2 and m.right >= width - 2]
@@ -140,7 +141,7 @@ def _find_land(shapes: Sequence[Mark], width: int, height: int, behind: Mark | N
 
 
 def _guess_floor(shapes: Sequence[Mark], width: int, height: int) -> float:
-    """Where the lower pipes end in a game without land: at the bottom, or above it."""
+    """Return where the lower pipes end in a game without land: at the bottom, or above it."""
     ends = [
         m.bottom
         for m in shapes
@@ -150,7 +151,7 @@ def _guess_floor(shapes: Sequence[Mark], width: int, height: int) -> float:
 
 
 def _group_columns(marks: Sequence[Mark], floor: float) -> list[Pipe]:
-    """The columns, from left to right; each of marks that stand above each other."""
+    """Return the columns from left to right; each is made of marks above each other."""
     groups: list[list[Mark]] = []
     for mark in sorted(marks, key=lambda m: m.x):
         if groups and mark.x < max(m.right for m in groups[-1]) - 0.5 * mark.w:
@@ -177,7 +178,7 @@ class BirdTracker:
         self._now = 0
 
     def follow(self, small: Sequence[Mark], width: int) -> tuple[Mark | None, bool]:
-        """The bird in this picture, and whether it has been seen to move up or down."""
+        """Return the bird in this picture, and whether it has been seen to move up or down."""
         self._now += 1
         self._marks.clear()
         for mark in small:
@@ -209,7 +210,7 @@ class BirdTracker:
 
 
 def name_shape(mark: Mark) -> str:
-    """What a small mark looks like: "square", "circle", "triangle", or another word."""
+    """Return what a small mark looks like: "square", "circle", "triangle", or another word."""
     ratio = mark.w / mark.h
     if mark.kind == "circle":
         return "circle" if 0.6 < ratio < 1.7 else "ellipse"
@@ -222,3 +223,57 @@ def name_shape(mark: Mark) -> str:
             return "triangle" if lopsided >= 8 else "square"
         return "circle" if filled <= 90 else "square"
     return "square" if 0.6 < ratio < 1.7 else "rectangle"
+
+
+def _measure_light(color: Color) -> float:
+    """Return how light a colour looks, 0 (black) to 255 (white): luma of ITU-R BT.601."""
+    r, g, b = color
+    return 0.299 * r + 0.587 * g + 0.114 * b
+
+
+def _hue(color: Color) -> tuple[float, float]:
+    """Return hue in degrees and saturation, 0 to 1."""
+    h, s, _ = colorsys.rgb_to_hsv(*(c / 255 for c in color))
+    return 360 * h, s
+
+
+def is_light(color: Color) -> bool:
+    return _measure_light(color) >= 140
+
+
+def is_dark(color: Color) -> bool:
+    return _measure_light(color) <= 128
+
+
+def is_light_blue(color: Color) -> bool:
+    """Return whether a colour is light and its hue lies from cyan to blue.
+
+    >>> is_light_blue((135, 206, 235)), is_light_blue((255, 182, 193))
+    (True, False)
+    """
+    hue, saturation = _hue(color)
+    return is_light(color) and 165 <= hue <= 255 and saturation > 0.04
+
+
+def is_brown_or_yellow(color: Color) -> bool:
+    """Return whether a colour is yellow or brown, a dark orange; both lie between red and green.
+
+    >>> is_brown_or_yellow((101, 67, 33)), is_brown_or_yellow((255, 215, 0))
+    (True, True)
+    """
+    hue, saturation = _hue(color)
+    return saturation >= 0.2 and 12 <= hue <= 70 and (hue >= 40 or _measure_light(color) <= 150)
+
+
+def is_pipe_color(color: Color) -> bool:
+    """Return whether a colour is dark green, light brown or dark gray.
+
+    >>> [is_pipe_color(c) for c in ((0, 100, 0), (181, 101, 29), (64, 64, 64), (255, 0, 0))]
+    [True, True, True, False]
+    """
+    hue, saturation = _hue(color)
+    light = _measure_light(color)
+    green = 75 <= hue <= 170 and light <= 135 and saturation > 0.15
+    brown = 12 <= hue <= 50 and 75 <= light <= 215 and saturation > 0.15
+    gray = saturation <= 0.16 and 25 <= light <= 150
+    return green or brown or gray

@@ -1,22 +1,30 @@
 """The article's eight requirements, judged from what a game showed while it was played.
 
-Each judgement takes the records of all runs and says what was seen. Where something was not seen,
-a requirement is not met: the sentence then says what was missing.
+Each rule takes the records of all runs and says what was seen. If something was not seen, the
+requirement is not met, and the sentence says what was missing.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .colors import Color, is_brown_or_yellow, is_dark, is_light, is_light_blue, is_pipe_color
-from .game_record import GameRecord, Tick
-from .game_texts import find_best, find_growing, find_score, has_restarted, is_inside, is_top_right
-from .scene import Mark, name_shape
+from .record import GameRecord, Tick
+from .scene import (
+    Color,
+    Mark,
+    is_brown_or_yellow,
+    is_dark,
+    is_light,
+    is_light_blue,
+    is_pipe_color,
+    name_shape,
+)
 
-SHAPES = ("circle", "square", "triangle")
+_SHAPES = ("circle", "square", "triangle")
 
 TEXTS = (
     "uses pygame",
@@ -28,6 +36,10 @@ TEXTS = (
     "randomly spaced pipes with enough space, dark green, light brown or dark gray",
     "the best score when lost, inside the screen; q and Esc quit; SPACE restarts",
 )
+
+_BEST = re.compile(r"best|high|record|top", re.I)
+_BEST_NUMBER = re.compile(r"(?:best|high|record|top)\D*(\d{1,9})", re.I)
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -45,8 +57,8 @@ class Requirement:
         return TEXTS[self.number - 1]
 
 
-def judge(records: Sequence[GameRecord]) -> list[Requirement]:
-    """All eight, in the order of the prompt."""
+def judge_game(records: Sequence[GameRecord]) -> list[Requirement]:
+    """Judge all eight, in the order of the prompt."""
     judged = []
     for number, (rule, frame) in enumerate(_RULES, start=1):
         ok, evidence = rule(records)
@@ -105,7 +117,7 @@ def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
     shapes = Counter("circle" if s == "ellipse" else s for s in map(name_shape, birds))
     colors = Counter(bird.color for bird in birds)
     problems = []
-    if odd := [shape for shape in shapes if shape not in SHAPES]:
+    if odd := [shape for shape in shapes if shape not in _SHAPES]:
         problems.append(f"it is drawn as {', '.join(odd)}")
     if len(shapes) < 2:
         problems.append(f"its shape is always {', '.join(shapes)}")
@@ -134,9 +146,9 @@ def _judge_score(records: Sequence[GameRecord]) -> tuple[bool, str]:
             tries += 1
             if not ticks[-1].passed:
                 continue
-            for text, before in find_growing(ticks):
+            for text, before in _find_growing(ticks):
                 place = f"'{text.detail}' at x {text.x:.0f} to {text.right:.0f}, y {text.y:.0f}"
-                if is_top_right(text, record.size):
+                if _is_top_right(text, record.size):
                     return True, f"{place}, grew from {before} as {ticks[-1].passed} pipes passed"
                 elsewhere = place
             wrong += 1
@@ -177,21 +189,21 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
     if not ends:
         return False, "the game was never seen to be lost"
     problems = []
-    best = [found for _, tick in ends if (found := find_best(tick)) is not None]
+    best = [found for _, tick in ends if (found := _find_best(tick)) is not None]
     if not best:
         problems.append("no best score is shown when the game is lost")
     for record, tick in ends:
         later = next(reversed([*record.in_phase("over again")]), None)
-        first, second = find_best(tick), find_best(later) if later else None
+        first, second = _find_best(tick), _find_best(later) if later else None
         if first and second and second[1] < first[1]:
             problems.append(f"the best score falls from {first[1]} to {second[1]} in a new round")
             break
     for record, tick in ends:
-        found, score = find_best(tick), find_score([*record.in_phase("play")])
+        found, score = _find_best(tick), _find_score([*record.in_phase("play")])
         if found and score is not None and found[1] < score:
             problems.append(f"the best score shown is {found[1]}, and the score was {score}")
             break
-    outside = [text for r, tick in ends for text in tick.texts if not is_inside(text, r.size)]
+    outside = [text for r, tick in ends for text in tick.texts if not _is_inside(text, r.size)]
     if outside:
         problems.append(f"'{outside[0].detail}' does not fit into the screen")
     for key in ("q", "escape"):
@@ -201,7 +213,7 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
             where = "when the game is lost, only in play" if in_play else "the game"
             problems.append(f"{'Esc' if key == 'escape' else key} does not quit {where}")
     again = [r for r, _ in ends if r.plan.when == "over"]
-    if not any(has_restarted(r) for r in again):
+    if not any(_has_restarted(r) for r in again):
         problems.append("SPACE does not start the game again")
     shown = best[0][0] if best else ""
     return _say(problems, f"'{shown}' inside the screen; q and Esc quit; SPACE starts again")
@@ -220,7 +232,7 @@ _RULES: tuple[tuple[Callable[[Sequence[GameRecord]], tuple[bool, str]], str], ..
 
 
 def _typical_bird(ticks: Sequence[Tick]) -> Mark | None:
-    """The most frequent look of the bird among the pictures in which it was seen to move."""
+    """Return the bird as it looks in most of the pictures in which it was seen to move."""
     moving = [t.bird for t in ticks if t.bird and t.moving]
     if not moving:
         return None
@@ -235,7 +247,7 @@ def _typical_bird(ticks: Sequence[Tick]) -> Mark | None:
 def _judge_colors(
     colors: Counter[Color], fits: Callable[[Color], bool], wrong: str, whose: str
 ) -> list[str]:
-    """What is wrong with colours that are to fit, and to be chosen at random."""
+    """Return what is wrong with colours that must fit and be chosen at random."""
     problems = [f"{_name(color)} {wrong}" for color in colors if not fits(color)][:1]
     if len(colors) < 2:
         problems.append(f"{whose} colour is always {_name(next(iter(colors)))}")
@@ -248,3 +260,63 @@ def _say(problems: Sequence[str], seen: str) -> tuple[bool, str]:
 
 def _name(color: Color | None) -> str:
     return f"the colour {color}" if color else "no colour"
+
+
+def _find_growing(ticks: Sequence[Tick]) -> Iterator[tuple[Mark, int]]:
+    """Yield the texts of the last picture whose number is larger than in the first, with that."""
+    before = {_make_pattern(t): _last_number(t) for t in reversed(ticks[0].texts)}
+    for text in ticks[-1].texts:
+        if (number := _last_number(text)) is None:
+            continue
+        earlier = before.get(_make_pattern(text))
+        if earlier is not None and number > earlier:
+            yield text, earlier
+
+
+def _find_score(ticks: Sequence[Tick]) -> int | None:
+    """Return the number that grew in these pictures as the last shows it; None if none did."""
+    grown = [_last_number(text) for text, _ in _find_growing(ticks)] if ticks else []
+    return min((number for number in grown if number is not None), default=None)
+
+
+def _make_pattern(text: Mark) -> str:
+    return _NUMBER.sub("#", text.detail)
+
+
+def _last_number(text: Mark) -> int | None:
+    numbers = _NUMBER.findall(text.detail)
+    return int(numbers[-1][:9]) if numbers else None
+
+
+def _is_top_right(text: Mark, size: tuple[int, int]) -> bool:
+    """Return whether a text is whole and in the upper right part of the screen."""
+    middle = text.x + text.w / 2
+    return _is_inside(text, size) and middle > 0.55 * size[0] and text.bottom < 0.3 * size[1]
+
+
+def _is_inside(text: Mark, size: tuple[int, int]) -> bool:
+    """Return whether all of it is on the screen."""
+    return text.x >= 0 and text.y >= 0 and text.right <= size[0] and text.bottom <= size[1]
+
+
+def _find_best(tick: Tick) -> tuple[str, int] | None:
+    """Return the text that shows a best score, and the score, in the same text or beside it."""
+    for text in tick.texts:
+        if found := _BEST_NUMBER.search(text.detail):
+            return text.detail, int(found[1])
+    for text in (t for t in tick.texts if _BEST.search(t.detail)):
+        for other in tick.texts:
+            if other.detail.strip().isdecimal() and abs(other.y - text.y) < max(10, text.h):
+                return f"{text.detail} {other.detail}", int(other.detail.strip()[:9])
+    return None
+
+
+def _has_restarted(record: GameRecord) -> bool:
+    """Return whether the bird moved again for half a second, with no text left that was only there
+    when the game was lost."""
+    ticks = [*record.in_phase("again")]
+    lost = {_make_pattern(t) for tick in [*record.in_phase("over")][-1:] for t in tick.texts}
+    played = {_make_pattern(t) for tick in record.in_phase("play") for t in tick.texts}
+    free = [t for t in ticks if not {_make_pattern(x) for x in t.texts} & (lost - played)]
+    heights = {round(t.bird.y) for t in free if t.bird}
+    return len(free) >= 20 and len(heights) >= 5

@@ -1,9 +1,9 @@
 """Run a program that nobody has read: shut in, watched, and gone at its end.
 
 `run_python` writes the program into a fresh folder, the box, and runs it with this Python in a
-process that has confined itself (`confine`) and that is watched from outside (`watch`): its clock,
-output, folder and threads. What it says of itself after its first line counts for nothing; which
-layers hold is known from a report made before. `probe` tells how far they go on this machine.
+process that has confined itself (`confine`) and that is watched from outside (`process`): its
+clock, output, folder and threads. Nothing that the program says of itself is believed; which layers
+hold is known from a report made before its first line. `probe` tells how far they go here.
 
 What this does not stop: a hole in the kernel; side channels such as timing; asking whether a path
 exists, and the size and times of a file (stat); reading what every program here may read, which is
@@ -20,18 +20,46 @@ import functools
 import os
 import shutil
 import stat
-import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from ..errors import SandboxError
 from . import confine
-from .errors import SandboxError
-from .isolation import DEFAULT_LIMITS, LEVELS, THREADS, Isolation, Limits, check_level, describe
-from .system_calls import LATER, REFUSED
-from .watch import Watch
+from .confine import LEVELS
+from .process import THREADS, Limits, Watch, show_bytes
+
+_DEFAULT_LIMITS = Limits()
+_LEFT_OUT: tuple[str, ...] = ()  # layers that a test takes away, to see what the others hold
+_REMEDIES = {
+    "limits": "resource limits, which this system does not take",
+    "landlock": "Landlock, which Linux has since 5.13 (`landlock` must be in the kernel's `lsm=`)",
+    "seccomp": "seccomp, for which the system's libseccomp is needed (Debian: libseccomp2)",
+}
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What holds and what does not, a sentence each; `applied` names the layers.
+
+    The level is "strong" where files, network, processes, memory and time are all held, "partial"
+    where some of them are, and "weak" where only time, memory and the size of files are.
+    """
+
+    level: str
+    network: str
+    filesystem: str
+    memory: str
+    processes: str
+    applied: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as JSON has it."""
+        return {**asdict(self), "applied": list(self.applied)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +83,7 @@ class Outcome:
 
 @functools.cache
 def probe() -> Isolation:
-    """What this machine offers, found by running an empty program with all of it.
+    """Return what this machine offers, found by running an empty program with all of it.
 
     >>> probe().level in LEVELS
     True
@@ -68,38 +96,23 @@ def run_python(
     main: str,
     *,
     args: Sequence[str] = (),
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits = _DEFAULT_LIMITS,
     environment: Mapping[str, str] | None = None,
     minimum: str = "strong",
     keep: Callable[[str], bool] | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
-    """Run `main`, one of these files (name to content), in a box of its own; how it ended.
+    """Run `main`, one of these files (name to content), in a box of its own; return how it ended.
 
     It sees this Python with its packages, a folder with the files in which it can make plain
     files, and no variable of the lab's environment but those given. What it leaves there comes
     back if keep(name); without keep, all that it made or changed. Setting `stop` ends it at once.
-    SandboxError where the level does not reach `minimum`, in which case no line of the program has
-    run, and where a file cannot be put there.
+    Raise SandboxError if the level does not reach `minimum`, in which case no line of the program
+    has run, and if a file cannot be put there.
 
     >>> run_python({"a.py": "print(6 * 7)"}, "a.py", minimum="weak").stdout
     '42\\n'
     """
-    return _run(files, main, args, limits, environment or {}, minimum, keep, stop=stop)
-
-
-def _run(
-    files: Mapping[str, str | bytes],
-    main: str,
-    args: Sequence[str] = (),
-    limits: Limits = DEFAULT_LIMITS,
-    environment: Mapping[str, str] | None = None,
-    minimum: str = "strong",
-    keep: Callable[[str], bool] | None = None,
-    without: Collection[str] = (),
-    stop: threading.Event | None = None,
-) -> Outcome:
-    """As `run_python`, with layers left out by name, so that tests see what each holds alone."""
     if minimum not in LEVELS:
         raise SandboxError(f"minimum is {minimum!r}; it must be one of {', '.join(LEVELS)}.")
     if main not in files:
@@ -112,13 +125,10 @@ def _run(
             "box": box,
             "main": main,
             "args": list(args),
-            "levels": LEVELS,
             "minimum": minimum,
-            "without": list(without),
+            "without": _LEFT_OUT,
             "outside": confine.list_namespaces(),
             "threads": THREADS,
-            "refused": REFUSED,
-            "unknown": list(LATER),
             "limits": {
                 "cpu_seconds": limits.cpu_seconds,
                 "memory_bytes": limits.memory_bytes,
@@ -126,23 +136,23 @@ def _run(
             },
         }
         watch.run(plan, environment or {})
-        text = {name: bytes(said).decode(errors="replace") for name, said in watch.printed.items()}
         if not watch.report:
-            said = text["stderr"].strip().splitlines() or [watch.explain()]
+            said = watch.printed["stderr"].strip().splitlines() or [watch.explain()]
             raise SandboxError(
                 f"The sandbox did not start, and the program was not run: {said[-1]}"
             )
-        isolation = describe(watch.report["applied"], limits)
-        check_level(isolation, minimum, watch.report["lacking"])
+        isolation = rate_isolation(watch.report["applied"], limits)
+        _check_level(isolation, minimum, watch.report["failed"])
         left = _read_files(box, limits, given, keep)
     finally:
-        _remove(box)
+        with contextlib.suppress(RecursionError):  # no layer may have held it from deep folders
+            shutil.rmtree(box, ignore_errors=True)
     return Outcome(
         ended="killed" if watch.verdict or watch.status < 0 else "exited",
         status=watch.status,
         reason=watch.explain(),
-        stdout=text["stdout"],
-        stderr=text["stderr"],
+        stdout=watch.printed["stdout"],
+        stderr=watch.printed["stderr"],
         files=left,
         seconds=watch.seconds,
         isolation=isolation,
@@ -169,7 +179,7 @@ def _read_files(
     given: Mapping[str, bytes],
     keep: Callable[[str], bool] | None,
 ) -> dict[str, bytes]:
-    """What lies in the box: plain files alone, within the limits on size and number."""
+    """Return what lies in the box: plain files alone, within the limits on size and number."""
     found: dict[str, bytes] = {}
     room = limits.folder_bytes
     with contextlib.suppress(OSError):
@@ -191,11 +201,55 @@ def _read_files(
     return found
 
 
-def _remove(box: str) -> None:
-    """Remove the folder, whatever the program made of it."""
-    try:
-        shutil.rmtree(box)
-    except (OSError, RecursionError):
-        # Folders that cannot be entered, or that lie deeper than Python can follow.
-        subprocess.run(["chmod", "-R", "u+rwx", "--", box], capture_output=True)
-        subprocess.run(["rm", "-rf", "--", box], capture_output=True)
+def rate_isolation(applied: Sequence[str], limits: Limits) -> Isolation:
+    """Return what these layers give together.
+
+    >>> rate_isolation(["limits"], Limits()).network
+    'open: all that this machine reaches'
+    """
+    filtered, apart = "seccomp" in applied, "namespaces" in applied
+    folder, memory = show_bytes(limits.folder_bytes), show_bytes(limits.memory_bytes)
+    network = ["no socket can be made"] if filtered else []
+    network += ["its network has no device"] if apart else []
+    filesystem = f"open: all that this user may open; its own folder is held to {folder}"
+    if "landlock" in applied:
+        filesystem = (
+            f"reads Python and system libraries, writes its own folder of at most {folder}; "
+            "nothing else can be opened"
+        )
+        if not filtered:
+            filesystem += ", but mode, owner and times of this user's files can be changed"
+    processes = "open: it can start others, and signal this user's; one that hides may outlive it"
+    if filtered:
+        processes = f"itself alone, of at most {THREADS} threads; it can signal no other"
+    elif apart:
+        processes = "its own, which end with it; it can signal no other"
+    # macOS takes a limit on memory and does not hold anybody to it.
+    bounded = "limits" in applied and sys.platform != "darwin"
+    bound = f"at most {memory}" + ("" if filtered else " for each of its processes")
+    return Isolation(
+        level=confine.rate(applied),
+        network=f"none: {', '.join(network)}" if network else "open: all that this machine reaches",
+        filesystem=filesystem,
+        memory=bound if bounded else "not limited",
+        processes=processes,
+        applied=tuple(applied),
+    )
+
+
+def _check_level(isolation: Isolation, minimum: str, failed: Mapping[str, str]) -> None:
+    """Raise SandboxError, which says what is missing and how to get it, if below the minimum.
+
+    failed: the reason for each layer that was tried and failed.
+    """
+    if LEVELS.index(isolation.level) >= LEVELS.index(minimum):
+        return
+    missing = "; ".join(
+        f"{remedy} (here: {failed.get(name, 'left out')})"
+        for name, remedy in _REMEDIES.items()
+        if name not in isolation.applied
+    )
+    raise SandboxError(
+        f"The sandbox is {isolation.level} here and not {minimum}, so the program was not run. "
+        f"Missing: {missing}. minimum={isolation.level!r} runs it all the same."
+    )

@@ -1,4 +1,4 @@
-"""pygame as a game in the sandbox meets it: time that only drawing moves, and a record of marks.
+"""pygame as a game in the sandbox meets it: what it draws is noted as marks.
 
 Runs inside the sandbox, next to the game. Nothing here waits: clocks, sleeps and timers read one
 virtual time, so a minute of play takes a second and is the same on every machine.
@@ -6,7 +6,8 @@ virtual time, so a minute of play takes a second and is the same on every machin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,10 +16,8 @@ import pygame.freetype
 import pygame.gfxdraw
 import pygame.sysfont
 
-from .extents import bound, find_outline, look_at, place
-from .keyboard import Keyboard
+from .pygame_time import FRAME, Keyboard, VirtualTime
 from .scene import Mark
-from .virtual_time import FRAME, VirtualTime
 
 MOST_MARKS = 3000
 SMALLEST_CANVAS = 120  # pixels of the longer side; smaller surfaces are sprites
@@ -48,7 +47,7 @@ class PatchedPygame:
         return self.screen.get_size() if self.screen else (0, 0)
 
     def picture(self) -> list[Mark]:
-        """What stands on the screen, in the order in which it was drawn."""
+        """Return what is on the screen, in the order in which it was drawn."""
         return self._picture
 
     def _show(self, *_: Any, **__: Any) -> None:
@@ -99,7 +98,7 @@ class PatchedPygame:
                 made = change(surface, *args, **named)
                 if marks := watch._drawn.get(surface):
                     x, y = (a / b for a, b in zip(made.get_size(), surface.get_size(), strict=True))
-                    watch._drawn[made] = [place(mark, 0, 0, x, y) for mark in marks]
+                    watch._drawn[made] = [_place(mark, 0, 0, x, y) for mark in marks]
                 return made
 
             return changed
@@ -127,8 +126,8 @@ class PatchedPygame:
             box = draw(surface, *args, **named)
             if isinstance(surface, pygame.Surface):
                 color = named.get("color", args[color_at - (color_at > 0)] if args else 0)
-                area = bound(name, module, args, named, box)
-                width = named.get("width", find_outline(name, args))
+                area = _bound(name, module, args, named, box)
+                width = named.get("width", _find_outline(name, args))
                 points = named.get("points", args[1] if len(args) > 1 else ())
                 corners = len(points) if kind == "polygon" and name == "polygon" else 3
                 detail = str(corners) if kind == "polygon" else ""
@@ -175,7 +174,7 @@ class PatchedPygame:
             self._note(surface, "text", "white", area, text)
             return
         marks = self._drawn.get(source)
-        look = look_at(source)
+        look = _look_at(source)
         # A narrow one with two pipes and the gap between them is what was drawn on it.
         if look is not None and not (marks and min(source.get_size()) < SMALLEST_CANVAS):
             filled, lopsided, color, box = look
@@ -184,7 +183,7 @@ class PatchedPygame:
             box = box.move(area.topleft)
             self._note(surface, "image", color, box, f"{filled} {lopsided}", solid)
         if marks:
-            self._add(surface, [place(mark, area.x, area.y) for mark in marks])
+            self._add(surface, [_place(mark, area.x, area.y) for mark in marks])
 
     def _patch_text(self) -> None:
         watch, texts = self, self._texts
@@ -225,3 +224,79 @@ class PatchedPygame:
         pygame.freetype.SysFont = lambda name=None, size=20, *_, **__: FreeFont(None, size)
         pygame.font.match_font = lambda *_, **__: None
         pygame.font.get_fonts = list
+
+
+def _bound(name: str, module: Any, args: Any, named: Any, box: Any) -> pygame.Rect:
+    """Return the whole box that was drawn on; pygame's own answer is cut at the window's edge."""
+    try:
+        if name == "rect" or name == "ellipse":
+            return pygame.Rect(named.get("rect", args[1] if len(args) > 1 else None))
+        if name == "box":
+            return pygame.Rect(args[0])
+        if name in ("circle", "aacircle") and module is pygame.draw:
+            (x, y) = named.get("center", args[1] if len(args) > 1 else None)
+            r = named.get("radius", args[2] if len(args) > 2 else 0)
+            return pygame.Rect(x - r, y - r, 2 * r, 2 * r)
+        if name == "polygon":
+            return _bound_points(named.get("points", args[1] if len(args) > 1 else ()))
+        if name == "filled_circle":
+            x, y, r = args[:3]
+            return pygame.Rect(x - r, y - r, 2 * r, 2 * r)
+        if name == "filled_ellipse":
+            x, y, rx, ry = args[:4]
+            return pygame.Rect(x - rx, y - ry, 2 * rx, 2 * ry)
+        if name == "filled_trigon":
+            return _bound_points([args[0:2], args[2:4], args[4:6]])
+        if name == "filled_polygon":
+            return _bound_points(args[0])
+    except (TypeError, ValueError):
+        pass
+    return pygame.Rect(box or (0, 0, 0, 0))
+
+
+def _find_outline(name: str, args: Sequence[Any]) -> float:
+    """Return the width of an outline; 0 if the shape is filled."""
+    place = {"rect": 2, "ellipse": 2, "polygon": 2, "circle": 3}.get(name)
+    if place is None or len(args) <= place or not isinstance(args[place], (int, float)):
+        return 0
+    return float(args[place])
+
+
+def _place(mark: Mark, x: float, y: float, by_x: float = 1, by_y: float = 1) -> Mark:
+    """Return a mark in its place on the surface that its own surface was put on."""
+    return replace(mark, x=mark.x * by_x + x, y=mark.y * by_y + y, w=mark.w * by_x, h=mark.h * by_y)
+
+
+def _look_at(
+    surface: pygame.Surface,
+) -> tuple[int, int, tuple[int, int, int], pygame.Rect] | None:
+    """Return what a surface shows; None if it is empty or wholly transparent.
+
+    That is how much of its visible box is filled, and how far the weight is from the box's middle,
+    both in per cent; its mean colour; the box.
+    """
+    box = surface.get_bounding_rect()
+    if not box.w or not box.h or surface.get_alpha() == 0:
+        return None
+    filled, lopsided = 100, 0
+    see_through = bool(surface.get_flags() & pygame.SRCALPHA) or surface.get_colorkey() is not None
+    if see_through:
+        mask = pygame.mask.from_surface(surface)
+        filled = round(100 * mask.count() / (box.w * box.h))
+        x, y = mask.centroid()
+        lopsided = round(100 * max(abs(x - box.centerx) / box.w, abs(y - box.centery) / box.h))
+    if (surface.get_alpha() or 255) < 250:
+        filled = min(filled, 50)
+    whole: pygame.Surface = surface
+    if surface.get_colorkey() is not None:
+        # What the key hides counts as transparent. `pygame.Surface` notes what is drawn on it.
+        whole = pygame.surface.Surface(surface.get_size(), pygame.SRCALPHA)
+        whole.blit(surface, (0, 0))
+    r, g, b, *_ = pygame.transform.average_color(whole, box, see_through)
+    return filled, lopsided, (r, g, b), box
+
+
+def _bound_points(points: Any) -> pygame.Rect:
+    xs, ys = zip(*((p[0], p[1]) for p in points), strict=True)
+    left, top = min(xs), min(ys)
+    return pygame.Rect(left, top, max(xs) - left, max(ys) - top)

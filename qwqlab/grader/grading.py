@@ -1,0 +1,200 @@
+"""Grade an answer to the article's prompt: find its program, check it, play it, and judge it.
+
+The stages in their order are extract, parse, names, imports and run; then the eight requirements
+are judged by observation. A verdict passes only if every stage and every requirement does, and is
+always shown with them. The program runs in the sandbox alone; this process only reads it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingError
+from ..pycode import check_code
+from ..sandbox import Isolation, probe
+from .answer import extract_program, find_missing, list_modules
+from .record import PLANS, GameRecord, Tell, play_game
+from .rules import TEXTS, Requirement, judge_game
+
+STAGES = ("extract", "parse", "names", "imports", "run")
+_FRAMES = ("start", "play", "over", "again", "over again")
+_MOST_BYTES = 20_000_000
+_BUDGET = 50.0  # seconds for all of it, so that any input is done within a minute
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: whether it held, and what was seen."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What became of an answer.
+
+    frames holds pictures of the game as PNG, by name ("start", "play", "over", "again"): bytes that
+    the game had a hand in, so show them and do not trust them.
+    """
+
+    stages: tuple[Stage, ...]
+    requirements: tuple[Requirement, ...]
+    isolation: Isolation
+    program: str
+    frames: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """ "pass" if every stage and every requirement holds, else "fail"."""
+        held = all(s.ok for s in self.stages) and all(r.ok for r in self.requirements)
+        return "pass" if held else "fail"
+
+    @property
+    def failed_stage(self) -> str:
+        """Return the first stage that fails; "requirements" if only they do; "" on a pass."""
+        for stage in self.stages:
+            if not stage.ok:
+                return stage.name
+        return "" if self.verdict == "pass" else "requirements"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return verdict, stages, requirements and isolation, as JSON takes them."""
+        return {
+            "verdict": self.verdict,
+            "stages": [asdict(stage) for stage in self.stages],
+            "requirements": [{**asdict(each), "text": each.text} for each in self.requirements],
+            "isolation": self.isolation.to_dict(),
+        }
+
+    def as_text(self) -> str:
+        """Return the same for people, a line each."""
+        lines = [f"{self.verdict.upper()}: {self.reason}"]
+        lines += [f"  [{_word(s.ok)}] {s.name}: {s.detail}" for s in self.stages]
+        lines += [
+            f"  [{_word(r.ok)}] {r.number}. {r.text}: {r.evidence}" for r in self.requirements
+        ]
+        lines.append(f"  ran in isolation: {self.isolation.level}")
+        return "\n".join(lines)
+
+    describe = as_text  # alias until the doors are in
+
+    @property
+    def reason(self) -> str:
+        """Return the verdict's reason in a few words."""
+        if self.verdict == "pass":
+            return "every stage and all eight requirements"
+        missed = [str(r.number) for r in self.requirements if not r.ok]
+        if self.failed_stage != "requirements":
+            return f"the stage {self.failed_stage} fails"
+        return f"missed of the eight: {', '.join(missed)}"
+
+
+def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = lambda _: None) -> Grade:
+    """Grade a transcript, or a program if the name ends in .py; see `grade_text`.
+
+    Raise SettingError for a file that cannot be read or is no text.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > _MOST_BYTES:
+        raise SettingError(f"{path} has more than {_MOST_BYTES:,} bytes; give one transcript")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from None
+    if not text.strip():
+        raise SettingError(f"{path} is empty; give a transcript or a program")
+    return grade_text(text, path.suffix == ".py", minimum, tell)
+
+
+def grade_text(
+    text: str,
+    is_program: bool = False,
+    minimum: str = "strong",
+    tell: Tell = lambda _: None,
+    stop: threading.Event | None = None,
+) -> Grade:
+    """Grade an answer: a transcript with its thinking, or a program alone.
+
+    minimum is the level of isolation below which nothing is run; tell gets a sentence for each
+    step; setting `stop` ends the runs, and what was seen until then is judged. Nothing that the
+    text holds raises. Raise SandboxError if the level cannot be reached.
+    """
+    until = time.monotonic() + _BUDGET
+    extracted = extract_program(text, is_program)
+    source = extracted.program
+    stages = [Stage("extract", extracted.ok, extracted.detail)]
+    isolation = probe()
+    if not source.strip():
+        return _stop_early(stages, isolation, source)
+    check = check_code(source)
+    parses = check.parses and not check.problem
+    n_lines = len(source.splitlines())
+    stages.append(Stage("parse", parses, f"{n_lines} lines" if parses else check.reason))
+    if not parses:
+        return _stop_early(stages, isolation, source)
+    found = check.reason or ", ".join(check.notes) or "every name is bound somewhere"
+    stages.append(Stage("names", not check.unbound, found))
+    missing = find_missing(source)
+    modules = ", ".join(list_modules(source)) or "nothing"
+    if "pygame" not in modules:
+        missing.insert(0, f"pygame is not imported, only {modules}")
+    stages.append(Stage("imports", not missing, "; ".join(missing[:5]) or modules))
+    if any("there is no module" in each or "not imported" in each for each in missing):
+        return _stop_early(stages, isolation, source)
+    tell("Playing the game in the sandbox ...")
+    records, isolation = play_game(source, minimum, tell, stop, until)
+    stages.append(Stage("run", *_judge_run(records)))
+    frames = _pick_frames(records)
+    return Grade(tuple(stages), tuple(judge_game(records)), isolation, source, frames)
+
+
+def _stop_early(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
+    """Return the grade of what cannot be run: the rest was not reached."""
+    reason = f"not reached: {stages[-1].name} fails"
+    rest = [Stage(name, False, reason) for name in STAGES[len(stages) :]]
+    nothing = tuple(Requirement(n, False, "not run") for n in range(1, len(TEXTS) + 1))
+    return Grade((*stages, *rest), nothing, isolation, source)
+
+
+def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
+    """Return whether the game opened a window, showed pictures, listened and raised nothing."""
+    n = len(records)
+    for ended, word in (("killed", ""), ("stuck", "it hangs: "), ("error", "")):
+        bad = [r for r in records if r.ended == ended and not r.quit_by_key]
+        if bad:
+            which = f"{len(bad)} of {n} runs fail, first" if n > 1 else "the run fails with"
+            return False, f"{which} seed {bad[0].plan.seed}: {word}{bad[0].detail}"
+    if not any(r.ticks for r in records):
+        return False, f"it opens no window, or shows nothing in it: {records[0].detail}"
+    if not any(r.asked for r in records):
+        return False, "it never asks pygame for events: no key reaches it, and its window hangs"
+    early = [r for r in records if r.ended == "exit" and r.phase in ("start", "play")]
+    if early:
+        return False, f"{len(early)} of {n} runs end in the middle of the game: {early[0].detail}"
+    pictures = sum(len(r.ticks) for r in records)
+    return True, f"{n} of {len(PLANS)} runs played, each with its own seed: {pictures:,} pictures"
+
+
+def _pick_frames(records: Sequence[GameRecord]) -> tuple[tuple[str, bytes], ...]:
+    """Return the first picture of each name, in the order of the game."""
+    frames: dict[str, bytes] = {}
+    for record in records:
+        for name, data in record.pictures:
+            frames.setdefault(name, data)
+    return tuple((name, frames[name]) for name in _FRAMES if name in frames)
+
+
+def _word(ok: bool) -> str:
+    return " OK " if ok else "FAIL"

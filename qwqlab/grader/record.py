@@ -1,0 +1,248 @@
+"""A game played in the sandbox, each time by another plan, and the records of what it showed.
+
+The player writes a record inside the sandbox, where the game could have forged it: it is read as
+untrusted data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from ..sandbox import Isolation, Limits, Outcome, run_python
+from .scene import Color, Mark, Pipe
+
+_MOST_TICKS = 10_000
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One picture. phase is what the player was doing; passed counts pipes within the phase.
+
+    moving says whether the bird had been seen to move; key was pressed after this picture.
+    """
+
+    phase: str
+    background: Color | None
+    land: Mark | None
+    bird: Mark | None
+    moving: bool
+    pipes: tuple[Pipe, ...]
+    texts: tuple[Mark, ...]
+    passed: int
+    key: str
+
+
+@dataclass(frozen=True)
+class PlayPlan:
+    """How a game is played: to lose twice ("play") or for a moment ("look").
+
+    key should end it, and is pressed in "play" or when the game is "over".
+    """
+
+    seed: int
+    goal: str = "play"
+    key: str = "q"
+    when: str = "over"
+
+
+@dataclass(frozen=True)
+class GameRecord:
+    """One run of a game.
+
+    ended is "exit" (the program ended), "error" (it raised), "stuck" (it showed nothing and asked
+    for nothing), "script" (the plan was played to its end) or "killed" (by the sandbox; detail says
+    why). size is the window's, in pixels; asked counts how often the game asked for events.
+    """
+
+    plan: PlayPlan
+    ended: str
+    detail: str
+    phase: str = "start"
+    size: tuple[int, int] = (0, 0)
+    asked: int = 0
+    ticks: tuple[Tick, ...] = ()
+    pictures: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def quit_by_key(self) -> bool:
+        """Return whether the program ended when the plan's key was pressed."""
+        return self.ended in ("exit", "error") and self.phase.startswith("quit")
+
+    def in_phase(self, *phases: str) -> Iterator[Tick]:
+        """Yield the ticks of these phases."""
+        return (tick for tick in self.ticks if tick.phase in phases)
+
+    def rounds(self) -> list[list[Tick]]:
+        """Return the ticks of each round: up to the first loss, and after the restart."""
+        first = [*self.in_phase("start", "play", "falling", "over", "never lost")]
+        return [part for part in (first, [*self.in_phase("again", "over again")]) if part]
+
+
+# One run may take all the time that is left. What is kept short is its processor time, which is the
+# same on a busy machine.
+_LIMITS = Limits(cpu_seconds=18)
+# Four runs that are lost and quit, each with another key, and six looks at other luck.
+PLANS = (
+    PlayPlan(1, key="q", when="over"),
+    PlayPlan(2, key="escape", when="over"),
+    PlayPlan(3, key="q", when="play"),
+    PlayPlan(4, key="escape", when="play"),
+    *(PlayPlan(seed, goal="look") for seed in range(5, 11)),
+)
+# A package inside, so that a game's own `import player` doesn't find the lab's.
+_START = "import sys\nsys.path.insert(0, 'lab.zip')\nfrom grader.player import main\nmain()\n"
+_SHIPPED = ("scene.py", "pygame_time.py", "pygame_patch.py", "player.py")
+_ENVIRONMENT = {
+    "SDL_VIDEODRIVER": "dummy",
+    "SDL_AUDIODRIVER": "dummy",
+    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+}
+
+Tell = Callable[[str], None]
+
+
+def play_game(
+    source: str, minimum: str, tell: Tell, stop: threading.Event | None, until: float
+) -> tuple[list[GameRecord], Isolation]:
+    """Play by every plan, two at a time; the first alone, since a broken game need not go on.
+
+    until: the time.monotonic() at which all must be over. A run for which no time is left is
+    dropped: it says nothing of the game.
+    """
+    first, outcome = _play_once(source, PLANS[0], minimum, until - time.monotonic(), stop)
+    records = [first]
+    if not first.ticks or first.ended in ("stuck", "killed"):
+        return records, outcome.isolation
+    tell(f"Seed {PLANS[0].seed} played ({outcome.seconds:.1f} s); {len(PLANS) - 1} more ...")
+
+    def play_by(plan: PlayPlan) -> GameRecord | None:
+        left = until - time.monotonic()
+        if left < 2 or (stop and stop.is_set()):
+            return None
+        record, outcome = _play_once(source, plan, minimum, left, stop)
+        return None if record.ended == "killed" and outcome.seconds >= left else record
+
+    with ThreadPoolExecutor(2) as pool:
+        records += [record for record in pool.map(play_by, PLANS[1:]) if record]
+    return records, outcome.isolation
+
+
+def _play_once(
+    source: str, plan: PlayPlan, minimum: str, seconds: float, stop: threading.Event | None
+) -> tuple[GameRecord, Outcome]:
+    outcome = run_python(
+        {"main.py": _START, "game.py": source, "lab.zip": _pack()},
+        "main.py",
+        args=[json.dumps(asdict(plan)), str(seconds - 1)],
+        limits=replace(_LIMITS, seconds=seconds),
+        environment=_ENVIRONMENT,
+        minimum=minimum,
+        stop=stop,
+    )
+    record = outcome.files.get("record.json")
+    if record is None:
+        return GameRecord(plan, "killed", outcome.reason), outcome
+    pictures = {
+        name.removesuffix(".png"): data
+        for name, data in outcome.files.items()
+        if name.endswith(".png")
+    }
+    try:
+        return read_record(record, plan, pictures), outcome
+    except ValueError as error:
+        return GameRecord(plan, "killed", str(error)), outcome
+
+
+def _pack() -> bytes:
+    """Return the player and what it needs, zipped as the package `grader`."""
+    here, packed = Path(__file__).parent, BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("grader/__init__.py", "")
+        for name in _SHIPPED:
+            file.writestr(f"grader/{name}", (here / name).read_text(encoding="utf-8"))
+    return packed.getvalue()
+
+
+def read_record(data: bytes, plan: PlayPlan, pictures: dict[str, bytes]) -> GameRecord:
+    """Return the record that the player wrote. Raise ValueError for anything but what it writes."""
+    try:
+        values = json.loads(data.decode("utf-8"))
+        width, height = (int(_number(side)) for side in values["size"])
+        if len(values["log"]) > _MOST_TICKS:
+            raise ValueError(f"it holds {len(values['log'])} pictures")
+        return GameRecord(
+            plan,
+            str(values["ended"]),
+            str(values["detail"])[:500],
+            str(values["phase"])[:40],
+            (width, height),
+            int(values["asked"]),
+            tuple(_read_tick(tick) for tick in values["log"]),
+            tuple((name, data) for name, data in pictures.items() if data[:4] == b"\x89PNG"),
+        )
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
+        raise ValueError(f"the record of the game cannot be read: {error!r}") from None
+
+
+def _read_tick(values: dict[str, Any]) -> Tick:
+    land, bird = values["land"], values["bird"]
+    return Tick(
+        str(values["phase"])[:40],
+        _color(values["background"]) if values["background"] else None,
+        Mark("rect", _color(land[0]), 0, _number(land[1]), 0, _number(land[2])) if land else None,
+        _read_bird(bird) if bird else None,
+        bool(values["moving"]),
+        tuple(map(_read_pipe, values["pipes"][:8])),
+        tuple(map(_read_text, values["texts"][:12])),
+        int(values["passed"]),
+        str(values.get("key", ""))[:10],
+    )
+
+
+def _read_pipe(pipe: list[Any]) -> Pipe:
+    x, w, top, bottom = map(_number, pipe[:4])
+    return Pipe(x, w, top, bottom, _color(pipe[4]))
+
+
+def _read_text(text: list[Any]) -> Mark:
+    x, y, w, h = map(_number, text[1:5])
+    return Mark("text", (0, 0, 0), x, y, w, h, str(text[0])[:80])
+
+
+def _read_bird(bird: list[Any]) -> Mark:
+    x, y, w, h = map(_number, bird[2:6])
+    if w <= 0 or h <= 0:
+        raise ValueError("a bird without a size")
+    detail = " ".join(str(int(number)) for number in bird[6].split())
+    if bird[0] == "image" and len(detail.split()) != 2:
+        raise ValueError("an image without a shape")
+    return Mark(str(bird[0])[:10], _color(bird[1]), x, y, w, h, detail)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no place on a screen")
+    return number
+
+
+def _color(value: Any) -> Color:
+    r, g, b = (min(255, max(0, int(part))) for part in value)
+    return r, g, b

@@ -1,0 +1,14 @@
+"""Run what nobody has read, shut in: games, chat templates, whatever a model wrote."""
+
+from typing import TYPE_CHECKING
+
+from ..rooms import open_room
+
+if TYPE_CHECKING:
+    from .process import Limits as Limits  # what a program may use up
+    from .sandbox import Isolation as Isolation  # how far it was shut in, in words
+    from .sandbox import Outcome as Outcome  # how it ended, and what it left
+    from .sandbox import probe as probe  # what the sandbox holds on this machine
+    from .sandbox import run_python as run_python  # run files in a box of their own
+else:
+    __getattr__, __dir__ = open_room(__name__, __file__)

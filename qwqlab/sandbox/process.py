@@ -1,0 +1,271 @@
+"""One untrusted process from its start to the last of it: started, watched, ended, reaped.
+
+`timeout` is the outermost process, so that the program ends where the lab is killed; then
+`unshare`, for namespaces of its own, where ordinary users may have them; then, for root,
+`setpriv`, which drops its capabilities; then Python with `confine`. The program prints into files
+rather than pipes: there a limit is a size, and nothing has to be read while it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from . import confine
+
+# Seconds: for the start, for the end, and between two looks at what the program uses.
+START, GRACE, TICK = 20.0, 5.0, 0.05
+THREADS = 64
+_UNSHARE = "--user --map-current-user --net --ipc --pid --fork --kill-child".split()
+_SETPRIV = "--bounding-set=-all --inh-caps=-all".split()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use up: seconds of wall clock and of processor, bytes, files.
+
+    file_bytes is for one file, folder_bytes for all in its folder, output_bytes for stdout and
+    for stderr each.
+    """
+
+    seconds: float = 20
+    cpu_seconds: int = 15
+    memory_bytes: int = 1 << 30
+    file_bytes: int = 32 << 20
+    folder_bytes: int = 128 << 20
+    files: int = 1000
+    output_bytes: int = 1 << 20
+
+
+@dataclass
+class Watch:
+    """A program in its box, the folder that it is shut into. After `run` the rest says how it went.
+
+    report is what the child said before the program started, empty if it never came to that;
+    verdict the reason for which it was killed, or ""; status its exit code or the negative number
+    of a signal; cpu and seconds the time of processor and clock since the program started;
+    printed what it wrote to "stdout" and "stderr".
+    """
+
+    box: str
+    limits: Limits
+    stop: threading.Event
+    report: dict[str, Any] = field(default_factory=dict)
+    verdict: str = ""
+    status: int = 0
+    cpu: float = 0.0
+    seconds: float = 0.0
+    printed: dict[str, str] = field(default_factory=dict)
+
+    def run(self, plan: dict[str, Any], environment: Mapping[str, str]) -> None:
+        """Start the child, watch it and end it; when this returns or raises, nothing of it runs."""
+        command = [*_find_wrapper("namespaces" not in plan["without"]), sys.executable]
+        if timeout := shutil.which("timeout"):
+            life = START + self.limits.seconds + GRACE
+            command = [timeout, "--foreground", "--signal=KILL", str(life), *command]
+        command += [*"-I -B -u -X utf8".split(), confine.__file__]
+        with contextlib.ExitStack() as stack:
+            given, told, out, err = (
+                stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(4)
+            )
+            # The plan goes in as a file: a command line is short, and every user can read it.
+            given.write(json.dumps({**plan, "report": told.fileno()}).encode())
+            given.seek(0)
+            process = subprocess.Popen(
+                command,
+                stdin=given,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                pass_fds=[told.fileno()],
+                cwd=self.box,
+                env={**_list_variables(self.box), **environment},
+            )
+            try:
+                self._follow(process, told, {"stdout": out, "stderr": err})
+            finally:
+                self._end(process)
+                self._read_report(told)
+                self.printed = {"stdout": self._read(out), "stderr": self._read(err)}
+
+    def _follow(
+        self, process: subprocess.Popen[bytes], told: IO[bytes], outputs: dict[str, IO[bytes]]
+    ) -> None:
+        """Look at it until it ends or goes beyond a limit."""
+        begun, look = time.monotonic(), 0.0
+        until = begun + START
+        ended = False
+        while not ended and not self.verdict:
+            ended = self._reap(process)
+            now = time.monotonic()
+            if not self.report and self._read_report(told):
+                begun, until = now, now + self.limits.seconds
+            if ended or now >= look:
+                look = now + TICK
+                self._measure(outputs)
+            if not (ended or self.verdict):
+                if self.report and self.stop.is_set():
+                    self.verdict = "because it was stopped"
+                elif now >= until:
+                    self.verdict = f"after {until - begun:g} s of wall clock"
+                else:
+                    time.sleep(TICK / 10)
+        self.seconds = time.monotonic() - begun
+
+    def _measure(self, outputs: dict[str, IO[bytes]]) -> None:
+        """See whether output, folder and threads are within their limits."""
+        for name, file in outputs.items():
+            if os.fstat(file.fileno()).st_size > self.limits.output_bytes:
+                most = show_bytes(self.limits.output_bytes)
+                self.verdict = f"because it printed more than {most} to {name}"
+        pid = self.report.get("pid")
+        used = count = 0
+        for size in _list_sizes(self.box, pid):
+            used, count = used + size, count + 1
+            if used > self.limits.folder_bytes:
+                most = show_bytes(self.limits.folder_bytes)
+                self.verdict = f"because it filled its folder with more than {most}"
+                return
+            if count > self.limits.files:
+                self.verdict = f"because it made more than {self.limits.files} files"
+                return
+        with contextlib.suppress(OSError):
+            if sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > THREADS:
+                self.verdict = f"because it started more than {THREADS} threads"
+
+    def _read(self, file: IO[bytes]) -> str:
+        return os.pread(file.fileno(), self.limits.output_bytes, 0).decode(errors="replace")
+
+    def _reap(self, process: subprocess.Popen[bytes]) -> bool:
+        """Return whether the process has ended; if so, take its status and processor time."""
+        if process.returncode is None:
+            # Popen.wait would drop the time that it and its children took.
+            pid, status, used = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                process.returncode = self.status = os.waitstatus_to_exitcode(status)
+                self.cpu = used.ru_utime + used.ru_stime
+        return process.returncode is not None
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill what is left of it, from the inside out, so that each parent reaps its child."""
+        pid, until = self.report.get("pid"), time.monotonic() + GRACE
+        if pid and not self._reap(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            while not self._reap(process) and time.monotonic() < until:
+                time.sleep(TICK / 20)
+        held = {"namespaces", "seccomp"} & {*self.report.get("applied", ())}
+        if not self._reap(process) or not held:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            while not self._reap(process):
+                time.sleep(TICK / 20)
+            _kill_strays(self.box)
+
+    def _read_report(self, told: IO[bytes]) -> bool:
+        """Take what `confine` told; return whether the program has started.
+
+        One line comes before the program's first; another, in a namespace, after its end.
+        """
+        lines = os.pread(told.fileno(), 1 << 16, 0).split(b"\n")[:-1]
+        if lines:
+            self.report = json.loads(lines[0])
+        if len(lines) > 1:
+            end = json.loads(lines[1])
+            self.status, self.cpu = end["status"], end["cpu"]
+        return bool(lines)
+
+    def explain(self) -> str:
+        """Return the end in one sentence."""
+        if self.verdict:
+            return f"killed {self.verdict}"
+        if self.status >= 0:
+            return f"exited with status {self.status}"
+        if -self.status in (signal.SIGKILL, signal.SIGXCPU):
+            if self.cpu > self.limits.cpu_seconds - 0.5:
+                return (
+                    f"killed because it used up its {self.limits.cpu_seconds} s of processor time"
+                )
+        try:
+            return f"killed by signal {signal.Signals(-self.status).name}"
+        except ValueError:
+            return f"killed by signal {-self.status}"
+
+
+@functools.cache
+def _find_wrapper(namespaces: bool) -> tuple[str, ...]:
+    """Return the command that runs a command with fewer rights than it has, as far as it works."""
+    wrapper: tuple[str, ...] = ()
+    steps = [("unshare", _UNSHARE)] if namespaces and sys.platform == "linux" else []
+    if os.geteuid() == 0:
+        steps.append(("setpriv", _SETPRIV))
+    for name, options in steps:
+        longer = (*wrapper, shutil.which(name) or name, *options)
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run([*longer, "true"], check=True, capture_output=True, timeout=START)
+            wrapper = longer
+    return wrapper
+
+
+def _list_variables(box: str) -> dict[str, str]:
+    """Return the whole environment of a program in this box; nothing of the lab's own."""
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": box,
+        "TMPDIR": box,
+        "LANG": "C.UTF-8",
+        # The stacks of a pool of threads count as memory.
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _list_sizes(box: str, pid: int | None) -> Iterator[int]:
+    """Yield the size of every file in the box, and of those deleted that the program holds open."""
+    for folder, folders, names in os.walk(box):
+        for name in (*folders, *names):
+            with contextlib.suppress(OSError):
+                yield Path(folder, name).lstat().st_size
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found = link.stat()
+                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+                    yield found.st_size
+
+
+def _kill_strays(box: str) -> None:
+    """Kill what left the session where no layer keeps it in: it has the box as its home still."""
+    mark = f"HOME={box}".encode()
+    for _ in range(100):
+        found = False
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+                    found = True
+        if not found:
+            return
+        time.sleep(TICK)
+
+
+def show_bytes(count: int) -> str:
+    """
+    >>> show_bytes(128 << 20), show_bytes(1000)
+    ('128 MiB', '1000 bytes')
+    """
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"
