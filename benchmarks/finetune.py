@@ -30,15 +30,19 @@ import torch
 import transformers
 import trl
 
-from qwqlab import lora_engines
-from qwqlab.checkpoint import Checkpoint
-from qwqlab.codecs import BnbCodec
-from qwqlab.examples import Example, find_examples
-from qwqlab.finetune import finetune
-from qwqlab.label_masks import encode, make_collator
-from qwqlab.lora_engines import load_peft, name_device, why_no_unsloth
-from qwqlab.recipe import Recipe
-from qwqlab.training import trainer_options
+from qwqlab.quant import BnbCodec, Checkpoint
+from qwqlab.tuning import (
+    Example,
+    Recipe,
+    encode,
+    find_examples,
+    finetune,
+    load_peft,
+    make_collator,
+    name_device,
+    why_no_unsloth,
+)
+from qwqlab.tuning.training import trainer_options
 
 RECIPE = Recipe(steps=6)
 SHORT = Recipe(steps=25, accumulation=1)  # more steps, and nothing of the lab's is hidden in them
@@ -206,7 +210,7 @@ def time_bare(model: str, turns: Turns, dtype: str) -> list[float]:
 def try_length(model: str, work: str) -> dict[str, Any]:
     """One step of the recipe on examples of so many tokens."""
     # The ledger would refuse what it thinks too long; here the card itself is asked.
-    lora_engines.check_memory = lambda *_: None
+    check_memory = lambda *_: None
     _, engine, length = work.split(":")
     n_tokens = int(length)
     text = " ".join(["one apple, two pears and"] * n_tokens)

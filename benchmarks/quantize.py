@@ -22,12 +22,11 @@ from typing import Any
 
 import torch
 
-from qwqlab import one_pass, paths
-from qwqlab.checkpoint import Checkpoint
-from qwqlab.codecs import find_codec, import_bitsandbytes
-from qwqlab.quantize import N_TOKENS, peak_memory
-from qwqlab.text_blocks import N_CTX, read_blocks
-from qwqlab.weights import FolderWeights, LoadedWeights
+from qwqlab import paths
+from qwqlab.quant import Checkpoint, find_codec, import_bitsandbytes, peak_memory
+from qwqlab.quant.checkpoint import N_CTX, read_blocks
+from qwqlab.quant.module_errors import N_TOKENS, run_through, stream
+from qwqlab.quant.weights import FolderWeights, LoadedWeights
 
 ROUNDS = 5
 QWQ: dict[str, Any] = {
@@ -63,7 +62,7 @@ def measure_time() -> float:
             bnb.dequantize_4bit(*bnb.quantize_4bit(weights.read(linear), quant_type="nf4"))
 
     def measure() -> None:
-        one_pass.run_through(model, weights, codec, tokens, lambda _error: None)
+        run_through(model, weights, codec, tokens, lambda _error: None)
 
     ratios = []
     for _ in range(ROUNDS):
@@ -119,8 +118,8 @@ def run(folder: Path) -> None:
     weights = FolderWeights(Checkpoint(folder))
     found: list[Any] = []
     tokens = torch.arange(N_TOKENS).view(-1, N_CTX) % 1000
-    model = one_pass.stream(weights)
-    one_pass.run_through(model, weights, find_codec("nf4"), tokens, found.append)
+    model = stream(weights)
+    run_through(model, weights, find_codec("nf4"), tokens, found.append)
     assert len(found) == 15, [error.name for error in found]
 
 

@@ -22,12 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
-from qwqlab import toolchain
-from qwqlab.engine import Engine
-from qwqlab.experiment import open_engine, read_prompts
-from qwqlab.records import Request
-from qwqlab.replay import command_of
-from qwqlab.sampling import PRESETS
+from qwqlab.experiments import open_engine, read_prompts
+from qwqlab.llamacpp import run_tool, tool
+from qwqlab.sampling import PRESETS, Engine, Request, command_of
 
 PAIRS = 9  # single runs of each side, by turns
 ROUNDS = 3  # batches of each side, by turns
@@ -75,7 +72,7 @@ def compare_one(engine: Engine, request: Request) -> None:
         started = time.perf_counter()
         run = engine.generate(request.prompt, request.sampling, request.seed, request.n_predict)
         lab = len(run.tokens) / (time.perf_counter() - started)
-        said = toolchain.run_tool("llama-completion", command.argv()).stderr
+        said = run_tool("llama-completion", command.argv()).stderr
         total = TOTAL_TIME.search(said)
         assert total is not None, said
         other = len(run.tokens) / (float(total[1]) / 1000)
@@ -125,7 +122,7 @@ def time_batched_bench(engine: Engine, n_prompt: int, n_tokens: int, width: int)
     shape = ["-npp", n_prompt, "-ntg", n_tokens, "-npl", width]
     size = ["-c", (n_prompt + n_tokens) * width, "-t", engine.loading.threads()]
     args = ["-m", engine.path, *shape, *size, *engine.loading.flags(), "--output-format", "jsonl"]
-    out = toolchain.run_tool("llama-batched-bench", [str(arg) for arg in args]).stdout
+    out = run_tool("llama-batched-bench", [str(arg) for arg in args]).stdout
     line = next(line for line in out.splitlines() if line.startswith("{"))
     return float(json.loads(line)["speed_tg"])
 
@@ -145,7 +142,7 @@ def time_processes(engine: Engine, requests: Sequence[Request]) -> float:
     """Seconds that one llama-completion after another takes, start and load included."""
     started = time.perf_counter()
     for request in requests:
-        toolchain.run_tool("llama-completion", command_of(request, engine).argv())
+        run_tool("llama-completion", command_of(request, engine).argv())
     return time.perf_counter() - started
 
 
@@ -157,7 +154,7 @@ def serve(engine: Engine, slots: int, cells: int) -> Iterator[str]:
         port = probe.getsockname()[1]
     args = ["-m", engine.path, "--port", port, "-np", slots, "-c", cells * slots, "--no-webui",
             "-t", engine.loading.threads(), *engine.loading.flags()]  # fmt: skip
-    program = [str(toolchain.tool("llama-server")), *map(str, args)]
+    program = [str(tool("llama-server")), *map(str, args)]
     server = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:

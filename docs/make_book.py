@@ -31,9 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from qwqlab import paths, preflight
-from qwqlab.course import Notebook, read_course
-from qwqlab.exercise import RIGHT, UNANSWERED, Exercise, list_exercises
-from qwqlab.loading import THREADS
+from qwqlab.course import RIGHT, UNANSWERED, Exercise, Notebook, list_exercises, read_course
+from qwqlab.llamacpp import THREADS
 
 sys.path.append(str(Path(__file__).parent))
 from book_pages import write_pages
@@ -85,7 +84,7 @@ def write_runs(at_once: int, short: bool) -> int:
     shutil.rmtree(BOOK, ignore_errors=True)
     RUN.mkdir(parents=True)
     course = read_course()
-    lacks = {each: each.contract.find_lacks() for each in course}
+    lacks = {each: each.contract.list_missing() for each in course}
     largest = sorted(each.contract.memory_gb for each in course)[-at_once:]
     # A quarter is for the system, and for whoever works here meanwhile.
     if at_once > 1 and sum(largest) > 0.75 * preflight.count_memory() / 1e9:

@@ -27,8 +27,8 @@ from urllib.parse import unquote
 
 from notebook_parts import fill_notebook, fill_tables
 
-from qwqlab.course import Notebook, read_course
-from qwqlab.course.exercise import KINDS, list_exercises
+from qwqlab.course import Notebook, list_exercises, read_course
+from qwqlab.course.exercise import KINDS
 from qwqlab.errors import SettingError
 from qwqlab.paths import CHECKOUT
 

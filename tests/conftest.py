@@ -12,11 +12,11 @@ from typing import NoReturn
 import pytest
 from lab_page import NO_BROWSER, find_chromium
 
-from qwqlab import catalog, paths, toolchain
-from qwqlab.engine import Engine
-from qwqlab.experiment import CHATML, LOADING
-from qwqlab.loading import Loading
-from qwqlab.requantize import requantize
+from qwqlab import paths
+from qwqlab.experiments import CHATML, LOADING
+from qwqlab.llamacpp import Loading, tools
+from qwqlab.models import catalog, requantize
+from qwqlab.sampling import Engine
 
 # llama-completion's last word on stderr, after the whole text went to stdout.
 LAST_WORD = "graphs reused"
@@ -37,7 +37,7 @@ def llama_completion() -> Callable[[Sequence[str]], str]:
 
     def run(args: Sequence[str]) -> str:
         for _ in range(3):
-            done = toolchain.run_tool("llama-completion", args)
+            done = tools.run_tool("llama-completion", args)
             # Its printing thread is not waited for at the end (llama.cpp #22142), so a text may
             # lack its tail; it is whole when what is printed after it arrived.
             if LAST_WORD in done.stderr:
@@ -115,7 +115,7 @@ def float_engine(model_path: Path) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def llama_completion_help() -> dict[str, str]:
     """llama-completion's help, by flag: the text that stands beside it."""
-    text = toolchain.run_tool("llama-completion", ["--help"]).stdout
+    text = tools.run_tool("llama-completion", ["--help"]).stdout
     entries: dict[str, str] = {}
     flags: list[str] = []
     for line in text.splitlines():
@@ -134,8 +134,6 @@ def llama_tokenize(model_path: Path) -> Callable[[str], list[int]]:
 
     def run(text: str) -> list[int]:
         args = ["-m", str(model_path), "-p", text, "--ids", "--log-disable"]
-        return [
-            int(number) for number in json.loads(toolchain.run_tool("llama-tokenize", args).stdout)
-        ]
+        return [int(number) for number in json.loads(tools.run_tool("llama-tokenize", args).stdout)]
 
     return run

@@ -8,9 +8,7 @@ from test_plots import ARMS, BROKEN, RUNGS
 from test_quant_charts import make_quality
 from test_select_modules import make_errors
 
-from qwqlab import theory
-from qwqlab.engine import Engine
-from qwqlab.paired import HARM, Paired
+from qwqlab.experiments import Conduct
 from qwqlab.plots import (
     Drawing,
     draw_errors,
@@ -24,9 +22,9 @@ from qwqlab.plots import (
     draw_trade_off,
     draw_types,
 )
-from qwqlab.probe import Probe
-from qwqlab.records import Request
-from qwqlab.suspects import Conduct
+from qwqlab.quant import theory
+from qwqlab.sampling import Engine, Probe, Request
+from qwqlab.stats import HARM, Paired
 
 PROMPT = "<|im_start|>user\nWrite a Python function.<|im_end|>\n<|im_start|>assistant\n"
 

@@ -12,8 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from qwqlab.course import Notebook, draw_table
-from qwqlab.course.exercise import Exercise, list_exercises
+from qwqlab.course import Exercise, Notebook, draw_table, list_exercises
 
 Cell = dict[str, Any]
 TABLE = re.compile(r"(?s)(?<=<!-- course -->\n).*?(?=<!-- /course -->)")

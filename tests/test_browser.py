@@ -20,8 +20,7 @@ from playwright.sync_api import CDPSession, Locator, expect
 
 from qwqlab.paths import CHECKOUT
 from qwqlab.plots.stages import FULL
-from qwqlab.sampling import ARTICLE_ORDER
-from qwqlab.settings import DEFAULT_ORDER
+from qwqlab.sampling import ARTICLE_ORDER, DEFAULT_ORDER
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -32,15 +31,15 @@ sys.path.insert(0, {str(CHECKOUT / "tests")!r})
 from figures import FIGURES, PROMPT
 from types import SimpleNamespace
 from qwqlab import catalog, paths
-from qwqlab.engine import Engine
-from qwqlab.grade import grade_text
+from qwqlab.sampling.engine import Engine
+from qwqlab.grader.grading import grade_text
 from qwqlab.widgets import (
     GradePanel, JobPanel, LossPanel, Microscope, RunProgress, SideBySide, ThinkPanel)
 from qwqlab.plots import show_grade, show_rows, show_run
-from qwqlab.records import Request
+from qwqlab.sampling.run import Request
 from qwqlab.sampling import PRESETS
-from qwqlab.sweep import sweep
-from qwqlab.training import Step
+from qwqlab.experiments.sweeps import sweep
+from qwqlab.tuning.training import Step
 engine = Engine(paths.models_dir() / catalog.EMBEDDED.filename)
 article, strong = PRESETS["article"], PRESETS["official"].with_(repeat_penalty=1.5)""",
     "Microscope(engine, Request(PROMPT, strong, 1, 30))",

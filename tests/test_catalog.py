@@ -7,10 +7,19 @@ from pathlib import Path
 import pytest
 
 from qwqlab.errors import FetchError, SettingError
-from qwqlab.gguf_file import inspect
-from qwqlab.models import EMBEDDED, ENTRIES, QWQ, catalog, estimate_memory, list_local, lookup
+from qwqlab.models import (
+    EMBEDDED,
+    ENTRIES,
+    QWQ,
+    Repository,
+    catalog,
+    estimate_memory,
+    inspect,
+    list_local,
+    lookup,
+)
 from qwqlab.models import model_path as find_model
-from qwqlab.models.catalog import Architecture, Repository
+from qwqlab.models.catalog import Architecture
 
 
 def test_every_name_finds_its_entry_whatever_its_capitals() -> None:

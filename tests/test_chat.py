@@ -14,10 +14,10 @@ import pytest
 from jinja2 import Environment
 from malformed import Gguf
 
-from qwqlab import paths, sandbox, toolchain
+from qwqlab import paths, sandbox
 from qwqlab.cli import main
-from qwqlab.engine import Engine
 from qwqlab.errors import ChatError
+from qwqlab.llamacpp import escape, tools
 from qwqlab.models import (
     TEMPLATES,
     Conversation,
@@ -30,20 +30,20 @@ from qwqlab.models import (
     render_many,
     render_with_llama_cpp,
 )
-from qwqlab.panels import ThinkPanel
-from qwqlab.prompt_text import escape
-from qwqlab.records import Request, Run
-from qwqlab.think_panel import EDITED, OWN, describe_split
-from qwqlab.think_run import preview, think_aloud
-from qwqlab.thinking import (
+from qwqlab.sampling import (
     CLOSE,
-    OPEN,
+    Engine,
+    Request,
+    Run,
     Thinking,
     ThinkingStream,
     count_tags,
     is_forced,
     split_thinking,
 )
+from qwqlab.sampling.thinking import OPEN
+from qwqlab.widgets import ThinkPanel, preview, think_aloud
+from qwqlab.widgets.think import EDITED, OWN, describe_split
 
 HELLO = Conversation.ask("Hi")
 WITH, WITHOUT = map(read_template, TEMPLATES)
@@ -145,7 +145,7 @@ def test_llama_cpp_renders_several_turns_the_same(model_path: Path, tmp_path: Pa
     (tmp_path / "template.jinja").write_text(WITH)
     flags = ["-m", str(model_path), "--jinja", "--chat-template-file"]
     flags.append(str(tmp_path / "template.jinja"))
-    log = toolchain.run_tool("llama-completion", [*flags, "-cnv", "-st", "-p", "x", "-n", "0"])
+    log = tools.run_tool("llama-completion", [*flags, "-cnv", "-st", "-p", "x", "-n", "0"])
     turns = [
         {"role": "system", "content": "You are a helpful assistant"},
         user("Hello"),
@@ -466,7 +466,7 @@ def test_a_template_that_does_not_render_is_told_and_mended(panel: ThinkPanel) -
 
 
 def test_generate_shows_what_the_plain_function_gives(panel: ThinkPanel, engine: Engine) -> None:
-    panel.generate_button.click()
+    panel.run_button.click()
     assert panel.wait()
     prompt = render(WITH, panel.conversation)
     run, split = think_aloud(engine, prompt, panel.sampling, 3407, 24)
@@ -474,7 +474,7 @@ def test_generate_shows_what_the_plain_function_gives(panel: ThinkPanel, engine:
     assert (panel.run.tokens, panel.split) == (run.tokens, split)
     assert split.opened_by == "prompt" and split.thinking == run.text.strip("\n")
     assert describe_split(run, split).startswith("The prompt opened the thinking, and the model")
-    assert panel.stop_button.disabled and not panel.generate_button.disabled
+    assert panel.stop_button.disabled and not panel.run_button.disabled
 
 
 def test_stop_ends_a_run_and_keeps_its_text(panel: ThinkPanel) -> None:

@@ -16,7 +16,7 @@ import pytest
 from test_runs import ABOUT, make_run
 
 from qwqlab.cli import main
-from qwqlab.runs import RunStore
+from qwqlab.experiments import RunStore
 from qwqlab.sampling import PRESETS
 
 FLAGS = ["--samplers", "top_k;top_p;temperature", "--temp", "0.7", "--repeat-penalty", "1.3"]

@@ -10,11 +10,10 @@ import pytest
 import tiny_llama
 import torch
 
-from qwqlab import gguf_file, variant
-from qwqlab.checkpoint import Checkpoint
 from qwqlab.cli import main
-from qwqlab.codecs import find_codec
-from qwqlab.weights import GgufWeights, LoadedWeights
+from qwqlab.models import gguf
+from qwqlab.quant import Checkpoint, find_codec, weights
+from qwqlab.quant.weights import GgufWeights, LoadedWeights
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +104,9 @@ def test_what_cannot_be_done_is_one_sentence(
 def test_a_variant_holds_the_decoded_weights(model_path: Path, tmp_path: Path) -> None:
     keep = ["model.layers.3.self_attn.v_proj"]
     codec = find_codec("nf4")
-    made = variant.write_variant(model_path, tmp_path / "variant.gguf", codec, keep)
-    before = GgufWeights(gguf_file.inspect(model_path))
-    after = GgufWeights(gguf_file.inspect(made))
+    made = weights.write_variant(model_path, tmp_path / "variant.gguf", codec, keep)
+    before = GgufWeights(gguf.inspect(model_path))
+    after = GgufWeights(gguf.inspect(made))
     for linear in before.linears[:30]:
         weight, found = before.read(linear), after.read(linear)
         wanted = codec.encode(weight).rows(0, linear.n_out)

@@ -20,16 +20,24 @@ import pytest
 from distributed import Client
 
 from qwqlab import cli, paths
-from qwqlab.engine import Engine
 from qwqlab.errors import ClusterError, ContextError, SettingError
-from qwqlab.experiments import cluster, penalties
-from qwqlab.experiments.cluster import PLACES, Bench, cut_grid, sweep_on
-from qwqlab.experiments.penalties import LOADING, Grid, plan_requests
-from qwqlab.experiments.store import RunStore
-from qwqlab.experiments.sweeps import Source, sweep
-from qwqlab.loading import Loading, count_threads
-from qwqlab.records import Request, Run
-from qwqlab.requantize import requantize, sweep_copy
+from qwqlab.experiments import (
+    LOADING,
+    PLACES,
+    Grid,
+    RunStore,
+    Source,
+    cluster,
+    cut_grid,
+    penalties,
+    plan_requests,
+    sweep,
+    sweep_on,
+)
+from qwqlab.experiments.cluster import Bench
+from qwqlab.llamacpp import Loading, count_threads
+from qwqlab.models import requantize, sweep_copy
+from qwqlab.sampling import Engine, Request, Run
 
 N_PREDICT = 12
 

@@ -11,15 +11,9 @@ from typing import Any
 
 import pytest
 
-from qwqlab.experiments.code_check import (
-    Block,
-    check_code,
-    check_text,
-    find_block,
-    find_break,
-    is_valid,
-)
-from qwqlab.records import Request, Run
+from qwqlab.experiments import Block, check_code, check_text, find_break
+from qwqlab.experiments.code_check import find_block, is_valid
+from qwqlab.sampling import Request, Run
 
 # The article's failing program in short: `pipes` is declared global and never assigned.
 ARTICLE = """

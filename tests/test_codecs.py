@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from qwqlab import ggml, gguf_file, toolchain
 from qwqlab.errors import SettingError
-from qwqlab.quant import codecs, theory
-from qwqlab.quant.codecs import find_codec
+from qwqlab.llamacpp import ggml, tools
+from qwqlab.models import gguf
+from qwqlab.quant import codecs, find_codec, theory
 
 
 def draw(n_out: int, n_in: int) -> torch.Tensor:
@@ -102,7 +102,7 @@ def quantise(
     def make(quant: str) -> tuple[Path, str]:
         target = folder / f"{quant}.gguf"
         args = ["--allow-requantize", "--pure", str(model_path), str(target), quant]
-        return target, toolchain.run_tool("llama-quantize", args).stderr
+        return target, tools.run_tool("llama-quantize", args).stderr
 
     return make
 
@@ -115,7 +115,7 @@ def test_ggml_gives_the_bytes_that_llama_quantize_writes(
     quant: str, quantise: Callable[[str], tuple[Path, str]], model_path: Path
 ) -> None:
     path, log = quantise(quant)
-    source, copy = gguf_file.inspect(model_path), gguf_file.inspect(path)
+    source, copy = gguf.inspect(model_path), gguf.inspect(path)
     tensors = {tensor.name: tensor for tensor in copy.tensors}
     for tensor in source.tensors:
         if tensor.name not in ("blk.3.ffn_down.weight", "blk.3.attn_k.weight"):

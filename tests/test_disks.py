@@ -13,15 +13,11 @@ import pytest
 from outside import CHECKOUT, can_mount, environment, run_mounted, run_python
 from test_runs import ABOUT, make_run
 
-from qwqlab import model_files, paths
-from qwqlab.engine import Engine
+from qwqlab import paths
 from qwqlab.errors import ModelFileError
-from qwqlab.experiment import LOADING
-from qwqlab.records import Request
-from qwqlab.requantize import sweep_copy
-from qwqlab.runs import RunStore
-from qwqlab.sampling import PRESETS
-from qwqlab.sweep import sweep
+from qwqlab.experiments import LOADING, RunStore, sweep
+from qwqlab.models import sweep_copy
+from qwqlab.sampling import PRESETS, Engine, Request, engine
 
 Script = Callable[..., list[str]]
 
@@ -78,7 +74,7 @@ def test_a_store_on_a_full_disk_keeps_its_runs_and_takes_more_when_there_is_room
     on_a_small_disk: Script,
 ) -> None:
     code = """
-from qwqlab.runs import RunStore
+from qwqlab.experiments.store import RunStore
 path = disk / "runs.sqlite"
 added = []
 def add():
@@ -118,9 +114,9 @@ def test_what_is_written_to_a_full_disk_leaves_the_file_that_was_there(
 import json, pandas
 from plotly.graph_objects import Figure
 from qwqlab import cli_quant, hashes, report
-from qwqlab.drawing import Drawing
-from qwqlab.experiment import ArmResult, list_arms
-from qwqlab.runs import RunStore
+from qwqlab.plots.drawing import Drawing
+from qwqlab.experiments.penalties import ArmResult, list_arms
+from qwqlab.experiments.store import RunStore
 arms = json.loads((Path(sys.argv[3]) / "docs/pictures/trade_off.json").read_bytes())["arms"]
 results = [ArmResult(**arm) for arm in arms]
 drawing = Drawing(Figure({"layout": {"title": {"text": "t"}}}), "s", pandas.DataFrame({"x": [1]}))
@@ -157,7 +153,7 @@ filler.unlink()
 def test_a_journal_on_a_full_disk_keeps_what_it_holds_and_goes_on(on_a_small_disk: Script) -> None:
     code = """
 os.environ["QWQLAB_HOME"] = str(disk)
-from qwqlab.journal import Journal
+from qwqlab.quant.journal import Journal
 row = {"text": "x" * 1000}
 with Journal("errors", "key") as journal:
     journal.add({"row": 0, **row})
@@ -186,7 +182,7 @@ def test_a_copy_for_which_the_disk_has_no_room_leaves_none(
 import threading, time
 os.environ["QWQLAB_HOME"] = str(disk)
 from qwqlab.models import import_local
-from qwqlab.requantize import requantize
+from qwqlab.models.quants import requantize
 source, folder = Path(sys.argv[2]), disk / "build" / "models"
 print(refusal(import_local, source))
 print(refusal(requantize, source, "F16"))
@@ -251,7 +247,7 @@ import sys
 from qwqlab import experiment
 from qwqlab.cli import main
 from qwqlab.models import model_path
-from qwqlab.requantize import requantize
+from qwqlab.models.quants import requantize
 assert experiment.read_prompts("flappy_bird")
 assert main(["generate", "--prompt", "Hello", "-n", "4"]) == 0
 model = model_path(sys.argv[1])
@@ -279,13 +275,13 @@ assert main(["reproduce", "--quick"]) == 1
 import sys
 from qwqlab import paths
 from qwqlab.cli import main
-from qwqlab.engine import Engine
-from qwqlab.experiment import LOADING
+from qwqlab.sampling.engine import Engine
+from qwqlab.experiments.penalties import LOADING
 from qwqlab.models import model_path
-from qwqlab.records import Request
-from qwqlab.requantize import requantize
-from qwqlab.runs import RunStore
-from qwqlab.sweep import sweep
+from qwqlab.sampling.run import Request
+from qwqlab.models.quants import requantize
+from qwqlab.experiments.store import RunStore
+from qwqlab.experiments.sweeps import sweep
 assert main(["import", sys.argv[1]]) == 0
 copy = requantize(model_path(sys.argv[1]), "Q4_0")
 with Engine(copy, LOADING) as engine, RunStore(paths.runs_dir() / "runs.sqlite") as store:
@@ -306,7 +302,7 @@ def test_a_store_that_cannot_be_written_is_read_and_exported(
         with RunStore(folder / "runs.sqlite") as store:
             store.add(make_run(), **ABOUT)
     else:  # as a killed process leaves it: the run is in the log alone
-        code = "import os, sys\nfrom test_runs import ABOUT, make_run\nfrom qwqlab.runs import "
+        code = "import os, sys\nfrom test_runs import ABOUT, make_run\nfrom qwqlab.experiments.store import "
         code += "RunStore\nRunStore(sys.argv[1]).add(make_run(), **ABOUT)\nos.kill(os.getpid(), 9)"
         run_python(code, folder / "runs.sqlite")
         (folder / "runs.sqlite-shm").unlink()
@@ -315,7 +311,7 @@ def test_a_store_that_cannot_be_written_is_read_and_exported(
 import sys
 from qwqlab.cli import main
 from qwqlab.errors import StoreError
-from qwqlab.runs import RunStore
+from qwqlab.experiments.store import RunStore
 from test_runs import ABOUT, make_run
 path = sys.argv[1] + "/runs.sqlite"
 with RunStore(path) as store:
@@ -396,8 +392,8 @@ def test_two_models_under_one_name_never_share_a_run(model: Path, tmp_path: Path
 def test_a_file_that_is_shortened_during_a_run_does_not_end_the_kernel(model: Path) -> None:
     code = """
 import os, sys
-from qwqlab.engine import Engine
-from qwqlab.experiment import LOADING
+from qwqlab.sampling.engine import Engine
+from qwqlab.experiments.penalties import LOADING
 with Engine(sys.argv[1], LOADING) as engine:
     whole = engine.generate("Once upon a time", n_predict=24)
     def cut(index, token, text):
@@ -414,7 +410,7 @@ assert run.tokens == whole.tokens
 def test_a_large_model_is_mapped_and_looked_at_before_each_run(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_files, "READ_WHOLE", 1000)
+    monkeypatch.setattr(engine, "READ_WHOLE", 1000)
     with Engine(model, LOADING) as engine:
         assert engine.generate("Hello", n_predict=2).tokens
         maps = Path("/proc/self/maps")

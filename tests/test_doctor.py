@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab import catalog, cli, toolchain
+from qwqlab import cli
 from qwqlab.course import doctor
 from qwqlab.errors import ToolchainError
+from qwqlab.llamacpp import tools
+from qwqlab.models import catalog
 from qwqlab.paths import CHECKOUT
 from qwqlab.preflight import Check
 
@@ -33,7 +35,7 @@ def test_all_is_well_once_the_set_up_has_run(
     assert (status, told["ok"]) == (0, True)
     details = {check["name"]: check["detail"] for check in told["checks"]}
     assert len(details) == len(told["checks"])
-    assert str(toolchain.library_dir()) in details["llama.cpp's bindings"]
+    assert str(tools.library_dir()) in details["llama.cpp's bindings"]
     assert "8 tokens" in details["An answer"]
     assert "python3 in " in details["Jupyter kernel"]
 
@@ -59,7 +61,7 @@ def test_a_home_that_is_not_there_fails_its_checks_and_ends_none_of_the_others(
 def test_a_build_that_does_not_load_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for file in toolchain.library_dir().iterdir():
+    for file in tools.library_dir().iterdir():
         (tmp_path / file.name).symlink_to(file)
     for library in tmp_path.glob("libllama.*"):
         library.unlink()

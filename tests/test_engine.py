@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import BusyError, ClosedError, ContextError, ModelFileError, SettingError
-from qwqlab.experiment import LOADING
+from qwqlab.experiments import LOADING
 from qwqlab.llamacpp import Loading
-from qwqlab.requantize import requantize
+from qwqlab.models import requantize
 from qwqlab.sampling import (
     ARTICLE_ORDER,
     ARTICLE_ORDER_WITH_PENALTIES,

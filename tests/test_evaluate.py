@@ -13,20 +13,22 @@ import scipy.stats
 import tiny_llama
 import torch
 
-from qwqlab import paths, toolchain
+from qwqlab import paths
 from qwqlab.errors import SettingError
-from qwqlab.quant.checkpoint import Checkpoint, list_linears
-from qwqlab.quant.codecs import BnbCodec, find_codec
-from qwqlab.quant.evaluation import (
+from qwqlab.llamacpp import tools
+from qwqlab.quant import (
+    BnbCodec,
+    Checkpoint,
     Decoded,
     Reference,
     compare_blocks,
     evaluate,
-    jackknife,
+    find_codec,
+    list_linears,
+    load_quantised,
     measure_alone,
-    predict,
 )
-from qwqlab.quant.skip_list import load_quantised
+from qwqlab.quant.evaluation import jackknife, predict
 from qwqlab.quant.weights import open_weights
 
 TEXT = paths.data_dir() / "texts" / "evaluation.txt"
@@ -57,7 +59,7 @@ def test_perplexity_is_llama_perplexitys(model_path: Path) -> None:
     quality, _ = evaluate(model_path, n_tokens=1024)
     args = ["-m", str(model_path), "-f", str(TEXT), "-c", "512", "--chunks", "2"]
     for _ in range(3):
-        said = toolchain.run_tool("llama-perplexity", args).stderr
+        said = tools.run_tool("llama-perplexity", args).stderr
         if final := re.search(r"Final estimate: PPL = ([\d.]+)", said):
             break
     assert final and quality.perplexity == pytest.approx(float(final[1]), rel=0.01)

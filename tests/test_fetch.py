@@ -18,11 +18,10 @@ from hub_server import COMMIT, Hub, git_sha1, serve_hub
 from huggingface_hub import constants, hf_hub_download, snapshot_download
 from malformed import sound
 
-from qwqlab import hashes, paths
+from qwqlab import files, paths
 from qwqlab.errors import FetchError, ModelFileError
-from qwqlab.models import downloads, local
-from qwqlab.models.catalog import Repository
-from qwqlab.models.downloads import Snapshot, fetch_repository, find_fetched
+from qwqlab.models import Repository, downloads, fetch_repository, find_fetched, local
+from qwqlab.models.downloads import Snapshot
 from qwqlab.models.hub import Hub as HubClient
 
 REPO = "someone/model-GGUF"
@@ -83,7 +82,7 @@ def test_a_file_lands_in_the_hubs_own_cache_layout(
     link = found.paths[0]
     assert not link.readlink().is_absolute()
     assert link.resolve().parent == (folder / "blobs").resolve()
-    assert hashes.sha256_of(link.resolve()) == link.resolve().name
+    assert files.sha256_of(link.resolve()) == link.resolve().name
     assert not list(folder.rglob("*.incomplete"))
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -15,9 +15,8 @@ from figures import FIGURES
 from vision import SIGHTS, contrast, distance, read_color, to_lab
 
 from qwqlab import plots
-from qwqlab.engine import Engine
-from qwqlab.plots import drawing, run_text
-from qwqlab.plots.drawing import Drawing, show_rows
+from qwqlab.plots import Drawing, drawing, run_text, show_rows
+from qwqlab.sampling import Engine
 
 PALETTE = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.PURPLE, drawing.BROWN)
 APART = 15  # CIELAB units between any two colours of the palette, for every kind of colour sight

@@ -23,36 +23,31 @@ from outside import environment, run_python
 from safetensors.torch import load_file
 
 from qwqlab.cli import main
-from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, FetchError, ModelFileError, SettingError
-from qwqlab.loading import Loading
+from qwqlab.llamacpp import Loading
+from qwqlab.models import TransformersTokenizer, requantize
 from qwqlab.paths import data_dir
-from qwqlab.quant.checkpoint import Checkpoint, list_linears
-from qwqlab.quant.codecs import BnbCodec
-from qwqlab.quant.skip_list import load_quantised, make_skip_list
-from qwqlab.records import Request
-from qwqlab.requantize import requantize
-from qwqlab.sampling import Sampling
-from qwqlab.tokenizers import TransformersTokenizer
-from qwqlab.tuning import engines, training
-from qwqlab.tuning.adapter import (
+from qwqlab.quant import BnbCodec, Checkpoint, list_linears, load_quantised, make_skip_list
+from qwqlab.sampling import Engine, Request, Sampling
+from qwqlab.tuning import (
+    Example,
+    FineTuned,
+    Recipe,
     compare_with_peft,
+    encode,
+    engines,
     export_adapter,
+    find_examples,
+    finetune,
+    label,
     measure_skill,
     measure_stopping,
     merge_adapter,
-)
-from qwqlab.tuning.examples import (
-    INSTRUCTION,
-    Example,
-    find_examples,
-    make_sets,
     read_examples,
     score,
+    training,
 )
-from qwqlab.tuning.labels import encode, label
-from qwqlab.tuning.recipe import Recipe
-from qwqlab.tuning.training import FineTuned, finetune
+from qwqlab.tuning.examples import INSTRUCTION, make_sets
 
 QUICK = Recipe(steps=4, accumulation=1, warm_up=1, checkpointing=False)
 EXAMPLES = make_sets()["train"]

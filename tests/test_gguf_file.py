@@ -13,9 +13,9 @@ from typing import NoReturn
 import pytest
 from malformed import Gguf, Raw, sound, u32, u64, with_key, with_tensor
 
-from qwqlab import hashes, llama_source, toolchain
+from qwqlab import files
 from qwqlab.errors import ModelFileError
-from qwqlab.ggml_types import FILE_TYPES, TENSOR_TYPES
+from qwqlab.llamacpp import FILE_TYPES, TENSOR_TYPES, builds, tools
 from qwqlab.models import check_loads, hash_model, inspect, list_parts, trial
 from qwqlab.models.gguf_header import Summary, read_header
 
@@ -23,7 +23,7 @@ from qwqlab.models.gguf_header import Summary, read_header
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, so that nothing is remembered from elsewhere; the build stays in use."""
-    monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(toolchain.find().bin))
+    monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(tools.find_build().bin))
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "home"))
     return tmp_path
 
@@ -246,7 +246,7 @@ def test_the_catalogs_own_file_needs_no_trial(
 ) -> None:
     path = home / "copy.gguf"
     path.write_bytes(model_path.read_bytes())
-    hashes.sha256_of(path)
+    files.sha256_of(path)
     monkeypatch.setattr(trial, "CHILD", ("-c", "import sys; sys.exit(3)"))
     check_loads(path)
 
@@ -270,7 +270,7 @@ def test_weights_that_are_not_numbers_are_found(model_path: Path, home: Path) ->
 
 def test_a_split_model_is_judged_by_all_its_parts(model_path: Path, home: Path) -> None:
     args = ["--split-max-tensors", "150", str(model_path), str(home / "split")]
-    toolchain.run_tool("llama-gguf-split", args)
+    tools.run_tool("llama-gguf-split", args)
     first = inspect(home / "split-00001-of-00002.gguf")
     assert [part.name for part in list_parts(first)] == [
         "split-00001-of-00002.gguf",
@@ -295,7 +295,7 @@ def test_a_split_model_is_judged_by_all_its_parts(model_path: Path, home: Path) 
 def test_the_table_of_types_is_that_of_gguf_py(
     monkeypatch: pytest.MonkeyPatch, lacking: Callable[[str], NoReturn]
 ) -> None:
-    source = llama_source.find_source() or lacking("llama.cpp's source is not here")
+    source = builds.find_source() or lacking("llama.cpp's source is not here")
     # That of this source, not of the package installed: a module of its own, under its own name.
     at = source / "gguf-py" / "gguf" / "constants.py"
     spec = importlib.util.spec_from_file_location("llama_cpp_constants", at)

@@ -14,16 +14,22 @@ import pytest
 from hostile import HOSTILE_GAMES
 
 from qwqlab.cli import main
-from qwqlab.command import parse_command
 from qwqlab.errors import SandboxError, SettingError
-from qwqlab.grader import grade_file, grade_text
+from qwqlab.experiments import check_code
+from qwqlab.grader import (
+    extract_program,
+    grade_file,
+    grade_text,
+    list_arms,
+    read_prompt,
+    show_differences,
+)
 from qwqlab.grader import grading as grade
-from qwqlab.grader.answer import extract_program, find_missing
-from qwqlab.grader.flappy import list_arms, read_prompt, show_differences
+from qwqlab.grader.answer import find_missing
 from qwqlab.grader.record import PlayPlan, read_record
 from qwqlab.grader.scene import Mark, is_brown_or_yellow, is_light_blue, is_pipe_color, name_shape
 from qwqlab.paths import CHECKOUT, data_dir
-from qwqlab.pycode import check_code
+from qwqlab.sampling import parse_command
 
 SPECIMENS = CHECKOUT / "data" / "specimens"
 EXPECTED = json.loads((SPECIMENS / "expected.json").read_text(encoding="utf-8"))

@@ -15,8 +15,8 @@ from malformed import Gguf, Raw, sound, u32, u64, with_key
 from qwqlab import paths
 from qwqlab.cli import main
 from qwqlab.errors import ModelFileError
+from qwqlab.experiments import read_corpus
 from qwqlab.models import build_qwq, read_description, show_description
-from qwqlab.token_texts import read_corpus
 
 KEYS = ("architecture", "tensors", "types", "context", "eos", "pad", "template", "warnings")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import SettingError
-from qwqlab.training import Step
+from qwqlab.tuning import Step
 from qwqlab.widgets import JobPanel, LossPanel
 from qwqlab.widgets.jobs import OnStep
 

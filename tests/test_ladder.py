@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab import hashes, paths, toolchain
+from qwqlab import files, paths
 from qwqlab.errors import FetchError, ModelFileError, SettingError, ToolchainError
+from qwqlab.llamacpp import tools
 from qwqlab.models import (
     RungResult,
     climb,
@@ -38,13 +39,13 @@ def rungs(model_path: Path) -> dict[str, RungResult]:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own; the build stays in use."""
-    monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(toolchain.find().bin))
+    monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(tools.find_build().bin))
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
     return tmp_path
 
 
 def test_the_quants_are_those_that_llama_quantize_lists() -> None:
-    command = [str(toolchain.tool("llama-quantize")), "--help"]  # which it ends with exit code 1
+    command = [str(tools.tool("llama-quantize")), "--help"]  # which it ends with exit code 1
     help_text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     rows = re.findall(r"^\s+(?:\d+\s+or\s+)?([A-Z]\w+)\s+:", help_text, re.MULTILINE)
     ours = {*quants.QUANTS, *quants.NEED_IMATRIX, *quants.ALIASES, "MXFP4_MOE", "COPY"}
@@ -64,7 +65,7 @@ def test_a_copy_is_byte_for_byte_what_llama_quantize_makes(
     model_path: Path, tmp_path: Path
 ) -> None:
     args = ["--allow-requantize", str(model_path), str(tmp_path / "own.gguf"), "Q8_0"]
-    toolchain.run_tool("llama-quantize", args)
+    tools.run_tool("llama-quantize", args)
     copy = sweep_copy(model_path)
     assert copy == paths.models_dir() / "SmolLM2-135M-Instruct.Q8_0.gguf"
     assert copy.read_bytes() == (tmp_path / "own.gguf").read_bytes()
@@ -89,7 +90,7 @@ def test_a_copy_is_made_once_and_anew_when_its_source_is_another(
     assert new != old
     made = read_record(copy)
     assert made is not None
-    assert made["source"] == hashes.read_sha256(source)
+    assert made["source"] == files.read_sha256(source)
     copy.write_bytes(old)  # as if killed after the record was written and before the file was
     assert requantize(source, "Q4_0").read_bytes() == new
     assert [path for path in copy.parent.iterdir() if path.name.startswith(f".{copy.name}")] == []
@@ -150,7 +151,7 @@ def test_the_perplexity_is_the_one_that_llama_perplexity_prints(
     rung = rungs["Q2_K"]
     text = paths.data_dir() / "texts" / "evaluation.txt"
     args = ["-m", rung.path, "-f", str(text), "-c", "512", "--chunks", "6"]
-    printed = toolchain.run_tool("llama-perplexity", args).stdout
+    printed = tools.run_tool("llama-perplexity", args).stdout
     so_far = [float(number) for number in re.findall(r"\]([\d.]+),", printed)]
     assert rung.perplexity == pytest.approx(so_far[-1], rel=1e-4)
     assert len(rung.chunk_surprises) == len(so_far) == quants.N_CHUNKS
@@ -161,13 +162,13 @@ def test_what_was_read_is_not_read_again(
     rungs: dict[str, RungResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    run_tool = toolchain.run_tool
+    run_tool = tools.run_tool
 
     def note(name: str, args: list[str]) -> subprocess.CompletedProcess[str]:
         asked.append(name)
         return run_tool(name, args)
 
-    monkeypatch.setattr(toolchain, "run_tool", note)
+    monkeypatch.setattr(tools, "run_tool", note)
     again = measure_rung(rungs["Q2_K"].path)
     assert asked == ["llama-bench"]
     for name, value in rungs["Q2_K"].to_dict().items():

@@ -13,16 +13,9 @@ from typing import Any
 import pytest
 
 from qwqlab import paths
-from qwqlab.experiments.loops import find_loop
-from qwqlab.experiments.metrics import (
-    distinct_n,
-    escape_rate,
-    find_run_loop,
-    loop_start,
-    measure,
-    seq_rep_n,
-)
-from qwqlab.records import Request, Run
+from qwqlab.experiments import find_loop, measure
+from qwqlab.experiments.metrics import distinct_n, escape_rate, find_run_loop, measure, seq_rep_n
+from qwqlab.sampling import Request, Run
 from qwqlab.stats import difference, wilson
 
 LABELLED = Path(__file__).parent / "loops"
@@ -218,7 +211,7 @@ def test_the_loop_finder_survives_any_text(text: str) -> None:
 
 def test_a_runs_loop_starts_at_a_token() -> None:
     run = make_run("ab " * 30, tokens=(8, 9, *(1, 2, 3) * 40))
-    assert loop_start(run) == 2
+    assert measure(run).loop_start == 2
     counting = "".join(f"{n}. The keeper lit the lamp again.\n" for n in range(90))
     loop = find_run_loop(make_run("x" * len(counting) + counting, tuple(range(1000))))
     assert loop is not None

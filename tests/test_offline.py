@@ -21,10 +21,11 @@ from typing import NoReturn
 
 import pytest
 
-from qwqlab import llama_build, llama_source, paths
+from qwqlab import paths
 from qwqlab.course import offline
 from qwqlab.errors import FetchError
 from qwqlab.files import read_sha256
+from qwqlab.llamacpp import builds
 
 CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 60)"
 # A machine without a network still has its own loop, over which a kernel is asked: SIOCSIFFLAGS.
@@ -235,15 +236,15 @@ def test_a_second_environment_is_set_up_without_a_network_and_generates(
     stick: Path, room: Path, cut: list[str], lacking: Callable[[str], NoReturn]
 ) -> None:
     lab, environment = room / "my lab", make_hostile(room)
-    record = llama_build.read_record()
-    archive = stick / "build" / llama_source.archive_path().name
+    record = builds.read_record()
+    archive = stick / "build" / builds.archive_path().name
     if record.get("source") != read_sha256(archive):
         lacking("the llama.cpp that is here was not built from the source in the folder")
     # A set-up that began elsewhere: the checkout is there, and llama.cpp is compiled.
     lab.mkdir()
     with tarfile.open(stick / offline.CHECKOUT) as packed:
         packed.extractall(lab)
-    shutil.copytree(llama_build.bin_dir().parent, lab / "build" / "llama.cpp", symlinks=True)
+    shutil.copytree(builds.bin_dir().parent, lab / "build" / "llama.cpp", symlinks=True)
 
     said = run([*cut, "sh", stick / "set-up.sh", lab], environment, room)
     assert "Compiling" not in said

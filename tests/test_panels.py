@@ -13,15 +13,10 @@ from pathlib import Path
 import pytest
 import traitlets
 
-from qwqlab.command import Command, parse_command
-from qwqlab.engine import Engine
 from qwqlab.errors import BusyError, QwqlabError
-from qwqlab.loading import Loading
-from qwqlab.metrics import measure
-from qwqlab.records import Request, Run
-from qwqlab.sampling import PRESETS, Sampling
-from qwqlab.settings import BY_NAME
-from qwqlab.sweep import sweep
+from qwqlab.experiments import measure, sweep
+from qwqlab.llamacpp import Loading
+from qwqlab.sampling import BY_NAME, PRESETS, Command, Engine, Request, Run, Sampling, parse_command
 from qwqlab.widgets import Microscope, OrderEditor, RunProgress, SideBySide
 from qwqlab.widgets.base import Latest, Panel, Throttle
 from qwqlab.widgets.controls import MAIN, MORE, SamplingControls
@@ -113,7 +108,7 @@ def test_the_microscope_finds_where_a_setting_parts_from_the_run_and_goes_there(
     microscope.controls.set(STRONG)
     microscope._look()
     assert microscope.wait()
-    found = microscope.probe.first_divergence(STRONG)
+    found = microscope.probe.find_detour(STRONG)
     assert found is not None
     assert f"at step {found.step}: " in microscope.detour.value
     microscope._go.click()

@@ -14,17 +14,30 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
-from qwqlab.experiment import ArmResult
-from qwqlab.ladder import RungResult
-from qwqlab.metrics import measure
-from qwqlab.plots import decode_steps, draw_ladder, draw_stages, draw_trade_off, lay_out, show_run
-from qwqlab.plots.drawing import escape_text, label_points, name_token, percent
-from qwqlab.probe import Probe, StepView
-from qwqlab.records import Request, Run
-from qwqlab.sampling import ARTICLE_ORDER, PRESETS, Sampling
-from qwqlab.settings import DEFAULT_ORDER
+from qwqlab.experiments import ArmResult, measure
+from qwqlab.models import RungResult
+from qwqlab.plots import (
+    decode_steps,
+    draw_ladder,
+    draw_stages,
+    draw_trade_off,
+    lay_out,
+    name_token,
+    show_run,
+)
+from qwqlab.plots.drawing import escape_text, label_points, percent
+from qwqlab.sampling import (
+    ARTICLE_ORDER,
+    DEFAULT_ORDER,
+    PRESETS,
+    Engine,
+    Probe,
+    Request,
+    Run,
+    Sampling,
+    StepView,
+)
 
 
 def make_arm(name: str, order: tuple[str, ...] = DEFAULT_ORDER, **changed: Any) -> ArmResult:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from test_select_modules import make_errors
 
-from qwqlab import theory
 from qwqlab.plots import draw_errors, draw_heat, draw_proxies, draw_quality, draw_types
-from qwqlab.quality import Quality
+from qwqlab.quant import Quality, theory
 
 
 def make_quality(kl: float) -> Quality:

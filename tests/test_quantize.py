@@ -13,10 +13,8 @@ import tiny_llama
 import torch
 
 from qwqlab.errors import FetchError, ModelFileError, QwqlabError, SettingError
-from qwqlab.quant import module_errors
-from qwqlab.quant.checkpoint import HEAD, Checkpoint
-from qwqlab.quant.codecs import find_codec
-from qwqlab.quant.module_errors import ModuleError, QuantErrors, quant_error, run_through, stream
+from qwqlab.quant import HEAD, Checkpoint, QuantErrors, find_codec, module_errors, quant_error
+from qwqlab.quant.module_errors import ModuleError, run_through, stream
 from qwqlab.quant.weights import FolderWeights, LoadedWeights
 
 

@@ -28,7 +28,7 @@ import pytest
 from hub_server import serve_hub
 
 from qwqlab import paths
-from qwqlab.requantize import requantize
+from qwqlab.models import requantize
 
 BLOCK = re.compile(r"(?ms)^```(\w+) ?([^\n]*)\n(.*?)^```$")
 EXERCISE = re.compile(r"exercise (\w+) in (\S+)")

@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qwqlab.engine import Engine
-from qwqlab.experiment import LOADING, Plan, count, list_arms, plan_requests
-from qwqlab.plots.report import make_table, pick_samples, show_sample, write_report
-from qwqlab.pycode import is_valid
-from qwqlab.records import Request, Run
-from qwqlab.requantize import sweep_copy
-from qwqlab.sweep import sweep
+from qwqlab.experiments import LOADING, Grid, count_arms, list_arms, plan_requests, sweep
+from qwqlab.experiments.code_check import is_valid
+from qwqlab.models import sweep_copy
+from qwqlab.plots import make_table, pick_samples, show_sample, write_report
+from qwqlab.sampling import Engine, Request, Run
 
 
 def test_the_report_shows_every_arm_and_runs_nothing_of_a_models(
     model_path: Path, tmp_path: Path
 ) -> None:
     with Engine(sweep_copy(model_path), LOADING) as engine:
-        runs = sweep(engine, plan_requests(Plan(2, 1, 40, 1, 1, 12)))
-        results = count(runs)
+        runs = sweep(engine, plan_requests(Grid(2, 1, 40, 1, 1, 12)))
+        results = count_arms(runs)
         picked = pick_samples(runs)
         samples = [show_sample(run, engine) for run in picked]
     page = write_report(

@@ -16,25 +16,21 @@ from outside import CHECKOUT, environment, open_kernel, run_python
 from test_runs import ABOUT, make_run
 
 from qwqlab import files, paths
-from qwqlab.engine import Engine
-from qwqlab.experiment import LOADING
-from qwqlab.quantize import quant_error
-from qwqlab.records import Request
-from qwqlab.requantize import sweep_copy
-from qwqlab.runs import RunStore
-from qwqlab.sampling import PRESETS
-from qwqlab.sweep import sweep
+from qwqlab.experiments import LOADING, RunStore, sweep
+from qwqlab.models import sweep_copy
+from qwqlab.quant import quant_error
+from qwqlab.sampling import PRESETS, Engine, Request
 
 # A kernel that is killed
 
 SWEEP = """
 import json, sys
-from qwqlab.engine import Engine
-from qwqlab.experiment import LOADING
-from qwqlab.records import Request
-from qwqlab.runs import RunStore
+from qwqlab.sampling.engine import Engine
+from qwqlab.experiments.penalties import LOADING
+from qwqlab.sampling.run import Request
+from qwqlab.experiments.store import RunStore
 from qwqlab.sampling import PRESETS
-from qwqlab.sweep import sweep
+from qwqlab.experiments.sweeps import sweep
 requests = [Request({prompt!r}, PRESETS["official"], seed, 24) for seed in range({count})]
 with Engine({model!r}, LOADING) as engine, RunStore({store!r}) as store:
     runs = sweep(engine, requests, store, width=4, on_run=lambda done, *_: print(done, flush=True))
@@ -80,7 +76,7 @@ def test_what_a_killed_kernel_had_measured_of_a_model_is_not_measured_again(
     folder = tiny_llama.make(tmp_path / "tiny")
     home = tmp_path / "home"
     cell = (
-        "import signal\nfrom qwqlab.quantize import quant_error\n"
+        "import signal\nfrom qwqlab.quant.module_errors import quant_error\n"
         "def tell(done, total, module):\n"
         "    print(done, flush=True)\n"
         "    if done == 4: signal.pause()\n"
@@ -160,15 +156,15 @@ import json, subprocess, sys
 from pathlib import Path
 from qwqlab import paths, toolchain
 from qwqlab.cli import main
-from qwqlab.command import parse_command
-from qwqlab.engine import Engine
-from qwqlab.experiment import LOADING
-from qwqlab.records import Request
-from qwqlab.requantize import requantize
-from qwqlab.runs import RunStore
+from qwqlab.sampling.command import parse_command
+from qwqlab.sampling.engine import Engine
+from qwqlab.experiments.penalties import LOADING
+from qwqlab.sampling.run import Request
+from qwqlab.models.quants import requantize
+from qwqlab.experiments.store import RunStore
 from qwqlab.sampling import PRESETS
 from qwqlab.sandbox import run_python
-from qwqlab.sweep import sweep
+from qwqlab.experiments.sweeps import sweep
 model = paths.models_dir() / "小 model.gguf"
 copy = requantize(model, "Q4_0")
 store = paths.runs_dir() / "运行 runs.sqlite"
@@ -218,9 +214,9 @@ import json, os, sys, warnings
 warnings.filterwarnings("error", category=EncodingWarning, module=r"qwqlab\\b")
 from pathlib import Path
 from qwqlab.cli import main
-from qwqlab.experiment import read_prompts
+from qwqlab.experiments.penalties import read_prompts
 from qwqlab.progress import PrintedProgress
-from qwqlab.token_texts import read_corpus
+from qwqlab.experiments.tokenizers_compared import read_corpus
 here = Path(sys.argv[1])
 commands = json.loads((here / "commands.json").read_bytes())
 codes = [main([os.fsdecode(word.encode()) for word in command]) for command in commands]

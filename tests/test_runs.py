@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import FileError, StoreError
-from qwqlab.experiments.store import RunStore, run_key
-from qwqlab.records import Request, Run
-from qwqlab.sampling import Sampling
+from qwqlab.experiments import RunStore
+from qwqlab.experiments.store import run_key
+from qwqlab.sampling import Request, Run, Sampling
 
 MACHINE: dict[str, Any] = {"model_sha256": "ab" * 32, "build": "b9999", "settings": {"n_ctx": 2048}}
 ABOUT: dict[str, Any] = {
@@ -118,7 +118,7 @@ def test_the_key_tells_apart_all_that_decides_a_run_and_nothing_else() -> None:
 
 def test_the_key_is_the_same_in_every_process() -> None:
     code = (
-        "from qwqlab.records import Request; from qwqlab.experiments.store import run_key;"
+        "from qwqlab.sampling.run import Request; from qwqlab.experiments.store import run_key;"
         "print(run_key(Request('p'), model_sha256='m', build='b', settings={'y': 1, 'x': [2.0]}))"
     )
     keys = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 
-from qwqlab.controls import MAIN, MORE
 from qwqlab.llamacpp import run_tool
 from qwqlab.sampling import DEFAULT_ORDER, SETTINGS, Engine, Sampling
 from qwqlab.sampling.chain import Chain
 from qwqlab.sampling.sampling import MOVERS, TRUNCATIONS
 from qwqlab.sampling.settings import LETTERS, STAGES
+from qwqlab.widgets.controls import MAIN, MORE
 
 # A run's own number, which belongs to no sampler.
 NO_SAMPLERS = {"--seed"}

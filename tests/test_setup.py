@@ -20,8 +20,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from qwqlab import llama_source, preflight
+from qwqlab import preflight
 from qwqlab.files import sha256_of
+from qwqlab.llamacpp import builds
 from qwqlab.paths import CHECKOUT
 
 if sys.version_info >= (3, 11):
@@ -120,18 +121,18 @@ def test_conda_gets_the_versions_that_pip_gets() -> None:
 
 def test_the_bindings_and_the_source_of_the_tools_are_one_version() -> None:
     pins = read_pins("3.12", SYSTEMS[0])
-    sdist = llama_source.SDIST
+    sdist = builds.SDIST
     assert str(pins[sdist.package]) == sdist.version
     (needed,) = [one for one in list_requirements() if one.name == sdist.package]
     assert str(needed.specifier) == f"=={sdist.version}"
 
 
 def test_the_downloaded_source_is_the_pinned_one(lacking: Callable[[str], NoReturn]) -> None:
-    archive = llama_source.archive_path()
+    archive = builds.archive_path()
     if not archive.is_file():
         lacking(f"{archive} is not here: llama.cpp was not built from it")
-    assert sha256_of(archive) == llama_source.SDIST.sha256
-    assert archive.stat().st_size == llama_source.SDIST.size
+    assert sha256_of(archive) == builds.SDIST.sha256
+    assert archive.stat().st_size == builds.SDIST.size
 
 
 def run_preflight(path: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -21,10 +21,8 @@ from typing import Any, NoReturn
 import pytest
 
 import qwqlab
-from qwqlab import lora_engines, training
-from qwqlab.codecs import BnbCodec
-from qwqlab.recipe import Recipe
-from qwqlab.skip_list import bnb_options
+from qwqlab.quant import BnbCodec, bnb_options
+from qwqlab.tuning import Recipe, engines, training
 
 PACKAGE = Path(qwqlab.__file__).parent
 CONSTRAINTS = PACKAGE.parent / "constraints.txt"
@@ -137,7 +135,7 @@ def test_dictionaries_of_arguments_are_what_the_installed_libraries_take(tmp_pat
 
     takes: dict[Any, dict[str, Any]] = {
         trl.SFTConfig: training.trainer_options(Recipe(), tmp_path),
-        peft.LoraConfig: lora_engines.lora_options(Recipe()),
+        peft.LoraConfig: engines.lora_options(Recipe()),
         transformers.BitsAndBytesConfig: bnb_options([], BnbCodec(double=True)),
     }
     for call, given in takes.items():
@@ -169,7 +167,7 @@ def test_unsloth_takes_what_it_is_given(lacking: Callable[[str], NoReturn], tmp_
     adapt = _find_method(
         ast.parse(source["unsloth/models/llama.py"]), "FastLlamaModel", "get_peft_model"
     )
-    given = {"use_gradient_checkpointing", "random_state", *lora_engines.lora_options(Recipe())}
+    given = {"use_gradient_checkpointing", "random_state", *engines.lora_options(Recipe())}
     assert given - {"task_type"} <= adapt
     assert '"UNSLOTH_DISABLE_STATISTICS" in os.environ' in source["unsloth/models/_utils.py"]
 

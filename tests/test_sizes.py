@@ -11,10 +11,16 @@ import tiny_llama
 import torch
 
 from qwqlab.errors import ModelFileError, SettingError
-from qwqlab.quant.checkpoint import Checkpoint
-from qwqlab.quant.codecs import BnbCodec
-from qwqlab.quant.sizes import Ledger, Shapes, audit, bits_per_weight, ledger, read_shapes
-from qwqlab.quant.skip_list import load_quantised
+from qwqlab.quant import (
+    BnbCodec,
+    Checkpoint,
+    audit,
+    bits_per_weight,
+    ledger,
+    load_quantised,
+    read_shapes,
+)
+from qwqlab.quant.sizes import Ledger, Shapes
 
 
 @pytest.fixture(scope="module")

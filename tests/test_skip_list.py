@@ -10,13 +10,20 @@ import tiny_llama
 import torch
 from bitsandbytes.nn.modules import has_avx512bf16
 
-from qwqlab import gguf_file
 from qwqlab.errors import SettingError
-from qwqlab.quant import skip_list
-from qwqlab.quant.checkpoint import Checkpoint, Linear, from_gguf, list_linears, to_gguf
-from qwqlab.quant.codecs import BnbCodec
-from qwqlab.quant.skip_list import load_quantised, resolve_skip_list, verify_skip_list
-from qwqlab.quant.weights import write_dynamic
+from qwqlab.models import gguf
+from qwqlab.quant import (
+    BnbCodec,
+    Checkpoint,
+    Linear,
+    list_linears,
+    load_quantised,
+    resolve_skip_list,
+    skip_list,
+    verify_skip_list,
+    write_dynamic,
+)
+from qwqlab.quant.checkpoint import from_gguf, to_gguf
 
 CODEC = BnbCodec("nf4", double=True)
 
@@ -131,7 +138,7 @@ def test_llama_quantize_keeps_the_same_modules(model_path: Path, tmp_path: Path)
     flags = skip_list.tensor_types(keep, linears, tied=True)
     target = tmp_path / "dynamic.gguf"
     write_dynamic(model_path, target, "Q4_0", flags)
-    types = {tensor.name: tensor.type for tensor in gguf_file.inspect(target).tensors}
+    types = {tensor.name: tensor.type for tensor in gguf.inspect(target).tensors}
     kept = {name for name, kind in types.items() if kind == "BF16"}
     assert kept == {"blk.1.ffn_down.weight", "blk.11.attn_v.weight", "token_embd.weight"}
     assert types["blk.10.ffn_down.weight"] == "Q4_0"

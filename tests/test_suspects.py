@@ -10,38 +10,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwqlab import gguf_file, paths, qwq_vocab
+from qwqlab import paths
 from qwqlab.errors import SettingError, ToolchainError
-from qwqlab.experiments import suspects
-from qwqlab.experiments.penalties import LOADING
-from qwqlab.experiments.suspects import Conduct, Suspect, list_suspects, merge
-from qwqlab.loading import Loading
+from qwqlab.experiments import LOADING, Conduct, list_suspects, suspects
+from qwqlab.experiments.suspects import Suspect, merge
+from qwqlab.llamacpp import Loading
+from qwqlab.models import (
+    LlamaTokenizer,
+    Yarn,
+    compute_tiny_logits,
+    gguf,
+    make_tiny_weights,
+    qwq,
+    run_tiny_model,
+    write_tiny_model,
+)
+from qwqlab.models.tiny_qwen2 import EPSILON, N_VOCAB, Array
 from qwqlab.plots import draw_suspects
 from qwqlab.stats import HARM, Paired, pair
-from qwqlab.tiny_qwen2 import (
-    EPSILON,
-    N_VOCAB,
-    Array,
-    Yarn,
-    compute_logits,
-    make_weights,
-    run_llama_cpp,
-    write_model,
-)
-from qwqlab.tokenizers import LlamaTokenizer
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, N_VOCAB, 150)]
 
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Array]:
-    return make_weights()
+    return make_tiny_weights()
 
 
 @pytest.fixture(scope="module")
 def tiny(weights: dict[str, Array], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file, removed at once after the last test: it has 275 MB."""
-    path = write_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf", weights)
+    path = write_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf", weights)
     yield path
     path.unlink()
 
@@ -49,7 +48,7 @@ def tiny(weights: dict[str, Array], tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def plain(weights: dict[str, Array]) -> Array:
     """The logits without any override."""
-    return compute_logits(weights, TOKENS)
+    return compute_tiny_logits(weights, TOKENS)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +78,8 @@ def test_llama_cpp_gives_what_the_equations_say(
     if "epsilon" in equations:
         key = "qwen2.attention.layer_norm_rms_epsilon"
         loading = Loading(override_kv=(f"{key}=float:{equations['epsilon']}",))
-    logits = run_llama_cpp(tiny, TOKENS, loading)
-    expected = compute_logits(weights, TOKENS, **equations) if equations else plain
+    logits = run_tiny_model(tiny, TOKENS, loading)
+    expected = compute_tiny_logits(weights, TOKENS, **equations) if equations else plain
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
     if equations:  # and it is a change that rounding cannot make
         assert np.abs(logits - plain).max() > 100 * np.abs(logits - expected).max()
@@ -90,11 +89,11 @@ def test_a_larger_epsilon_makes_every_logit_smaller(
     weights: dict[str, Array], plain: Array
 ) -> None:
     assert EPSILON < 0.1
-    assert np.abs(compute_logits(weights, TOKENS, epsilon=0.1)).max() < np.abs(plain).max()
+    assert np.abs(compute_tiny_logits(weights, TOKENS, epsilon=0.1)).max() < np.abs(plain).max()
 
 
 def test_the_tiny_file_is_a_qwen2_with_qwqs_heads(tiny: Path) -> None:
-    info = gguf_file.inspect(tiny)
+    info = gguf.inspect(tiny)
     assert (info.architecture, info.n_ctx_train) == ("qwen2", 131_072)
     assert info.metadata["qwen2.attention.head_count"] == 40
     assert info.metadata["qwen2.attention.head_count_kv"] == 8
@@ -102,14 +101,14 @@ def test_the_tiny_file_is_a_qwen2_with_qwqs_heads(tiny: Path) -> None:
 
 
 def test_the_suspects_are_the_opposite_of_what_the_file_says(tiny: Path, model_path: Path) -> None:
-    yarn, epsilon, control = list_suspects(gguf_file.inspect(tiny))
+    yarn, epsilon, control = list_suspects(gguf.inspect(tiny))
     assert yarn.flags() == [
         "--rope-scaling", "yarn", "--rope-scale", "4.0", "--yarn-orig-ctx", "32768"
     ]  # fmt: skip
     key = "qwen2.attention.layer_norm_rms_epsilon"
     assert epsilon.flags() == ["--override-kv", f"{key}=float:1e-06"]
     assert "rope" not in "".join(control.flags()) and "override" not in "".join(control.flags())
-    yarn, epsilon, _ = list_suspects(gguf_file.inspect(model_path))
+    yarn, epsilon, _ = list_suspects(gguf.inspect(model_path))
     assert yarn.loading.yarn_orig_ctx == 8192
     assert epsilon.loading.override_kv == ("llama.attention.layer_norm_rms_epsilon=float:1e-06",)
 
@@ -170,14 +169,14 @@ def test_the_figure_says_each_verdict_and_its_interval() -> None:
 
 def test_the_labs_text_is_long_enough_for_every_model_of_the_notebook(model_path: Path) -> None:
     text = (paths.data_dir() / "texts" / "evaluation.txt").read_text(encoding="utf-8")
-    qwq_vocab.build()
+    qwq.build_qwq()
     for name in ("qwq-32b", str(model_path)):
         (ids,) = LlamaTokenizer(name).encode([text])
         assert len(ids) >= max(max(2, n_chunks) * n_ctx for n_ctx, n_chunks in suspects.CONTEXTS)
 
 
 def test_a_text_that_is_too_short_is_named(model_path: Path, tmp_path: Path) -> None:
-    _, epsilon, _ = list_suspects(gguf_file.inspect(model_path))
+    _, epsilon, _ = list_suspects(gguf.inspect(model_path))
     short = tmp_path / "short.txt"
     short.write_text("One sentence is not enough.")
     with pytest.raises(ToolchainError, match=r"short\.txt has fewer than 1024 tokens"):
@@ -188,7 +187,7 @@ def test_a_text_that_is_too_short_is_named(model_path: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_llama_perplexity_measures_an_override_on_the_real_model(model_path: Path) -> None:
-    info = gguf_file.inspect(model_path)
+    info = gguf.inspect(model_path)
     yarn, epsilon, _ = list_suspects(info)
     same = Suspect("same", "the epsilon of the file", Loading(
         override_kv=("llama.attention.layer_norm_rms_epsilon=float:1e-05",)))  # fmt: skip

@@ -7,23 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab.engine import Engine
 from qwqlab.errors import SettingError
-from qwqlab.experiments import metrics
-from qwqlab.experiments.penalties import (
+from qwqlab.experiments import (
     LOADING,
-    QUICK,
     Grid,
+    RunStore,
     count_arms,
     list_arms,
+    metrics,
     plan_requests,
     summarize,
+    sweep,
 )
-from qwqlab.experiments.store import RunStore
-from qwqlab.experiments.sweeps import sweep
-from qwqlab.records import Request, Run
-from qwqlab.requantize import sweep_copy
-from qwqlab.sampling import PRESETS
+from qwqlab.experiments.penalties import QUICK
+from qwqlab.models import sweep_copy
+from qwqlab.sampling import PRESETS, Engine, Request, Run
 
 
 @pytest.fixture(scope="module")

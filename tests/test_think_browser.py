@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, expect
 
 from qwqlab.models import read_template
 from qwqlab.paths import CHECKOUT
-from qwqlab.think_panel import OWN
+from qwqlab.widgets.think import OWN
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -14,8 +14,11 @@ from typing import Any, NoReturn
 import pytest
 from malformed import Gguf, Raw, sound, u32, u64
 
-from qwqlab import llama_source, paths, toolchain
+from qwqlab import paths
 from qwqlab.errors import FetchError, ModelFileError, SettingError
+from qwqlab.experiments import compare_tokenizers, list_pieces, make_texts, read_corpus
+from qwqlab.experiments.tokenizers_compared import UNEXPLAINED, Comparison
+from qwqlab.llamacpp import builds, tools
 from qwqlab.models import (
     LlamaTokenizer,
     TransformersTokenizer,
@@ -26,8 +29,6 @@ from qwqlab.models import (
     open_tokenizer,
     qwq,
 )
-from qwqlab.token_texts import list_pieces, make_texts, read_corpus
-from qwqlab.tokenizer_diff import UNEXPLAINED, Comparison, compare
 
 Ranks = dict[bytes, int]
 
@@ -68,7 +69,7 @@ def test_tokens_and_merges_are_those_of_llama_cpps_own_qwen2_vocabulary(
 ) -> None:
     from gguf import GGUFReader
 
-    source = llama_source.find_source()
+    source = builds.find_source()
     path = (source or Path()) / "models" / "ggml-vocab-qwen2.gguf"
     if not path.is_file():
         lacking("the source of llama.cpp, which holds the vocabulary of Qwen2, is not here")
@@ -149,7 +150,7 @@ def test_llama_tokenize_makes_the_same_tokens(
         file.write_bytes(text.encode())
         args = ["-m", str(folder / "vocab.gguf"), "-f", str(file), "--ids", "--log-disable"]
         args += [] if special else ["--no-parse-special"]
-        printed = json.loads(toolchain.run_tool("llama-tokenize", args).stdout)
+        printed = json.loads(tools.run_tool("llama-tokenize", args).stdout)
         assert ours.encode([text], special) == [printed]
 
 
@@ -157,7 +158,7 @@ def test_the_corpus_differs_where_it_says_so_and_for_the_cause_it_says(
     ours: LlamaTokenizer, theirs: TransformersTokenizer
 ) -> None:
     corpus = read_corpus()
-    found = compare(ours, theirs, [text.text for text in corpus])
+    found = compare_tokenizers(ours, theirs, [text.text for text in corpus])
     assert {corpus[each.place].name: each.cause for each in found.differences} == {
         text.name: text.cause for text in corpus if text.cause
     }
@@ -177,8 +178,8 @@ def test_without_special_tokens_the_two_disagree_on_which_are_special(
     ours: LlamaTokenizer, theirs: TransformersTokenizer
 ) -> None:
     texts = [added.text for added in qwq.ADDED]
-    assert compare(ours, theirs, texts).differences == ()
-    found = compare(ours, theirs, texts, parse_special=False)
+    assert compare_tokenizers(ours, theirs, texts).differences == ()
+    found = compare_tokenizers(ours, theirs, texts, parse_special=False)
     assert {each.text for each in found.differences} == {
         added.text for added in qwq.ADDED if not added.special and added.text.startswith("<|")
     }
@@ -201,7 +202,7 @@ def test_every_difference_in_100000_made_texts_is_explained(
     special: bool, ours: LlamaTokenizer, theirs: TransformersTokenizer
 ) -> None:
     texts = make_texts(100_000, pieces=list_pieces(ours))
-    found = compare(ours, theirs, texts, special)
+    found = compare_tokenizers(ours, theirs, texts, special)
     assert found.unexplained == (), found.unexplained[:5]
     parts = {name for cause in found.counts for name in cause.split(" + ")}
     assert parts == {"normalisation", "added tokens", "Unicode version"}
@@ -209,7 +210,7 @@ def test_every_difference_in_100000_made_texts_is_explained(
     assert set(json.loads(json.dumps(found.to_dict()))["counts"]) == set(found.counts)
     plain = [text for text in texts if text.isascii()]
     assert len(plain) > 5_000
-    same = compare(ours, theirs, plain, special)
+    same = compare_tokenizers(ours, theirs, plain, special)
     assert set(same.counts) <= {"added tokens"}
 
 
@@ -218,7 +219,9 @@ def test_a_difference_without_a_known_cause_is_reported_as_such(
 ) -> None:
     spec = json.loads(theirs.tokenizer.backend_tokenizer.to_str())
     fewer = {**spec["model"], "merges": spec["model"]["merges"][:1000]}
-    found = compare(ours, copy_of(theirs, model=fewer), ["a", "international", "e\u0301"])
+    found = compare_tokenizers(
+        ours, copy_of(theirs, model=fewer), ["a", "international", "e\u0301"]
+    )
     assert found.counts == {UNEXPLAINED: 2}
     assert [each.text for each in found.unexplained] == ["international", "e\u0301"]
     assert "2 by unexplained" in found.summary
@@ -241,7 +244,9 @@ def test_a_difference_without_a_known_cause_is_reported_as_such(
 def test_a_tokenizer_of_another_kind_differs_without_a_cause(
     model: dict[str, Any], ours: LlamaTokenizer, theirs: TransformersTokenizer
 ) -> None:
-    found = compare(ours, copy_of(theirs, model=model, added_tokens=[]), ["ab<think>", "e\u0301"])
+    found = compare_tokenizers(
+        ours, copy_of(theirs, model=model, added_tokens=[]), ["ab<think>", "e\u0301"]
+    )
     assert found.counts == {UNEXPLAINED: 2}
 
 
@@ -264,7 +269,7 @@ def test_a_tokenizer_changed_in_one_respect_is_found_out(
     levels = {"trim_offsets": True, "use_regex": True}
     if "pre_tokenizer" in changes:
         changes = {"pre_tokenizer": {**changes["pre_tokenizer"], **levels}}
-    found = compare(ours, copy_of(theirs, **changes), ["plain", text])
+    found = compare_tokenizers(ours, copy_of(theirs, **changes), ["plain", text])
     (difference,) = found.differences
     assert difference.place == 1
     assert difference.cause.startswith(cause)
@@ -282,8 +287,8 @@ def test_mending_mistrals_pattern_as_transformers_proposes_would_break_qwens(
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     auto = import_transformers().AutoTokenizer
     mended = auto.from_pretrained(str(tmp_path), fix_mistral_regex=True, local_files_only=True)
-    assert compare(ours, tmp_path, ["JavaScript"]).differences == ()
-    assert compare(ours, mended, ["JavaScript"]).counts == {"pre-tokenizer": 1}
+    assert compare_tokenizers(ours, tmp_path, ["JavaScript"]).differences == ()
+    assert compare_tokenizers(ours, mended, ["JavaScript"]).counts == {"pre-tokenizer": 1}
 
 
 @pytest.mark.nightly  # another process, with torch; only a new transformers breaks it
@@ -299,16 +304,18 @@ def test_smollm2_read_by_transformers_from_its_gguf_parts_in_two_ways(model_path
     pytest.importorskip("torch")
     with LlamaTokenizer(model_path) as smol:
         theirs = TransformersTokenizer(model_path)
-        found: Comparison = compare(smol, theirs, make_texts(2_000, pieces=list_pieces(smol)))
+        found: Comparison = compare_tokenizers(
+            smol, theirs, make_texts(2_000, pieces=list_pieces(smol))
+        )
         assert found.unexplained == ()
         parts = {name for cause in found.counts for name in cause.split(" + ")}
         assert parts == {"missing bytes", "pre-tokenizer"}
         # Its own tokenizer.json cuts a number into digits first; what is made of a GGUF does not.
-        (digits,) = compare(smol, theirs, ["x\n\n7"]).differences
+        (digits,) = compare_tokenizers(smol, theirs, ["x\n\n7"]).differences
         assert digits.cause == "pre-tokenizer"
         # And its conversion reads the beginning token's id for the end's: <|im_start|>.
         assert (smol.info.tokenizer.eos, theirs.tokenizer.eos_token_id) == (2, 1)
-        (missing,) = compare(smol, theirs, ["\x1d"]).differences
+        (missing,) = compare_tokenizers(smol, theirs, ["\x1d"]).differences
         assert (missing.llama_cpp, missing.transformers) == ((), (0,))
 
 
@@ -353,7 +360,7 @@ def test_what_is_no_tokenizer_is_refused_in_one_sentence(
 
 def test_half_a_character_is_refused(ours: LlamaTokenizer, theirs: TransformersTokenizer) -> None:
     with pytest.raises(SettingError, match="text 1 holds half a character"):
-        compare(ours, theirs, ["sound", "half \ud83d"])
+        compare_tokenizers(ours, theirs, ["sound", "half \ud83d"])
 
 
 def test_without_the_ranks_a_sentence_says_which_command_brings_them(

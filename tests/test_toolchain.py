@@ -16,7 +16,7 @@ import pytest
 
 from qwqlab import paths
 from qwqlab.errors import ToolchainError
-from qwqlab.hashes import sha256_of
+from qwqlab.files import sha256_of
 from qwqlab.llamacpp import builds, tools
 
 TARGETS = ("llama", "llama-completion")

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import ClusterError
-from qwqlab.experiments.vllm import (
+from qwqlab.experiments import (
     complete_on_vllm,
     find_unseen_by_vllm,
     translate_for_vllm,
     vllm_command,
 )
-from qwqlab.records import Request
-from qwqlab.sampling import PRESETS, Sampling
+from qwqlab.sampling import PRESETS, Request, Sampling
 
 # What CompletionRequest of vLLM 0.33.0 takes, of what the lab could mean to send.
 TAKEN = {"model", "prompt", "max_tokens", "seed", "temperature", "top_k", "top_p", "min_p",

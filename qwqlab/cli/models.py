@@ -45,31 +45,30 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from ..fetch import fetch
+    from ..models import fetch
 
     print(fetch(args.name))
 
 
 def _import(args: argparse.Namespace) -> None:
-    from ..fetch import import_local
+    from ..models import import_local
 
     print(import_local(args.file, args.name))
 
 
 def _path(args: argparse.Namespace) -> None:
-    from .. import toolchain
-    from ..fetch import model_path
+    from ..llamacpp import tool
+    from ..models import model_path
 
-    print(toolchain.tool(args.name) if args.name.startswith("llama-") else model_path(args.name))
+    print(tool(args.name) if args.name.startswith("llama-") else model_path(args.name))
 
 
 def _render(args: argparse.Namespace) -> None:
-    from .. import chat
-    from ..rendering import render
-    from ..thinking import is_forced
+    from ..models import identify_template, read_conversation, read_template, render
+    from ..sampling import is_forced
 
-    conversation = chat.read_conversation(args.messages, args.tools, not args.no_generation_prompt)
-    template = chat.read_template(args.template)
+    conversation = read_conversation(args.messages, args.tools, not args.no_generation_prompt)
+    template = read_template(args.template)
     prompt = render(template, conversation, args.engine)
     for name in ("bos_token", "eos_token"):
         if name in template:
@@ -77,7 +76,7 @@ def _render(args: argparse.Namespace) -> None:
     if args.json:
         values = {
             "prompt": prompt,
-            "template": chat.identify(template),
+            "template": identify_template(template),
             "engine": args.engine,
             "forced": is_forced(prompt),
         }
@@ -87,22 +86,22 @@ def _render(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from .. import inspection, paths
-    from ..fetch import model_path
+    from .. import paths
+    from ..models import model_path, read_description, show_description
 
     if paths.from_user(args.file).is_dir():
-        from ..stops import check_stops
+        from ..models import check_stops
 
         check = check_stops(args.file)
-        print(json.dumps(check.to_dict()) if args.json else check.show())
+        print(json.dumps(check.to_dict()) if args.json else check.as_text())
         return 0 if check.ok else 1
-    values = inspection.describe(model_path(args.file))
-    print(json.dumps(values) if args.json else inspection.show_description(values))
+    values = read_description(model_path(args.file))
+    print(json.dumps(values) if args.json else show_description(values))
     return 0
 
 
 def _tokenize(args: argparse.Namespace) -> None:
-    from ..tokenizers import open_tokenizer
+    from ..models import open_tokenizer
 
     text = _read_text(args.file)
     with open_tokenizer(args.tokenizer, args.engine) as tokenizer:
@@ -116,7 +115,7 @@ def _tokenize(args: argparse.Namespace) -> None:
 
 
 def _read_text(path: Path) -> str:
-    from ..prompt_text import read_prompt
+    from ..llamacpp import read_prompt
 
     text = read_prompt(path)
     if any("\ud800" <= letter < "\ue000" for letter in text):

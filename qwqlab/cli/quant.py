@@ -58,7 +58,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _quant_error(args: argparse.Namespace) -> None:
-    from ..quantize import quant_error
+    from ..quant import quant_error
 
     found = quant_error(
         args.model, args.type, args.text, not args.weights_only, args.tokens, on_module=_tell_module
@@ -74,11 +74,20 @@ def _worst(module: Any) -> float:
 
 
 def _select(args: argparse.Namespace) -> None:
-    from .. import four_bit, skip_list
-    from ..checkpoint import Checkpoint, list_linears
-    from ..codecs import BnbCodec, find_codec
-    from ..quantize import quant_error
-    from ..select_modules import METRICS, check_budget, select
+    from ..quant import (
+        METRICS,
+        BnbCodec,
+        Checkpoint,
+        bnb_options,
+        check_budget,
+        find_codec,
+        list_linears,
+        make_skip_list,
+        quant_error,
+        select,
+        tensor_types,
+        verify_skip_list,
+    )
 
     codec = find_codec(args.type)
     if not isinstance(codec, BnbCodec):
@@ -92,16 +101,16 @@ def _select(args: argparse.Namespace) -> None:
     chosen = select(errors, args.extra_percent, args.metric)
     skeleton = checkpoint.skeleton()
     linears = list_linears(skeleton)
-    skip = skip_list.make_skip_list(chosen.keep, linears)
-    how = four_bit.verify(checkpoint, skip, chosen.keep, codec)
+    skip = make_skip_list(chosen.keep, linears)
+    how = verify_skip_list(checkpoint, skip, chosen.keep, codec)
     tied = bool(skeleton.config.tie_word_embeddings)
     values = {
         "skip": skip,
         **chosen.to_dict(),
         "verified": True,
         "verified_by": how,
-        "config": skip_list.bnb_options(skip, codec),
-        "tensor_types": skip_list.tensor_types(chosen.keep, linears, tied),
+        "config": bnb_options(skip, codec),
+        "tensor_types": tensor_types(chosen.keep, linears, tied),
     }
     print("\n".join(chosen.keep) or "nothing but the head fits the budget")
     print(
@@ -113,10 +122,9 @@ def _select(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from .. import skip_list
-    from ..evaluate import evaluate
+    from ..quant import evaluate, read_skip_file
 
-    skip = None if args.skip_file is None else skip_list.read_skip_file(args.skip_file)
+    skip = None if args.skip_file is None else read_skip_file(args.skip_file)
     codec = args.type or (None if skip is None else "nf4-dq")
     quality, kept = evaluate(args.model, codec, skip, args.text, args.tokens)
     for name in ("perplexity", "kl_mean", "kl_p99", "top1_agreement"):
@@ -126,29 +134,28 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _audit(args: argparse.Namespace) -> None:
-    from .. import skip_list
-    from ..shapes import read_shapes
+    from ..quant import (
+        audit,
+        read_shapes,
+        read_skip_file,
+    )
 
     shapes = read_shapes(args.config)
-    skip = shapes.skip if args.skip_file is None else skip_list.read_skip_file(args.skip_file)
-    found = skip_list.audit(shapes, skip, shapes.double)
+    skip = shapes.skip if args.skip_file is None else read_skip_file(args.skip_file)
+    found = audit(shapes, skip, shapes.double)
     if args.json:
         print(json.dumps(found.to_dict()))
         return
-    print(found.describe())
+    print(found.as_text())
 
 
 def _ledger(args: argparse.Namespace) -> None:
-    from ..memory import ledger
-    from ..shapes import read_shapes
+    from ..quant import ledger, read_shapes
 
     found = ledger(read_shapes(args.model), args.quant, args.rank, args.batch, args.context)
-    print(json.dumps(found.to_dict()) if args.json else found.describe())
+    print(json.dumps(found.to_dict()) if args.json else found.as_text())
 
 
 def _tell_module(done: int, total: int, module: Any) -> None:
     if done == total or done % 20 == 0:
         print(f"{done} of {total} modules", file=sys.stderr, flush=True)
-
-
-write_result = files.write_json  # alias until the doors are in

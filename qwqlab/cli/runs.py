@@ -50,12 +50,9 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from ..command import parse_command
-    from ..engine import Engine
-    from ..fetch import model_path
-    from ..loading import Loading
-    from ..prompt_text import read_prompt
-    from ..sampling import Sampling, preset
+    from ..llamacpp import Loading, read_prompt
+    from ..models import model_path
+    from ..sampling import Engine, Sampling, parse_command, preset
 
     base = preset(args.preset) if args.preset else Sampling()
     command = parse_command(["generate", *args.flags], base)
@@ -85,20 +82,21 @@ def _generate(args: argparse.Namespace) -> None:
 
 
 def _grade(args: argparse.Namespace) -> int:
-    from ..grade import grade_file
+    from ..grader import grade_file
 
     grade = grade_file(args.file, args.isolation, lambda text: print(text, file=sys.stderr))
     if args.frames:
         for name, data in grade.frames:
             with files.replacing(args.frames / f"{name}.png") as part:
                 part.write_bytes(data)
-    print(json.dumps(grade.to_dict(), indent=1) if args.json else grade.describe())
+    print(json.dumps(grade.to_dict(), indent=1) if args.json else grade.as_text())
     return 0 if grade.verdict == "pass" else 1
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from .. import experiment, report, toolchain
-    from ..runs import RunStore
+    from ..experiments import RunStore, count_arms, open_engine, run_experiment, summarize
+    from ..llamacpp import describe_build
+    from ..plots import LEGEND, make_table, pick_samples, show_sample, write_report
 
     started = time.perf_counter()
     name = "quick" if args.quick else "full"
@@ -117,22 +115,22 @@ def _reproduce(args: argparse.Namespace) -> None:
 
     where = f"on {args.dask}" if args.dask else f"{1 if args.quick else 9} min on two cores"
     print(f"Running the experiment ({where}) ...", file=sys.stderr)
-    with experiment.open_engine(args.model) as engine, RunStore(path) as store:
-        runs = experiment.run_experiment(engine, args.quick, store, tell, args.dask)
+    with open_engine(args.model) as engine, RunStore(path) as store:
+        runs = run_experiment(engine, args.quick, store, tell, args.dask)
         seconds = time.perf_counter() - started
-        results = experiment.count(runs)
-        picked = report.pick_samples(runs)
-        page = report.write_report(
+        results = count_arms(runs)
+        picked = pick_samples(runs)
+        page = write_report(
             paths.runs_dir() / f"reproduce-{name}.html",
             results,
-            [report.show_sample(run, engine) for run in picked],
+            [show_sample(run, engine) for run in picked],
             picked[0].request.prompt,
             engine.info.path.name,
-            toolchain.describe_build(),
+            describe_build(),
         )
-    print(report.make_table(results).to_string(index=False))
-    print(f"\n{report.LEGEND}\n")
-    print(experiment.summarize(results))
+    print(make_table(results).to_string(index=False))
+    print(f"\n{LEGEND}\n")
+    print(summarize(results))
     print(f"\nReport: {page}\nRuns:   {path}")
     values = {
         "arms": [arm.to_dict() for arm in results],
@@ -144,7 +142,7 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from ..runs import RunStore
+    from ..experiments import RunStore
 
     writers = {".csv": RunStore.export_csv, ".json": RunStore.export_json}
     write = writers.get(args.file.suffix)

@@ -52,14 +52,13 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _labels(args: argparse.Namespace) -> None:
-    from ..checkpoint import Checkpoint
-    from ..label_masks import TURNS, label
-    from ..qwq_vocab import NAME
-    from ..tokenizers import TransformersTokenizer
+    from ..models import QWQ_NAME, TransformersTokenizer
+    from ..quant import Checkpoint
+    from ..tuning import TURNS, label
 
-    is_qwq = args.model.casefold() == NAME
+    is_qwq = args.model.casefold() == QWQ_NAME
     tokenizer = (
-        TransformersTokenizer(NAME).tokenizer if is_qwq else Checkpoint(args.model).tokenizer()
+        TransformersTokenizer(QWQ_NAME).tokenizer if is_qwq else Checkpoint(args.model).tokenizer()
     )
     # As bytes they are the shell's, and text in UTF-8 whatever the locale takes them for.
     texts = [os.fsencode(text).decode("utf-8", "surrogateescape") for text in args.text or ()]
@@ -79,12 +78,8 @@ def _labels(args: argparse.Namespace) -> None:
 
 
 def _finetune(args: argparse.Namespace) -> None:
-    from .. import ranks, skip_list
-    from ..checkpoint import Checkpoint, list_linears
-    from ..examples import find_examples
-    from ..finetune import finetune
-    from ..linears import HEAD
-    from ..recipe import Recipe
+    from ..quant import HEAD, Checkpoint, list_linears, read_skip_file, resolve_skip_list
+    from ..tuning import Recipe, find_examples, finetune, is_main
 
     examples = find_examples(args.data)
     recipe = Recipe(
@@ -99,14 +94,14 @@ def _finetune(args: argparse.Namespace) -> None:
     checkpoint = Checkpoint(args.model)
     keep: tuple[str, ...] = ()
     if args.skip_file:
-        skip = skip_list.read_skip_file(args.skip_file)
-        resolved = skip_list.resolve(skip, list_linears(checkpoint.skeleton()))
+        skip = read_skip_file(args.skip_file)
+        resolved = resolve_skip_list(skip, list_linears(checkpoint.skeleton()))
         keep = tuple(name for name in resolved.kept if name != HEAD)
     found = finetune(
         checkpoint, examples, args.out, recipe, args.engine, args.pad, args.collator, keep,
         on_step=_tell,
     )  # fmt: skip
-    if not ranks.is_main():
+    if not is_main():
         return
     print(f"{found.engine} on {found.device}: {found.adapter}")
     files.write_json(args.json, found.to_dict())
@@ -121,10 +116,9 @@ def _tell(done: int, total: int, step: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from ..adapter import export_adapter, merge_adapter
-    from ..checkpoint import Checkpoint
-    from ..finetune import ADAPTER
-    from ..requantize import requantize
+    from ..models import requantize
+    from ..quant import Checkpoint
+    from ..tuning import ADAPTER, export_adapter, merge_adapter
 
     own = args.folder / ADAPTER
     checkpoint = Checkpoint(args.model)

@@ -28,7 +28,7 @@ from ..preflight import Check
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from ..entries import Entry, Vocabulary
+    from ..models import Entry, Vocabulary
 
 FREE_GB = 1.0
 """Room for a ladder of quants of the embedded model, and for runs."""
@@ -120,12 +120,11 @@ def check_packages(extra: str = "") -> Check:
 
 def check_tools() -> Check:
     """Check that llama.cpp's programs are built, and say which build it is."""
-    from .. import toolchain
-    from ..llama_options import TARGETS
+    from ..llamacpp import TARGETS, find_build
 
     name = "llama.cpp"
     try:
-        llama = toolchain.find()
+        llama = find_build()
     except QwqlabError as error:
         return Check(name, False, str(error))
     missing = [one for one in TARGETS if one != "llama" and not (llama.bin / one).is_file()]
@@ -137,14 +136,13 @@ def check_tools() -> Check:
 
 def check_bindings() -> Check:
     """Check that llama-cpp-python loads the library of the tools, and was written for it."""
-    from .. import toolchain
-    from ..llama_source import SDIST
+    from ..llamacpp import SDIST, find_build, library_dir
 
     name = "llama.cpp's bindings"
     try:
-        folder = toolchain.library_dir()
+        folder = library_dir()
         found = _ask(probe_bindings)
-        version = toolchain.find().version
+        version = find_build().version
     except QwqlabError as error:
         return Check(name, False, f"they do not load ({error})", _name_setup())
     detail = f"llama-cpp-python {found['bindings']} with {found['library']} {found['version']}"
@@ -159,9 +157,9 @@ def check_bindings() -> Check:
 
 def probe_bindings() -> dict[str, Any]:
     """Return what the bindings load, asked in a process of its own."""
-    from .. import toolchain
+    from ..llamacpp import point_bindings
 
-    toolchain.point_bindings()
+    point_bindings()
     import llama_cpp
 
     low: Any = llama_cpp.llama_cpp
@@ -174,11 +172,11 @@ def probe_bindings() -> dict[str, Any]:
 
 def check_files() -> list[Check]:
     """Check the two files that everything rests on, byte for byte."""
-    from .. import catalog
+    from ..models import EMBEDDED, QWQ_RANKS
 
     return [
-        _check_file("Embedded model", catalog.EMBEDDED),
-        _check_file("QwQ-32B's vocabulary", catalog.QWQ_RANKS),
+        _check_file("Embedded model", EMBEDDED),
+        _check_file("QwQ-32B's vocabulary", QWQ_RANKS),
     ]
 
 
@@ -209,11 +207,11 @@ def check_answer() -> Check:
 
 def probe_answer() -> dict[str, Any]:
     """Return a model's first words, asked for as the notebooks do, in a process of its own."""
-    from .. import catalog
-    from ..engine import Engine
+    from ..models import EMBEDDED
+    from ..sampling import Engine
 
     prompt = "A prompt that is long enough to be read as a batch of tokens. " * 4
-    with Engine(paths.models_dir() / catalog.EMBEDDED.filename) as engine:
+    with Engine(paths.models_dir() / EMBEDDED.filename) as engine:
         run = engine.generate(prompt, n_predict=8)
     return {"n_tokens": len(run.tokens), "seconds": run.seconds}
 
@@ -328,8 +326,7 @@ def check_cpu() -> Check:
 
 def check_gpu() -> Check:
     """Return which GPU there is; none is needed, so this cannot fail."""
-    from .. import toolchain
-    from ..llama_options import find_nvidia_gpu
+    from ..llamacpp import find_build, find_nvidia_gpu
 
     gpu = find_nvidia_gpu()
     if gpu is None and sys.platform == "darwin" and platform.machine() == "arm64":
@@ -338,7 +335,7 @@ def check_gpu() -> Check:
         silent = "none that nvidia-smi lists" if shutil.which("nvidia-smi") else "none"
         return Check("GPU", True, f"{silent}, and none is needed: cells that want one are skipped")
     try:
-        backend = toolchain.find().backend
+        backend = find_build().backend
     except QwqlabError:
         backend = "unknown"
     hint = "" if backend != "CPU" else "; `CMAKE_ARGS=-DGGML_CUDA=ON make setup` builds for it"

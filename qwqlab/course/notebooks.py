@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import paths, preflight
 from ..errors import SettingError
-from ..llama_options import find_nvidia_gpu
+from ..llamacpp import find_nvidia_gpu
 from . import exercise
 
 NEEDS = ("none", "optional", "needed")
@@ -77,7 +77,6 @@ class Contract:
             missing.append("a network (say that there is one with QWQLAB_NETWORK=1)")
         return missing
 
-    find_lacks = list_missing  # alias until the doors are in
 
 
 @dataclass(frozen=True)

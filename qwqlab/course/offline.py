@@ -21,9 +21,10 @@ from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
-from .. import catalog, files, llama_source, paths
+from .. import files, paths
 from ..errors import FetchError
-from ..fetch import fetch
+from ..llamacpp import fetch_archive
+from ..models import EMBEDDED, QWQ_RANKS, fetch
 from ..progress import say
 
 MANIFEST = "SHA256SUMS"  # written last, so that a folder without it is not finished
@@ -159,9 +160,9 @@ def _ask_version(python: str) -> str:
 def _copy_sources(folder: Path, say: Callable[[str], None]) -> None:
     """Copy what the set-up puts into build/."""
     for source in (
-        llama_source.bring_archive(say),
-        fetch(catalog.EMBEDDED.name),
-        fetch(catalog.QWQ_RANKS.name),
+        fetch_archive(say),
+        fetch(EMBEDDED.name),
+        fetch(QWQ_RANKS.name),
     ):
         goal = folder / "build" / source.relative_to(paths.build_dir())
         goal.parent.mkdir(parents=True, exist_ok=True)

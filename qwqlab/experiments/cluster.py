@@ -26,11 +26,10 @@ from distributed import TimeoutError as DaskTimeoutError  # on Python 3.10 not t
 from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from .. import paths, toolchain
-from ..engine import Engine
+from .. import paths
 from ..errors import ClusterError, QwqlabError, SettingError, first_lines
-from ..loading import count_threads
-from ..records import Request, Run
+from ..llamacpp import count_threads, describe_build
+from ..sampling import Engine, Request, Run
 from .store import RunStore
 from .sweeps import WIDTH, OnRun, Source, fill
 
@@ -251,7 +250,7 @@ class Bench(WorkerPlugin):
                     yield place, run
 
     def _open(self) -> Engine:
-        build = toolchain.describe_build()
+        build = describe_build()
         if build != self.source.build:
             raise ClusterError(
                 f"worker {self.address} has {build}, and the sweep was begun with "

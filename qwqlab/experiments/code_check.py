@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..records import Run
+from ..sampling import Run
 
 MAX_CHARS = 100_000
 CUT_OFF = "the block has no closing fence"

@@ -12,9 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..records import Run
-from ..stats import difference as difference  # alias until the doors are in
-from ..stats import wilson as wilson  # alias until the doors are in
+from ..sampling import Run
 from .code_check import check_text
 from .loops import Loop, find_loop
 
@@ -120,11 +118,6 @@ def remember(run: Run, metrics: RunMetrics) -> RunMetrics:
     """Return the metrics, and have `measure` return them for this run: a store kept them."""
     _MEASURED[run] = metrics
     return metrics
-
-
-def loop_start(run: Run) -> int | None:
-    """Return the index of the token at which the loop begins that ends a run; None if none does."""
-    return measure(run).loop_start
 
 
 def _measure(run: Run) -> RunMetrics:

@@ -17,13 +17,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .. import paths
-from ..engine import Engine
-from ..fetch import model_path
-from ..loading import Loading
-from ..records import Request, Run
-from ..requantize import sweep_copy
-from ..sampling import ARTICLE_ORDER, ARTICLE_ORDER_WITH_PENALTIES, PRESETS, Sampling
-from ..settings import DEFAULT_ORDER
+from ..llamacpp import Loading
+from ..models import model_path, sweep_copy
+from ..sampling import (
+    ARTICLE_ORDER,
+    ARTICLE_ORDER_WITH_PENALTIES,
+    DEFAULT_ORDER,
+    PRESETS,
+    Engine,
+    Request,
+    Run,
+    Sampling,
+)
 from ..stats import difference, wilson
 from .metrics import escape_rate, measure
 from .store import RunStore
@@ -244,7 +249,3 @@ def judge_difference(a: int, n_a: int, b: int, n_b: int) -> str:
         "fewer" if high < 0 else "more" if low > 0 else "no difference that these runs can show"
     )
     return f"{verdict} ({low:+.0%} to {high:+.0%})"
-
-
-Plan = Grid  # alias until the doors are in
-count = count_arms  # alias until the doors are in

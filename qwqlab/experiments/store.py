@@ -27,8 +27,7 @@ import numpy as np
 
 from .. import files
 from ..errors import StoreError
-from ..records import Request, Run
-from ..sampling import Sampling
+from ..sampling import Request, Run, Sampling
 from .metrics import RunMetrics, measure, remember
 
 if TYPE_CHECKING:

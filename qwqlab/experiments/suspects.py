@@ -15,13 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import paths, toolchain
-from ..engine import Engine
+from .. import paths
 from ..errors import SettingError, ToolchainError
-from ..gguf_file import GGUFInfo
-from ..loading import Loading
-from ..records import Request, Run
-from ..sampling import preset
+from ..llamacpp import Loading, run_tool
+from ..models import GGUFInfo
+from ..sampling import Engine, Request, Run, preset
 from ..stats import Paired, pair, wilson
 from .metrics import measure
 from .penalties import LOADING, read_prompts
@@ -233,7 +231,7 @@ def _measure(
         logits = ["--kl-divergence-base", str(Path(folder) / "logits")]
         say(f"context {n_ctx}: the file as it stands ...")
         args = ["-m", str(reference), *common, *logits]
-        done = toolchain.run_tool("llama-perplexity", args)
+        done = run_tool("llama-perplexity", args)
         # It says so and ends as if all were well.
         if re.search(r"you need at least|tokenizes to only", done.stderr):
             raise ToolchainError(
@@ -250,7 +248,7 @@ def _measure(
 def _read_effect(name: str, n_ctx: int, n_tokens: int, args: list[str]) -> LogitEffect:
     for _ in range(3):
         # Its printing thread is not waited for at the end (llama.cpp #22142): lines may be lost.
-        said = toolchain.run_tool("llama-perplexity", args).stdout
+        said = run_tool("llama-perplexity", args).stdout
         found = [re.search(rf"^{label}\s*:\s*(\S+) ±\s*(\S+)", said, re.M) for label in _LABELS]
         if all(found):
             numbers = [(float(m[1]), float(m[2])) for m in found if m]
@@ -266,6 +264,3 @@ def _read_effect(name: str, n_ctx: int, n_tokens: int, args: list[str]) -> Logit
 
 def _widen(mean: float, error: float) -> tuple[float, float]:
     return mean - 1.96 * error, mean + 1.96 * error
-
-
-plan_requests = plan_paired_requests  # alias until the doors are in

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import gguf_file, hashes, toolchain
-from ..engine import Engine
-from ..loading import Loading
-from ..records import Request, Run
-from ..replay import command_of
+from .. import files
+from ..llamacpp import Loading, describe_build
+from ..models import hash_model, inspect
+from ..sampling import Engine, Request, Run, command_of
 from .store import RunStore, run_key
 
 WIDTH = 32
@@ -43,9 +42,9 @@ class Source:
         """Return the source that a file is now: hashed, unless its hash is remembered."""
         settings = loading.to_dict()
         if loading.lora:
-            settings["lora_sha256"] = [hashes.sha256_of(Path(each)) for each in loading.lora]
-        model_sha256 = gguf_file.hash_model(gguf_file.inspect(path))
-        return cls(path, loading, model_sha256, toolchain.describe_build(), settings)
+            settings["lora_sha256"] = [files.sha256_of(Path(each)) for each in loading.lora]
+        model_sha256 = hash_model(inspect(path))
+        return cls(path, loading, model_sha256, describe_build(), settings)
 
     def key_of(self, request: Request) -> str:
         """Return the key by which a store knows the run (see `run_key`)."""

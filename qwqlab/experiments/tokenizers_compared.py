@@ -20,8 +20,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import SettingError
-from ..qwq_vocab import PATTERN
-from ..tokenizers import LlamaTokenizer, TransformersTokenizer
+from ..models import QWQ_PATTERN, LlamaTokenizer, TransformersTokenizer
 
 UNEXPLAINED = "unexplained"
 CAUSES = {
@@ -39,7 +38,7 @@ _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 # How llama.cpp cuts a text into words: its regular expressions (src/llama-vocab.cpp), one after
 # another, by the name in tokenizer.ggml.pre.
-_PATTERNS = {"qwen2": [PATTERN], "smollm": [r"\p{N}", _GPT2]}
+_PATTERNS = {"qwen2": [QWQ_PATTERN], "smollm": [r"\p{N}", _GPT2]}
 
 
 @dataclass(frozen=True)
@@ -351,6 +350,3 @@ def _list_makers(rng: random.Random, pieces: Sequence[str]) -> list[Callable[[],
     if pieces:
         makers += [lambda: rng.choice(pieces)] * 4
     return makers
-
-
-compare = compare_tokenizers  # alias until the doors are in

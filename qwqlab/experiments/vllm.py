@@ -14,10 +14,7 @@ from typing import Any
 import httpx
 
 from ..errors import ClusterError, first_lines
-from ..inert import find_inert, is_neutral
-from ..records import Request
-from ..sampling import Sampling
-from ..settings import SETTINGS
+from ..sampling import SETTINGS, Request, Sampling, find_inert, is_neutral
 
 VLLM_PACKAGES = ("vllm==0.33.0", "vllm-bnb-plugin==0.0.3")
 DYNAMIC = "unsloth/QwQ-32B-unsloth-bnb-4bit"
@@ -125,9 +122,3 @@ def find_unseen_by_vllm(skip: Sequence[str]) -> list[str]:
 
 
 _NEUTRAL = Sampling(temp=1.0, top_k=0, top_p=1.0, min_p=0.0)
-
-PACKAGES = VLLM_PACKAGES  # alias until the doors are in
-serve_command = vllm_command  # alias until the doors are in
-translate = translate_for_vllm  # alias until the doors are in
-complete = complete_on_vllm  # alias until the doors are in
-find_unseen = find_unseen_by_vllm  # alias until the doors are in

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..pycode import Block, check_code, find_blocks
-from ..thinking import CLOSE, split_thinking
+from ..experiments import Block, check_code, find_blocks
+from ..sampling import CLOSE, split_thinking
 
 _PYTHON = re.compile(r"^(python\d?|py|pygame)\b", re.I)
 _PYGAME = re.compile(r"^\s*(import|from)\s+pygame\b", re.M)

@@ -13,14 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import files, paths
-from ..command import Command
-from ..engine import Engine
-from ..experiment import read_prompts
-from ..gguf_file import inspect
-from ..loading import Loading
-from ..records import Run
-from ..requantize import requantize
-from ..sampling import Sampling, preset
+from ..experiments import read_prompts
+from ..llamacpp import Loading
+from ..models import inspect, requantize
+from ..sampling import Command, Engine, Run, Sampling, preset
 
 SEED = 3407
 _THINK = "<think>\n"

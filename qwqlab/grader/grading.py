@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingError
-from ..pycode import check_code
+from ..experiments import check_code
 from ..sandbox import Isolation, probe
 from .answer import extract_program, find_missing, list_modules
 from .record import PLANS, GameRecord, Tell, play_game
@@ -83,7 +83,6 @@ class Grade:
         lines.append(f"  ran in isolation: {self.isolation.level}")
         return "\n".join(lines)
 
-    describe = as_text  # alias until the doors are in
 
     @property
     def reason(self) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from .. import files, paths, preflight
 from ..errors import ToolchainError
-from ..hashes import read_json, sha256_of
+from ..files import read_json, sha256_of
 from ..paths import build_dir
 
 Progress = Callable[[int, int], None]
@@ -414,8 +414,3 @@ def _capture(command: list[str], timeout: float | None = None) -> subprocess.Com
         timeout=timeout,
         check=False,
     )
-
-
-build = compile_targets  # alias until the doors are in
-bring_source = fetch_source  # alias until the doors are in
-bring_archive = fetch_archive  # alias until the doors are in

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ClosedError, ModelFileError
-from .ggml import Matrix as Matrix  # alias until the doors are in
 from .loading import Loading, parse_override
 from .tools import point_bindings
 

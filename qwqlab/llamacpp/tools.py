@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import paths
-from ..errors import ToolchainError
-from ..exits import explain_exit, last_lines
+from ..errors import ToolchainError, explain_exit, last_lines
 from ..progress import accept_any_text
 from .builds import TARGETS, Progress, Say, bin_dir, compile_targets, read_record
 
@@ -209,9 +208,6 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-find = find_build  # alias until the doors are in
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ from ..rooms import open_room
 if TYPE_CHECKING:
     from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up brings
     from .catalog import ENTRIES as ENTRIES  # every model in every quant that `fetch` knows
-    from .catalog import Entry as Entry  # one model in one quant
     from .catalog import QWQ as QWQ  # the shape of QwQ-32B
     from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary
+    from .catalog import Entry as Entry  # one model in one quant
     from .catalog import Repository as Repository  # files of a repository on a hub
     from .catalog import Vocabulary as Vocabulary  # the ranks of a tokenizer
     from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
     from .catalog import lookup as lookup  # a model's entry, by its name
     from .catalog import show_size as show_size  # bytes as GB or MB
-    from .chat import Conversation as Conversation  # messages and tools for a template
     from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take
     from .chat import RENDER_SECONDS as RENDER_SECONDS  # and its time
     from .chat import TEMPLATES as TEMPLATES  # names of the article's two templates
+    from .chat import Conversation as Conversation  # messages and tools for a template
     from .chat import diff_templates as diff_templates  # how one differs from the article's
     from .chat import explain_template as explain_template  # which one it is, in a sentence
     from .chat import identify_template as identify_template  # the article's equal to it
@@ -67,5 +67,6 @@ if TYPE_CHECKING:
     from .tokenizers import import_transformers as import_transformers  # without its advice
     from .tokenizers import open_tokenizer as open_tokenizer  # in the engine of that name
     from .trial import check_loads as check_loads  # can llama.cpp use a file?
+    from .trial import check_tokenizes as check_tokenizes  # can llama.cpp read its vocabulary?
 else:
     __getattr__, __dir__ = open_room(__name__, __file__)

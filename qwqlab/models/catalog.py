@@ -254,6 +254,3 @@ def show_size(n_bytes: int) -> str:
     """
     unit, letters = (1e9, "GB") if n_bytes >= 1e9 else (1e6, "MB")
     return f"{n_bytes / unit:.1f} {letters}"
-
-
-memory = estimate_memory  # alias until the doors are in

@@ -26,9 +26,8 @@ from typing import Any
 
 from .. import paths
 from ..errors import ChatError, ToolchainError
-from ..isolation import Limits
-from ..sandbox import run_python
-from ..toolchain import run_tool
+from ..llamacpp import run_tool
+from ..sandbox import Limits, run_python
 from . import template_worker
 from .gguf import inspect
 from .gguf_header import printable
@@ -280,13 +279,3 @@ def explain_template(source: str) -> str:
         f"It equals neither {' nor '.join(TEMPLATES)}: {len(source):,} characters in {n_tags:,} "
         f"tags, and it {'names' if think else 'does not name'} <think>."
     )
-
-
-KNOWN = TEMPLATES  # alias until the doors are in
-ENGINES = RENDERERS  # alias until the doors are in
-SECONDS = RENDER_SECONDS  # alias until the doors are in
-MEMORY = RENDER_MEMORY  # alias until the doors are in
-template = read_template  # alias until the doors are in
-identify = identify_template  # alias until the doors are in
-diff = diff_templates  # alias until the doors are in
-describe = explain_template  # alias until the doors are in

@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 from filelock import FileLock
 
-from .. import hashes
 from ..errors import FetchError, QwqlabError
+from ..files import git_blob_sha1, known_sha256, read_json, read_sha256, remember_sha256, sha256_of
 from ..progress import PrintedProgress, say
 from .catalog import Repository, show_size
 from .hub import (
@@ -128,7 +128,7 @@ def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | N
     named = {pattern for pattern in repository.allow if not re.search(r"[*?\[]", pattern)}
     for index in files:
         if index.endswith(".safetensors.index.json"):
-            weight_map = hashes.read_json(folder / index).get("weight_map", {})
+            weight_map = read_json(folder / index).get("weight_map", {})
             named |= {str(Path(index).parent / name) for name in weight_map.values()}
     whole = bool(weights if repository.kind == "model" else files) and named <= set(files)
     return Snapshot(folder, tuple(files)) if whole else None
@@ -138,7 +138,7 @@ def find_damaged(snapshot: Snapshot) -> Path | None:
     """Return the first large file that does not have the hash that the hub stated, or None."""
     for path in snapshot.paths:
         stated = stated_sha256(path)
-        if stated and hashes.sha256_of(path.resolve()) != stated:
+        if stated and sha256_of(path.resolve()) != stated:
             return path
     return None
 
@@ -189,9 +189,9 @@ def _is_here(hub: Hub, repository: Repository, file: RemoteFile) -> bool:
     if not blob.exists():
         return False
     # huggingface_hub takes any file of the right size as good, so what others left is hashed once.
-    if file.size >= _WORTH_TELLING and hashes.known_sha256(blob) is None:
+    if file.size >= _WORTH_TELLING and known_sha256(blob) is None:
         say(f"checking the hash of {file.path}, which is in {hub.cache} already")
-    check = hashes.sha256_of if file.is_sha256 else hashes.git_blob_sha1
+    check = sha256_of if file.is_sha256 else git_blob_sha1
     if check(blob) == file.hash:
         return True
     say(f"{file.path} in {hub.cache} is damaged: fetching it again")
@@ -209,7 +209,7 @@ def _fetch_file(
     download(hub, repository, commit, file, transfer)
     if file.size >= _WORTH_TELLING:
         say(f"checking the hash of {file.path}")
-    found = (hashes.read_sha256 if file.is_sha256 else hashes.git_blob_sha1)(part)
+    found = (read_sha256 if file.is_sha256 else git_blob_sha1)(part)
     if found != file.hash:
         part.unlink()
         raise FetchError(
@@ -218,7 +218,7 @@ def _fetch_file(
         )
     part.replace(blob)
     if file.is_sha256:
-        hashes.remember_sha256(blob, file.hash)
+        remember_sha256(blob, file.hash)
 
 
 def download(

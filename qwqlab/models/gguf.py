@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import hashes
-from ..entries import show_size
+from .. import files
 from ..errors import ModelFileError
-from ..ggml_types import FILE_TYPES
+from ..llamacpp import FILE_TYPES
+from .catalog import show_size
 from .gguf_header import Summary, Tensor, printable, read_header
 
 
@@ -211,7 +211,7 @@ def list_parts(info: GGUFInfo) -> list[Path]:
 
 def hash_model(info: GGUFInfo) -> str:
     """Return the sha256 of a model's file, or that of its parts' hashes if it is split."""
-    found = [hashes.sha256_of(part) for part in list_parts(info)]
+    found = [files.sha256_of(part) for part in list_parts(info)]
     return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
@@ -325,6 +325,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-describe = read_description  # alias until the doors are in

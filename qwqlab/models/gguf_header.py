@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from ..errors import ModelFileError
-from ..ggml_types import TENSOR_TYPES
+from ..llamacpp import TENSOR_TYPES
 
 MAX_STRING = 16 << 20  # bytes; a chat template has thousands, and a wrong length may say exabytes
 HEAD = 8  # elements of an array that are kept

@@ -223,6 +223,3 @@ def stated_sha256(path: Path) -> str | None:
     """Return the sha256 that the hub stated for a file in its cache; None for small files."""
     name = path.resolve().name
     return name if _SHA256.fullmatch(name) else None
-
-
-SHA256 = _SHA256  # alias until the doors are in

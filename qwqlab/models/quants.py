@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import files, hashes, paths, toolchain
-from ..download import check_disk
+from .. import files, paths
 from ..errors import FileError, ModelFileError, SettingError, ToolchainError
-from ..loading import count_threads
+from ..llamacpp import count_threads, describe_build, run_tool
 from . import trial
+from .downloads import check_disk
 from .gguf import GGUFInfo, inspect
 
 # What `llama-quantize --help` lists, the smallest first; MXFP4_MOE is only for mixtures of experts.
@@ -75,10 +75,10 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
     if info.file_type == quant:
         return source
     target = paths.models_dir() / f"{_name_copy(source.stem, info.file_type, quant)}.gguf"
-    origin = {"source": hashes.sha256_of(source), "build": toolchain.describe_build()}
+    origin = {"source": files.sha256_of(source), "build": describe_build()}
     before = None
     if target.is_file():
-        before, made = hashes.sha256_of(target), _records().get(target.name, {})
+        before, made = files.sha256_of(target), _records().get(target.name, {})
         if before not in (made.get("sha256"), made.get("replaces")):
             raise ModelFileError(
                 f"{target} is not a copy that the lab made; rename it or move it away."
@@ -90,8 +90,8 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
     try:
         fallbacks = _quantize(info, staged, quant, target)
         # Killed between the next two lines, the lab still knows the old file for its own.
-        made = {**origin, "sha256": hashes.read_sha256(staged), "replaces": before}
-        hashes.update_json(_record_file(), target.name, {**made, "fallbacks": fallbacks})
+        made = {**origin, "sha256": files.read_sha256(staged), "replaces": before}
+        files.update_json(_record_file(), target.name, {**made, "fallbacks": fallbacks})
         staged.replace(target)
     finally:
         staged.unlink(missing_ok=True)
@@ -131,7 +131,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     record = _records().get(path.name)
     if record is None or path.resolve().parent != paths.models_dir():
         return None
-    is_it = path.is_file() and hashes.sha256_of(path) == record.get("sha256")
+    is_it = path.is_file() and files.sha256_of(path) == record.get("sha256")
     return record if is_it else None
 
 
@@ -142,7 +142,7 @@ def recorded_hashes(name: str) -> tuple[str, ...]:
 
 
 def _records() -> dict[str, dict[str, Any]]:
-    kept = hashes.read_json(_record_file())
+    kept = files.read_json(_record_file())
     return {name: record for name, record in kept.items() if isinstance(record, dict)}
 
 
@@ -153,7 +153,7 @@ def _record_file() -> Path:
 def run_quantize(args: Sequence[str | os.PathLike[str]], target: Path) -> str:
     """Run llama-quantize to make `target`; return its log. Raise FileError if the disk is full."""
     try:
-        return toolchain.run_tool("llama-quantize", args).stderr
+        return run_tool("llama-quantize", args).stderr
     except ToolchainError as error:
         if "iostream error" not in str(error):  # all that it says of a write that failed
             raise
@@ -165,7 +165,7 @@ def run_quantize(args: Sequence[str | os.PathLike[str]], target: Path) -> str:
 def _quantize(info: GGUFInfo, staged: Path, quant: str, target: Path) -> dict[str, int]:
     """Run llama-quantize into the file `staged`; return the fallbacks that it reports, counted."""
     flag = "--allow-requantize"  # a source may be quantised already
-    plan = toolchain.run_tool("llama-quantize", [flag, "--dry-run", info.path, quant]).stderr
+    plan = run_tool("llama-quantize", [flag, "--dry-run", info.path, quant]).stderr
     if size := re.search(r"quant size\s*=\s*([\d.]+) MiB", plan):
         n_bytes = int(float(size[1]) * 2**20) + info.data_offset
         remedy = "set QWQLAB_HOME to a folder on a larger disk"
@@ -284,19 +284,19 @@ def compare_rungs(rung: RungResult, reference: RungResult) -> tuple[float, float
 def _measure_perplexity(path: Path, text: Path) -> tuple[tuple[float, ...], float]:
     """Return the mean surprise of each chunk in nats, and the perplexity's standard error."""
     memory = paths.models_dir() / "perplexity.json"
-    both = f"{hashes.sha256_of(path)} {hashes.read_sha256(text)}"
-    key = f"{both} {N_CTX}x{N_CHUNKS} {toolchain.describe_build()}"
-    known = hashes.read_json(memory).get(key)
+    both = f"{files.sha256_of(path)} {files.read_sha256(text)}"
+    key = f"{both} {N_CTX}x{N_CHUNKS} {describe_build()}"
+    known = files.read_json(memory).get(key)
     if not isinstance(known, dict):
         known = _run_perplexity(path, text)
-        hashes.update_json(memory, key, known)
+        files.update_json(memory, key, known)
     return tuple(known["chunks"]), float(known["error"])
 
 
 def _run_perplexity(path: Path, text: Path) -> dict[str, Any]:
     args = ["-m", str(path), "-f", str(text), "-c", str(N_CTX), "--chunks", str(N_CHUNKS)]
     for _ in range(2):
-        done = toolchain.run_tool("llama-perplexity", args)
+        done = run_tool("llama-perplexity", args)
         if short := re.search(r"you need at least .*|tokenizes to only .*", done.stderr):
             raise ToolchainError(f"{text} is too short for a perplexity: {short[0]}.")
         # It prints the perplexity of all chunks so far; what each chunk adds follows from that.
@@ -321,12 +321,8 @@ def _measure_speed(path: Path) -> tuple[float, float]:
     threads = str(count_threads())  # of llama.cpp's programs this one alone reads no variable
     args = ["-m", str(path), "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
     try:
-        rows = json.loads(toolchain.run_tool("llama-bench", args).stdout)
+        rows = json.loads(run_tool("llama-bench", args).stdout)
         speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}
         return speeds[True], speeds[False]
     except (ValueError, KeyError, TypeError) as error:
         raise ToolchainError(f"llama-bench gave no speed of {path}; try again.") from error
-
-
-measure = measure_rung  # alias until the doors are in
-compare = compare_rungs  # alias until the doors are in

@@ -19,8 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .. import catalog, files, hashes, paths
+from .. import files, paths
 from ..errors import FetchError, ModelFileError
+from . import catalog
 
 QWQ_NAME = "qwq-32b"
 N_VOCAB = catalog.QWQ.n_vocab
@@ -67,7 +68,7 @@ def find_qwq_token(text: str) -> int:
 def read_ranks(path: Path | None = None) -> dict[bytes, int]:
     """Return the bytes of each token with its rank. Raise FetchError if the file is not here."""
     path = path or paths.models_dir() / catalog.QWQ_RANKS.filename
-    if not path.is_file() or hashes.sha256_of(path) != catalog.QWQ_RANKS.sha256:
+    if not path.is_file() or files.sha256_of(path) != catalog.QWQ_RANKS.sha256:
         raise FetchError(
             f"The ranks of QwQ-32B's vocabulary are not at {path}; `qwqlab fetch "
             f"{catalog.QWQ_RANKS.name}` brings them (3 MB)."
@@ -143,7 +144,7 @@ def build_qwq() -> Path:
     folder = paths.tokenizers_dir() / QWQ_NAME
     mark = folder / "built.json"
     proof = {"format": _FORMAT, "template": _read_template()}
-    if hashes.read_json(mark) == proof:
+    if files.read_json(mark) == proof:
         return folder
     ranks = read_ranks()
     pairs = recover_merges(ranks)
@@ -281,9 +282,3 @@ def _describe_tokenizer(
             "merges": [[spell(left), spell(right)] for left, right in pairs],
         },
     }
-
-
-NAME = QWQ_NAME  # alias until the doors are in
-PATTERN = QWQ_PATTERN  # alias until the doors are in
-id_of = find_qwq_token  # alias until the doors are in
-build = build_qwq  # alias until the doors are in

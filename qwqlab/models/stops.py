@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import fetch, paths
+from .. import paths
 from ..errors import ChatError, ModelFileError
-from . import qwq
+from . import local, qwq
 from .chat import Conversation, render
 from .gguf_header import printable
 from .tokenizers import LlamaTokenizer, TransformersTokenizer
@@ -86,7 +86,6 @@ class StopCheck:
         """Return values ready for JSON."""
         return {**asdict(self), "ok": self.ok}
 
-    show = as_text  # alias until the doors are in
 
 
 def check_stops(source: str | os.PathLike[str]) -> StopCheck:
@@ -100,7 +99,7 @@ def check_stops(source: str | os.PathLike[str]) -> StopCheck:
     path = paths.from_user(source)
     if os.fspath(source) == qwq.QWQ_NAME and not path.exists():
         path = qwq.build_qwq()
-    path = path if path.is_dir() else fetch.model_path(source)
+    path = path if path.is_dir() else local.model_path(source)
     said = _read_folder(path) if path.is_dir() else _read_gguf(path)
     pad = said.name(next(iter(said.pads.values()), None))
     # What generate() and llama.cpp go by; the others only where neither is said.

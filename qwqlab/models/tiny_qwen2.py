@@ -19,9 +19,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from ..context import Context
-from ..loading import Loading
-from ..native import Model
+from ..llamacpp import Context, Loading, Model
 
 Array = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
@@ -178,9 +176,3 @@ def _rotations(n_tokens: int, yarn: Yarn | None) -> tuple[Values, Values]:
 def _find_pair(yarn: Yarn, turns: float) -> float:
     """Return which pair of a head turns so often within the original context."""
     return HEAD_DIM * math.log(yarn.original / (turns * 2 * math.pi)) / (2 * math.log(ROPE_BASE))
-
-
-make_weights = make_tiny_weights  # alias until the doors are in
-write_model = write_tiny_model  # alias until the doors are in
-run_llama_cpp = run_tiny_model  # alias until the doors are in
-compute_logits = compute_tiny_logits  # alias until the doors are in

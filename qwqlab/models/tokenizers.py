@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .. import fetch, paths
+from .. import paths
 from ..errors import ModelFileError, SettingError, first_lines
-from ..loading import Loading
-from ..native import Closing, Model
-from . import qwq, trial
+from ..llamacpp import Closing, Loading, Model
+from . import local, qwq, trial
 from .gguf import GGUFInfo, inspect
 
 ENGINES = ("llama.cpp", "transformers")
@@ -129,14 +128,14 @@ def _find_gguf(name: str | os.PathLike[str]) -> Path:
     if _is_qwq(name):
         return qwq.build_qwq() / "vocab.gguf"
     path = paths.from_user(name)
-    return path if path.is_dir() else fetch.model_path(name)
+    return path if path.is_dir() else local.model_path(name)
 
 
 def _load_transformers(name: str | os.PathLike[str]) -> Any:
     folder = qwq.build_qwq() if _is_qwq(name) else paths.from_user(name)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if not folder.is_dir():
-        path = fetch.model_path(name)
+        path = local.model_path(name)
         inspect(path)
         folder, options["gguf_file"] = path.parent, path.name
     auto = import_transformers().AutoTokenizer

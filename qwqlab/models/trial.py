@@ -15,10 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import catalog, hashes, paths, toolchain
-from ..errors import ModelFileError, QwqlabError
-from ..exits import explain_exit
-from ..loading import Loading
+from .. import paths
+from ..errors import ModelFileError, QwqlabError, explain_exit
+from ..files import known_sha256, read_json, update_json
+from ..llamacpp import Loading, library_dir
+from . import catalog
 from .gguf import GGUFInfo, inspect, list_parts
 from .gguf_header import printable
 
@@ -53,7 +54,7 @@ def check_tokenizes(path: str | os.PathLike[str], timeout: float = 120.0) -> Non
 def _try(
     path: Path, what: str, override_kv: Sequence[str], lora: Sequence[str], timeout: float
 ) -> None:
-    if not override_kv and not lora and hashes.known_sha256(path) in catalog.fixed_hashes():
+    if not override_kv and not lora and known_sha256(path) in catalog.fixed_hashes():
         return
     info = inspect(path)
     for adapter in map(Path, lora):
@@ -63,7 +64,7 @@ def _try(
     memory = paths.models_dir() / "loads.json"
     files = [str(Path(each).resolve()) for each in [str(path), *lora]]
     name = " ".join([*files, what, *override_kv])
-    if hashes.read_json(memory).get(name) == proof:
+    if read_json(memory).get(name) == proof:
         return
     job = json.dumps([what, str(path), list(override_kv), list(lora)])
     try:
@@ -81,7 +82,7 @@ def _try(
             f"llama.cpp did not load {path} within {timeout:.0f} s; take another file."
         ) from error
     if done.returncode == 0:
-        hashes.update_json(memory, name, proof)
+        update_json(memory, name, proof)
         return
     reason = _find_reason(done.stderr.decode("utf-8", errors="replace"))
     extras = [*override_kv, *lora]
@@ -103,7 +104,7 @@ def _try(
 
 def _describe_state(info: GGUFInfo, lora: Sequence[str]) -> list[int]:
     """Return size and time of every file on which the answer depends."""
-    library = sorted(toolchain.library_dir().glob("libllama.*"))
+    library = sorted(library_dir().glob("libllama.*"))
     stats = [file.stat() for file in (*list_parts(info), *map(Path, lora), *library)]
     return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
 
@@ -126,7 +127,7 @@ def main(job: str) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from ..native import C
+    from ..llamacpp import C
 
     C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
     loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
@@ -140,8 +141,7 @@ def main(job: str) -> None:
 def _decode_a_token(path: str, loading: Loading) -> None:
     import numpy as np
 
-    from ..context import Context
-    from ..native import Model
+    from ..llamacpp import Context, Model
 
     with Model(path, loading) as model, Context(model, loading, 1, 256) as context:
         if not np.isfinite(context.prefill([0], 0)).all():
@@ -150,7 +150,7 @@ def _decode_a_token(path: str, loading: Loading) -> None:
 
 def _read_letters(path: str, loading: Loading) -> None:
     """Tokenize every character of one and two bytes, and every byte of longer ones."""
-    from ..native import Model
+    from ..llamacpp import Model
 
     codes = [*range(0x800), *range(0x800, 0xD800, 64), *range(0x10000, 0x110000, 4096)]
     text = " ".join(map(chr, codes)) + "".join(map(chr, codes))

@@ -6,7 +6,7 @@ import base64
 import html
 from dataclasses import dataclass
 
-from ..grade import Grade
+from ..grader import Grade
 
 _CELL = "padding:.2em .6em;text-align:left;vertical-align:top"
 _CAPTIONS = {
@@ -49,7 +49,7 @@ class GradeView:
         return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{shown}</div>' if shown else ""
 
     def __str__(self) -> str:
-        return self.grade.describe()
+        return self.grade.as_text()
 
     __repr__ = __str__
 

@@ -23,7 +23,7 @@ from .drawing import (
 )
 
 if TYPE_CHECKING:
-    from ..ladder import RungResult
+    from ..models import RungResult
 
 _TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 _SPEED = "tokens a second, log scale"

@@ -30,9 +30,8 @@ from .drawing import (
 )
 
 if TYPE_CHECKING:
-    from ..module_error import ModuleError
-    from ..quality import Quality
-    from ..quantize import QuantErrors
+    from ..quant import Quality, QuantErrors
+    from ..quant import ModuleError
 
 _STYLES = {
     "q_proj": (BLUE, "circle"),

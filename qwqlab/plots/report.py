@@ -9,11 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from .. import files
-from ..breaking import find_break
-from ..engine import Engine
-from ..experiment import ArmResult, summarize
-from ..pycode import check_text, is_valid
-from ..records import Run
+from ..experiments import ArmResult, check_text, find_break, summarize
+from ..sampling import Engine, Run
 from .drawing import table_html
 from .run_text import RunText, decode_steps, show_run
 from .trade_off import draw_trade_off
@@ -111,7 +108,7 @@ def pick_samples(runs: Sequence[Run]) -> list[Run]:
     telling = (
         i
         for i, (plain, mild) in enumerate(pairs)
-        if is_valid(plain.text) and not is_valid(mild.text)
+        if measure(plain).valid_code and not measure(mild).valid_code
     )
     place = next(telling, 0)
     return [arm_runs[place] for arm_runs in code.values()]

@@ -7,9 +7,8 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..engine import Engine
-from ..metrics import RunMetrics, loop_start
-from ..records import Run
+from ..experiments import measure
+from ..sampling import Engine, Run
 from .drawing import RUST, VERMILLION, name_token
 
 STOPS = {
@@ -58,16 +57,14 @@ def show_run(
     *,
     breaking: int | None = None,
     title: str = "",
-    metrics: RunMetrics | None = None,
 ) -> RunText:
     """Return a run's text, its escapes marked, and a line that tells what is marked and how the run
     ended.
 
     A loop in which the run ends is marked where it begins. breaking: a step to single out, such as
-    the token that broke the code. metrics: what `measure` found in the run, where that is known;
-    the loop is searched otherwise.
+    the token that broke the code.
     """
-    loop_at = loop_start(run) if metrics is None else metrics.loop_start
+    loop_at = measure(run).loop_start
     head = _tell(run, title, loop_at)
     escapes = set(run.escapes)
     marked, plain = [], []

@@ -16,8 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..engine import Engine
-from ..probe import MOVED, StageView, StepView
+from ..sampling import MOVED, Engine, StageView, StepView
 from .drawing import (
     BLUE,
     GREEN,

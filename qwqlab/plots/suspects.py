@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from .drawing import BLUE, GREY, VERMILLION, Drawing, escape_text, style
 
 if TYPE_CHECKING:
-    from ..paired import Paired
-    from ..suspects import Conduct
+    from ..experiments import Conduct
+    from ..stats import Paired
 
 _MARKERS = {"acquitted": "circle", "convicted": "x", "undecided": "circle-open"}
 

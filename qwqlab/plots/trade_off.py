@@ -10,12 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import SettingError
-from ..sampling import ARTICLE_ORDER
-from ..settings import DEFAULT_ORDER
+from ..sampling import ARTICLE_ORDER, DEFAULT_ORDER
 from .drawing import BLUE, VERMILLION, WIDTH, Drawing, escape_text, label_points, percent, style
 
 if TYPE_CHECKING:
-    from ..experiment import ArmResult
+    from ..experiments import ArmResult
 
 Row = dict[str, Any]
 

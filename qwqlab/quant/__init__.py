@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .evaluation import compare_blocks as compare_blocks  # two variants, block by block
     from .evaluation import evaluate as evaluate  # a model's predictions in a codec
     from .evaluation import measure_alone as measure_alone  # the harm of each module alone
+    from .module_errors import ModuleError as ModuleError  # what one module lost
     from .module_errors import QuantErrors as QuantErrors  # the errors of all modules
     from .module_errors import peak_memory as peak_memory  # the most that this process held
     from .module_errors import quant_error as quant_error  # measures every module in a codec

@@ -24,13 +24,19 @@ from typing import Any
 
 import torch
 
-from .. import fetch, files, gguf_file, paths, trial
-from ..download import check_disk
+from .. import files, paths
 from ..errors import ModelFileError, QwqlabError, SettingError, first_lines
-from ..ggml_types import FILE_TYPES
-from ..loading import Loading
-from ..native import Model
-from ..tokenizers import TransformersTokenizer, import_transformers
+from ..llamacpp import FILE_TYPES, Loading, Model
+from ..models import (
+    TransformersTokenizer,
+    check_disk,
+    check_loads,
+    hash_model,
+    import_transformers,
+    inspect,
+    model_path,
+)
+from ..models import check_tokenizes
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 TOKENIZER = "tokenizer.json"
@@ -63,8 +69,8 @@ class Checkpoint:
     def __init__(self, name: str | os.PathLike[str]) -> None:
         path = paths.from_user(name)
         self.is_folder = path.is_dir()
-        self.path = path if self.is_folder else fetch.model_path(name)
-        self.info = None if self.is_folder else gguf_file.inspect(self.path)
+        self.path = path if self.is_folder else model_path(name)
+        self.info = None if self.is_folder else inspect(self.path)
         if self.is_folder and not (self.path / "config.json").is_file():
             raise ModelFileError(f"{self.path} holds no config.json; give a model's own folder.")
 
@@ -79,7 +85,7 @@ class Checkpoint:
         It is made from a GGUF's bytes, or from the names, sizes and times of a folder's files.
         """
         if self.info is not None:
-            return gguf_file.hash_model(self.info)
+            return hash_model(self.info)
         digest = hashlib.sha256()
         for file in sorted(self.path.iterdir()):
             stat = file.stat()
@@ -107,7 +113,7 @@ class Checkpoint:
             check_room(2 * self.n_bytes, f"Unpacking {self.title}")
             remedy = "set QWQLAB_HOME to a larger disk"
             check_disk(paths.models_dir(), self.n_bytes, kept.name, remedy)
-            trial.check_loads(self.path)
+            check_loads(self.path)
             _unpack(self.path, kept)
         return kept
 
@@ -144,7 +150,7 @@ class Checkpoint:
         """Return a text's tokens, with nothing put before them; llama.cpp reads a GGUF's own."""
         if self.info is None:
             return TransformersTokenizer(self.path).encode([text])[0]
-        trial.check_tokenizes(self.path)
+        check_tokenizes(self.path)
         with Model(self.path, Loading(n_gpu_layers=0), vocab_only=True) as model:
             tokens = model.tokenize_all([text], add_special=False, parse_special=True)
         return list(tokens[0])
@@ -338,9 +344,3 @@ def _unpack(path: Path, target: Path) -> None:
         files.place_folder(staged, target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-
-
-def read_blocks(
-    checkpoint: Checkpoint, path: Path, n_tokens: int, n_ctx: int = N_CTX
-) -> torch.Tensor:  # alias until the doors are in
-    return checkpoint.read_blocks(path, n_tokens, n_ctx)

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import torch
 
-from .. import ggml
 from ..errors import SettingError
+from ..llamacpp import TYPES, Packed, dequantize, fit_type, quantize
 
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 SLICE = 1 << 20
@@ -63,8 +63,8 @@ def find_codec(name: str) -> Codec:
     """
     found = re.fullmatch(r"(nf4|fp4)(-dq)?(?:-b(\d+))?", name.strip().lower())
     if found is None:
-        if name.upper() not in ggml.TYPES:
-            known = ", ".join((*FOUR_BIT, *ggml.TYPES))
+        if name.upper() not in TYPES:
+            known = ", ".join((*FOUR_BIT, *TYPES))
             raise SettingError(f"{name!r} is not a type that the lab can make; it has {known}")
         return GgmlCodec(name.upper())
     block = int(found[3] or 64)
@@ -176,17 +176,17 @@ class GgmlCodec:
         return 1
 
     def encode(self, weight: torch.Tensor) -> GgmlEncoded:
-        kind = ggml.fit_type(self.name, weight.shape[1])
-        return GgmlEncoded(kind, ggml.quantize(weight.float().numpy(), kind))
+        kind = fit_type(self.name, weight.shape[1])
+        return GgmlEncoded(kind, quantize(weight.float().numpy(), kind))
 
 
 class GgmlEncoded:
     """A matrix that ggml packed."""
 
-    def __init__(self, kind: str, packed: ggml.Packed) -> None:
+    def __init__(self, kind: str, packed: Packed) -> None:
         self.type = kind
         self.n_bytes = packed.nbytes
         self._packed = packed
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
-        return torch.from_numpy(ggml.dequantize(self._packed[start:stop], self.type))
+        return torch.from_numpy(dequantize(self._packed[start:stop], self.type))

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import ModelFileError, SettingError, first_lines
-from ..tokenizers import import_transformers
+from ..models import import_transformers
 from .checkpoint import HEAD, Checkpoint, Linear, build_skeleton, list_linears
 from .skip_list import resolve_skip_list
 
@@ -160,7 +160,6 @@ class Audit:
             lines.append(f"the head is in 4 bits: {HEAD} is not in the list")
         return "\n".join([*lines, *(f"{entry!r} fits no linear module" for entry in self.dead)])
 
-    describe = as_text  # alias until the doors are in
 
 
 def audit(
@@ -245,7 +244,6 @@ class Ledger:
         ]
         return "\n".join([*rows, *totals])
 
-    describe = as_text  # alias until the doors are in
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values, with both totals."""

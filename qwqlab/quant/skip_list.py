@@ -214,15 +214,3 @@ def _four_bit(model: Any) -> dict[str, Any]:
 
     kind = bitsandbytes.nn.Linear4bit
     return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
-
-
-resolve = resolve_skip_list  # alias until the doors are in
-verify = verify_skip_list  # alias until the doors are in
-
-
-def __getattr__(name: str) -> Any:  # alias until the doors are in
-    if name == "audit":
-        from .sizes import audit
-
-        return audit
-    raise AttributeError(name)

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .. import files, ggml, gguf_file
+from .. import files
 from ..errors import ModelFileError
-from ..requantize import check_quant, requantize, run_quantize
+from ..llamacpp import dequantize
+from ..models import GGUFInfo, check_quant, inspect, requantize, run_quantize
 from .checkpoint import HEAD, KINDS, Checkpoint, Linear, from_gguf, list_linears, to_gguf
 from .codecs import Codec
 
@@ -58,7 +59,7 @@ class GgufWeights:
     transformers; an error of a whole module does not depend on it.
     """
 
-    def __init__(self, info: gguf_file.GGUFInfo) -> None:
+    def __init__(self, info: GGUFInfo) -> None:
         self._info = info
         self._tensors = {
             name: tensor
@@ -82,7 +83,7 @@ class GgufWeights:
         tensor = self._tensors[linear.name]
         packed = np.memmap(self._info.path, np.uint8, "r", tensor.offset, (tensor.n_bytes,))
         try:
-            numbers = ggml.dequantize(packed.reshape(linear.n_out, -1), tensor.type)
+            numbers = dequantize(packed.reshape(linear.n_out, -1), tensor.type)
         except (KeyError, NotImplementedError) as error:
             raise ModelFileError(
                 f"{self._info.path}: {tensor.name} is in {tensor.type}, which gguf cannot read."
@@ -161,9 +162,9 @@ def write_variant(
     keep: modules that stay as they are, as the head always does. F16 holds what nf4 decodes to
     within 2^-11 of each number. Raise what `requantize` raises, and FileError on a full disk.
     """
-    weights = GgufWeights(gguf_file.inspect(Path(source)))
+    weights = GgufWeights(inspect(Path(source)))
     plain = requantize(source, "F16")
-    tensors = {tensor.name: tensor for tensor in gguf_file.inspect(plain).tensors}
+    tensors = {tensor.name: tensor for tensor in inspect(plain).tensors}
     with files.replacing(Path(target)) as part:
         shutil.copyfile(plain, part)
         for linear in weights.linears:

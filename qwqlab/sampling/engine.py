@@ -15,9 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
-from .. import gguf_file, preflight, trial
+from .. import preflight
 from ..errors import BusyError, ContextError, ModelFileError, SettingError
 from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu
+from ..models import check_loads, inspect, list_parts
 from .batch import Batch, Drawer, OnToken
 from .run import Request, Run
 from .sampling import Sampling
@@ -89,10 +90,10 @@ class Engine(Closing):
         self.path = os.fspath(path)
         self.loading = loading or Loading()
         n_threads = self.loading.threads()
-        self.info = gguf_file.inspect(path)
+        self.info = inspect(path)
         loras = map(Path, self.loading.lora)
-        self.files = _ModelFiles([*gguf_file.list_parts(self.info), *loras])
-        trial.check_loads(path, self.loading.override_kv, self.loading.lora)
+        self.files = _ModelFiles([*list_parts(self.info), *loras])
+        check_loads(path, self.loading.override_kv, self.loading.lora)
         self.model = Model(path, self.loading, mapped=self.files.mapped)
         self._context: Context | None = None
         self._drawer = Drawer(self.model, n_threads)

@@ -160,7 +160,6 @@ class Probe:
                 return Detour(step, token, other, why)
         return None
 
-    first_divergence = find_detour  # alias until the doors are in
 
     def _chain_at(self, step: int, sampling: Sampling) -> Chain:
         """Make a chain in the state that it has before a step."""
@@ -222,6 +221,3 @@ def _remembers_candidates(sampling: Sampling) -> bool:
     chain = sampling.chain()
     xtc = "xtc" in chain and sampling.xtc_probability > 0
     return xtc or chain[-1] != "dist"
-
-
-Divergence = Detour  # alias until the doors are in

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..metrics import wilson
+from ..stats import wilson
 from .run import Run
 
 OPEN, CLOSE = "<think>", "</think>"

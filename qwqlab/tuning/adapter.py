@@ -12,17 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import files, gguf_file, llama_source, toolchain
-from ..download import check_disk
-from ..engine import Engine
+from .. import files
 from ..errors import ModelFileError, ToolchainError
-from ..loading import Loading
-from ..metrics import wilson
-from ..native import Matrix
+from ..stats import wilson
+from ..llamacpp import Loading, Matrix, find_source, run_tool
+from ..models import check_disk, check_quant, inspect, requantize
 from ..quant import Checkpoint, making_a_model
-from ..records import Request
-from ..requantize import check_quant, requantize
-from ..sampling import Sampling
+from ..sampling import Engine, Request, Sampling
 from .examples import Example, score
 
 SCRIPT = "convert_lora_to_gguf.py"
@@ -47,7 +43,7 @@ def export_adapter(
     for name in ("adapter_config.json", WEIGHTS):
         if not (folder / name).is_file():
             raise ModelFileError(f"{folder} holds no {name}; give a folder that peft wrote.")
-    source = llama_source.find_source()
+    source = find_source()
     if source is None or not (source / SCRIPT).is_file():
         raise ToolchainError(f"llama.cpp's {SCRIPT} is not here: run `make setup`.")
     checkpoint = base if isinstance(base, Checkpoint) else Checkpoint(base)
@@ -81,18 +77,18 @@ def merge_adapter(
     """
     target = Path(target)
     quant = None if quant is None else check_quant(quant)
-    n_parameters = gguf_file.inspect(Path(model)).n_parameters
+    n_parameters = inspect(Path(model)).n_parameters
     check_disk(target.absolute().parent, 3 * n_parameters, target.name,
                "choose a folder on a larger disk")  # fmt: skip
     with files.replacing(target) as part:
         merge = ["-m", model, "--lora", adapter, "-o"]
         if quant is None:
-            toolchain.run_tool("llama-export-lora", [*merge, part])
+            run_tool("llama-export-lora", [*merge, part])
         else:
             whole = part.with_name(f"{part.name}.F16")
             try:
-                toolchain.run_tool("llama-export-lora", [*merge, whole])
-                toolchain.run_tool("llama-quantize", [whole, part, quant])
+                run_tool("llama-export-lora", [*merge, whole])
+                run_tool("llama-quantize", [whole, part, quant])
             finally:
                 whole.unlink(missing_ok=True)
     return target

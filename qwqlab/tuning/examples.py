@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import hub_fetch, paths
-from ..entries import Repository
+from .. import paths
 from ..errors import SettingError
+from ..models import Repository, fetch_repository, find_fetched
 
 # As Unsloth's notebooks have them, after Stanford's Alpaca; the end-of-turn token follows.
 WITH_INPUT = """Below is an instruction that describes a task, paired with an input that provides \
@@ -73,7 +73,7 @@ def find_examples(name: str | Path) -> list[Example]:
     if str(name) == "shopping":
         return read_examples(paths.data_dir() / "shopping" / "train.jsonl")
     if str(name) == "alpaca-cleaned":
-        found = hub_fetch.find_fetched(ALPACA) or hub_fetch.fetch_repository(ALPACA)
+        found = find_fetched(ALPACA) or fetch_repository(ALPACA)
         return read_examples(found.paths[0], leave_out=True)
     if not paths.from_user(name).is_file():
         raise SettingError(f"{name} is no file, and no set: these are {', '.join(SETS)}")

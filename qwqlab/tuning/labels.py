@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import SettingError
-from ..quant.codecs import import_bitsandbytes
+from ..quant import import_bitsandbytes
 from .examples import Example
 
 IGNORED = -100

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .. import files, hashes
+from .. import files
 from ..errors import BusyError, SettingError
 from ..quant import BnbCodec, Checkpoint, find_codec, peak_memory, read_kept
 from . import engines
@@ -213,7 +213,7 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
     """Write down what is run in a folder; raise SettingError if another run is there."""
     path = folder / RUN
     if path.is_file():
-        there = hashes.read_json(path)
+        there = files.read_json(path)
         if there != plan:
             names = [name for name in plan if there.get(name) != plan[name]]
             own, other = plan["recipe"], there.get("recipe")

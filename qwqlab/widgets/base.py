@@ -19,9 +19,9 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from ..engine import Engine
 from ..errors import QwqlabError
 from ..plots import VERMILLION, mark_names
+from ..sampling import Engine
 
 COMMAND_WIDTH = 96  # characters of a command's line
 HALVES = {"grid_template_columns": "minmax(0, 1fr) minmax(0, 1fr)", "grid_gap": "0 12px"}

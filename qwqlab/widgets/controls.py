@@ -11,8 +11,7 @@ import ipywidgets as widgets
 import traitlets
 
 from ..errors import SettingError
-from ..sampling import PRESETS, Sampling
-from ..settings import BY_NAME, DEFAULT_ORDER, SETTINGS, check_order
+from ..sampling import BY_NAME, DEFAULT_ORDER, PRESETS, SETTINGS, Sampling, check_order
 from .base import make_button
 
 _HERE = Path(__file__).resolve().parent

@@ -7,7 +7,7 @@ import html
 import ipywidgets as widgets
 
 from .. import paths
-from ..grade import Grade, grade_text
+from ..grader import Grade, grade_text
 from ..plots import show_grade
 from .base import Panel, make_panel, make_row
 

@@ -10,11 +10,11 @@ import ipywidgets as widgets
 
 from ..errors import SettingError
 from ..plots import draw_losses
-from ..records import Run
+from ..sampling import Run
 from .base import LiveFigure, Panel, Throttle, display_if_possible, make_panel, make_row
 
 if TYPE_CHECKING:
-    from ..finetune import FineTuned
+    from ..tuning import FineTuned
 
 Result = TypeVar("Result")
 OnStep = Callable[..., None]

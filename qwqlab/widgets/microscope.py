@@ -12,8 +12,6 @@ import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 
-from ..command import Command
-from ..engine import Engine
 from ..errors import QwqlabError
 from ..plots import (
     SCROLLS,
@@ -24,9 +22,7 @@ from ..plots import (
     plot_grid,
     show_step,
 )
-from ..probe import Divergence, Probe
-from ..records import Request
-from ..sampling import Sampling
+from ..sampling import Command, Detour, Engine, Probe, Request, Sampling
 from .base import (
     COMMAND_WIDTH,
     EnginePanel,
@@ -196,16 +192,16 @@ class Microscope(EnginePanel):
             sampling, self.engine.loading, self.engine.path, run.prompt, run.seed, run.n_predict
         ).line(width=COMMAND_WIDTH)
         self._go.layout.display = "none"
-        self._detour: Divergence | None = None
+        self._detour: Detour | None = None
         self.detour.value = "Looking for the first step that these settings would change …"
         replayer = self._replayer
         self._latest.submit(lambda: self._compare(replayer, sampling))
 
     def _compare(self, replayer: Probe, sampling: Sampling) -> Callable[[], None]:
-        found = replayer.first_divergence(sampling)
+        found = replayer.find_detour(sampling)
         return lambda: self._show_detour(replayer, found)
 
-    def _show_detour(self, replayer: Probe, found: Divergence | None) -> None:
+    def _show_detour(self, replayer: Probe, found: Detour | None) -> None:
         self._detour = found
         if found is None:
             n = len(replayer.run.tokens)

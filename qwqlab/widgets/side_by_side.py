@@ -8,12 +8,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..engine import Engine
-from ..metrics import RunMetrics, measure
+from ..experiments import measure
 from ..plots import STOPS, show_run
-from ..records import Request, Run
-from ..replay import command_of
-from ..sampling import Sampling
+from ..sampling import Engine, Request, Run, Sampling, command_of
 from .base import (
     COMMAND_WIDTH,
     HALVES,
@@ -102,7 +99,7 @@ class SideBySide(EnginePanel):
             self.texts[index].value = "Stopped before its first token."
             return
         found = measure(run)
-        text = show_run(run, self.engine, title=self.names[index], metrics=found)
+        text = show_run(run, self.engine, title=self.names[index])
         self.texts[index].value = text.html
         lines = "".join(
             f"<li>{html.escape(name)}: {html.escape(value)}</li>"

@@ -9,14 +9,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from .. import chat
-from ..engine import Engine
 from ..errors import QwqlabError
+from ..models import TEMPLATES, Conversation, explain_template, read_template, render
 from ..plots import STOPS, mark_names, name_token
-from ..records import Run
-from ..rendering import Conversation, render
-from ..sampling import PRESETS, Sampling
-from ..thinking import Thinking, is_forced, split_thinking
+from ..sampling import PRESETS, Engine, Run, Sampling, Thinking, is_forced, split_thinking
 from .base import (
     HALVES,
     EnginePanel,
@@ -50,7 +46,7 @@ def preview(engine: Engine, template: str, conversation: Conversation) -> Previe
     """
     prompt = render(template, conversation, variables=_name_specials(engine))
     tokens = tuple(engine.model.tokenize(prompt))
-    return Preview(prompt, tokens, is_forced(prompt), chat.describe(template))
+    return Preview(prompt, tokens, is_forced(prompt), explain_template(template))
 
 
 def _name_specials(engine: Engine) -> dict[str, str]:
@@ -112,12 +108,11 @@ class ThinkPanel(EnginePanel):
         n_predict: int = 200,
     ) -> None:
         super().__init__(engine, "Generate", "let the model go on from here")
-        self.generate_button = self.run_button  # alias until the doors are in
         self.sampling, self.n_predict = sampling, n_predict
         self.shown: Preview | None = None
         self.run: Run | None = None
         self.split: Thinking | None = None
-        self._templates = {name: chat.template(name) for name in chat.KNOWN}
+        self._templates = {name: read_template(name) for name in TEMPLATES}
         if engine.info.chat_template is not None:
             self._templates[OWN] = engine.info.chat_template
         self._latest = Latest(self._guard)

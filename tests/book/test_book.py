@@ -15,8 +15,8 @@ import pytest
 from lab_page import CHROMIUM
 from playwright.sync_api import Browser, sync_playwright
 
-from qwqlab.course import Notebook, read_course
-from qwqlab.exercise import MIMETYPE, list_exercises
+from qwqlab.course import Notebook, list_exercises, read_course
+from qwqlab.course.exercise import MIMETYPE
 from qwqlab.paths import build_dir
 
 BOOK = Path(os.environ.get("QWQLAB_BOOK") or build_dir() / "book")

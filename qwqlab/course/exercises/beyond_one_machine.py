@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...records import Request
-from ...sampling import Sampling
+from ...sampling import Request, Sampling
 from ..exercise import exercise, expect
 
 if TYPE_CHECKING:
-    from ...sweep import Source
+    from ...experiments import Source
 
 
 @exercise(
@@ -33,7 +32,7 @@ def pieces_of_a_grid(n_pieces: int) -> None:
     the grid at a time: about four pieces for each worker, but a piece fills a batch where there is
     enough for all. How many pieces are there? Predict it, then look at `cluster.cut_grid`.
     """
-    from ...cluster import cut_grid
+    from ...experiments import cut_grid
 
     expect(n_pieces != 2, "a worker that is done early would wait for the other's last run")
     expect(n_pieces != 90, "a piece of one run would leave 39 places of the batch empty")
@@ -64,9 +63,9 @@ def the_same_in_vllm(mine: Sampling) -> None:
     Change the article's setting so that vLLM does what llama.cpp does: no note may be left. At one
     temperature neither order nor seed matter.
     """
-    from ...vllm_server import translate
+    from ...experiments import translate_for_vllm
 
-    notes = translate(Request("Hello", mine)).notes
+    notes = translate_for_vllm(Request("Hello", mine)).notes
     expect(not any("dry" in note for note in notes), "vLLM has no DRY: leave it out")
     hint = "the seed decides what is drawn, and vLLM draws otherwise: draw nothing"
     expect(not any("seed" in note for note in notes), hint)
@@ -116,9 +115,8 @@ def merged_stores(
     there already must not be there twice. `help(RunStore.add)` says what a store wants to know.
     (The check makes two small stores, 5 s.)
     """
-    from ...engine import Engine
-    from ...runs import RunStore
-    from ...sweep import sweep
+    from ...experiments import RunStore, sweep
+    from ...sampling import Engine
 
     with tempfile.TemporaryDirectory() as folder:
         parts = [Path(folder) / f"{name}.sqlite" for name in ("first", "second")]

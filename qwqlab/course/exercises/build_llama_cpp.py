@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...command import Command, parse_command
-from ...sampling import PRESETS
+from ...sampling import PRESETS, Command, parse_command
 from ..exercise import exercise, expect
 
 

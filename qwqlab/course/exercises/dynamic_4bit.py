@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from ..exercise import exercise, expect
 
 if TYPE_CHECKING:
-    from ...linears import Linear
-    from ...quantize import QuantErrors
-    from ...select_modules import Selection
+    from ...quant import Linear, QuantErrors, Selection
 
 
 @exercise(
@@ -29,7 +27,7 @@ def blocks_of_128(bits: float) -> None:
     of 64: each block has a scale, the scales are stored in 8 bits, and each 256 of these share a
     32-bit number. How many bits does a weight take? Predict it before you call anything.
     """
-    from ...shapes import bits_per_weight
+    from ...quant import bits_per_weight
 
     expect(bits != 4, "each block has a scale, which takes room too")
     expect(bits != 4.25, "a quantised scale takes 8 bits, not 32")
@@ -57,9 +55,9 @@ def two_mlps(mine: Sequence[str], linears: Sequence[Linear]) -> None:
     Change the skip list `["model.layers.1", "lm_head"]`, which keeps twelve layers, into one that
     keeps the MLPs of layers 0 and 29 and the head in 16 bits, and nothing else.
     """
-    from ...skip_list import resolve
+    from ...quant import resolve_skip_list
 
-    resolved = resolve(list(mine), linears)
+    resolved = resolve_skip_list(list(mine), linears)
     dead = resolved.dead[0] if resolved.dead else ""
     expect(not dead, f"{dead!r} fits no module: a name begins with model")
     expect("lm_head" in resolved.kept, "a list without lm_head quantises the head")
@@ -96,7 +94,7 @@ def another_harm(
     `select(errors, budget, "mine", harm_of_mine)`. It should leave nearly as little of the sum of
     output errors as the best choice does, and not be the same numbers.
     """
-    from ...select_modules import select
+    from ...quant import select
 
     names = {m.name for m in errors.quantised}
     hint = f"give a number for each of the {len(names)} modules in `errors.quantised`"

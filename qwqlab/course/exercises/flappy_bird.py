@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ...answer import extract_program
-from ...grade import STAGES, grade_text
-from ...pycode import find_blocks
+from ...experiments import find_blocks
+from ...grader import STAGES, extract_program, grade_text
 from ..exercise import exercise, expect
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ... import catalog
-from ...ladder import RungResult
+from ...models import RungResult, estimate_memory, lookup
 from ..exercise import exercise, expect
 
-_Q4 = catalog.lookup("QwQ-32B:Q4_K_M")
+_Q4 = lookup("QwQ-32B:Q4_K_M")
 
 
 @exercise(
@@ -67,7 +66,7 @@ def largest_context(n_ctx: int) -> None:
     """
     expect(n_ctx % 1024 == 0, f"{n_ctx} is not a multiple of 1,024")
     card = 24 * 2**30
-    total, more = (catalog.memory(_Q4, n).total for n in (n_ctx, n_ctx + 1024))
+    total, more = (estimate_memory(_Q4, n).total for n in (n_ctx, n_ctx + 1024))
     hint = f"{n_ctx:,} tokens need {total / 2**30:.2f} GiB, which takes more than the card holds"
     expect(total <= card, hint)
     hint = f"{n_ctx:,} tokens need {total / 2**30:.2f} GiB: a context that does not fill the card"

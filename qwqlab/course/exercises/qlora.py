@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..exercise import exercise, expect
 
 if TYPE_CHECKING:
-    from ...checkpoint import Checkpoint
-    from ...examples import Example
-    from ...recipe import Recipe
+    from ...quant import Checkpoint
+    from ...tuning import Example, Recipe
 
 
 @exercise(
@@ -53,7 +52,7 @@ def harmless_pad(mine: str, tokenizer: Any, train: Sequence[Example], small: Rec
     Change the pad token: choose one for the embedded model with which transformers' collator, too,
     loses no label of the training set. `tokenizer.all_special_tokens` lists candidates.
     """
-    from ...label_masks import encode, find_token, make_collator
+    from ...tuning import encode, find_token, make_collator
 
     end, pad = find_token(tokenizer, "<|im_end|>"), find_token(tokenizer, mine)
     expect(pad != end, "it ends every answer, and none of these ends would be learnt")
@@ -90,7 +89,7 @@ def size_of_the_adapters(count_numbers: Callable[[int], int], checkpoint: Checkp
     `list_linears(checkpoint.skeleton())` of `qwqlab.checkpoint` gives its linear modules, each with
     `n_in` and `n_out`; the head has no adapter.
     """
-    from ...checkpoint import list_linears
+    from ...quant import list_linears
 
     linears = list_linears(checkpoint.skeleton())
     body = [m for m in linears if m.name != "lm_head"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ...paired import Paired
+from ...stats import Paired
 from ..exercise import exercise, expect
 
 if TYPE_CHECKING:
-    from ...tokenizers import LlamaTokenizer, TransformersTokenizer
+    from ...models import LlamaTokenizer, TransformersTokenizer
 
 TEXTS = {"a": "na\u00efve", "b": "nai\u0308ve", "c": "Price: 1,000,000", "d": "<s>old</s>"}
 
@@ -36,10 +36,10 @@ def other_tokens(differs: set[str], ours: LlamaTokenizer, theirs: TransformersTo
     `"Price: 1,000,000"`, (d) `"<s>old</s>"`? Answer with a set of letters, such as `{"a", "c"}`,
     before you call `compare`.
     """
-    from ...tokenizer_diff import compare
+    from ...experiments import compare_tokenizers
 
     expect(isinstance(differs, set), 'answer with a set of letters, such as {"a", "c"}')
-    parts = compare(ours, theirs, list(TEXTS.values())).differences
+    parts = compare_tokenizers(ours, theirs, list(TEXTS.values())).differences
     right = {list(TEXTS)[difference.place] for difference in parts}
     reasons = {
         "a": "its i with two dots is one character already, and NFC leaves it alone",
@@ -122,7 +122,7 @@ def labels_by_id(
     of labels, one for each token id of a row; the token itself where it is to be learnt, -100 where
     the collator takes it for padding. It is held against the real one.
     """
-    from ...label_masks import find_token, make_collator
+    from ...tuning import find_token, make_collator
 
     tokenizer = theirs.tokenizer
     for text in ("<|im_end|>", "<|vision_pad|>"):

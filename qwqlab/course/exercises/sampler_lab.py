@@ -9,7 +9,7 @@ from ...sampling import Sampling
 from ..exercise import exercise, expect
 
 if TYPE_CHECKING:
-    from ...probe import Probe
+    from ...sampling import Probe
 
 
 @exercise(

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...records import Request, Run
-from ...sampling import PRESETS, Sampling
+from ...sampling import PRESETS, Request, Run, Sampling
 from ..exercise import exercise, expect
 
 if TYPE_CHECKING:
-    from ...engine import Engine
+    from ...sampling import Engine
 
 
 @exercise(

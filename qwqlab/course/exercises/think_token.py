@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...chat import template
-from ...rendering import Conversation, render, render_many
+from ...models import Conversation, read_template, render, render_many
 from ..exercise import exercise, expect
 
 
@@ -62,7 +61,7 @@ def kept_from_thinking(quiet: str) -> None:
     hint = f"the prompt ends in {tail}: the thinking is opened and not closed"
     expect("</think>" in asking, hint)
     hint = "a conversation that asks for no answer must stay as it was: mind the template's `if`"
-    expect(silent == render(template("with-think"), answered), hint)
+    expect(silent == render(read_template("with-think"), answered), hint)
     hint = f"the prompt ends in {tail}: a newline lacks, or is one too many"
     expect(asking.endswith("assistant\n<think>\n\n</think>\n\n"), hint)
 
