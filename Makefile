@@ -102,6 +102,7 @@ check: $(VENV)/.qwqlab-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python tests/check_notebooks.py
 
 benchmark: setup $(VENV)/.qwqlab-dev

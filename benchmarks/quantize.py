@@ -24,7 +24,7 @@ import torch
 
 from qwqlab import paths
 from qwqlab.quant import Checkpoint, find_codec, import_bitsandbytes, peak_memory
-from qwqlab.quant.checkpoint import N_CTX, read_blocks
+from qwqlab.quant.checkpoint import N_CTX
 from qwqlab.quant.module_errors import N_TOKENS, run_through, stream
 from qwqlab.quant.weights import FolderWeights, LoadedWeights
 
@@ -49,7 +49,7 @@ def measure_time() -> float:
     model = checkpoint.load()
     weights = LoadedWeights(model)
     text = paths.data_dir() / "texts" / "calibration.txt"
-    tokens = read_blocks(checkpoint, text, N_TOKENS)
+    tokens = checkpoint.read_blocks(text, N_TOKENS)
     codec = find_codec("nf4")
     bnb = import_bitsandbytes()
 
@@ -86,7 +86,7 @@ def measure_memory() -> tuple[float, str]:
         write_checkpoint(Path(folder) / "tiny", {**QWQ, **TINY})
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
-            before, peak = pool.apply(stream, (Path(folder),))
+            before, peak = pool.apply(stream_measured, (Path(folder),))
     largest = QWQ["hidden_size"] * QWQ["intermediate_size"]
     rows = N_TOKENS * (QWQ["hidden_size"] + 2 * QWQ["intermediate_size"])
     need = largest * 2 + largest // 2 + largest // 64 * 4 + rows * 4
@@ -104,7 +104,7 @@ def write_checkpoint(folder: Path, options: dict[str, Any]) -> None:
     model.save_pretrained(folder, max_shard_size="1GB")
 
 
-def stream(folder: Path) -> tuple[int, int]:
+def stream_measured(folder: Path) -> tuple[int, int]:
     """Memory before the pass and at its highest, in bytes."""
     run(folder / "tiny")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far

@@ -1,6 +1,6 @@
 """The lab against llama.cpp's own programs, all sides in one go, as ratios.
 
-    python -m qwqlab.toolchain llama-server     # once: builds the server too
+    python -m qwqlab.llamacpp.tools llama-server     # once: builds the server too
     python benchmarks/speed.py [--prompts 8] [--seeds 8] [--tokens 256]
 
 All sides read the same file, the lab's copy for sweeps, with the same flags, and go on past the

@@ -1,7 +1,7 @@
 """The parts of the notebooks and of README that are written from what is said elsewhere.
 
-- an exercise: four cells (question, stub, check, folded solution) from `qwqlab.course.exercises`. A cell
-  whose metadata says `"exercise": NAME` stands for all four, wherever it is put;
+- an exercise: four cells (question, stub, check, folded solution) from `qwqlab/course/exercises`.
+  A cell whose metadata says `"exercise": NAME` stands for all four, wherever it is put;
 - what a notebook costs, at its top, and the tables of all of them, from the notebooks' metadata;
 - the links to the previous and the next notebook, and to the contents.
 """

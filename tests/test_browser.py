@@ -30,17 +30,18 @@ import sys, time
 sys.path.insert(0, {str(CHECKOUT / "tests")!r})
 from figures import FIGURES, PROMPT
 from types import SimpleNamespace
-from qwqlab import catalog, paths
-from qwqlab.sampling.engine import Engine
-from qwqlab.grader.grading import grade_text
+from qwqlab import paths
+from qwqlab.models import EMBEDDED
+from qwqlab.sampling import Engine
+from qwqlab.grader import grade_text
 from qwqlab.widgets import (
     GradePanel, JobPanel, LossPanel, Microscope, RunProgress, SideBySide, ThinkPanel)
 from qwqlab.plots import show_grade, show_rows, show_run
-from qwqlab.sampling.run import Request
+from qwqlab.sampling import Request
 from qwqlab.sampling import PRESETS
-from qwqlab.experiments.sweeps import sweep
-from qwqlab.tuning.training import Step
-engine = Engine(paths.models_dir() / catalog.EMBEDDED.filename)
+from qwqlab.experiments import sweep
+from qwqlab.tuning import Step
+engine = Engine(paths.models_dir() / EMBEDDED.filename)
 article, strong = PRESETS["article"], PRESETS["official"].with_(repeat_penalty=1.5)""",
     "Microscope(engine, Request(PROMPT, strong, 1, 30))",
     """

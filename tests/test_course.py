@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from notebook_parts import fill_notebook
 
-from qwqlab.course import UNANSWERED, exercise, list_exercises, read_course
+from qwqlab.course import UNANSWERED, exercise, list_exercises, read_course, start_here
 from qwqlab.course import notebooks as course
 from qwqlab.course.exercise import KINDS, Hint, expect, make_stub
-from qwqlab.course.exercises import start_here
 from qwqlab.course.notebooks import Contract
 from qwqlab.errors import SettingError
 from qwqlab.paths import CHECKOUT

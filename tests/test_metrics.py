@@ -14,7 +14,7 @@ import pytest
 
 from qwqlab import paths
 from qwqlab.experiments import find_loop, measure
-from qwqlab.experiments.metrics import distinct_n, escape_rate, find_run_loop, measure, seq_rep_n
+from qwqlab.experiments.metrics import distinct_n, escape_rate, find_run_loop, seq_rep_n
 from qwqlab.sampling import Request, Run
 from qwqlab.stats import difference, wilson
 

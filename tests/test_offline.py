@@ -35,7 +35,7 @@ with socket.socket() as some:
     fcntl.ioctl(some, 0x8914, struct.pack("16sh14x", b"lo", 0x49))
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-FIRST_LIBRARY = "from qwqlab import llama_build; llama_build.build(['ggml-base'])"
+FIRST_LIBRARY = "from qwqlab.llamacpp import builds; builds.compile_targets(['ggml-base'])"
 
 
 def write_folder(folder: Path, versions: str = "") -> Path:

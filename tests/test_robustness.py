@@ -25,12 +25,12 @@ from qwqlab.sampling import PRESETS, Engine, Request
 
 SWEEP = """
 import json, sys
-from qwqlab.sampling.engine import Engine
-from qwqlab.experiments.penalties import LOADING
-from qwqlab.sampling.run import Request
-from qwqlab.experiments.store import RunStore
+from qwqlab.sampling import Engine
+from qwqlab.experiments import LOADING
+from qwqlab.sampling import Request
+from qwqlab.experiments import RunStore
 from qwqlab.sampling import PRESETS
-from qwqlab.experiments.sweeps import sweep
+from qwqlab.experiments import sweep
 requests = [Request({prompt!r}, PRESETS["official"], seed, 24) for seed in range({count})]
 with Engine({model!r}, LOADING) as engine, RunStore({store!r}) as store:
     runs = sweep(engine, requests, store, width=4, on_run=lambda done, *_: print(done, flush=True))
@@ -76,7 +76,7 @@ def test_what_a_killed_kernel_had_measured_of_a_model_is_not_measured_again(
     folder = tiny_llama.make(tmp_path / "tiny")
     home = tmp_path / "home"
     cell = (
-        "import signal\nfrom qwqlab.quant.module_errors import quant_error\n"
+        "import signal\nfrom qwqlab.quant import quant_error\n"
         "def tell(done, total, module):\n"
         "    print(done, flush=True)\n"
         "    if done == 4: signal.pause()\n"
@@ -154,17 +154,18 @@ def odd_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Pa
 USE = """
 import json, subprocess, sys
 from pathlib import Path
-from qwqlab import paths, toolchain
+from qwqlab import paths
+from qwqlab.llamacpp import tool
 from qwqlab.cli import main
-from qwqlab.sampling.command import parse_command
-from qwqlab.sampling.engine import Engine
-from qwqlab.experiments.penalties import LOADING
-from qwqlab.sampling.run import Request
-from qwqlab.models.quants import requantize
-from qwqlab.experiments.store import RunStore
+from qwqlab.sampling import parse_command
+from qwqlab.sampling import Engine
+from qwqlab.experiments import LOADING
+from qwqlab.sampling import Request
+from qwqlab.models import requantize
+from qwqlab.experiments import RunStore
 from qwqlab.sampling import PRESETS
 from qwqlab.sandbox import run_python
-from qwqlab.experiments.sweeps import sweep
+from qwqlab.experiments import sweep
 model = paths.models_dir() / "小 model.gguf"
 copy = requantize(model, "Q4_0")
 store = paths.runs_dir() / "运行 runs.sqlite"
@@ -173,7 +174,7 @@ with Engine(copy, LOADING) as engine, RunStore(store) as kept:
     (line,) = [run.command for run in kept.runs()]
 code = main(["export", str(store), str(paths.home() / "导出 runs.json")])
 box = run_python({"a.py": "print(6 * 7)"}, "a.py", minimum="weak")
-print(json.dumps([runs[0].text, line, str(toolchain.tool("llama-completion")), code, box.stdout]))
+print(json.dumps([runs[0].text, line, str(tool("llama-completion")), code, box.stdout]))
 """
 
 
@@ -214,9 +215,9 @@ import json, os, sys, warnings
 warnings.filterwarnings("error", category=EncodingWarning, module=r"qwqlab\\b")
 from pathlib import Path
 from qwqlab.cli import main
-from qwqlab.experiments.penalties import read_prompts
+from qwqlab.experiments import read_prompts
 from qwqlab.progress import PrintedProgress
-from qwqlab.experiments.tokenizers_compared import read_corpus
+from qwqlab.experiments import read_corpus
 here = Path(sys.argv[1])
 commands = json.loads((here / "commands.json").read_bytes())
 codes = [main([os.fsdecode(word.encode()) for word in command]) for command in commands]

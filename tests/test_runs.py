@@ -118,7 +118,7 @@ def test_the_key_tells_apart_all_that_decides_a_run_and_nothing_else() -> None:
 
 def test_the_key_is_the_same_in_every_process() -> None:
     code = (
-        "from qwqlab.sampling.run import Request; from qwqlab.experiments.store import run_key;"
+        "from qwqlab.sampling import Request; from qwqlab.experiments.store import run_key;"
         "print(run_key(Request('p'), model_sha256='m', build='b', settings={'y': 1, 'x': [2.0]}))"
     )
     keys = {
@@ -137,7 +137,7 @@ def test_the_key_is_the_same_in_every_process() -> None:
 WRITER = """
 import sys
 from tests.test_runs import ABOUT, make_run
-from qwqlab.experiments.store import RunStore
+from qwqlab.experiments import RunStore
 path, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with RunStore(path) as store:
     for seed in range(first, first + count):

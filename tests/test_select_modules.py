@@ -8,8 +8,7 @@ import random
 import pytest
 
 from qwqlab.errors import SettingError
-from qwqlab.quant import QuantErrors, baselines, select
-from qwqlab.quant.module_errors import ModuleError
+from qwqlab.quant import ModuleError, QuantErrors, baselines, select
 from qwqlab.quant.selection import budget_bytes
 
 SIZES = {"q_proj": (64, 64), "v_proj": (32, 64), "up_proj": (192, 64), "down_proj": (64, 192)}

@@ -78,7 +78,6 @@ class Contract:
         return missing
 
 
-
 @dataclass(frozen=True)
 class Notebook:
     """A notebook of the course: its file, its title, what one does in it, what it costs."""

@@ -83,7 +83,6 @@ class Grade:
         lines.append(f"  ran in isolation: {self.isolation.level}")
         return "\n".join(lines)
 
-
     @property
     def reason(self) -> str:
         """Return the verdict's reason in a few words."""

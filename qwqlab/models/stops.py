@@ -87,7 +87,6 @@ class StopCheck:
         return {**asdict(self), "ok": self.ok}
 
 
-
 def check_stops(source: str | os.PathLike[str]) -> StopCheck:
     """Return what a model's folder, a GGUF or a name that `model_path` knows says of its stops.
 

@@ -30,8 +30,7 @@ from .drawing import (
 )
 
 if TYPE_CHECKING:
-    from ..quant import Quality, QuantErrors
-    from ..quant import ModuleError
+    from ..quant import ModuleError, Quality, QuantErrors
 
 _STYLES = {
     "q_proj": (BLUE, "circle"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import files
-from ..experiments import ArmResult, check_text, find_break, summarize
+from ..experiments import ArmResult, check_text, find_break, measure, summarize
 from ..sampling import Engine, Run
 from .drawing import table_html
 from .run_text import RunText, decode_steps, show_run

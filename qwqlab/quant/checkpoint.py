@@ -31,12 +31,12 @@ from ..models import (
     TransformersTokenizer,
     check_disk,
     check_loads,
+    check_tokenizes,
     hash_model,
     import_transformers,
     inspect,
     model_path,
 )
-from ..models import check_tokenizes
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 TOKENIZER = "tokenizer.json"

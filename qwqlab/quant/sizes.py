@@ -161,7 +161,6 @@ class Audit:
         return "\n".join([*lines, *(f"{entry!r} fits no linear module" for entry in self.dead)])
 
 
-
 def audit(
     shapes: Shapes, skip: Sequence[str] | None = None, double: bool = True, name: str = ""
 ) -> Audit:
@@ -243,7 +242,6 @@ class Ledger:
             if (total := self.total(when))
         ]
         return "\n".join([*rows, *totals])
-
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values, with both totals."""

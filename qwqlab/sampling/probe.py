@@ -160,7 +160,6 @@ class Probe:
                 return Detour(step, token, other, why)
         return None
 
-
     def _chain_at(self, step: int, sampling: Sampling) -> Chain:
         """Make a chain in the state that it has before a step."""
         chain = Chain(self.engine.model, sampling, self.run.request.seed)

@@ -14,11 +14,11 @@ import numpy as np
 
 from .. import files
 from ..errors import ModelFileError, ToolchainError
-from ..stats import wilson
 from ..llamacpp import Loading, Matrix, find_source, run_tool
 from ..models import check_disk, check_quant, inspect, requantize
 from ..quant import Checkpoint, making_a_model
 from ..sampling import Engine, Request, Sampling
+from ..stats import wilson
 from .examples import Example, score
 
 SCRIPT = "convert_lora_to_gguf.py"

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..experiments import measure
+from ..experiments import RunMetrics, measure
 from ..plots import STOPS, show_run
 from ..sampling import Engine, Request, Run, Sampling, command_of
 from .base import (

@@ -30,7 +30,7 @@ def pieces_of_a_grid(n_pieces: int) -> None:
     """
     A grid of 90 runs goes to two workers, each with room for 40 at once. A worker gets a piece of
     the grid at a time: about four pieces for each worker, but a piece fills a batch where there is
-    enough for all. How many pieces are there? Predict it, then look at `cluster.cut_grid`.
+    enough for all. How many pieces are there? Predict it, then look at `experiments.cut_grid`.
     """
     from ...experiments import cut_grid
 
@@ -77,7 +77,7 @@ def the_same_in_vllm(mine: Sampling) -> None:
     "build",
     solution="""
         def merge(first, second):
-            with RunStore(first) as ours, RunStore(second) as theirs:
+            with experiments.RunStore(first) as ours, experiments.RunStore(second) as theirs:
                 for kept in ours.runs():
                     theirs.add(
                         kept.run, experiment=kept.experiment, model=kept.model,
@@ -94,7 +94,7 @@ def the_same_in_vllm(mine: Sampling) -> None:
         (
             """
             def merge(first, second):
-                with RunStore(first) as ours, RunStore(second) as theirs:
+                with experiments.RunStore(first) as ours, experiments.RunStore(second) as theirs:
                     for kept in ours.runs():
                         theirs.add(
                             kept.run, experiment="merged", model=kept.model,
@@ -112,8 +112,8 @@ def merged_stores(
     """
     Without a network between them, laptops can each run a part and hand in their stores. Build
     `merge`: it takes two paths and adds every run of the first store to the second. A run that is
-    there already must not be there twice. `help(RunStore.add)` says what a store wants to know.
-    (The check makes two small stores, 5 s.)
+    there already must not be there twice. `help(experiments.RunStore.add)` says what a store wants
+    to know. (The check makes two small stores, 5 s.)
     """
     from ...experiments import RunStore, sweep
     from ...sampling import Engine

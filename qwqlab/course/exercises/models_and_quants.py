@@ -44,9 +44,9 @@ def tokens_in_a_gigabyte(tokens: int) -> None:
 @exercise(
     "change",
     solution="""
-        entry = catalog.lookup("QwQ-32B:Q4_K_M")
+        entry = models.lookup("QwQ-32B:Q4_K_M")
         n_ctx = 0
-        while catalog.memory(entry, n_ctx + 1024).total <= 24 * 2**30:
+        while models.estimate_memory(entry, n_ctx + 1024).total <= 24 * 2**30:
             n_ctx += 1024
     """,
     after="""
@@ -60,9 +60,9 @@ def tokens_in_a_gigabyte(tokens: int) -> None:
 )
 def largest_context(n_ctx: int) -> None:
     """
-    `catalog.memory(catalog.lookup("QwQ-32B:Q4_K_M"), 16_384).total` is the sum for the article's
-    context. Change the context: which is the largest, in multiples of 1,024 tokens, that fits a
-    card of 24 GiB (2^30 bytes each)?
+    `models.estimate_memory(models.lookup("QwQ-32B:Q4_K_M"), 16_384).total` is the sum for the
+    article's context. Change the context: which is the largest, in multiples of 1,024 tokens, that
+    fits a card of 24 GiB (2^30 bytes each)?
     """
     expect(n_ctx % 1024 == 0, f"{n_ctx} is not a multiple of 1,024")
     card = 24 * 2**30

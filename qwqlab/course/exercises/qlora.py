@@ -65,11 +65,8 @@ def harmless_pad(mine: str, tokenizer: Any, train: Sequence[Example], small: Rec
 @exercise(
     "build",
     solution="""
-        from qwqlab.checkpoint import list_linears
-
-
         def count_numbers(rank):
-            linears = list_linears(checkpoint.skeleton())
+            linears = quant.list_linears(checkpoint.skeleton())
             return sum(rank * (m.n_in + m.n_out) for m in linears if m.name != "lm_head")
     """,
     after="""
@@ -86,8 +83,8 @@ def harmless_pad(mine: str, tokenizer: Any, train: Sequence[Example], small: Rec
 def size_of_the_adapters(count_numbers: Callable[[int], int], checkpoint: Checkpoint) -> None:
     """
     Build the count: a function from a rank to how many numbers the adapters of this model hold.
-    `list_linears(checkpoint.skeleton())` of `qwqlab.checkpoint` gives its linear modules, each with
-    `n_in` and `n_out`; the head has no adapter.
+    `quant.list_linears(checkpoint.skeleton())` gives its linear modules, each with `n_in` and
+    `n_out`; the head has no adapter.
     """
     from ...quant import list_linears
 

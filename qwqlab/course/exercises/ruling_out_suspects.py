@@ -19,7 +19,7 @@ TEXTS = {"a": "na\u00efve", "b": "nai\u0308ve", "c": "Price: 1,000,000", "d": "<
     solution='differs = {"b", "d"}',
     after="""
         The second holds i and a mark on it, which NFC joins; the last holds what looks like an end.
-        `compare(ours, theirs, [...])` shows it.
+        `experiments.compare_tokenizers(ours, theirs, [...])` shows it.
     """,
     wrong=[
         ('differs = {"b"}', "d: llama.cpp"),
@@ -54,9 +54,7 @@ def other_tokens(differs: set[str], ours: LlamaTokenizer, theirs: TransformersTo
 @exercise(
     "change",
     solution="""
-        from qwqlab.paired import Paired
-
-        verdicts = {n: Paired("loops", n, 0, 0, 0, 0).verdict for n in range(1, 99)}
+        verdicts = {n: stats.Paired("loops", n, 0, 0, 0, 0).verdict for n in range(1, 99)}
         n_runs = min(n for n, verdict in verdicts.items() if verdict == "acquitted")
     """,
     after="""
@@ -71,9 +69,9 @@ def other_tokens(differs: set[str], ours: LlamaTokenizer, theirs: TransformersTo
 )
 def fewest_that_acquit(n_runs: int) -> None:
     """
-    Ten runs with and without an override, none lost and none gained: `Paired("loops", 10, 0, 0, 0,
-    0).verdict` of `qwqlab.paired` is "acquitted". Change the number of runs: which are the fewest
-    that acquit when nothing differs?
+    Ten runs with and without an override, none lost and none gained:
+    `stats.Paired("loops", 10, 0, 0, 0, 0).verdict` is "acquitted". Change the number of runs: which
+    are the fewest that acquit when nothing differs?
     """
     expect(n_runs >= 1, "at least one run is needed to say anything")
     same, fewer = (Paired("loops", n, 0, 0, 0, 0).verdict for n in (n_runs, n_runs - 1))

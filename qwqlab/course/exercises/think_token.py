@@ -33,16 +33,16 @@ def cut_off(answer: str) -> None:
 @exercise(
     "change",
     solution=r"""
-        quiet = template("with-think").replace(
+        quiet = models.read_template("with-think").replace(
             r"assistant\n<think>\n", r"assistant\n<think>\n\n</think>\n\n"
         )
     """,
     after="In the template's text the newlines are written as a backslash and an n.",
     wrong=[
-        ('quiet = template("with-think")', "the thinking is opened and not closed"),
-        ('quiet = template("without-think")', "the thinking is not opened"),
+        ('quiet = models.read_template("with-think")', "the thinking is opened and not closed"),
+        ('quiet = models.read_template("without-think")', "the thinking is not opened"),
         (
-            r"quiet = template('without-think') + '{{ \"<think>\n\n</think>\n\n\" }}'",
+            r"quiet = models.read_template('without-think') + '{{ \"<think>\n\n</think>\n\n\" }}'",
             "must stay as it was",
         ),
     ],
@@ -50,8 +50,9 @@ def cut_off(answer: str) -> None:
 def kept_from_thinking(quiet: str) -> None:
     r"""
     Some models can be kept from thinking: the template opens the thinking and closes it at once,
-    so that the prompt ends in `<think>\n\n</think>\n\n`. Change `template("with-think")` so that
-    it does, and so that a conversation which asks for no answer stays as it was.
+    so that the prompt ends in `<think>\n\n</think>\n\n`. Change
+    `models.read_template("with-think")` so that it does, and so that a conversation which asks for
+    no answer stays as it was.
     """
     ask = Conversation.ask("What is 2 + 2?")
     answered = Conversation(ask.messages, add_generation_prompt=False)
@@ -78,7 +79,7 @@ TRIED = {
     "build",
     solution="""
         def was_forced(text):
-            split = split_thinking(text)
+            split = sampling.split_thinking(text)
             return split.closed and split.opened_by is None
     """,
     after="""
@@ -96,8 +97,8 @@ TRIED = {
 def forced_by_the_text_alone(was_forced: Callable[[str], bool]) -> None:
     """
     A log holds only what models wrote. Build `was_forced(text)`: True where the text alone proves
-    that its prompt had opened the thinking, and False where it does not. `split_thinking` may
-    help.
+    that its prompt had opened the thinking, and False where it does not.
+    `sampling.split_thinking` may help.
     """
     for text, (truth, why) in TRIED.items():
         expect(bool(was_forced(text)) == truth, f"look at {text!r} again: {why}")
