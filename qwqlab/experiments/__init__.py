@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .suspects import measure_files as measure_files  # KL of other files of one model
     from .suspects import measure_logits as measure_logits  # KL of overrides of one file
     from .suspects import plan_paired_requests as plan_paired_requests  # runs for both arms
-    from .sweeps import OnRun as OnRun  # called with each run that is done
     from .sweeps import Source as Source  # the model's file, its loading and the build
     from .sweeps import sweep as sweep  # run what a store does not hold yet
     from .tokenizers_compared import CAUSES as CAUSES  # why two tokenizers differ, in words

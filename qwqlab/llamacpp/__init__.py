@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .context import Aborted as Aborted  # raised by a decode that was stopped
     from .context import Context as Context  # the cache of many sequences, and their decoding
     from .ggml import FILE_TYPES as FILE_TYPES  # names of a GGUF's file types, by number
-    from .ggml import REMOVED_TYPES as REMOVED_TYPES  # tensor types that llama.cpp has dropped
     from .ggml import TENSOR_TYPES as TENSOR_TYPES  # tensor types, by number
     from .ggml import TYPES as TYPES  # the types to which a matrix can be quantised
     from .ggml import Matrix as Matrix  # logits or weights, float32

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .catalog import Vocabulary as Vocabulary  # the ranks of a tokenizer
     from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
     from .catalog import lookup as lookup  # a model's entry, by its name
-    from .catalog import show_size as show_size  # bytes as GB or MB
     from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take
     from .chat import RENDER_SECONDS as RENDER_SECONDS  # and its time
     from .chat import TEMPLATES as TEMPLATES  # names of the article's two templates
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from .gguf import list_parts as list_parts  # the files of a model
     from .gguf import read_description as read_description  # a header for JSON
     from .gguf import show_description as show_description  # and for a person
-    from .hub import stated_sha256 as stated_sha256  # the hash that a hub stated for its file
     from .local import fetch as fetch  # bring a model here, by its name
     from .local import import_local as import_local  # take in a GGUF file that you have
     from .local import list_local as list_local  # the entries that are on this machine
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     from .quants import compare_rungs as compare_rungs  # perplexity against another rung's
     from .quants import measure_rung as measure_rung  # one model file
     from .quants import read_record as read_record  # how the lab made a copy
-    from .quants import recorded_hashes as recorded_hashes  # what a copy's sha256 may be
     from .quants import requantize as requantize  # a copy in another quant
     from .quants import run_quantize as run_quantize  # llama-quantize, with the lab's errors
     from .quants import sweep_copy as sweep_copy  # the copy on which sweeps run
