@@ -755,9 +755,9 @@ def test_the_program_ends_where_the_lab_is_killed(tmp_path: Path) -> None:
             sys.executable,
             "-c",
             "from qwqlab.sandbox import process, sandbox\n"
-            "process.START, process.GRACE = 10.0, 1.0\n"
+            "process.START, process.GRACE = 4.0, 0.5\n"
             "sandbox.run_python({'a.py': 'import time; time.sleep(300)'}, 'a.py',"
-            f" environment={{{MARK!r}: {mark!r}}}, limits=sandbox.Limits(seconds=3))",
+            f" environment={{{MARK!r}: {mark!r}}}, limits=sandbox.Limits(seconds=0.5))",
         ],
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
