@@ -30,7 +30,7 @@ INK = "#222222"
 GRID = "#D9D9D9"
 
 WIDTH = 1100
-"""Pixels that a figure is laid out for; on a page it takes the width it is given."""
+"""Pixels that a figure is laid out for; on a page it takes the width of its cell."""
 
 SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
 
@@ -54,6 +54,22 @@ _TOKEN_MARKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 Pair = tuple[float, float]
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels, y growing downwards."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The same words for a page, as `html` with whatever a model wrote escaped, and for a shell."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -201,30 +217,17 @@ def table_html(table: pd.DataFrame) -> str:
     return text.replace("<th>", '<th scope="col">')
 
 
-def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Rows:
+def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Shown:
     """Return rows of words as a table: flush left, escaped, without an index."""
-    return Rows(pd.DataFrame([tuple(row) for row in rows], columns=list(columns)))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A table of words: HTML in Jupyter, text elsewhere."""
-
-    table: pd.DataFrame
-
-    def _repr_html_(self) -> str:
-        # A header without words heads nothing.
-        head = "".join(_cell('th scope="col"' if name else "td", name) for name in self.table)
-        body = "".join(
-            f"<tr>{''.join(_cell('td', value) for value in row)}</tr>"
-            for row in self.table.itertuples(index=False, name=None)
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-    def __str__(self) -> str:
-        return self.table.to_string(index=False)
-
-    __repr__ = __str__
+    table = pd.DataFrame([tuple(row) for row in rows], columns=list(columns))
+    # An empty header must not be announced as one.
+    head = "".join(_cell('th scope="col"' if name else "td", name) for name in table)
+    body = "".join(
+        f"<tr>{''.join(_cell('td', value) for value in row)}</tr>"
+        for row in table.itertuples(index=False, name=None)
+    )
+    page = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return Shown(page, table.to_string(index=False))
 
 
 def _cell(tag: str, value: object) -> str:

@@ -11,8 +11,8 @@ import pandas as pd
 from .. import files
 from ..experiments import ArmResult, check_text, find_break, measure, summarize
 from ..sampling import Engine, Run
-from .drawing import table_html
-from .run_text import RunText, decode_steps, show_run
+from .drawing import Shown, table_html
+from .run_text import decode_steps, show_run
 from .trade_off import draw_trade_off
 
 _PAGE = """<!doctype html>
@@ -70,7 +70,7 @@ def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
 def write_report(
     path: Path,
     results: Sequence[ArmResult],
-    samples: Sequence[RunText],
+    samples: Sequence[Shown],
     prompt: str,
     model: str,
     build: str,
@@ -114,7 +114,7 @@ def pick_samples(runs: Sequence[Run]) -> list[Run]:
     return [arm_runs[place] for arm_runs in code.values()]
 
 
-def show_sample(run: Run, engine: Engine) -> RunText:
+def show_sample(run: Run, engine: Engine) -> Shown:
     """Return a run's text, its escapes and the token that broke its program marked."""
     step = find_break(run, list(decode_steps(run, engine)))
     verdict = check_text(run.text).reason or "valid"

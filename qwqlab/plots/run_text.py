@@ -5,11 +5,10 @@ from __future__ import annotations
 import codecs
 import html
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ..experiments import measure
 from ..sampling import Engine, Run
-from .drawing import RUST, VERMILLION, name_token
+from .drawing import RUST, VERMILLION, Shown, name_token
 
 STOPS = {
     "end": "the model ended it",
@@ -34,32 +33,9 @@ _BODY = (
 )
 
 
-@dataclass(frozen=True)
-class RunText:
-    """A marked text: `html` for a page, with all that the model wrote escaped, and `text` for a
-    shell, with escapes in «guillemets»."""
-
-    html: str
-    text: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __str__(self) -> str:
-        return self.text
-
-    __repr__ = __str__
-
-
-def show_run(
-    run: Run,
-    engine: Engine,
-    *,
-    breaking: int | None = None,
-    title: str = "",
-) -> RunText:
-    """Return a run's text, its escapes marked, and a line that tells what is marked and how the run
-    ended.
+def show_run(run: Run, engine: Engine, *, breaking: int | None = None, title: str = "") -> Shown:
+    """Return a run's text with its escapes marked (in a shell by «guillemets»), below a line that
+    explains the marks and how the run ended.
 
     A loop in which the run ends is marked where it begins. breaking: a step to single out, such as
     the token that broke the code.
@@ -84,7 +60,7 @@ def show_run(
             marked.append(text)
             plain.append(piece)
     name = html.escape(f"text of the run: {title}" if title else "text of the run")
-    return RunText(
+    return Shown(
         f'<div><div>{html.escape(head)}</div><div tabindex="0" role="group" '
         f'aria-label="{name}" style="{_BODY}">{"".join(marked)}</div></div>',
         f"{head}\n{''.join(plain)}",
