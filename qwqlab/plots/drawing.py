@@ -144,13 +144,19 @@ def style(figure: Any, title: str, height: int) -> Any:
     return figure
 
 
+def error_bars(
+    middles: Iterable[float], intervals: Iterable[Sequence[float]], **look: Any
+) -> dict[str, Any]:
+    """Return Plotly's error bars from each value to the ends of its interval."""
+    pairs = list(zip(middles, intervals, strict=True))
+    # Rounding can put a rate of 0 or 1 outside its interval by a hair.
+    above = [max(0.0, interval[1] - middle) for middle, interval in pairs]
+    below = [max(0.0, middle - interval[0]) for middle, interval in pairs]
+    return {"array": above, "arrayminus": below, "thickness": 1, **look}
+
+
 def label_points(
-    figure: Any,
-    names: Mapping[Pair, str],
-    x: Pair,
-    y: Pair,
-    size: Pair,
-    **axes: Any,
+    figure: Any, names: Mapping[Pair, str], x: Pair, y: Pair, size: Pair, **axes: Any
 ) -> None:
     """Name points, each name at the nearest place where it covers no point and no other name.
 

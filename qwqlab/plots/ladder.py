@@ -70,24 +70,19 @@ def draw_ladder(rows: Sequence[RungResult]) -> Drawing:
     figure.update_yaxes(title="perplexity (lower is better)", range=ranges[1], col=1)
     figure.update_yaxes(title=_SPEED, type="log", range=ranges[2], tickvals=_TICKS, col=2)
     figure.update_layout(legend={"y": -0.24})
-    return Drawing(figure, _tell(rungs), _tabulate(rungs))
-
-
-def _tabulate(rungs: Sequence[RungResult]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "quant": rung.name,
-                "MB": rung.bytes / 1e6,
-                "bits a weight": rung.bits_per_weight,
-                "perplexity": rung.perplexity,
-                "±": rung.perplexity_error,
-                "tokens/s generated": rung.tokens_per_second_generate,
-                "tokens/s read": rung.tokens_per_second_prompt,
-            }
-            for rung in rungs
-        ]
+    table = pd.DataFrame(
+        {
+            "quant": rung.name,
+            "MB": rung.bytes / 1e6,
+            "bits a weight": rung.bits_per_weight,
+            "perplexity": rung.perplexity,
+            "±": rung.perplexity_error,
+            "tokens/s generated": rung.tokens_per_second_generate,
+            "tokens/s read": rung.tokens_per_second_prompt,
+        }
+        for rung in rungs
     )
+    return Drawing(figure, _tell(rungs), table)
 
 
 def _title(rungs: Sequence[RungResult]) -> str:

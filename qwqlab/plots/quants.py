@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -25,6 +24,7 @@ from .drawing import (
     VERMILLION,
     WIDTH,
     Drawing,
+    error_bars,
     label_points,
     style,
 )
@@ -124,16 +124,11 @@ def draw_heat(errors: QuantErrors) -> Drawing:
     )
     figure.update_xaxes(title="layer", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    known = [each for each in modules if each.output_rel_mse is not None]
-    means = {
-        kind: fmean([each.output_rel_mse or 0 for each in known if each.kind == kind] or [0])
-        for kind in kinds
-    }
-    order = sorted(means, key=lambda kind: -means[kind])
-    summary = "Mean output error, the largest first: " + ", ".join(
-        f"{kind} {means[kind]:.4f}" for kind in order
-    )
-    return Drawing(figure, f"{summary}.", _tabulate_modules(modules))
+    table = _tabulate_modules(modules)
+    means = table["output error"].astype(float).groupby([each.kind for each in modules]).mean()
+    order = means.sort_values(ascending=False).items()
+    said = ", ".join(f"{kind} {mean:.4f}" for kind, mean in order)
+    return Drawing(figure, f"Mean output error, the largest first: {said}.", table)
 
 
 def draw_types(
@@ -192,17 +187,9 @@ def draw_types(
 
 
 def _tabulate_modules(modules: Sequence[ModuleError]) -> pd.DataFrame:
-    """Return a row for each module."""
     return pd.DataFrame(
-        [
-            {
-                "module": each.name,
-                "weight error": each.weight_rel_mse,
-                "output error": each.output_rel_mse,
-                "kurtosis": each.kurtosis,
-            }
-            for each in modules
-        ]
+        [(each.name, each.weight_rel_mse, each.output_rel_mse, each.kurtosis) for each in modules],
+        columns=["module", "weight error", "output error", "kurtosis"],
     )
 
 
@@ -242,12 +229,9 @@ def draw_quality(variants: Sequence[Variant]) -> Drawing:
                 name=name,
                 mode="markers",
                 marker={"size": 11, "color": color, "symbol": symbol},
-                error_y={
-                    "array": [q.kl_mean_interval[1] - q.kl_mean for _, _, q, _ in rows],
-                    "arrayminus": [q.kl_mean - q.kl_mean_interval[0] for _, _, q, _ in rows],
-                    "color": color,
-                    "thickness": 1,
-                },
+                error_y=error_bars(
+                    middles, [q.kl_mean_interval for _, _, q, _ in rows], color=color
+                ),
                 hovertemplate="%{text}: %{y:.4f} at %{x:.1f} %<extra></extra>",
             )
         )
@@ -265,7 +249,17 @@ def draw_quality(variants: Sequence[Variant]) -> Drawing:
         f"The least divergence has {best[0]}: {best[2].kl_mean:.4f} nats a token for "
         f"{best[1]:.1f} % more bytes."
     )
-    return Drawing(figure, summary, _tabulate_variants(variants))
+    table = pd.DataFrame(
+        [
+            (name, extra, q.kl_mean, *q.kl_mean_interval, q.kl_p99, q.top1_agreement, q.perplexity)
+            for name, extra, q, _ in variants
+        ],
+        columns=[
+            "choice", "extra bytes, %", "KL", "KL, low", "KL, high", "KL, 99th percentile",
+            "same top token", "perplexity",
+        ],
+    )  # fmt: skip
+    return Drawing(figure, summary, table)
 
 
 def draw_proxies(
@@ -298,21 +292,3 @@ def draw_proxies(
         f"({ranks[best]:.2f}, over {len(harm)} modules)."
     )
     return Drawing(figure, summary, table)
-
-
-def _tabulate_variants(variants: Sequence[Variant]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "choice": name,
-                "extra bytes, %": extra,
-                "KL": quality.kl_mean,
-                "KL, low": quality.kl_mean_interval[0],
-                "KL, high": quality.kl_mean_interval[1],
-                "KL, 99th percentile": quality.kl_p99,
-                "same top token": quality.top1_agreement,
-                "perplexity": quality.perplexity,
-            }
-            for name, extra, quality, _ in variants
-        ]
-    )

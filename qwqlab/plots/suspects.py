@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from .drawing import BLUE, GREY, VERMILLION, Drawing, escape_text, style
+from .drawing import BLUE, GREY, VERMILLION, Drawing, error_bars, escape_text, style
 
 if TYPE_CHECKING:
     from ..experiments import Conduct
@@ -45,15 +46,12 @@ def draw_suspects(found: Sequence[Conduct], harm: float) -> Drawing:
                     "symbol": [_MARKERS[c.verdict] for _, c in chosen],
                     "line": {"width": 2, "color": color},
                 },
-                error_x={
-                    "array": [
-                        100 * c.interval[1] - m for (_, c), m in zip(chosen, middles, strict=True)
-                    ],
-                    "arrayminus": [
-                        m - 100 * c.interval[0] for (_, c), m in zip(chosen, middles, strict=True)
-                    ],
-                    "color": color,
-                },
+                error_x=error_bars(
+                    middles,
+                    [[100 * end for end in c.interval] for _, c in chosen],
+                    thickness=2,
+                    color=color,
+                ),
             )
         )
     figure.update_xaxes(title="change of the rate, percentage points (band: no harm)")
@@ -84,19 +82,9 @@ def _tell(rows: Sequence[tuple[str, Paired]], harm: float) -> str:
 
 def _tabulate(rows: Sequence[tuple[str, Paired]]) -> pd.DataFrame:
     return pd.DataFrame(
-        [
-            {
-                "suspect": suspect,
-                "rate": c.what,
-                "runs": c.n,
-                "before": c.before,
-                "after": c.after,
-                "lost": c.lost,
-                "gained": c.gained,
-                "change, low": c.interval[0],
-                "change, high": c.interval[1],
-                "verdict": c.verdict,
-            }
-            for suspect, c in rows
-        ]
-    )
+        [(suspect, *astuple(c), *c.interval, c.verdict) for suspect, c in rows],
+        columns=[
+            "suspect", "rate", "runs", "before", "after", "lost", "gained",
+            "change, low", "change, high", "verdict",
+        ],
+    )  # fmt: skip

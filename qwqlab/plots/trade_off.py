@@ -11,13 +11,22 @@ import plotly.graph_objects as go
 
 from ..errors import SettingError
 from ..sampling import ARTICLE_ORDER, DEFAULT_ORDER
-from .drawing import BLUE, VERMILLION, WIDTH, Drawing, escape_text, label_points, percent, style
+from .drawing import (
+    BLUE,
+    VERMILLION,
+    WIDTH,
+    Drawing,
+    error_bars,
+    escape_text,
+    label_points,
+    percent,
+    style,
+)
 
 if TYPE_CHECKING:
     from ..experiments import ArmResult
 
 Row = dict[str, Any]
-
 
 _HEIGHT = 680
 # The shape shows the order; filling and colour, whether a penalty is at work.
@@ -110,24 +119,18 @@ def _name(arm: ArmResult) -> str:
 def _points(rows: Sequence[Row], against: str, shape: str, penalised: bool) -> Any:
     symbol = _SHAPES[shape] if penalised else f"{_SHAPES[shape]}-open"
     colour = VERMILLION if penalised else BLUE
-    errors = {}
-    for axis, name in (("x", "valid_code"), ("y", against)):
-        errors[f"error_{axis}"] = {
-            "array": [max(0.0, row[f"{name}_interval"][1] - row[name]) for row in rows],
-            "arrayminus": [max(0.0, row[name] - row[f"{name}_interval"][0]) for row in rows],
-            "thickness": 1,
-            "width": 3,
-            "color": colour,
-        }
+    x, y = [row["valid_code"] for row in rows], [row[against] for row in rows]
+    look = {"width": 3, "color": colour}
     return go.Scatter(
-        x=[row["valid_code"] for row in rows],
-        y=[row[against] for row in rows],
+        x=x,
+        y=y,
+        error_x=error_bars(x, [row["valid_code_interval"] for row in rows], **look),
+        error_y=error_bars(y, [row[f"{against}_interval"] for row in rows], **look),
         mode="markers",
         name=f"{shape}, {'penalties in' if penalised else 'penalties out or at 1'}",
         marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2}},
         hovertext=[_hover(row) for row in rows],
         hoverinfo="text",
-        **errors,
     )
 
 
@@ -138,14 +141,14 @@ def _hover(row: Row) -> str:
     return "<br>".join(lines)
 
 
-def _ends(rows: Sequence[Row]) -> tuple[Row, Row]:
+def _best_and_worst(rows: Sequence[Row]) -> tuple[Row, Row]:
     """Return the arms with the most and the least valid code."""
     by_code = sorted(rows, key=lambda row: -row["valid_code"])
     return by_code[0], by_code[-1]
 
 
 def _title(rows: Sequence[Row], against: str) -> str:
-    best, worst = _ends(rows)
+    best, worst = _best_and_worst(rows)
     rates = [row[against] for row in rows]
     return (
         f"Valid code from {percent(worst['valid_code'])} ({worst['arm']}) "
@@ -155,7 +158,7 @@ def _title(rows: Sequence[Row], against: str) -> str:
 
 
 def _tell(rows: Sequence[Row], against: str) -> str:
-    best, worst = _ends(rows)
+    best, worst = _best_and_worst(rows)
     apart = best["valid_code_interval"][0] > worst["valid_code_interval"][1]
     return (
         f"Most valid code: {best['arm']} with {_with_interval(best, 'valid_code')}; least: "

@@ -39,10 +39,8 @@ def draw_losses(runs: Mapping[str, Sequence[float]]) -> Drawing:
         if losses
     ]
     table = pd.DataFrame(
-        [
-            {"run": name, "step": step, "loss": loss}
-            for name, losses in runs.items()
-            for step, loss in enumerate(losses, 1)
-        ]
+        {"run": name, "step": step, "loss": loss}
+        for name, losses in runs.items()
+        for step, loss in enumerate(losses, 1)
     )
     return Drawing(figure, f"Loss of the first and of the last step: {', '.join(ends)}.", table)
