@@ -18,9 +18,11 @@ from figures import FIGURES
 from lab_page import DRAWN, LabPage, open_notebook
 from playwright.sync_api import CDPSession, Locator, expect
 
+from qwqlab.models import read_template
 from qwqlab.paths import CHECKOUT
 from qwqlab.plots.stages import FULL
 from qwqlab.sampling import ARTICLE_ORDER, DEFAULT_ORDER
+from qwqlab.widgets.think import OWN
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -52,6 +54,7 @@ both""",
     """
 think = ThinkPanel(engine, "Why?", n_predict=20)
 think.start(); think.wait()
+think.n_predict = 400
 think""",
     """
 grader = GradePanel()
@@ -384,6 +387,57 @@ def test_a_reader_picks_a_program_and_sees_it_judged(lab: LabPage) -> None:
     expect(result).to_contain_text("FAIL: missed of the eight: 7", timeout=60_000)
     expect(result.locator("img").first).to_be_visible()
     assert result.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 100)")
+
+
+@pytest.fixture
+def think(lab: LabPage) -> Locator:
+    """The panel of templates, with the template that it starts from."""
+    panel = lab.page.locator(".qwqlab-think")
+    panel.scroll_into_view_if_needed()
+    panel.locator(".qwqlab-template textarea").fill(read_template("with-think"))
+    expect(panel.get_by_text("It equals with-think.")).to_be_visible()
+    return panel
+
+
+def prompt_of(panel: Locator) -> str:
+    return panel.locator(".qwqlab-prompt [role=group]").text_content() or ""
+
+
+def test_the_keyboard_alone_edits_a_template_and_changes_the_prompt(
+    lab: LabPage, think: Locator
+) -> None:
+    before = prompt_of(think)
+    assert before.endswith("<|im_start|>assistant\n<think>\n")
+    think.locator(".qwqlab-template textarea").focus()
+    lab.page.keyboard.press("Control+Home")
+    lab.page.keyboard.type("Note:")
+    expect(think.locator(".qwqlab-prompt [role=group]")).to_contain_text("Note:<|im_start|>")
+    assert prompt_of(think) == f"Note:{before}"
+
+
+def test_a_broken_tag_is_told_and_mended(think: Locator) -> None:
+    field = think.locator(".qwqlab-template textarea")
+    field.fill("{% if %}")
+    expect(think.locator(".qwqlab-status")).to_contain_text("is no Jinja (line 1)")
+    field.fill("{{ messages[0].content }}")
+    expect(think.locator(".qwqlab-status")).to_have_text("")
+    expect(think.locator(".qwqlab-prompt [role=group]")).to_have_text("Why?")
+
+
+def test_another_template_is_chosen(think: Locator) -> None:
+    think.locator("select").first.select_option(OWN)
+    expect(think.locator(".qwqlab-prompt [role=group]")).to_contain_text("named SmolLM")
+
+
+def test_generate_writes_and_stop_ends_it(think: Locator) -> None:
+    think.get_by_role("button", name="Generate").click()
+    thinking = think.get_by_role("group", name="thinking")
+    expect(thinking).not_to_be_empty()
+    stop = think.get_by_role("button", name="Stop")
+    if stop.is_enabled():
+        stop.click()
+    expect(think.get_by_text("The prompt opened the thinking", exact=False)).to_be_visible()
+    expect(think.get_by_role("button", name="Generate")).to_be_enabled()
 
 
 def test_the_page_asked_for_nothing_outside_this_machine(lab: LabPage) -> None:

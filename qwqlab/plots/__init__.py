@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ..rooms import open_room
 
 if TYPE_CHECKING:
-    from .drawing import SCROLLS as SCROLLS  # attributes of a box that scrolls, in HTML
     from .drawing import VERMILLION as VERMILLION  # the colour of a warning
     from .drawing import WIDTH as WIDTH  # pixels that a figure is laid out for
     from .drawing import Drawing as Drawing  # a figure with its sentence and its table

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ GRID = "#D9D9D9"
 WIDTH = 1100
 """Pixels that a figure is laid out for; on a page it takes the width of its cell."""
 
-SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
+_SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
 
 _PLOTLY = "application/vnd.plotly.v1+json"
 # In a notebook the words are the output after the figure's, and give it its name there.
@@ -126,22 +126,46 @@ class Drawing:
 
 
 def style(figure: Any, title: str, height: int) -> Any:
-    """Give a figure the lab's look: title, white ground, grid lines, a legend below."""
-    figure.update_layout(
-        title={"text": escape_text(title), "font": {"size": 16}, "x": 0.01, "xanchor": "left"},
-        template="none",
-        height=height,
-        font={"size": 13, "color": INK, "family": "Helvetica, Arial, sans-serif"},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        margin={"l": 70, "r": 30, "t": 60, "b": 60},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
-        hoverlabel={"align": "left"},
+    """Give a figure the lab's look and a title. What the figure sets itself takes precedence."""
+    title = escape_text(title)
+    return figure.update_layout(title={"text": title}, height=height, template=_make_template())
+
+
+@cache
+def _make_template() -> Any:
+    """Return the lab's look: white ground, grid lines, a legend below.
+
+    Plotly checks a template once and a layout at every change, which a slider would wait for.
+    """
+    templates: Any = importlib.import_module("plotly.graph_objects").layout
+    axis = {
+        "showgrid": True,
+        "gridcolor": GRID,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": GREY,
+        "ticks": "outside",
+        "automargin": True,
+        "title": {"font": {"size": 14}},
+    }
+    return templates.Template(
+        layout={
+            "title": {
+                "font": {"size": 16},
+                "subtitle": {"font": {"size": 13}},
+                "x": 0.01,
+                "xanchor": "left",
+            },
+            "font": {"size": 13, "color": INK, "family": "Helvetica, Arial, sans-serif"},
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "margin": {"l": 70, "r": 30, "t": 60, "b": 60},
+            "legend": {"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
+            "hoverlabel": {"align": "left"},
+            "xaxis": axis,
+            "yaxis": axis,
+        }
     )
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "automargin": True}
-    figure.update_xaxes(showgrid=True, showline=True, ticks="outside", **axis)
-    figure.update_yaxes(showgrid=True, showline=True, ticks="outside", **axis)
-    return figure
 
 
 def error_bars(
@@ -213,7 +237,7 @@ def words_html(summary: str, table: pd.DataFrame) -> str:
     """Return a figure's sentence and its numbers, folded, as HTML, escaped."""
     return (
         f"<p>{mark_names(summary)}</p><details><summary>The numbers as a table</summary>"
-        f"<div {SCROLLS}>{table_html(table)}</div></details>"
+        f"<div {_SCROLLS}>{table_html(table)}</div></details>"
     )
 
 

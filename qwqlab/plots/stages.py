@@ -187,6 +187,7 @@ def plot_grid(grid: StageGrid) -> go.Figure:
     cross = {"symbol": "x", "size": 9, "color": VERMILLION}
     ring = {"symbol": "circle-open", "size": 5, "color": GREY}
     diamond = {"symbol": "diamond-open", "size": 12, "color": GREEN, "line": {"width": 2}}
+    floors = [_floor(row) for row in range(n_rows)]
     figure = go.Figure(
         [
             _bars("kept", grid, kept & ~drawn, {"color": BLUE}),
@@ -203,37 +204,35 @@ def plot_grid(grid: StageGrid) -> go.Figure:
                 y=[-row - 0.5 for row in range(n_rows)],
                 text=[f"{count:,} left" for count in grid.left],
             ),
-        ]
+        ],
+        {
+            "title": {"subtitle": {"text": grid.subtitle}},
+            "barmode": "overlay",
+            "autosize": True,
+            "margin": {"r": 10, "t": 70, "b": 170},
+            "legend": {"yref": "container", "y": 0.01, "yanchor": "bottom"},
+            "hovermode": "closest",
+            "xaxis": {
+                "title": "token; its probability in %, drawn as the square root",
+                "automargin": False,  # the legend's place must not depend on how long tokens are
+                "tickangle": -45,
+                "tickfont": {"family": "monospace", "size": 12},
+                "tickvals": list(range(n_columns + 1)),
+                "ticktext": [*(escape_text(text) for text in grid.texts), "others"],
+                "range": [-0.6, n_columns + 0.6 + _ROOM],
+            },
+            "yaxis": {
+                "title": "stage, in order, from top to bottom",
+                "showgrid": False,
+                "tickvals": [-row - 0.5 for row in range(n_rows)],
+                "ticktext": list(grid.rows),
+                # The grid lines are the floors of the bars.
+                "minor": {"tickvals": floors, "showgrid": True, "gridcolor": GRID},
+                "range": [-n_rows, 0.05],
+            },
+        },
     )  # fmt: skip
-    style(figure, grid.title, _HEIGHT)
-    figure.update_layout(
-        title={"subtitle": {"text": grid.subtitle}},
-        barmode="overlay",
-        autosize=True,
-        margin={"r": 10, "t": 70, "b": 170},
-        legend={"yref": "container", "y": 0.01, "yanchor": "bottom"},
-        hovermode="closest",
-    )
-    figure.update_xaxes(
-        title="token; its probability in %, drawn as the square root",
-        automargin=False,  # the legend's place must not depend on how long the tokens are
-        tickangle=-45,
-        tickfont={"family": "monospace", "size": 12},
-        tickvals=list(range(n_columns + 1)),
-        ticktext=[*(escape_text(text) for text in grid.texts), "others"],
-        range=[-0.6, n_columns + 0.6 + _ROOM],
-    )
-    # The grid lines are the floors of the bars.
-    floors = [_floor(row) for row in range(n_rows)]
-    figure.update_yaxes(
-        title="stage, in order, from top to bottom",
-        showgrid=False,
-        tickvals=[-row - 0.5 for row in range(n_rows)],
-        ticktext=list(grid.rows),
-        minor={"tickvals": floors, "showgrid": True, "gridcolor": GRID},
-        range=[-n_rows, 0.05],
-    )
-    return figure
+    return style(figure, grid.title, _HEIGHT)
 
 
 def _floor(row: int) -> float:

@@ -254,7 +254,7 @@ def make_command_field(name: str = "") -> Any:
     """
     field = widgets.Textarea(
         description=f"reproduce {name} with" if name else "reproduce with",
-        rows=4,
+        rows=6,
         layout={"width": "99%"},
         style={"description_width": "initial"},
     )

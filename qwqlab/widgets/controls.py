@@ -10,7 +10,6 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from ..errors import SettingError
 from ..sampling import BY_NAME, DEFAULT_ORDER, PRESETS, SETTINGS, Sampling, check_order
 from .base import make_button
 
@@ -160,13 +159,6 @@ class OrderEditor(anywidget.AnyWidget):
         if names != self.samplers:
             with self.hold_trait_notifications():
                 self.order, self.enabled = _complete(names), list(names)
-
-    @traitlets.validate("order", "enabled")
-    def _check(self, proposal: Any) -> list[str]:
-        try:
-            return list(check_order(proposal["value"]))
-        except SettingError as error:
-            raise traitlets.TraitError(str(error)) from None
 
 
 def _make_slider(name: str, low: float, high: float, step: float) -> Any:

@@ -128,10 +128,9 @@ function render({ model, el }) {
 
   model.on("change:order", draw);
   model.on("change:enabled", draw);
-  model.on("change:notes", draw);
   draw();
   return () => {
-    for (const trait of ["order", "enabled", "notes"]) model.off(`change:${trait}`, draw);
+    for (const trait of ["order", "enabled"]) model.off(`change:${trait}`, draw);
   };
 }
 
