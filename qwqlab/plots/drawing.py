@@ -294,6 +294,6 @@ def percent(share: float) -> str:
     ('46 %', '3.1 %', '0.004 %')
     """
     value = 100 * share
-    if value >= 10 or value == 0:
+    if value >= 9.95 or value == 0:
         return f"{value:.0f} %"
     return f"{value:.1f} %" if value >= 0.1 else f"{value:.1g} %"

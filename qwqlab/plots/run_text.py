@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..experiments import measure
 from ..sampling import Engine, Run
@@ -44,12 +44,12 @@ def show_run(run: Run, engine: Engine, *, breaking: int | None = None, title: st
     head = _tell(run, title, loop_at)
     escapes = set(run.escapes)
     marked, plain = [], []
-    for step, piece in _merge(run, engine, {*escapes, loop_at, breaking} - {None}):
-        if step is not None and step == loop_at:
+    for step, piece in enumerate(decode_steps(run, engine)):
+        if step == loop_at:
             marked.append(f'<span style="{_LOOP}">a loop begins</span>')
             plain.append("[a loop begins]")
         text = html.escape(piece)
-        if step is not None and step in escapes | {breaking}:
+        if step in escapes or step == breaking:
             hint = f"token {step}, raw rank {run.ranks[step]} (0 is the most likely)"
             kind = BREAK if step == breaking else _ESCAPE
             control = html.escape(engine.model.show(run.tokens[step]))
@@ -89,21 +89,6 @@ def decode_steps(run: Run, engine: Engine) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in run.tokens:
         yield decoder.decode(engine.model.piece(token))
-
-
-def _merge(run: Run, engine: Engine, alone: Iterable[object]) -> Iterator[tuple[int | None, str]]:
-    """Yield steps that are marked, one by one, and the text between them in one piece."""
-    single, plain = set(alone), ""
-    for step, piece in enumerate(decode_steps(run, engine)):
-        if step not in single:
-            plain += piece
-            continue
-        if plain:
-            yield None, plain
-            plain = ""
-        yield step, piece
-    if plain:
-        yield None, plain
 
 
 def _tell(run: Run, title: str, loop_at: int | None) -> str:
