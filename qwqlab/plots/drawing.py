@@ -159,8 +159,15 @@ def _make_template() -> Any:
             "font": {"size": 13, "color": INK, "family": "Helvetica, Arial, sans-serif"},
             "paper_bgcolor": "white",
             "plot_bgcolor": "white",
-            "margin": {"l": 70, "r": 30, "t": 60, "b": 60},
-            "legend": {"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
+            "margin": {"l": 70, "r": 30, "t": 60, "b": 90},
+            # At the figure's lower edge, where it moves the axes' titles up and covers none.
+            "legend": {
+                "orientation": "h",
+                "yref": "container",
+                "yanchor": "bottom",
+                "y": 0.01,
+                "x": 0,
+            },
             "hoverlabel": {"align": "left"},
             "xaxis": axis,
             "yaxis": axis,

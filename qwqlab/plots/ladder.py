@@ -64,12 +64,11 @@ def draw_ladder(rows: Sequence[RungResult]) -> Drawing:
             point = rung.bytes / 1e6, y if column == 1 else math.log10(y)
             names[point] = f"{names[point]}, {rung.name}" if point in names else rung.name
         n = "" if column == 1 else str(column)
-        size = WIDTH / 2 - 90, 310
+        size = WIDTH / 2 - 90, 350
         label_points(figure, names, x, ranges[column], size, xref=f"x{n}", yref=f"y{n}")
     figure.update_xaxes(title="size of the file, MB (10^6 bytes)", range=x)
     figure.update_yaxes(title="perplexity (lower is better)", range=ranges[1], col=1)
     figure.update_yaxes(title=_SPEED, type="log", range=ranges[2], tickvals=_TICKS, col=2)
-    figure.update_layout(legend={"y": -0.24})
     table = pd.DataFrame(
         {
             "quant": rung.name,

@@ -99,7 +99,7 @@ def draw_errors(errors: QuantErrors) -> Drawing:
         )  # fmt: skip
     title = f"Error of {errors.codec} by layer: the weights differ little, the outputs much"
     style(figure, title, 480)
-    figure.update_layout(legend={"y": -0.24})
+    figure.update_layout(margin={"t": 85})  # room for the titles of both halves
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="relative mean squared error", rangemode="tozero")
     return Drawing(figure, _tell_errors(errors, modules, worst), _tabulate_modules(modules))
@@ -112,6 +112,7 @@ def draw_heat(errors: QuantErrors) -> Drawing:
     layers = sorted({each.layer for each in modules if each.layer is not None})
     found = {(each.kind, each.layer): each.output_rel_mse for each in modules}
     figure = style(go.Figure(), f"Output error of {errors.codec}, module by module", 320)
+    figure.update_layout(margin={"b": 60})
     figure.add_trace(
         go.Heatmap(
             x=layers,
@@ -164,12 +165,11 @@ def draw_types(
     shown = {(row[1], math.log10(row[2])): row[0] for row, _ in ordered if row[2] > _LEAST}
     ends = math.log10(_LEAST), math.log10(max(row[2] for row, _ in ordered)) + 0.4
     span = bits[0] - 0.3, bits[-1] + 0.5
-    label_points(figure, shown, span, ends, (WIDTH - 100, 340))
+    label_points(figure, shown, span, ends, (WIDTH - 100, 310))
     figure.update_xaxes(title="bits a weight, scales included", range=span)
     figure.update_yaxes(
         title="relative mean squared error", range=ends, type="log", dtick=1, exponentformat="e"
     )
-    figure.update_layout(legend={"y": -0.2})
     table = pd.DataFrame(
         [(*row, bound) for row, bound in ordered],
         columns=["type", "bits", "error, weights", "error, Gaussian", "Shannon"],
@@ -243,7 +243,7 @@ def draw_quality(variants: Sequence[Variant]) -> Drawing:
     )
     figure.update_yaxes(title="mean KL divergence, nats a token", range=[lowest, highest])
     names = {(extra, quality.kl_mean): label for label, extra, quality, _ in variants}
-    label_points(figure, names, (-1, widest), (lowest, highest), (WIDTH - 100, 340))
+    label_points(figure, names, (-1, widest), (lowest, highest), (WIDTH - 100, 370))
     best = min(variants, key=lambda variant: variant[2].kl_mean)
     summary = (
         f"The least divergence has {best[0]}: {best[2].kl_mean:.4f} nats a token for "
@@ -283,6 +283,7 @@ def draw_proxies(
         kind = {"type": "log", "dtick": "D2"} if wide else {"nticks": 5}
         figure.update_xaxes(title=name, row=1, col=column, **kind)
     style(figure, "Which number foretells the harm of quantising a module alone", 420)
+    figure.update_layout(margin={"t": 85, "b": 60})
     figure.update_yaxes(type="log", dtick=1, exponentformat="e")
     figure.update_yaxes(title="KL divergence, nats a token", row=1, col=1)
     table = pd.DataFrame({"proxy": list(names), "rank correlation (Spearman)": ranks})

@@ -210,7 +210,6 @@ def plot_grid(grid: StageGrid) -> go.Figure:
             "barmode": "overlay",
             "autosize": True,
             "margin": {"r": 10, "t": 70, "b": 170},
-            "legend": {"yref": "container", "y": 0.01, "yanchor": "bottom"},
             "hovermode": "closest",
             "xaxis": {
                 "title": "token; its probability in %, drawn as the square root",

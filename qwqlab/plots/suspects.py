@@ -57,8 +57,6 @@ def draw_suspects(found: Sequence[Conduct], harm: float) -> Drawing:
     figure.update_xaxes(title="change of the rate, percentage points (band: no harm)")
     order = [f"{escape_text(suspect)}, {count.what}" for suspect, count in rows]
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
-    legend = {"yref": "container", "y": 0.01, "yanchor": "bottom"}
-    figure.update_layout(legend=legend, margin={"b": 90})
     return Drawing(figure, _tell(rows, harm), _tabulate(rows))
 
 

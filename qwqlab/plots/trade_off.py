@@ -59,7 +59,7 @@ def draw_trade_off(results: Sequence[ArmResult]) -> Drawing:
     for row in rows:
         names.setdefault((row["valid_code"], row["loops"]), []).append(row["label"])
     joined = {point: _join_names(text) for point, text in names.items()}
-    label_points(figure, joined, x, y, (WIDTH - 110, _HEIGHT - 190))
+    label_points(figure, joined, x, y, (WIDTH - 110, _HEIGHT - 150))
     table = pd.DataFrame(rows).drop(columns=["kind", "label"])
     return Drawing(figure, _tell(rows), table)
 
