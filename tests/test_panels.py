@@ -16,9 +16,9 @@ from qwqlab.errors import BusyError, QwqlabError
 from qwqlab.experiments import measure, sweep
 from qwqlab.llamacpp import Loading
 from qwqlab.sampling import BY_NAME, PRESETS, Command, Engine, Request, Run, Sampling, parse_command
-from qwqlab.widgets import Microscope, OrderEditor, RunProgress, SideBySide
+from qwqlab.widgets import Microscope, RunProgress, SideBySide
 from qwqlab.widgets.base import Latest, Panel, Throttle
-from qwqlab.widgets.controls import MAIN, MORE, SamplingControls
+from qwqlab.widgets.controls import MAIN, MORE, OrderEditor, SamplingControls
 from qwqlab.widgets.side_by_side import compare_runs, summarize_run
 
 ARTICLE = PRESETS["article"]

@@ -34,6 +34,13 @@ WIDTH = 1100
 
 _SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
 
+LOG_AXIS: dict[str, Any] = {
+    "type": "log",
+    "tickvals": [factor * 10.0**power for power in range(-6, 6) for factor in (1, 2, 5)],
+    "tickformat": ".1~r",
+}
+"""A logarithmic axis with ticks at 1, 2 and 5 of each power of ten, written out: 0.02, 200."""
+
 _PLOTLY = "application/vnd.plotly.v1+json"
 # In a notebook the words are the output after the figure's, and give it its name there.
 _NAME_FIGURE = """<script>{

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from .drawing import (
     BLUE,
+    LOG_AXIS,
     PURPLE,
     VERMILLION,
     WIDTH,
@@ -25,7 +26,6 @@ from .drawing import (
 if TYPE_CHECKING:
     from ..models import RungResult
 
-_TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 _SPEED = "tokens a second, log scale"
 # Column, attribute of a rung, name in the legend, marker.
 _TRACES: tuple[tuple[int, str, str, dict[str, Any]], ...] = (
@@ -68,7 +68,7 @@ def draw_ladder(rows: Sequence[RungResult]) -> Drawing:
         label_points(figure, names, x, ranges[column], size, xref=f"x{n}", yref=f"y{n}")
     figure.update_xaxes(title="size of the file, MB (10^6 bytes)", range=x)
     figure.update_yaxes(title="perplexity (lower is better)", range=ranges[1], col=1)
-    figure.update_yaxes(title=_SPEED, type="log", range=ranges[2], tickvals=_TICKS, col=2)
+    figure.update_yaxes(title=_SPEED, range=ranges[2], col=2, **LOG_AXIS)
     table = pd.DataFrame(
         {
             "quant": rung.name,

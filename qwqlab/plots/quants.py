@@ -20,6 +20,7 @@ from .drawing import (
     GREEN,
     GREY,
     INK,
+    LOG_AXIS,
     PURPLE,
     VERMILLION,
     WIDTH,
@@ -280,7 +281,7 @@ def draw_proxies(
             row=1, col=column,
         )  # fmt: skip
         wide = min(values) > 0 and max(values) > 3 * min(values)
-        kind = {"type": "log", "dtick": "D2"} if wide else {"nticks": 5}
+        kind = LOG_AXIS if wide else {"nticks": 5}
         figure.update_xaxes(title=name, row=1, col=column, **kind)
     style(figure, "Which number foretells the harm of quantising a module alone", 420)
     figure.update_layout(margin={"t": 85, "b": 60})

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from ..rooms import open_room
 
 if TYPE_CHECKING:
-    from .controls import OrderEditor as OrderEditor  # the samplers as a list to rearrange
     from .grade import GradePanel as GradePanel  # judges a program
     from .jobs import JobPanel as JobPanel  # a long job: its bar and Stop
     from .jobs import LossPanel as LossPanel  # a training run: its loss as it falls
