@@ -1,4 +1,4 @@
-"""The lab's panels. Each shows plain functions that work without it."""
+"""The lab's panels. Each shows the results of plain functions, which work without it."""
 
 from typing import TYPE_CHECKING
 

@@ -15,10 +15,10 @@ OWN = "my own answer"
 
 
 class GradePanel(Panel):
-    """Grades what is in the field: a program, or a transcript with its thinking and fences.
+    """A field for a program, or a transcript with its thinking and fences, and its grade.
 
-    `text` is the field, and `choice` fills it with a specimen; `graded` holds the last grade.
-    `grade_text` does the work.
+    `text` is the field, and `choice` fills it with a specimen; `graded` is the last grade.
+    `grade_text` gives the same without a page.
     """
 
     def __init__(self) -> None:

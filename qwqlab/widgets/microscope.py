@@ -35,9 +35,9 @@ TOP = 16  # columns: what fits beside the controls
 class Microscope(EnginePanel):
     """A run, a step of it, and the settings under which that step is looked at.
 
-    The run is made once, with the request's own Sampling, when the microscope is made. The controls
-    then change what the step's stages would have done with the same tokens before, the same logits
-    and the same random draw. *Run again* makes a new run with the settings in force.
+    The request is run once, with its own Sampling, when the microscope is made. The controls then
+    show what each stage would have done at this step, given the same tokens so far, the same logits
+    and the same random draw. *Run again* makes a new run with the settings of the controls.
 
     `Probe.step`, `lay_out`, `Sampling.inert` and `command_of` give the same without a page. `grid`
     is what the chart holds.
@@ -53,7 +53,7 @@ class Microscope(EnginePanel):
         display_if_possible(self._progress)
         self._make_run(request)
         self._progress.layout.display = "none"
-        # The first escape is what most readers come for.
+        # Most readers want to see the first escape.
         self.step.value = min(self.probe.run.escapes, default=0)
         self._draw()
         self.step.observe(lambda _: self.redraw(), "value")
@@ -64,7 +64,7 @@ class Microscope(EnginePanel):
         return self.controls.sampling
 
     def wait(self, timeout: float | None = 60.0) -> bool:
-        """Wait for the work in the background, and return whether it came to its end."""
+        """Wait for the work in the background, and return whether it ended in time."""
         return super().wait(timeout) and self._latest.wait(timeout)
 
     def move(self, by: int) -> None:
@@ -72,8 +72,7 @@ class Microscope(EnginePanel):
         self.step.value = min(max(self.step.value + by, 0), self.step.max)
 
     def find_escape(self, direction: int) -> None:
-        """Go to the next (1) or the previous (-1) step whose token the run drew from outside the
-        raw nucleus."""
+        """Go to the next (1) or the previous (-1) step whose token lies outside the raw nucleus."""
         here = self.step.value
         found = [s for s in self.probe.run.escapes if (s - here) * direction > 0]
         if found:
@@ -123,7 +122,7 @@ class Microscope(EnginePanel):
         probe = self._make_probe(request)
         with self._drawing:
             self.probe = probe
-            # The pass over the whole run goes on beside the slider, with candidates of its own.
+            # A second probe, since looking for the detour goes on while the slider moves.
             self._replayer = Probe(self.engine, probe.run, probe.logits)
             self._pieces = list(decode_steps(probe.run, self.engine))
             self._settings = None
@@ -156,7 +155,7 @@ class Microscope(EnginePanel):
             self._progress.layout.display = "none"
 
     def _draw(self) -> None:
-        # A new run is drawn from its own thread, and a probe is not for two at once.
+        # A new run is drawn from its own thread, and a probe serves one thread at a time.
         with self._drawing:
             step, sampling = self.step.value, self.sampling
             run_token = self.probe.run.tokens[step]

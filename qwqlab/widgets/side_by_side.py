@@ -26,16 +26,17 @@ from .base import (
 
 OnText = Callable[[int, str], None]
 _BATCHED = (
-    "Here a run in a batch may part from its command: the arithmetic depends on the batch's width."
+    "With this model a run may differ from its command: here the arithmetic depends on the width "
+    "of the batch."
 )
 
 
 class SideBySide(EnginePanel):
-    """Run and Stop over two columns, one a Sampling.
+    """Two columns, a Sampling each, with Run and Stop.
 
-    Each column has what its settings leave without effect, the text as it grows, then the marked
-    text with its measures, and the command that reproduces the run. `runs` holds the two runs of
-    the last press of Run. `compare_runs` does the same without a page.
+    A column warns of settings without effect, streams the text, then marks it and lists its
+    measures, and shows the command that reproduces the run. `runs` are the two runs of the last
+    press of Run. `compare_runs` does the same without a page.
     """
 
     def __init__(
@@ -124,9 +125,9 @@ class SideBySide(EnginePanel):
 def compare_runs(
     engine: Engine, requests: list[Request], on_text: OnText = lambda index, text: None
 ) -> list[Run | None]:
-    """Run requests beside each other and return their runs, in order; None if one never began.
+    """Run requests in one batch and return their runs in order, None for one that never began.
 
-    on_text gets the index of a request and the text that came.
+    on_text gets the index of a request and its new text.
     """
     found: list[Run | None] = [None] * len(requests)
     runs = engine.run(
@@ -138,7 +139,7 @@ def compare_runs(
 
 
 def summarize_run(run: Run, found: RunMetrics) -> dict[str, str]:
-    """Return what a reader wants to know of a run, in words: code, loop, end, escapes, speed."""
+    """Return a run's code, loop, end, escapes and speed, in words."""
     n = len(run.tokens)
     loop = f"from token {found.loop_start} on, {found.loop_repeats:g} times"
     return {
