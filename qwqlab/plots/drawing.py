@@ -1,4 +1,4 @@
-"""What every figure of the lab shares: its words and table, its colours, its grid, its names."""
+"""What all figures of the lab share: words and table, colours, axes and legend, names of points."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pandas as pd
 
 from .. import files
 
-# Okabe and Ito's first three, and two darker ones: told apart by colour-blind readers, and seen as
-# thin lines on white. In grey they look alike, so no figure tells by colour alone.
+# Okabe and Ito's first three, and two darker ones: colour-blind readers can tell them apart, also
+# as thin lines on white. In grey they look alike, so every figure has a second cue.
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 GREEN = "#009E73"
@@ -42,7 +42,7 @@ LOG_AXIS: dict[str, Any] = {
 """A logarithmic axis with ticks at 1, 2 and 5 of each power of ten, written out: 0.02, 200."""
 
 _PLOTLY = "application/vnd.plotly.v1+json"
-# In a notebook the words are the output after the figure's, and give it its name there.
+# In a notebook the words are the output below the figure's, and this script names the figure.
 _NAME_FIGURE = """<script>{
   const words = document.currentScript.previousElementSibling;
   const output = words.closest(".jp-OutputArea-child")?.previousElementSibling;
@@ -53,7 +53,7 @@ _NAME_FIGURE = """<script>{
     figure.querySelector("img")?.setAttribute("alt", "");
   }
 }</script>"""
-# Up to the right first, and never straight across, where error bars lie.
+# Up and to the right first, and never straight across, where error bars lie.
 _DIRECTIONS = [(math.cos(a * math.pi / 8), -math.sin(a * math.pi / 8)) for a in range(1, 16, 2)]
 _TOKEN_MARKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
@@ -65,7 +65,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Shown:
-    """The same words for a page, as `html` with whatever a model wrote escaped, and for a shell."""
+    """A notebook shows `html`, in which whatever a model wrote is escaped; a shell shows `text`."""
 
     html: str
     text: str
@@ -81,11 +81,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its words: Jupyter shows all three, and a shell prints the words.
+    """A figure with its words: a notebook shows both, and a shell prints the words.
 
-    summary is one sentence that states what the figure shows, computed from the same data; table
-    holds the numbers behind it, a row each. The figure is on a white card whatever the theme, as in
-    print; the words take the theme's colours.
+    summary is a sentence that states what the figure shows, computed from the same data; table has
+    the numbers behind it. The figure has a white ground in every theme; the words take the theme's
+    colours.
     """
 
     figure: Any
@@ -99,7 +99,10 @@ class Drawing:
 
     def words_html(self) -> str:
         """Return the summary and the folded table as HTML, escaped."""
-        return words_html(self.summary, self.table)
+        return (
+            f"<p>{mark_names(self.summary)}</p><details><summary>The numbers as a table</summary>"
+            f"<div {_SCROLLS}>{table_html(self.table)}</div></details>"
+        )
 
     def figure_html(self) -> str:
         """Return the figure and plotly.js as HTML, named by its title and its summary."""
@@ -196,10 +199,10 @@ def error_bars(
 def label_points(
     figure: Any, names: Mapping[Pair, str], x: Pair, y: Pair, size: Pair, **axes: Any
 ) -> None:
-    """Name points, each name at the nearest place where it covers no point and no other name.
+    """Name points, each at the nearest place where its name covers no point and no other name.
 
-    x, y: the ranges of the plot; size: of the plot in pixels. A point on a log axis, and its range,
-    are given by their log10. axes: which axes the points belong to.
+    x, y: the ranges of the plot; size: its width and height in pixels. Give a point on a log axis,
+    and the axis' range, as log10. axes: which axes the points belong to.
     """
     pixels = [
         (size[0] * (px - x[0]) / (x[1] - x[0]), size[1] * (y[1] - py) / (y[1] - y[0]))
@@ -225,7 +228,7 @@ def label_points(
 
 
 def _count_covered(offset: Pair, at: Pair, half: Pair, taken: Sequence[Box], size: Pair) -> int:
-    """Return how many boxes a name there would cover, and as many for each side that it leaves."""
+    """Return how many boxes a name would cover there; a side that it crosses counts nine."""
     left, top, right, bottom = _box((at[0] + offset[0], at[1] + offset[1]), half)
     covered = sum(
         left < other[2] and right > other[0] and top < other[3] and bottom > other[1]
@@ -239,7 +242,7 @@ def _box(middle: Pair, half: Pair) -> Box:
 
 
 def escape_text(text: str) -> str:
-    """Return a text such that Plotly shows it as it is, and no tags, entities or $formulas$.
+    """Return a text that Plotly shows as it is, without tags, entities or $formulas$.
 
     >>> escape_text("<br>$x$")
     '&lt;br&gt;&#36;x&#36;'
@@ -247,17 +250,9 @@ def escape_text(text: str) -> str:
     return html.escape(text, quote=False).replace("$", "&#36;")
 
 
-def words_html(summary: str, table: pd.DataFrame) -> str:
-    """Return a figure's sentence and its numbers, folded, as HTML, escaped."""
-    return (
-        f"<p>{mark_names(summary)}</p><details><summary>The numbers as a table</summary>"
-        f"<div {_SCROLLS}>{table_html(table)}</div></details>"
-    )
-
-
 def table_html(table: pd.DataFrame) -> str:
     """Return a table as HTML, escaped, without an index; its header cells are marked as headers."""
-    text = table.to_html(index=False, float_format="{:.4g}".format, border=0)
+    text = table.to_html(index=False, float_format="{:.4g}".format, na_rep="", border=0)
     return text.replace("<th>", '<th scope="col">')
 
 
@@ -289,7 +284,7 @@ def mark_names(text: str) -> str:
 
 
 def name_token(text: str, limit: int = 14) -> str:
-    """Return a token as a short label in which every character can be seen.
+    """Return a token as a short label in which every character is visible.
 
     >>> name_token(" return\\n"), name_token("")
     ('␣return⏎', '(empty)')

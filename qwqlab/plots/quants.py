@@ -50,7 +50,7 @@ _BOUNDS = {
 _LEAST = 1e-6  # an error below this is that of weights which lay on the type's own grid
 _HEAVY = 5.0  # a kurtosis above this is named as the reason: 3 is a Gaussian's, 6 a Laplacian's
 Variant = tuple[str, float, "Quality", bool]
-"""A name, its extra bytes in percent, what it cost, and whether the selector chose it."""
+"""A choice of modules: name, extra bytes in percent, quality, and whether the selector chose it."""
 
 
 def draw_errors(errors: QuantErrors) -> Drawing:

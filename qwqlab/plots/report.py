@@ -1,4 +1,4 @@
-"""The experiment's report: one HTML file that needs no network and runs nothing of a model's."""
+"""The experiment's report: one HTML file that needs no network; what models wrote stays text."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ tokens: the mean length of a run."""
 
 
 def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
-    """Return a row for each arm, as counts that a person reads."""
+    """Return a table with a row for each arm: counts, their 95 % intervals, means."""
     return pd.DataFrame(
         {
             "arm": arm.name,
@@ -75,9 +75,9 @@ def write_report(
     model: str,
     build: str,
 ) -> Path:
-    """Write the report, whole or not at all.
+    """Write the report, whole or not at all, and return its path.
 
-    samples are the marked texts of `pick_samples`, prompt is what they answer.
+    samples: the runs of `pick_samples`, as `show_sample` marks them; prompt: what they answer.
     """
     drawing = draw_trade_off(results)
     page = _PAGE.format(

@@ -85,7 +85,7 @@ def show_step(pieces: Sequence[str], step: int, name: str) -> str:
 
 
 def decode_steps(run: Run, engine: Engine) -> Iterator[str]:
-    """Yield the text that each token completes: none for part of a character or a control token."""
+    """Yield the text that each token completes: "" for a part of a character or a control token."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in run.tokens:
         yield decoder.decode(engine.model.piece(token))

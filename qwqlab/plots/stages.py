@@ -1,7 +1,7 @@
 """One step of a run as a stacked chart: a row for each stage of the chain, the raw one on top.
 
-`lay_out` gives the step as plain arrays, `plot_grid` plots them, `draw_stages` does both. Tokens
-are columns, and a bar's height is the square root of a probability: so small ones can be seen.
+`lay_out` returns the step as plain arrays, `plot_grid` draws them, `draw_stages` does both. Tokens
+are columns, and a bar's height is the square root of a probability, so that small ones are visible.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ _NOTABLE = 0.002  # below this change of a probability an arrow would mislead
 
 def draw_stages(view: StepView, engine: Engine, top: int = 20) -> Drawing:
     """Draw the stacked chart of a step, with the `top` most telling tokens as its columns."""
-    grid = lay_out(view, engine, top)
-    return Drawing(plot_grid(grid), grid.summary, grid.table())
+    return plot_grid(lay_out(view, engine, top))
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,8 @@ def _spread(
     return logits, probs
 
 
-def plot_grid(grid: StageGrid) -> go.Figure:
-    """Draw a grid: what stages left of each token as bars, and marks where tokens were removed."""
+def plot_grid(grid: StageGrid) -> Drawing:
+    """Draw a grid: what each stage leaves of each token as bars, and a mark where it is removed."""
     n_rows, n_columns = grid.probs.shape
     kept = ~np.isnan(grid.probs)
     drawn = np.zeros_like(kept)
@@ -231,7 +230,7 @@ def plot_grid(grid: StageGrid) -> go.Figure:
             },
         },
     )  # fmt: skip
-    return style(figure, grid.title, _HEIGHT)
+    return Drawing(style(figure, grid.title, _HEIGHT), grid.summary, grid.table())
 
 
 def _floor(row: int) -> float:

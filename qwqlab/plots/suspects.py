@@ -1,4 +1,4 @@
-"""The article's suspects: by how much each override moves a rate, and what would be harm."""
+"""The article's suspects: how much each override changes a rate, against what would be harm."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MARKERS = {"acquitted": "circle", "convicted": "x", "undecided": "circle-open"}
 
 
 def draw_suspects(found: Sequence[Conduct], harm: float) -> Drawing:
-    """Draw the change of each rate with its 95 % interval, a suspect a row.
+    """Draw the change of each rate with its 95 % interval, two rows a suspect.
 
-    harm: what change counts as harm, as a fraction; a band shows what is less.
+    harm: the least change that counts as harm, as a fraction; a band marks smaller ones.
     """
     figure = style(go.Figure(), _title(found), 160 + 90 * len(found))
     band = {"color": GREY, "width": 1, "dash": "dot"}

@@ -12,7 +12,7 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from ..errors import QwqlabError
-from ..plots import Drawing, StageGrid, decode_steps, lay_out, mark_names, plot_grid, show_step
+from ..plots import StageGrid, decode_steps, lay_out, mark_names, plot_grid, show_step
 from ..sampling import Detour, Engine, Probe, Request, Sampling, command_of
 from .base import (
     COMMAND_WIDTH,
@@ -160,8 +160,7 @@ class Microscope(EnginePanel):
             step, sampling = self.step.value, self.sampling
             run_token = self.probe.run.tokens[step]
             grid = lay_out(self.probe.step(step, sampling), self.engine, TOP, run_token)
-            drawing = Drawing(plot_grid(grid), grid.summary, grid.table())
-            self.grid = grid
+            self.grid, drawing = grid, plot_grid(grid)
             self.figure.show(drawing.figure)
             self.words.value = drawing.words_html()
             self.outcome.value = _tell_outcome(grid)
