@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qwqlab.errors import BusyError, QwqlabError
-from qwqlab.experiments import measure, sweep
+from qwqlab.experiments import sweep
 from qwqlab.llamacpp import Loading
 from qwqlab.sampling import BY_NAME, PRESETS, Command, Engine, Request, Run, Sampling, parse_command
 from qwqlab.widgets import Microscope, RunProgress, SideBySide
@@ -276,7 +276,7 @@ def test_compare_runs_streams_the_whole_text_of_each_run(engine: Engine, code_pr
 )
 def test_a_summary_judges_the_first_code_block(text: str, said: str) -> None:
     run = Run(Request("p"), 1, (1, 2), text, "length", (0, 0), (1,), 0.5)
-    summary = summarize_run(run, measure(run))
+    summary = summarize_run(run)
     assert summary["code"] == said
     assert summary["escapes"] == "1 of 2 tokens"
     assert summary["end"].endswith("(a runaway)")

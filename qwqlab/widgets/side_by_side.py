@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..experiments import RunMetrics, measure
+from ..experiments import measure
 from ..plots import STOPS, show_run
 from ..sampling import Engine, Request, Run, Sampling, command_of
 from .base import (
@@ -99,12 +99,10 @@ class SideBySide(EnginePanel):
         if run is None or not run.tokens:
             self.texts[index].value = "Stopped before its first token."
             return
-        found = measure(run)
-        text = show_run(run, self.engine, title=self.names[index])
-        self.texts[index].value = text.html
+        self.texts[index].value = show_run(run, self.engine, title=self.names[index]).html
         lines = "".join(
             f"<li>{html.escape(name)}: {html.escape(value)}</li>"
-            for name, value in summarize_run(run, found).items()
+            for name, value in summarize_run(run).items()
         )
         self.measures[index].value = f'<ul style="margin:.2em 0;line-height:1.4">{lines}</ul>'
 
@@ -138,9 +136,9 @@ def compare_runs(
     return found
 
 
-def summarize_run(run: Run, found: RunMetrics) -> dict[str, str]:
+def summarize_run(run: Run) -> dict[str, str]:
     """Return a run's code, loop, end, escapes and speed, in words."""
-    n = len(run.tokens)
+    found, n = measure(run), len(run.tokens)
     loop = f"from token {found.loop_start} on, {found.loop_repeats:g} times"
     return {
         "code": "valid" if found.valid_code else f"not valid, {found.why_invalid}",
