@@ -145,7 +145,9 @@ def switch_theme(lab: LabPage, name: str) -> None:
         "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name
     )
     light = "true" if name.endswith("Light") else "false"
-    expect(lab.page.locator("body")).to_have_attribute("data-jp-theme-light", light)
+    # A theme is laid out anew for all of the notebook, which a busy machine needs seconds for.
+    body = lab.page.locator("body")
+    expect(body).to_have_attribute("data-jp-theme-light", light, timeout=60_000)
 
 
 @pytest.fixture(params=range(1, len(CELLS)), ids=lambda n: CELLS[n].strip().splitlines()[0])
