@@ -67,17 +67,15 @@ def draw_errors(errors: QuantErrors) -> Drawing:
         color, symbol = _STYLES.get(kind, (GREY, "circle"))
         chosen = [each for each in modules if each.kind == kind]
         for column, metric in enumerate(("weight_rel_mse", "output_rel_mse"), start=1):
-            figure.add_trace(
-                go.Scatter(
-                    x=[each.layer for each in chosen],
-                    y=[getattr(each, metric) for each in chosen],
-                    name=kind,
-                    legendgroup=kind,
-                    showlegend=column == 1,
-                    mode="lines+markers",
-                    line={"color": color, "width": 1.2},
-                    marker={"symbol": symbol, "size": 6, "color": color},
-                ),
+            figure.add_scatter(
+                x=[each.layer for each in chosen],
+                y=[getattr(each, metric) for each in chosen],
+                name=kind,
+                legendgroup=kind,
+                showlegend=column == 1,
+                mode="lines+markers",
+                line={"color": color, "width": 1.2},
+                marker={"symbol": symbol, "size": 6, "color": color},
                 row=1,
                 col=column,
             )
@@ -114,15 +112,13 @@ def draw_heat(errors: QuantErrors) -> Drawing:
     found = {(each.kind, each.layer): each.output_rel_mse for each in modules}
     figure = style(go.Figure(), f"Output error of {errors.codec}, module by module", 320)
     figure.update_layout(margin={"b": 60})
-    figure.add_trace(
-        go.Heatmap(
-            x=layers,
-            y=kinds,
-            z=[[found.get((kind, layer)) for layer in layers] for kind in kinds],
-            colorscale="Cividis_r",
-            colorbar={"title": {"text": "relative<br>MSE"}},
-            hovertemplate="layer %{x}, %{y}: %{z:.4f}<extra></extra>",
-        )
+    figure.add_heatmap(
+        x=layers,
+        y=kinds,
+        z=[[found.get((kind, layer)) for layer in layers] for kind in kinds],
+        colorscale="Cividis_r",
+        colorbar={"title": {"text": "relative<br>MSE"}},
+        hovertemplate="layer %{x}, %{y}: %{z:.4f}<extra></extra>",
     )
     figure.update_xaxes(title="layer", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
@@ -142,45 +138,44 @@ def draw_types(
     row's bits.
     """
     figure = style(go.Figure(), "Error against size: what a bit buys", 460)
-    ordered = sorted(zip(rows, shannon, strict=True), key=lambda pair: pair[0][1])
-    bits = [row[1] for row, _ in ordered]
-    figure.add_trace(
-        go.Scatter(x=bits, y=[bound for _, bound in ordered], name="Shannon's bound, Gaussian",
-                   mode="lines", line={"dash": "dot", "color": INK})
+    table = pd.DataFrame(
+        [(*row, bound) for row, bound in zip(rows, shannon, strict=True)],
+        columns=["type", "bits", "error, weights", "error, Gaussian", "Shannon"],
+    ).sort_values("bits")
+    bits, weights = table["bits"], table["error, weights"]
+    figure.add_scatter(
+        x=list(bits), y=list(table["Shannon"]), name="Shannon's bound, Gaussian",
+        mode="lines", line={"dash": "dot", "color": INK},
     )  # fmt: skip
-    for place, name, color, symbol in (
-        (2, "the model's weights", BLUE, "circle"),
-        (3, "a Gaussian", VERMILLION, "x-thin-open"),
+    for column, name, color, symbol in (
+        ("error, weights", "the model's weights", BLUE, "circle"),
+        ("error, Gaussian", "a Gaussian", VERMILLION, "x-thin-open"),
     ):
-        figure.add_trace(
-            go.Scatter(
-                x=bits,
-                y=[row[place] or None for row, _ in ordered],
-                text=[row[0] for row, _ in ordered],
-                name=name,
-                mode="markers",
-                marker={"size": 10, "color": color, "symbol": symbol, "line": {"width": 1.5}},
-                hovertemplate="%{text}: %{y:.5f} at %{x:.2f} bits<extra></extra>",
-            )
+        figure.add_scatter(
+            x=list(bits),
+            y=[error or None for error in table[column]],
+            text=list(table["type"]),
+            name=name,
+            mode="markers",
+            marker={"size": 10, "color": color, "symbol": symbol, "line": {"width": 1.5}},
+            hovertemplate="%{text}: %{y:.5f} at %{x:.2f} bits<extra></extra>",
         )
-    shown = {(row[1], math.log10(row[2])): row[0] for row, _ in ordered if row[2] > _LEAST}
-    ends = math.log10(_LEAST), math.log10(max(row[2] for row, _ in ordered)) + 0.4
-    span = bits[0] - 0.3, bits[-1] + 0.5
-    label_points(figure, shown, span, ends, (WIDTH - 100, 310))
+    drawn, exact = table[weights > _LEAST], list(table["type"][weights <= _LEAST])
+    points = zip(drawn["bits"], drawn["error, weights"].map(math.log10), strict=True)
+    ends = math.log10(_LEAST), math.log10(weights.max()) + 0.4
+    span = bits.min() - 0.3, bits.max() + 0.5
+    names = dict(zip(points, drawn["type"], strict=True))
+    label_points(figure, names, span, ends, (WIDTH - 100, 310))
     figure.update_xaxes(title="bits a weight, scales included", range=span)
     figure.update_yaxes(
         title="relative mean squared error", range=ends, type="log", dtick=1, exponentformat="e"
     )
-    table = pd.DataFrame(
-        [(*row, bound) for row, bound in ordered],
-        columns=["type", "bits", "error, weights", "error, Gaussian", "Shannon"],
-    )
-    near = [row for row, _ in ordered if 4.4 <= row[1] <= 4.6]
-    best = min(near or [row for row, _ in ordered], key=lambda row: row[2])
-    exact = [row[0] for row, _ in ordered if row[2] <= _LEAST]
+    near = table[bits.between(4.4, 4.6)]
+    best = (table if near.empty else near).sort_values("error, weights").iloc[0]
     summary = (
-        f"Of the types with about 4.5 bits a weight {best[0]} loses least of the model's weights "
-        f"({best[2]:.4f}); on a Gaussian every type lies above Shannon's bound."
+        f"Of the types with about 4.5 bits a weight {best['type']} loses least of the model's "
+        f"weights ({best['error, weights']:.4f}); on a Gaussian every type lies above Shannon's "
+        "bound."
     )
     if exact:
         summary += f" {' and '.join(exact)} loses next to nothing of the weights and is not drawn."
@@ -222,19 +217,15 @@ def draw_quality(variants: Sequence[Variant]) -> Drawing:
     ):
         rows = [variant for variant in variants if variant[3] == chosen]
         middles = [quality.kl_mean for _, _, quality, _ in rows]
-        figure.add_trace(
-            go.Scatter(
-                x=[extra for _, extra, _, _ in rows],
-                y=middles,
-                text=[label for label, *_ in rows],
-                name=name,
-                mode="markers",
-                marker={"size": 11, "color": color, "symbol": symbol},
-                error_y=error_bars(
-                    middles, [q.kl_mean_interval for _, _, q, _ in rows], color=color
-                ),
-                hovertemplate="%{text}: %{y:.4f} at %{x:.1f} %<extra></extra>",
-            )
+        figure.add_scatter(
+            x=[extra for _, extra, _, _ in rows],
+            y=middles,
+            text=[label for label, *_ in rows],
+            name=name,
+            mode="markers",
+            marker={"size": 11, "color": color, "symbol": symbol},
+            error_y=error_bars(middles, [q.kl_mean_interval for _, _, q, _ in rows], color=color),
+            hovertemplate="%{text}: %{y:.4f} at %{x:.1f} %<extra></extra>",
         )
     widest = max(extra for _, extra, _, _ in variants) * 1.25 + 1
     lowest = min(quality.kl_mean_interval[0] for _, _, quality, _ in variants) * 0.8
@@ -273,13 +264,16 @@ def draw_proxies(
     titles = [f"rank correlation {rank:.2f}" for rank in ranks]
     figure = make_subplots(1, len(names), shared_yaxes=True, subplot_titles=titles)
     for column, (name, values) in enumerate(zip(names, proxies, strict=True), start=1):
-        figure.add_trace(
-            go.Scatter(
-                x=list(values), y=list(harm), mode="markers", name=name, showlegend=False,
-                marker={"size": 6, "color": BLUE, "line": {"color": INK, "width": 0.4}},
-            ),
-            row=1, col=column,
-        )  # fmt: skip
+        figure.add_scatter(
+            x=list(values),
+            y=list(harm),
+            mode="markers",
+            name=name,
+            showlegend=False,
+            marker={"size": 6, "color": BLUE, "line": {"color": INK, "width": 0.4}},
+            row=1,
+            col=column,
+        )
         wide = min(values) > 0 and max(values) > 3 * min(values)
         kind = LOG_AXIS if wide else {"nticks": 5}
         figure.update_xaxes(title=name, row=1, col=column, **kind)

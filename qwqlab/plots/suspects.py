@@ -31,28 +31,26 @@ def draw_suspects(found: Sequence[Conduct], harm: float) -> Drawing:
     for name, color in (("valid code", BLUE), ("loops", VERMILLION)):
         chosen = [(suspect, count) for suspect, count in rows if count.what == name]
         middles = [100 * (c.after - c.before) / max(1, c.n) for _, c in chosen]
-        figure.add_trace(
-            go.Scatter(
-                x=middles,
-                y=[f"{escape_text(suspect)}, {name}" for suspect, _ in chosen],
-                text=[c.verdict for _, c in chosen],
-                mode="markers+text",
-                textposition="top center",
-                cliponaxis=False,
-                name=f"{name}, and its 95 % interval",
-                marker={
-                    "size": 12,
-                    "color": color,
-                    "symbol": [_MARKERS[c.verdict] for _, c in chosen],
-                    "line": {"width": 2, "color": color},
-                },
-                error_x=error_bars(
-                    middles,
-                    [[100 * end for end in c.interval] for _, c in chosen],
-                    thickness=2,
-                    color=color,
-                ),
-            )
+        figure.add_scatter(
+            x=middles,
+            y=[f"{escape_text(suspect)}, {name}" for suspect, _ in chosen],
+            text=[c.verdict for _, c in chosen],
+            mode="markers+text",
+            textposition="top center",
+            cliponaxis=False,
+            name=f"{name}, and its 95 % interval",
+            marker={
+                "size": 12,
+                "color": color,
+                "symbol": [_MARKERS[c.verdict] for _, c in chosen],
+                "line": {"width": 2, "color": color},
+            },
+            error_x=error_bars(
+                middles,
+                [[100 * end for end in c.interval] for _, c in chosen],
+                thickness=2,
+                color=color,
+            ),
         )
     figure.update_xaxes(title="change of the rate, percentage points (band: no harm)")
     order = [f"{escape_text(suspect)}, {count.what}" for suspect, count in rows]
