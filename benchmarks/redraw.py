@@ -23,12 +23,10 @@ from lab_page import DRAWN, NO_BROWSER, LabPage, find_chromium, open_notebook  #
 
 KERNEL_LIMIT, BROWSER_LIMIT = 0.100, 0.400  # seconds
 SHOW = """
-from qwqlab.sampling.engine import Engine
-from qwqlab.experiments.penalties import read_prompts
-from qwqlab.models.local import fetch
+from qwqlab.experiments import read_prompts
+from qwqlab.models import fetch
+from qwqlab.sampling import PRESETS, Engine, Request
 from qwqlab.widgets import Microscope
-from qwqlab.sampling.run import Request
-from qwqlab.sampling import PRESETS
 request = Request(read_prompts("code")[0], PRESETS["article_with_penalties"], n_predict=120)
 microscope = Microscope(Engine(fetch("smollm2-135m")), request)
 microscope

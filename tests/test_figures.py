@@ -89,8 +89,9 @@ def test_a_figure_has_no_colour_but_those_that_are_checked(figure: Drawing) -> N
     for trace in figure.figure.data:
         assert set(colors_of(trace)) <= checked, trace.name
         assert trace.type == "heatmap" or trace.textfont.color in (None, drawing.INK)
-    assert figure.figure.layout.font.color == drawing.INK
-    assert figure.figure.layout.paper_bgcolor == figure.figure.layout.plot_bgcolor == "white"
+    look = figure.figure.layout.template.layout
+    assert look.font.color == drawing.INK
+    assert look.paper_bgcolor == look.plot_bgcolor == "white"
 
 
 def test_no_two_traces_are_told_apart_by_colour_alone(figure: Drawing) -> None:

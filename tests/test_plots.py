@@ -183,13 +183,6 @@ def test_the_trade_offs_sentence_is_computed() -> None:
     assert "overlap" in draw_trade_off(close).summary
 
 
-def test_the_trade_off_can_count_runaways_instead() -> None:
-    drawing = draw_trade_off(ARMS, against="runaways")
-    assert {y for trace in drawing.figure.data for y in trace.y} == {0.5}
-    with pytest.raises(SettingError, match="neither"):
-        draw_trade_off(ARMS, against="errors")
-
-
 def test_nothing_to_draw_is_said() -> None:
     with pytest.raises(SettingError, match="nothing to draw"):
         draw_trade_off([replace(ARMS[0], runs=0)])

@@ -69,6 +69,13 @@ def extract_program(text: str, is_program: bool = False) -> Extracted:
     return Extracted(block.source, bool(lines), f"{thought}{which}, {lines} lines")
 
 
+def looks_like_answer(text: str) -> bool:
+    """Return whether a text is a transcript, with fences or thinking, and no program."""
+    return CLOSE in text or any(
+        line.lstrip().startswith(("```", "~~~")) for line in text.splitlines()
+    )
+
+
 def _pick(blocks: list[Block]) -> Block | None:
     """Return the last block that imports pygame, else the last in Python, else the last of code."""
     code = [block for block in blocks if not _OTHER.match(block.info)]

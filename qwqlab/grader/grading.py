@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import SettingError
 from ..experiments import check_code
 from ..sandbox import Isolation, probe
-from .answer import extract_program, find_missing, list_modules
+from .answer import extract_program, find_missing, list_modules, looks_like_answer
 from .record import PLANS, GameRecord, Tell, play_game
 from .rules import TEXTS, Requirement, judge_game
 
@@ -118,18 +118,21 @@ def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = lambda _:
 
 def grade_text(
     text: str,
-    is_program: bool = False,
+    is_program: bool | None = None,
     minimum: str = "strong",
     tell: Tell = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Grade:
     """Grade an answer: a transcript with its thinking, or a program alone.
 
+    is_program: which of them it is; by default a text with fences or thinking is a transcript.
     minimum is the level of isolation below which nothing is run; tell gets a sentence for each
     step; setting `stop` ends the runs, and what was seen until then is judged. Nothing that the
     text holds raises. Raise SandboxError if the level cannot be reached.
     """
     until = time.monotonic() + _BUDGET
+    if is_program is None:
+        is_program = not looks_like_answer(text)
     extracted = extract_program(text, is_program)
     source = extracted.program
     stages = [Stage("extract", extracted.ok, extracted.detail)]

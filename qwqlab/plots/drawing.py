@@ -1,4 +1,4 @@
-"""What every figure of the lab shares: its words and table, its colours, its grid, its names."""
+"""What all figures of the lab share: words and table, colours, axes and legend, names of points."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import pandas as pd
 
 from .. import files
 
-# Okabe and Ito's first three, and two darker ones: told apart by colour-blind readers, and seen as
-# thin lines on white. In grey they look alike, so no figure tells by colour alone.
+# Okabe and Ito's first three, and two darker ones: colour-blind readers can tell them apart, also
+# as thin lines on white. In grey they look alike, so every figure has a second cue.
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 GREEN = "#009E73"
@@ -30,12 +30,19 @@ INK = "#222222"
 GRID = "#D9D9D9"
 
 WIDTH = 1100
-"""Pixels that a figure is laid out for; on a page it takes the width it is given."""
+"""Pixels that a figure is laid out for; on a page it takes the width of its cell."""
 
-SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
+_SCROLLS = 'style="overflow-x:auto" tabindex="0" role="group" aria-label="the numbers"'
+
+LOG_AXIS: dict[str, Any] = {
+    "type": "log",
+    "tickvals": [factor * 10.0**power for power in range(-6, 6) for factor in (1, 2, 5)],
+    "tickformat": ".1~r",
+}
+"""A logarithmic axis with ticks at 1, 2 and 5 of each power of ten, written out: 0.02, 200."""
 
 _PLOTLY = "application/vnd.plotly.v1+json"
-# In a notebook the words are the output after the figure's, and give it its name there.
+# In a notebook the words are the output below the figure's, and this script names the figure.
 _NAME_FIGURE = """<script>{
   const words = document.currentScript.previousElementSibling;
   const output = words.closest(".jp-OutputArea-child")?.previousElementSibling;
@@ -46,7 +53,7 @@ _NAME_FIGURE = """<script>{
     figure.querySelector("img")?.setAttribute("alt", "");
   }
 }</script>"""
-# Up to the right first, and never straight across, where error bars lie.
+# Up and to the right first, and never straight across, where error bars lie.
 _DIRECTIONS = [(math.cos(a * math.pi / 8), -math.sin(a * math.pi / 8)) for a in range(1, 16, 2)]
 _TOKEN_MARKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
@@ -57,12 +64,28 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure with its words: Jupyter shows all three, and a shell prints the words.
+class Shown:
+    """A notebook shows `html`, in which whatever a model wrote is escaped; a shell shows `text`."""
 
-    summary is one sentence that states what the figure shows, computed from the same data; table
-    holds the numbers behind it, a row each. The figure is on a white card whatever the theme, as in
-    print; the words take the theme's colours.
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its words: a notebook shows both, and a shell prints the words.
+
+    summary is a sentence that states what the figure shows, computed from the same data; table has
+    the numbers behind it. The figure has a white ground in every theme; the words take the theme's
+    colours.
     """
 
     figure: Any
@@ -76,7 +99,10 @@ class Drawing:
 
     def words_html(self) -> str:
         """Return the summary and the folded table as HTML, escaped."""
-        return words_html(self.summary, self.table)
+        return (
+            f"<p>{mark_names(self.summary)}</p><details><summary>The numbers as a table</summary>"
+            f"<div {_SCROLLS}>{table_html(self.table)}</div></details>"
+        )
 
     def figure_html(self) -> str:
         """Return the figure and plotly.js as HTML, named by its title and its summary."""
@@ -110,36 +136,73 @@ class Drawing:
 
 
 def style(figure: Any, title: str, height: int) -> Any:
-    """Give a figure the lab's look: title, white ground, grid lines, a legend below."""
-    figure.update_layout(
-        title={"text": escape_text(title), "font": {"size": 16}, "x": 0.01, "xanchor": "left"},
-        template="none",
-        height=height,
-        font={"size": 13, "color": INK, "family": "Helvetica, Arial, sans-serif"},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        margin={"l": 70, "r": 30, "t": 60, "b": 60},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
-        hoverlabel={"align": "left"},
+    """Give a figure the lab's look and a title. What the figure sets itself takes precedence."""
+    title = escape_text(title)
+    return figure.update_layout(title={"text": title}, height=height, template=_make_template())
+
+
+@cache
+def _make_template() -> Any:
+    """Return the lab's look: white ground, grid lines, a legend below.
+
+    Plotly checks a template once and a layout at every change, which a slider would wait for.
+    """
+    templates: Any = importlib.import_module("plotly.graph_objects").layout
+    axis = {
+        "showgrid": True,
+        "gridcolor": GRID,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": GREY,
+        "ticks": "outside",
+        "automargin": True,
+        "title": {"font": {"size": 14}},
+    }
+    return templates.Template(
+        layout={
+            "title": {
+                "font": {"size": 16},
+                "subtitle": {"font": {"size": 13}},
+                "x": 0.01,
+                "xanchor": "left",
+            },
+            "font": {"size": 13, "color": INK, "family": "Helvetica, Arial, sans-serif"},
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "margin": {"l": 70, "r": 30, "t": 60, "b": 90},
+            # At the figure's lower edge, where it moves the axes' titles up and covers none.
+            "legend": {
+                "orientation": "h",
+                "yref": "container",
+                "yanchor": "bottom",
+                "y": 0.01,
+                "x": 0,
+            },
+            "hoverlabel": {"align": "left"},
+            "xaxis": axis,
+            "yaxis": axis,
+        }
     )
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "automargin": True}
-    figure.update_xaxes(showgrid=True, showline=True, ticks="outside", **axis)
-    figure.update_yaxes(showgrid=True, showline=True, ticks="outside", **axis)
-    return figure
+
+
+def error_bars(
+    middles: Iterable[float], intervals: Iterable[Sequence[float]], **look: Any
+) -> dict[str, Any]:
+    """Return Plotly's error bars from each value to the ends of its interval."""
+    pairs = list(zip(middles, intervals, strict=True))
+    # Rounding can put a rate of 0 or 1 outside its interval by a hair.
+    above = [max(0.0, interval[1] - middle) for middle, interval in pairs]
+    below = [max(0.0, middle - interval[0]) for middle, interval in pairs]
+    return {"array": above, "arrayminus": below, "thickness": 1, **look}
 
 
 def label_points(
-    figure: Any,
-    names: Mapping[Pair, str],
-    x: Pair,
-    y: Pair,
-    size: Pair,
-    **axes: Any,
+    figure: Any, names: Mapping[Pair, str], x: Pair, y: Pair, size: Pair, **axes: Any
 ) -> None:
-    """Name points, each name at the nearest place where it covers no point and no other name.
+    """Name points, each at the nearest place where its name covers no point and no other name.
 
-    x, y: the ranges of the plot; size: of the plot in pixels. A point on a log axis, and its range,
-    are given by their log10. axes: which axes the points belong to.
+    x, y: the ranges of the plot; size: its width and height in pixels. Give a point on a log axis,
+    and the axis' range, as log10. axes: which axes the points belong to.
     """
     pixels = [
         (size[0] * (px - x[0]) / (x[1] - x[0]), size[1] * (y[1] - py) / (y[1] - y[0]))
@@ -165,7 +228,7 @@ def label_points(
 
 
 def _count_covered(offset: Pair, at: Pair, half: Pair, taken: Sequence[Box], size: Pair) -> int:
-    """Return how many boxes a name there would cover, and as many for each side that it leaves."""
+    """Return how many boxes a name would cover there; a side that it crosses counts nine."""
     left, top, right, bottom = _box((at[0] + offset[0], at[1] + offset[1]), half)
     covered = sum(
         left < other[2] and right > other[0] and top < other[3] and bottom > other[1]
@@ -179,7 +242,7 @@ def _box(middle: Pair, half: Pair) -> Box:
 
 
 def escape_text(text: str) -> str:
-    """Return a text such that Plotly shows it as it is, and no tags, entities or $formulas$.
+    """Return a text that Plotly shows as it is, without tags, entities or $formulas$.
 
     >>> escape_text("<br>$x$")
     '&lt;br&gt;&#36;x&#36;'
@@ -187,44 +250,23 @@ def escape_text(text: str) -> str:
     return html.escape(text, quote=False).replace("$", "&#36;")
 
 
-def words_html(summary: str, table: pd.DataFrame) -> str:
-    """Return a figure's sentence and its numbers, folded, as HTML, escaped."""
-    return (
-        f"<p>{mark_names(summary)}</p><details><summary>The numbers as a table</summary>"
-        f"<div {SCROLLS}>{table_html(table)}</div></details>"
-    )
-
-
 def table_html(table: pd.DataFrame) -> str:
     """Return a table as HTML, escaped, without an index; its header cells are marked as headers."""
-    text = table.to_html(index=False, float_format="{:.4g}".format, border=0)
+    text = table.to_html(index=False, float_format="{:.4g}".format, na_rep="", border=0)
     return text.replace("<th>", '<th scope="col">')
 
 
-def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Rows:
+def show_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Shown:
     """Return rows of words as a table: flush left, escaped, without an index."""
-    return Rows(pd.DataFrame([tuple(row) for row in rows], columns=list(columns)))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A table of words: HTML in Jupyter, text elsewhere."""
-
-    table: pd.DataFrame
-
-    def _repr_html_(self) -> str:
-        # A header without words heads nothing.
-        head = "".join(_cell('th scope="col"' if name else "td", name) for name in self.table)
-        body = "".join(
-            f"<tr>{''.join(_cell('td', value) for value in row)}</tr>"
-            for row in self.table.itertuples(index=False, name=None)
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-    def __str__(self) -> str:
-        return self.table.to_string(index=False)
-
-    __repr__ = __str__
+    table = pd.DataFrame([tuple(row) for row in rows], columns=list(columns))
+    # An empty header must not be announced as one.
+    head = "".join(_cell('th scope="col"' if name else "td", name) for name in table)
+    body = "".join(
+        f"<tr>{''.join(_cell('td', value) for value in row)}</tr>"
+        for row in table.itertuples(index=False, name=None)
+    )
+    page = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return Shown(page, table.to_string(index=False))
 
 
 def _cell(tag: str, value: object) -> str:
@@ -242,7 +284,7 @@ def mark_names(text: str) -> str:
 
 
 def name_token(text: str, limit: int = 14) -> str:
-    """Return a token as a short label in which every character can be seen.
+    """Return a token as a short label in which every character is visible.
 
     >>> name_token(" return\\n"), name_token("")
     ('␣return⏎', '(empty)')
@@ -261,6 +303,6 @@ def percent(share: float) -> str:
     ('46 %', '3.1 %', '0.004 %')
     """
     value = 100 * share
-    if value >= 10 or value == 0:
+    if value >= 9.95 or value == 0:
         return f"{value:.0f} %"
     return f"{value:.1f} %" if value >= 0.1 else f"{value:.1g} %"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
-from dataclasses import dataclass
 
 from ..grader import Grade
+from .drawing import Shown
 
 _CELL = "padding:.2em .6em;text-align:left;vertical-align:top"
 _CAPTIONS = {
@@ -18,45 +18,26 @@ _CAPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class GradeView:
-    """HTML in Jupyter and text elsewhere. What the program or its maker wrote is escaped;
-    of its pictures only those are shown that begin as a PNG does."""
-
-    grade: Grade
-
-    def _repr_html_(self) -> str:
-        grade = self.grade
-        stages = [(s.ok, s.name, s.detail) for s in grade.stages]
-        rules = [(r.ok, f"{r.number}. {r.text}", r.evidence) for r in grade.requirements]
-        return (
-            f"<p><b>{grade.verdict.upper()}</b>: {html.escape(grade.reason)}</p>"
-            + _table("The stages", "stage", stages)
-            + _table("The eight requirements", "requirement", rules)
-            + self._show_frames()
-            + f"<p>Ran in isolation: {html.escape(grade.isolation.level)} "
-            f"({html.escape(', '.join(grade.isolation.applied))}).</p>"
-        )
-
-    def _show_frames(self) -> str:
-        shown = "".join(
-            f'<figure style="margin:0"><img width="220" alt="The game {_CAPTIONS[name]}: see the '
-            f'evidence above" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-            f"<figcaption>{_CAPTIONS[name]}</figcaption></figure>"
-            for name, data in self.grade.frames
-            if name in _CAPTIONS
-        )
-        return f'<div style="display:flex;flex-wrap:wrap;gap:1em">{shown}</div>' if shown else ""
-
-    def __str__(self) -> str:
-        return self.grade.as_text()
-
-    __repr__ = __str__
-
-
-def show_grade(grade: Grade) -> GradeView:
-    """Return a grade as a notebook shows it."""
-    return GradeView(grade)
+def show_grade(grade: Grade) -> Shown:
+    """Return a grade as a notebook shows it; what the program wrote is escaped."""
+    stages = [(s.ok, s.name, s.detail) for s in grade.stages]
+    rules = [(r.ok, f"{r.number}. {r.text}", r.evidence) for r in grade.requirements]
+    pictures = "".join(
+        f'<figure style="margin:0"><img width="220" alt="The game {_CAPTIONS[name]}: see the '
+        f'evidence above" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+        f"<figcaption>{_CAPTIONS[name]}</figcaption></figure>"
+        for name, data in grade.frames
+        if name in _CAPTIONS
+    )
+    page = (
+        f"<p><b>{grade.verdict.upper()}</b>: {html.escape(grade.reason)}</p>"
+        + _table("The stages", "stage", stages)
+        + _table("The eight requirements", "requirement", rules)
+        + f'<div style="display:flex;flex-wrap:wrap;gap:1em">{pictures}</div>'
+        + f"<p>Ran in isolation: {html.escape(grade.isolation.level)} "
+        f"({html.escape(', '.join(grade.isolation.applied))}).</p>"
+    )
+    return Shown(page, grade.as_text())
 
 
 def _table(title: str, first: str, rows: list[tuple[bool, str, str]]) -> str:

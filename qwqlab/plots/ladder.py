@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from .drawing import (
     BLUE,
+    LOG_AXIS,
     PURPLE,
     VERMILLION,
     WIDTH,
@@ -25,7 +26,6 @@ from .drawing import (
 if TYPE_CHECKING:
     from ..models import RungResult
 
-_TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 _SPEED = "tokens a second, log scale"
 # Column, attribute of a rung, name in the legend, marker.
 _TRACES: tuple[tuple[int, str, str, dict[str, Any]], ...] = (
@@ -64,30 +64,24 @@ def draw_ladder(rows: Sequence[RungResult]) -> Drawing:
             point = rung.bytes / 1e6, y if column == 1 else math.log10(y)
             names[point] = f"{names[point]}, {rung.name}" if point in names else rung.name
         n = "" if column == 1 else str(column)
-        size = WIDTH / 2 - 90, 310
+        size = WIDTH / 2 - 90, 350
         label_points(figure, names, x, ranges[column], size, xref=f"x{n}", yref=f"y{n}")
     figure.update_xaxes(title="size of the file, MB (10^6 bytes)", range=x)
     figure.update_yaxes(title="perplexity (lower is better)", range=ranges[1], col=1)
-    figure.update_yaxes(title=_SPEED, type="log", range=ranges[2], tickvals=_TICKS, col=2)
-    figure.update_layout(legend={"y": -0.24})
-    return Drawing(figure, _tell(rungs), _tabulate(rungs))
-
-
-def _tabulate(rungs: Sequence[RungResult]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "quant": rung.name,
-                "MB": rung.bytes / 1e6,
-                "bits a weight": rung.bits_per_weight,
-                "perplexity": rung.perplexity,
-                "±": rung.perplexity_error,
-                "tokens/s generated": rung.tokens_per_second_generate,
-                "tokens/s read": rung.tokens_per_second_prompt,
-            }
-            for rung in rungs
-        ]
+    figure.update_yaxes(title=_SPEED, range=ranges[2], col=2, **LOG_AXIS)
+    table = pd.DataFrame(
+        {
+            "quant": rung.name,
+            "MB": rung.bytes / 1e6,
+            "bits a weight": rung.bits_per_weight,
+            "perplexity": rung.perplexity,
+            "±": rung.perplexity_error,
+            "tokens/s generated": rung.tokens_per_second_generate,
+            "tokens/s read": rung.tokens_per_second_prompt,
+        }
+        for rung in rungs
     )
+    return Drawing(figure, _tell(rungs), table)
 
 
 def _title(rungs: Sequence[RungResult]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -21,10 +20,12 @@ from .drawing import (
     GREEN,
     GREY,
     INK,
+    LOG_AXIS,
     PURPLE,
     VERMILLION,
     WIDTH,
     Drawing,
+    error_bars,
     label_points,
     style,
 )
@@ -49,7 +50,7 @@ _BOUNDS = {
 _LEAST = 1e-6  # an error below this is that of weights which lay on the type's own grid
 _HEAVY = 5.0  # a kurtosis above this is named as the reason: 3 is a Gaussian's, 6 a Laplacian's
 Variant = tuple[str, float, "Quality", bool]
-"""A name, its extra bytes in percent, what it cost, and whether the selector chose it."""
+"""A choice of modules: name, extra bytes in percent, quality, and whether the selector chose it."""
 
 
 def draw_errors(errors: QuantErrors) -> Drawing:
@@ -66,17 +67,15 @@ def draw_errors(errors: QuantErrors) -> Drawing:
         color, symbol = _STYLES.get(kind, (GREY, "circle"))
         chosen = [each for each in modules if each.kind == kind]
         for column, metric in enumerate(("weight_rel_mse", "output_rel_mse"), start=1):
-            figure.add_trace(
-                go.Scatter(
-                    x=[each.layer for each in chosen],
-                    y=[getattr(each, metric) for each in chosen],
-                    name=kind,
-                    legendgroup=kind,
-                    showlegend=column == 1,
-                    mode="lines+markers",
-                    line={"color": color, "width": 1.2},
-                    marker={"symbol": symbol, "size": 6, "color": color},
-                ),
+            figure.add_scatter(
+                x=[each.layer for each in chosen],
+                y=[getattr(each, metric) for each in chosen],
+                name=kind,
+                legendgroup=kind,
+                showlegend=column == 1,
+                mode="lines+markers",
+                line={"color": color, "width": 1.2},
+                marker={"symbol": symbol, "size": 6, "color": color},
                 row=1,
                 col=column,
             )
@@ -99,7 +98,7 @@ def draw_errors(errors: QuantErrors) -> Drawing:
         )  # fmt: skip
     title = f"Error of {errors.codec} by layer: the weights differ little, the outputs much"
     style(figure, title, 480)
-    figure.update_layout(legend={"y": -0.24})
+    figure.update_layout(margin={"t": 85})  # room for the titles of both halves
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="relative mean squared error", rangemode="tozero")
     return Drawing(figure, _tell_errors(errors, modules, worst), _tabulate_modules(modules))
@@ -112,28 +111,22 @@ def draw_heat(errors: QuantErrors) -> Drawing:
     layers = sorted({each.layer for each in modules if each.layer is not None})
     found = {(each.kind, each.layer): each.output_rel_mse for each in modules}
     figure = style(go.Figure(), f"Output error of {errors.codec}, module by module", 320)
-    figure.add_trace(
-        go.Heatmap(
-            x=layers,
-            y=kinds,
-            z=[[found.get((kind, layer)) for layer in layers] for kind in kinds],
-            colorscale="Cividis_r",
-            colorbar={"title": {"text": "relative<br>MSE"}},
-            hovertemplate="layer %{x}, %{y}: %{z:.4f}<extra></extra>",
-        )
+    figure.update_layout(margin={"b": 60})
+    figure.add_heatmap(
+        x=layers,
+        y=kinds,
+        z=[[found.get((kind, layer)) for layer in layers] for kind in kinds],
+        colorscale="Cividis_r",
+        colorbar={"title": {"text": "relative<br>MSE"}},
+        hovertemplate="layer %{x}, %{y}: %{z:.4f}<extra></extra>",
     )
     figure.update_xaxes(title="layer", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    known = [each for each in modules if each.output_rel_mse is not None]
-    means = {
-        kind: fmean([each.output_rel_mse or 0 for each in known if each.kind == kind] or [0])
-        for kind in kinds
-    }
-    order = sorted(means, key=lambda kind: -means[kind])
-    summary = "Mean output error, the largest first: " + ", ".join(
-        f"{kind} {means[kind]:.4f}" for kind in order
-    )
-    return Drawing(figure, f"{summary}.", _tabulate_modules(modules))
+    table = _tabulate_modules(modules)
+    means = table["output error"].astype(float).groupby([each.kind for each in modules]).mean()
+    order = means.sort_values(ascending=False).items()
+    said = ", ".join(f"{kind} {mean:.4f}" for kind, mean in order)
+    return Drawing(figure, f"Mean output error, the largest first: {said}.", table)
 
 
 def draw_types(
@@ -145,46 +138,44 @@ def draw_types(
     row's bits.
     """
     figure = style(go.Figure(), "Error against size: what a bit buys", 460)
-    ordered = sorted(zip(rows, shannon, strict=True), key=lambda pair: pair[0][1])
-    bits = [row[1] for row, _ in ordered]
-    figure.add_trace(
-        go.Scatter(x=bits, y=[bound for _, bound in ordered], name="Shannon's bound, Gaussian",
-                   mode="lines", line={"dash": "dot", "color": INK})
+    table = pd.DataFrame(
+        [(*row, bound) for row, bound in zip(rows, shannon, strict=True)],
+        columns=["type", "bits", "error, weights", "error, Gaussian", "Shannon"],
+    ).sort_values("bits")
+    bits, weights = table["bits"], table["error, weights"]
+    figure.add_scatter(
+        x=list(bits), y=list(table["Shannon"]), name="Shannon's bound, Gaussian",
+        mode="lines", line={"dash": "dot", "color": INK},
     )  # fmt: skip
-    for place, name, color, symbol in (
-        (2, "the model's weights", BLUE, "circle"),
-        (3, "a Gaussian", VERMILLION, "x-thin-open"),
+    for column, name, color, symbol in (
+        ("error, weights", "the model's weights", BLUE, "circle"),
+        ("error, Gaussian", "a Gaussian", VERMILLION, "x-thin-open"),
     ):
-        figure.add_trace(
-            go.Scatter(
-                x=bits,
-                y=[row[place] or None for row, _ in ordered],
-                text=[row[0] for row, _ in ordered],
-                name=name,
-                mode="markers",
-                marker={"size": 10, "color": color, "symbol": symbol, "line": {"width": 1.5}},
-                hovertemplate="%{text}: %{y:.5f} at %{x:.2f} bits<extra></extra>",
-            )
+        figure.add_scatter(
+            x=list(bits),
+            y=[error or None for error in table[column]],
+            text=list(table["type"]),
+            name=name,
+            mode="markers",
+            marker={"size": 10, "color": color, "symbol": symbol, "line": {"width": 1.5}},
+            hovertemplate="%{text}: %{y:.5f} at %{x:.2f} bits<extra></extra>",
         )
-    shown = {(row[1], math.log10(row[2])): row[0] for row, _ in ordered if row[2] > _LEAST}
-    ends = math.log10(_LEAST), math.log10(max(row[2] for row, _ in ordered)) + 0.4
-    span = bits[0] - 0.3, bits[-1] + 0.5
-    label_points(figure, shown, span, ends, (WIDTH - 100, 340))
+    drawn, exact = table[weights > _LEAST], list(table["type"][weights <= _LEAST])
+    points = zip(drawn["bits"], drawn["error, weights"].map(math.log10), strict=True)
+    ends = math.log10(_LEAST), math.log10(weights.max()) + 0.4
+    span = bits.min() - 0.3, bits.max() + 0.5
+    names = dict(zip(points, drawn["type"], strict=True))
+    label_points(figure, names, span, ends, (WIDTH - 100, 310))
     figure.update_xaxes(title="bits a weight, scales included", range=span)
     figure.update_yaxes(
         title="relative mean squared error", range=ends, type="log", dtick=1, exponentformat="e"
     )
-    figure.update_layout(legend={"y": -0.2})
-    table = pd.DataFrame(
-        [(*row, bound) for row, bound in ordered],
-        columns=["type", "bits", "error, weights", "error, Gaussian", "Shannon"],
-    )
-    near = [row for row, _ in ordered if 4.4 <= row[1] <= 4.6]
-    best = min(near or [row for row, _ in ordered], key=lambda row: row[2])
-    exact = [row[0] for row, _ in ordered if row[2] <= _LEAST]
+    near = table[bits.between(4.4, 4.6)]
+    best = (table if near.empty else near).sort_values("error, weights").iloc[0]
     summary = (
-        f"Of the types with about 4.5 bits a weight {best[0]} loses least of the model's weights "
-        f"({best[2]:.4f}); on a Gaussian every type lies above Shannon's bound."
+        f"Of the types with about 4.5 bits a weight {best['type']} loses least of the model's "
+        f"weights ({best['error, weights']:.4f}); on a Gaussian every type lies above Shannon's "
+        "bound."
     )
     if exact:
         summary += f" {' and '.join(exact)} loses next to nothing of the weights and is not drawn."
@@ -192,17 +183,9 @@ def draw_types(
 
 
 def _tabulate_modules(modules: Sequence[ModuleError]) -> pd.DataFrame:
-    """Return a row for each module."""
     return pd.DataFrame(
-        [
-            {
-                "module": each.name,
-                "weight error": each.weight_rel_mse,
-                "output error": each.output_rel_mse,
-                "kurtosis": each.kurtosis,
-            }
-            for each in modules
-        ]
+        [(each.name, each.weight_rel_mse, each.output_rel_mse, each.kurtosis) for each in modules],
+        columns=["module", "weight error", "output error", "kurtosis"],
     )
 
 
@@ -234,22 +217,15 @@ def draw_quality(variants: Sequence[Variant]) -> Drawing:
     ):
         rows = [variant for variant in variants if variant[3] == chosen]
         middles = [quality.kl_mean for _, _, quality, _ in rows]
-        figure.add_trace(
-            go.Scatter(
-                x=[extra for _, extra, _, _ in rows],
-                y=middles,
-                text=[label for label, *_ in rows],
-                name=name,
-                mode="markers",
-                marker={"size": 11, "color": color, "symbol": symbol},
-                error_y={
-                    "array": [q.kl_mean_interval[1] - q.kl_mean for _, _, q, _ in rows],
-                    "arrayminus": [q.kl_mean - q.kl_mean_interval[0] for _, _, q, _ in rows],
-                    "color": color,
-                    "thickness": 1,
-                },
-                hovertemplate="%{text}: %{y:.4f} at %{x:.1f} %<extra></extra>",
-            )
+        figure.add_scatter(
+            x=[extra for _, extra, _, _ in rows],
+            y=middles,
+            text=[label for label, *_ in rows],
+            name=name,
+            mode="markers",
+            marker={"size": 11, "color": color, "symbol": symbol},
+            error_y=error_bars(middles, [q.kl_mean_interval for _, _, q, _ in rows], color=color),
+            hovertemplate="%{text}: %{y:.4f} at %{x:.1f} %<extra></extra>",
         )
     widest = max(extra for _, extra, _, _ in variants) * 1.25 + 1
     lowest = min(quality.kl_mean_interval[0] for _, _, quality, _ in variants) * 0.8
@@ -259,13 +235,23 @@ def draw_quality(variants: Sequence[Variant]) -> Drawing:
     )
     figure.update_yaxes(title="mean KL divergence, nats a token", range=[lowest, highest])
     names = {(extra, quality.kl_mean): label for label, extra, quality, _ in variants}
-    label_points(figure, names, (-1, widest), (lowest, highest), (WIDTH - 100, 340))
+    label_points(figure, names, (-1, widest), (lowest, highest), (WIDTH - 100, 370))
     best = min(variants, key=lambda variant: variant[2].kl_mean)
     summary = (
         f"The least divergence has {best[0]}: {best[2].kl_mean:.4f} nats a token for "
         f"{best[1]:.1f} % more bytes."
     )
-    return Drawing(figure, summary, _tabulate_variants(variants))
+    table = pd.DataFrame(
+        [
+            (name, extra, q.kl_mean, *q.kl_mean_interval, q.kl_p99, q.top1_agreement, q.perplexity)
+            for name, extra, q, _ in variants
+        ],
+        columns=[
+            "choice", "extra bytes, %", "KL", "KL, low", "KL, high", "KL, 99th percentile",
+            "same top token", "perplexity",
+        ],
+    )  # fmt: skip
+    return Drawing(figure, summary, table)
 
 
 def draw_proxies(
@@ -278,17 +264,21 @@ def draw_proxies(
     titles = [f"rank correlation {rank:.2f}" for rank in ranks]
     figure = make_subplots(1, len(names), shared_yaxes=True, subplot_titles=titles)
     for column, (name, values) in enumerate(zip(names, proxies, strict=True), start=1):
-        figure.add_trace(
-            go.Scatter(
-                x=list(values), y=list(harm), mode="markers", name=name, showlegend=False,
-                marker={"size": 6, "color": BLUE, "line": {"color": INK, "width": 0.4}},
-            ),
-            row=1, col=column,
-        )  # fmt: skip
+        figure.add_scatter(
+            x=list(values),
+            y=list(harm),
+            mode="markers",
+            name=name,
+            showlegend=False,
+            marker={"size": 6, "color": BLUE, "line": {"color": INK, "width": 0.4}},
+            row=1,
+            col=column,
+        )
         wide = min(values) > 0 and max(values) > 3 * min(values)
-        kind = {"type": "log", "dtick": "D2"} if wide else {"nticks": 5}
+        kind = LOG_AXIS if wide else {"nticks": 5}
         figure.update_xaxes(title=name, row=1, col=column, **kind)
     style(figure, "Which number foretells the harm of quantising a module alone", 420)
+    figure.update_layout(margin={"t": 85, "b": 60})
     figure.update_yaxes(type="log", dtick=1, exponentformat="e")
     figure.update_yaxes(title="KL divergence, nats a token", row=1, col=1)
     table = pd.DataFrame({"proxy": list(names), "rank correlation (Spearman)": ranks})
@@ -298,21 +288,3 @@ def draw_proxies(
         f"({ranks[best]:.2f}, over {len(harm)} modules)."
     )
     return Drawing(figure, summary, table)
-
-
-def _tabulate_variants(variants: Sequence[Variant]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "choice": name,
-                "extra bytes, %": extra,
-                "KL": quality.kl_mean,
-                "KL, low": quality.kl_mean_interval[0],
-                "KL, high": quality.kl_mean_interval[1],
-                "KL, 99th percentile": quality.kl_p99,
-                "same top token": quality.top1_agreement,
-                "perplexity": quality.perplexity,
-            }
-            for name, extra, quality, _ in variants
-        ]
-    )

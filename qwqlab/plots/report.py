@@ -1,4 +1,4 @@
-"""The experiment's report: one HTML file that needs no network and runs nothing of a model's."""
+"""The experiment's report: one HTML file that needs no network; what models wrote stays text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 from .. import files
 from ..experiments import ArmResult, check_text, find_break, measure, summarize
 from ..sampling import Engine, Run
-from .drawing import table_html
-from .run_text import RunText, decode_steps, show_run
+from .drawing import Shown, table_html
+from .run_text import decode_steps, show_run
 from .trade_off import draw_trade_off
 
 _PAGE = """<!doctype html>
@@ -49,7 +49,7 @@ tokens: the mean length of a run."""
 
 
 def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
-    """Return a row for each arm, as counts that a person reads."""
+    """Return a table with a row for each arm: counts, their 95 % intervals, means."""
     return pd.DataFrame(
         {
             "arm": arm.name,
@@ -70,14 +70,14 @@ def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
 def write_report(
     path: Path,
     results: Sequence[ArmResult],
-    samples: Sequence[RunText],
+    samples: Sequence[Shown],
     prompt: str,
     model: str,
     build: str,
 ) -> Path:
-    """Write the report, whole or not at all.
+    """Write the report, whole or not at all, and return its path.
 
-    samples are the marked texts of `pick_samples`, prompt is what they answer.
+    samples: the runs of `pick_samples`, as `show_sample` marks them; prompt: what they answer.
     """
     drawing = draw_trade_off(results)
     page = _PAGE.format(
@@ -114,7 +114,7 @@ def pick_samples(runs: Sequence[Run]) -> list[Run]:
     return [arm_runs[place] for arm_runs in code.values()]
 
 
-def show_sample(run: Run, engine: Engine) -> RunText:
+def show_sample(run: Run, engine: Engine) -> Shown:
     """Return a run's text, its escapes and the token that broke its program marked."""
     step = find_break(run, list(decode_steps(run, engine)))
     verdict = check_text(run.text).reason or "valid"

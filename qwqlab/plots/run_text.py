@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import codecs
 import html
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from ..experiments import measure
 from ..sampling import Engine, Run
-from .drawing import RUST, VERMILLION, name_token
+from .drawing import RUST, VERMILLION, Shown, name_token
 
 STOPS = {
     "end": "the model ended it",
@@ -34,32 +33,9 @@ _BODY = (
 )
 
 
-@dataclass(frozen=True)
-class RunText:
-    """A marked text: `html` for a page, with all that the model wrote escaped, and `text` for a
-    shell, with escapes in «guillemets»."""
-
-    html: str
-    text: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __str__(self) -> str:
-        return self.text
-
-    __repr__ = __str__
-
-
-def show_run(
-    run: Run,
-    engine: Engine,
-    *,
-    breaking: int | None = None,
-    title: str = "",
-) -> RunText:
-    """Return a run's text, its escapes marked, and a line that tells what is marked and how the run
-    ended.
+def show_run(run: Run, engine: Engine, *, breaking: int | None = None, title: str = "") -> Shown:
+    """Return a run's text with its escapes marked (in a shell by «guillemets»), below a line that
+    explains the marks and how the run ended.
 
     A loop in which the run ends is marked where it begins. breaking: a step to single out, such as
     the token that broke the code.
@@ -68,12 +44,12 @@ def show_run(
     head = _tell(run, title, loop_at)
     escapes = set(run.escapes)
     marked, plain = [], []
-    for step, piece in _merge(run, engine, {*escapes, loop_at, breaking} - {None}):
-        if step is not None and step == loop_at:
+    for step, piece in enumerate(decode_steps(run, engine)):
+        if step == loop_at:
             marked.append(f'<span style="{_LOOP}">a loop begins</span>')
             plain.append("[a loop begins]")
         text = html.escape(piece)
-        if step is not None and step in escapes | {breaking}:
+        if step in escapes or step == breaking:
             hint = f"token {step}, raw rank {run.ranks[step]} (0 is the most likely)"
             kind = BREAK if step == breaking else _ESCAPE
             control = html.escape(engine.model.show(run.tokens[step]))
@@ -84,7 +60,7 @@ def show_run(
             marked.append(text)
             plain.append(piece)
     name = html.escape(f"text of the run: {title}" if title else "text of the run")
-    return RunText(
+    return Shown(
         f'<div><div>{html.escape(head)}</div><div tabindex="0" role="group" '
         f'aria-label="{name}" style="{_BODY}">{"".join(marked)}</div></div>',
         f"{head}\n{''.join(plain)}",
@@ -109,25 +85,10 @@ def show_step(pieces: Sequence[str], step: int, name: str) -> str:
 
 
 def decode_steps(run: Run, engine: Engine) -> Iterator[str]:
-    """Yield the text that each token completes: none for part of a character or a control token."""
+    """Yield the text that each token completes: "" for a part of a character or a control token."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in run.tokens:
         yield decoder.decode(engine.model.piece(token))
-
-
-def _merge(run: Run, engine: Engine, alone: Iterable[object]) -> Iterator[tuple[int | None, str]]:
-    """Yield steps that are marked, one by one, and the text between them in one piece."""
-    single, plain = set(alone), ""
-    for step, piece in enumerate(decode_steps(run, engine)):
-        if step not in single:
-            plain += piece
-            continue
-        if plain:
-            yield None, plain
-            plain = ""
-        yield step, piece
-    if plain:
-        yield None, plain
 
 
 def _tell(run: Run, title: str, loop_at: int | None) -> str:

@@ -1,7 +1,7 @@
 """One step of a run as a stacked chart: a row for each stage of the chain, the raw one on top.
 
-`lay_out` gives the step as plain arrays, `plot_grid` plots them, `draw_stages` does both. Tokens
-are columns, and a bar's height is the square root of a probability: so small ones can be seen.
+`lay_out` returns the step as plain arrays, `plot_grid` draws them, `draw_stages` does both. Tokens
+are columns, and a bar's height is the square root of a probability, so that small ones are visible.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ _NOTABLE = 0.002  # below this change of a probability an arrow would mislead
 
 def draw_stages(view: StepView, engine: Engine, top: int = 20) -> Drawing:
     """Draw the stacked chart of a step, with the `top` most telling tokens as its columns."""
-    grid = lay_out(view, engine, top)
-    return Drawing(plot_grid(grid), grid.summary, grid.table())
+    return plot_grid(lay_out(view, engine, top))
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,8 @@ def _spread(
     return logits, probs
 
 
-def plot_grid(grid: StageGrid) -> go.Figure:
-    """Draw a grid: what stages left of each token as bars, and marks where tokens were removed."""
+def plot_grid(grid: StageGrid) -> Drawing:
+    """Draw a grid: what each stage leaves of each token as bars, and a mark where it is removed."""
     n_rows, n_columns = grid.probs.shape
     kept = ~np.isnan(grid.probs)
     drawn = np.zeros_like(kept)
@@ -187,6 +186,7 @@ def plot_grid(grid: StageGrid) -> go.Figure:
     cross = {"symbol": "x", "size": 9, "color": VERMILLION}
     ring = {"symbol": "circle-open", "size": 5, "color": GREY}
     diamond = {"symbol": "diamond-open", "size": 12, "color": GREEN, "line": {"width": 2}}
+    floors = [_floor(row) for row in range(n_rows)]
     figure = go.Figure(
         [
             _bars("kept", grid, kept & ~drawn, {"color": BLUE}),
@@ -203,37 +203,34 @@ def plot_grid(grid: StageGrid) -> go.Figure:
                 y=[-row - 0.5 for row in range(n_rows)],
                 text=[f"{count:,} left" for count in grid.left],
             ),
-        ]
+        ],
+        {
+            "title": {"subtitle": {"text": grid.subtitle}},
+            "barmode": "overlay",
+            "autosize": True,
+            "margin": {"r": 10, "t": 70, "b": 170},
+            "hovermode": "closest",
+            "xaxis": {
+                "title": "token; its probability in %, drawn as the square root",
+                "automargin": False,  # the legend's place must not depend on how long tokens are
+                "tickangle": -45,
+                "tickfont": {"family": "monospace", "size": 12},
+                "tickvals": list(range(n_columns + 1)),
+                "ticktext": [*(escape_text(text) for text in grid.texts), "others"],
+                "range": [-0.6, n_columns + 0.6 + _ROOM],
+            },
+            "yaxis": {
+                "title": "stage, in order, from top to bottom",
+                "showgrid": False,
+                "tickvals": [-row - 0.5 for row in range(n_rows)],
+                "ticktext": list(grid.rows),
+                # The grid lines are the floors of the bars.
+                "minor": {"tickvals": floors, "showgrid": True, "gridcolor": GRID},
+                "range": [-n_rows, 0.05],
+            },
+        },
     )  # fmt: skip
-    style(figure, grid.title, _HEIGHT)
-    figure.update_layout(
-        title={"subtitle": {"text": grid.subtitle}},
-        barmode="overlay",
-        autosize=True,
-        margin={"r": 10, "t": 70, "b": 170},
-        legend={"yref": "container", "y": 0.01, "yanchor": "bottom"},
-        hovermode="closest",
-    )
-    figure.update_xaxes(
-        title="token; its probability in %, drawn as the square root",
-        automargin=False,  # the legend's place must not depend on how long the tokens are
-        tickangle=-45,
-        tickfont={"family": "monospace", "size": 12},
-        tickvals=list(range(n_columns + 1)),
-        ticktext=[*(escape_text(text) for text in grid.texts), "others"],
-        range=[-0.6, n_columns + 0.6 + _ROOM],
-    )
-    # The grid lines are the floors of the bars.
-    floors = [_floor(row) for row in range(n_rows)]
-    figure.update_yaxes(
-        title="stage, in order, from top to bottom",
-        showgrid=False,
-        tickvals=[-row - 0.5 for row in range(n_rows)],
-        ticktext=list(grid.rows),
-        minor={"tickvals": floors, "showgrid": True, "gridcolor": GRID},
-        range=[-n_rows, 0.05],
-    )
-    return figure
+    return Drawing(style(figure, grid.title, _HEIGHT), grid.summary, grid.table())
 
 
 def _floor(row: int) -> float:

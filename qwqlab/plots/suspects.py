@@ -1,14 +1,15 @@
-"""The article's suspects: by how much each override moves a rate, and what would be harm."""
+"""The article's suspects: how much each override changes a rate, against what would be harm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from .drawing import BLUE, GREY, VERMILLION, Drawing, escape_text, style
+from .drawing import BLUE, GREY, VERMILLION, Drawing, error_bars, escape_text, style
 
 if TYPE_CHECKING:
     from ..experiments import Conduct
@@ -18,9 +19,9 @@ _MARKERS = {"acquitted": "circle", "convicted": "x", "undecided": "circle-open"}
 
 
 def draw_suspects(found: Sequence[Conduct], harm: float) -> Drawing:
-    """Draw the change of each rate with its 95 % interval, a suspect a row.
+    """Draw the change of each rate with its 95 % interval, two rows a suspect.
 
-    harm: what change counts as harm, as a fraction; a band shows what is less.
+    harm: the least change that counts as harm, as a fraction; a band marks smaller ones.
     """
     figure = style(go.Figure(), _title(found), 160 + 90 * len(found))
     band = {"color": GREY, "width": 1, "dash": "dot"}
@@ -30,37 +31,30 @@ def draw_suspects(found: Sequence[Conduct], harm: float) -> Drawing:
     for name, color in (("valid code", BLUE), ("loops", VERMILLION)):
         chosen = [(suspect, count) for suspect, count in rows if count.what == name]
         middles = [100 * (c.after - c.before) / max(1, c.n) for _, c in chosen]
-        figure.add_trace(
-            go.Scatter(
-                x=middles,
-                y=[f"{escape_text(suspect)}, {name}" for suspect, _ in chosen],
-                text=[c.verdict for _, c in chosen],
-                mode="markers+text",
-                textposition="top center",
-                cliponaxis=False,
-                name=f"{name}, and its 95 % interval",
-                marker={
-                    "size": 12,
-                    "color": color,
-                    "symbol": [_MARKERS[c.verdict] for _, c in chosen],
-                    "line": {"width": 2, "color": color},
-                },
-                error_x={
-                    "array": [
-                        100 * c.interval[1] - m for (_, c), m in zip(chosen, middles, strict=True)
-                    ],
-                    "arrayminus": [
-                        m - 100 * c.interval[0] for (_, c), m in zip(chosen, middles, strict=True)
-                    ],
-                    "color": color,
-                },
-            )
+        figure.add_scatter(
+            x=middles,
+            y=[f"{escape_text(suspect)}, {name}" for suspect, _ in chosen],
+            text=[c.verdict for _, c in chosen],
+            mode="markers+text",
+            textposition="top center",
+            cliponaxis=False,
+            name=f"{name}, and its 95 % interval",
+            marker={
+                "size": 12,
+                "color": color,
+                "symbol": [_MARKERS[c.verdict] for _, c in chosen],
+                "line": {"width": 2, "color": color},
+            },
+            error_x=error_bars(
+                middles,
+                [[100 * end for end in c.interval] for _, c in chosen],
+                thickness=2,
+                color=color,
+            ),
         )
     figure.update_xaxes(title="change of the rate, percentage points (band: no harm)")
     order = [f"{escape_text(suspect)}, {count.what}" for suspect, count in rows]
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1])
-    legend = {"yref": "container", "y": 0.01, "yanchor": "bottom"}
-    figure.update_layout(legend=legend, margin={"b": 90})
     return Drawing(figure, _tell(rows, harm), _tabulate(rows))
 
 
@@ -84,19 +78,9 @@ def _tell(rows: Sequence[tuple[str, Paired]], harm: float) -> str:
 
 def _tabulate(rows: Sequence[tuple[str, Paired]]) -> pd.DataFrame:
     return pd.DataFrame(
-        [
-            {
-                "suspect": suspect,
-                "rate": c.what,
-                "runs": c.n,
-                "before": c.before,
-                "after": c.after,
-                "lost": c.lost,
-                "gained": c.gained,
-                "change, low": c.interval[0],
-                "change, high": c.interval[1],
-                "verdict": c.verdict,
-            }
-            for suspect, c in rows
-        ]
-    )
+        [(suspect, *astuple(c), *c.interval, c.verdict) for suspect, c in rows],
+        columns=[
+            "suspect", "rate", "runs", "before", "after", "lost", "gained",
+            "change, low", "change, high", "verdict",
+        ],
+    )  # fmt: skip

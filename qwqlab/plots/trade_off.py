@@ -11,13 +11,22 @@ import plotly.graph_objects as go
 
 from ..errors import SettingError
 from ..sampling import ARTICLE_ORDER, DEFAULT_ORDER
-from .drawing import BLUE, VERMILLION, WIDTH, Drawing, escape_text, label_points, percent, style
+from .drawing import (
+    BLUE,
+    VERMILLION,
+    WIDTH,
+    Drawing,
+    error_bars,
+    escape_text,
+    label_points,
+    percent,
+    style,
+)
 
 if TYPE_CHECKING:
     from ..experiments import ArmResult
 
 Row = dict[str, Any]
-
 
 _HEIGHT = 680
 # The shape shows the order; filling and colour, whether a penalty is at work.
@@ -28,34 +37,31 @@ _SHAPES = {
 }
 
 
-def draw_trade_off(results: Sequence[ArmResult], against: str = "loops") -> Drawing:
+def draw_trade_off(results: Sequence[ArmResult]) -> Drawing:
     """Draw the rate of loops against the rate of valid code, an arm a point with 95 % intervals.
 
-    against: "loops" or "runaways", what the vertical axis counts. Best is the lower right.
+    The best arms are at the lower right. Raise SettingError if no arm has runs of both kinds.
     """
-    if against not in ("loops", "runaways"):
-        raise SettingError(f"against={against!r} is neither 'loops' nor 'runaways'")
     rows = [_describe(arm) for arm in results if arm.runs and arm.long_runs]
     if not rows:
         raise SettingError("no arm has both runs on code and long runs; there is nothing to draw")
     figure = go.Figure()
     for kind in itertools.product(_SHAPES, (True, False)):
         if alike := [row for row in rows if row["kind"] == kind]:
-            figure.add_trace(_points(alike, against, *kind))
-    style(figure, _title(rows, against), _HEIGHT)
-    what = "runs that loop" if against == "loops" else "runs that never end"
-    top = min(1.0, max([0.3, *(row[f"{against}_interval"][1] for row in rows)]))
+            figure.add_trace(_points(alike, *kind))
+    style(figure, _title(rows), _HEIGHT)
+    top = min(1.0, max([0.3, *(row["loops_interval"][1] for row in rows)]))
     x, y = (-0.03, 1.03), (-0.05, top + 0.03)
     scale: dict[str, Any] = {"tickformat": ".0%", "dtick": 0.1}
     figure.update_xaxes(title="runs with valid code (right is better)", range=x, **scale)
-    figure.update_yaxes(title=f"{what} (lower is better)", range=y, **scale)
+    figure.update_yaxes(title="runs that loop (lower is better)", range=y, **scale)
     names: dict[tuple[float, float], list[str]] = {}
     for row in rows:
-        names.setdefault((row["valid_code"], row[against]), []).append(row["label"])
+        names.setdefault((row["valid_code"], row["loops"]), []).append(row["label"])
     joined = {point: _join_names(text) for point, text in names.items()}
-    label_points(figure, joined, x, y, (WIDTH - 110, _HEIGHT - 190))
+    label_points(figure, joined, x, y, (WIDTH - 110, _HEIGHT - 150))
     table = pd.DataFrame(rows).drop(columns=["kind", "label"])
-    return Drawing(figure, _tell(rows, against), table)
+    return Drawing(figure, _tell(rows), table)
 
 
 def _name_order(order: Sequence[str]) -> str:
@@ -107,27 +113,21 @@ def _name(arm: ArmResult) -> str:
     return arm.name if penalty in arm.name or penalty == "1" else f"{arm.name} ({penalty})"
 
 
-def _points(rows: Sequence[Row], against: str, shape: str, penalised: bool) -> Any:
+def _points(rows: Sequence[Row], shape: str, penalised: bool) -> Any:
     symbol = _SHAPES[shape] if penalised else f"{_SHAPES[shape]}-open"
     colour = VERMILLION if penalised else BLUE
-    errors = {}
-    for axis, name in (("x", "valid_code"), ("y", against)):
-        errors[f"error_{axis}"] = {
-            "array": [max(0.0, row[f"{name}_interval"][1] - row[name]) for row in rows],
-            "arrayminus": [max(0.0, row[name] - row[f"{name}_interval"][0]) for row in rows],
-            "thickness": 1,
-            "width": 3,
-            "color": colour,
-        }
+    x, y = [row["valid_code"] for row in rows], [row["loops"] for row in rows]
+    look = {"width": 3, "color": colour}
     return go.Scatter(
-        x=[row["valid_code"] for row in rows],
-        y=[row[against] for row in rows],
+        x=x,
+        y=y,
+        error_x=error_bars(x, [row["valid_code_interval"] for row in rows], **look),
+        error_y=error_bars(y, [row["loops_interval"] for row in rows], **look),
         mode="markers",
         name=f"{shape}, {'penalties in' if penalised else 'penalties out or at 1'}",
         marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2}},
         hovertext=[_hover(row) for row in rows],
         hoverinfo="text",
-        **errors,
     )
 
 
@@ -138,36 +138,36 @@ def _hover(row: Row) -> str:
     return "<br>".join(lines)
 
 
-def _ends(rows: Sequence[Row]) -> tuple[Row, Row]:
+def _best_and_worst(rows: Sequence[Row]) -> tuple[Row, Row]:
     """Return the arms with the most and the least valid code."""
     by_code = sorted(rows, key=lambda row: -row["valid_code"])
     return by_code[0], by_code[-1]
 
 
-def _title(rows: Sequence[Row], against: str) -> str:
-    best, worst = _ends(rows)
-    rates = [row[against] for row in rows]
+def _title(rows: Sequence[Row]) -> str:
+    best, worst = _best_and_worst(rows)
+    rates = [row["loops"] for row in rows]
     return (
         f"Valid code from {percent(worst['valid_code'])} ({worst['arm']}) "
         f"to {percent(best['valid_code'])} ({best['arm']}); "
-        f"{against} from {percent(min(rates))} to {percent(max(rates))}"
+        f"loops from {percent(min(rates))} to {percent(max(rates))}"
     )
 
 
-def _tell(rows: Sequence[Row], against: str) -> str:
-    best, worst = _ends(rows)
+def _tell(rows: Sequence[Row]) -> str:
+    best, worst = _best_and_worst(rows)
     apart = best["valid_code_interval"][0] > worst["valid_code_interval"][1]
     return (
         f"Most valid code: {best['arm']} with {_with_interval(best, 'valid_code')}; least: "
         f"{worst['arm']} with {_with_interval(worst, 'valid_code')}; their 95 % intervals "
         f"{'are apart' if apart else 'overlap'}. Beaten by no other arm in both valid code and "
-        f"{against}: {'; '.join(_find_unbeaten(rows, against))}."
+        f"loops: {'; '.join(_find_unbeaten(rows))}."
     )
 
 
-def _find_unbeaten(rows: Sequence[Row], against: str) -> list[str]:
+def _find_unbeaten(rows: Sequence[Row]) -> list[str]:
     """Return arms such that no other is at least as good in both rates and better in one."""
-    rates = [(row["arm"], row["valid_code"], row[against]) for row in rows]
+    rates = [(row["arm"], row["valid_code"], row["loops"]) for row in rows]
     return [
         name
         for name, valid, bad in rates

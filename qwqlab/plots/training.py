@@ -18,18 +18,16 @@ def draw_losses(runs: Mapping[str, Sequence[float]]) -> Drawing:
     """Draw the mean loss, in nats a learnt token, of each step of the optimiser: a line a run."""
     figure = style(go.Figure(), "Loss of each step", 380)
     for place, (name, losses) in enumerate(runs.items()):
-        figure.add_trace(
-            go.Scatter(
-                x=list(range(1, len(losses) + 1)),
-                y=list(losses),
-                name=name,
-                mode="lines+markers",
-                line={
-                    "color": _COLORS[place % len(_COLORS)],
-                    "dash": _DASHES[place % len(_DASHES)],
-                },
-                marker={"size": 5},
-            )
+        figure.add_scatter(
+            x=list(range(1, len(losses) + 1)),
+            y=list(losses),
+            name=name,
+            mode="lines+markers",
+            line={
+                "color": _COLORS[place % len(_COLORS)],
+                "dash": _DASHES[place % len(_DASHES)],
+            },
+            marker={"size": 5},
         )
     figure.update_xaxes(title="step")
     figure.update_yaxes(title="loss, nats a learnt token", rangemode="tozero")
@@ -39,10 +37,8 @@ def draw_losses(runs: Mapping[str, Sequence[float]]) -> Drawing:
         if losses
     ]
     table = pd.DataFrame(
-        [
-            {"run": name, "step": step, "loss": loss}
-            for name, losses in runs.items()
-            for step, loss in enumerate(losses, 1)
-        ]
+        {"run": name, "step": step, "loss": loss}
+        for name, losses in runs.items()
+        for step, loss in enumerate(losses, 1)
     )
     return Drawing(figure, f"Loss of the first and of the last step: {', '.join(ends)}.", table)

@@ -1,11 +1,10 @@
-"""The lab's panels. Each shows plain functions that work without it."""
+"""The lab's panels. Each shows the results of plain functions, which work without it."""
 
 from typing import TYPE_CHECKING
 
 from ..rooms import open_room
 
 if TYPE_CHECKING:
-    from .controls import OrderEditor as OrderEditor  # the samplers as a list to rearrange
     from .grade import GradePanel as GradePanel  # judges a program
     from .jobs import JobPanel as JobPanel  # a long job: its bar and Stop
     from .jobs import LossPanel as LossPanel  # a training run: its loss as it falls

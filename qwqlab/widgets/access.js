@@ -1,5 +1,5 @@
 // ipywidgets draws sliders, bars and status lines without a name or a role. Each panel holds one of
-// these empty boxes, which gives them, and again whenever something is drawn anew.
+// these empty boxes, which adds them whenever something in the panel is drawn.
 
 function set(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -25,7 +25,7 @@ function mend(panel) {
   }
   for (const line of panel.querySelectorAll(".qwqlab-status")) set(line, { role: "status" });
   for (const chart of panel.querySelectorAll(".js-plotly-plot")) {
-    // What it shows in a sentence, and its numbers, stand below it.
+    // A sentence about it and its numbers are below it.
     const title = chart.querySelector(".gtitle")?.textContent;
     if (title) set(chart, { role: "figure", "aria-label": title });
   }

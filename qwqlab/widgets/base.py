@@ -1,4 +1,4 @@
-"""The parts of every panel: work beside the page, a figure that changes, pieces of HTML.
+"""The parts of every panel: work in the background, a figure that changes, pieces of HTML.
 
 Whatever a model wrote is escaped here.
 """
@@ -36,11 +36,11 @@ _BOX = (
 )
 
 Show = Callable[[], None]
-"""Shows what a job in the background has computed."""
+"""A function that shows what a job in the background has computed."""
 
 
 class Panel:
-    """A `box` that a notebook shows, with Run, Stop and a line for what went wrong.
+    """A `box` that a notebook shows, with Run, Stop and a line for errors.
 
     A subclass does its work in `_work`, which runs in a thread, one at a time: a widget's callback
     must return at once, or the page's other buttons, Stop among them, wait for it.
@@ -50,7 +50,7 @@ class Panel:
 
     def __init__(self, run: str, tooltip: str) -> None:
         self.run_button = make_button(run, self.start, tooltip)
-        self.stop_button = make_button("Stop", self.stop, "end it, and keep what is there")
+        self.stop_button = make_button("Stop", self.stop, "stop, and keep what is done so far")
         self.stop_button.disabled = True
         self.status = widgets.HTML()
         self.status.add_class("qwqlab-status")
@@ -73,7 +73,7 @@ class Panel:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the work to end; what it has made stays."""
+        """Ask the work to end; its results so far stay."""
         self._stopping.set()
 
     def wait(self, timeout: float | None = 60.0) -> bool:
@@ -112,29 +112,29 @@ class Panel:
 
 
 class EnginePanel(Panel):
-    """A panel whose work is runs of an engine, which Stop ends."""
+    """A panel that runs an engine; Stop ends the runs."""
 
     def __init__(self, engine: Engine, run: str, tooltip: str) -> None:
         super().__init__(run, tooltip)
         self.engine = engine
 
     def stop(self) -> None:
-        """End the runs; what they have written stays."""
+        """End the runs; their text so far stays."""
         super().stop()
         if self.busy:
             self.engine.stop()
 
     def _check_stop(self) -> None:
-        """Say a stop again that came before the engine had begun: call this at each token."""
+        """Stop the engine if Stop was pressed before it had begun: call this at each token."""
         if self._stopping.is_set():
             self.engine.stop()
 
 
 class Latest:
-    """Runs the last job of a burst, such as the moves of a slider, once the burst is over.
+    """Run only the last job of a burst, such as the moves of a slider, once the burst is over.
 
-    A job computes, and returns what shows its result. That is called only if no newer job has been
-    submitted by then. One job runs at a time.
+    A job computes and returns a function that shows its result, which is called only if no newer
+    job has been submitted. One job runs at a time.
     """
 
     def __init__(self, guard: Callable[[Callable[[], None]], None], delay: float = 0.2) -> None:
@@ -151,7 +151,7 @@ class Latest:
         timer.start()
 
     def wait(self, timeout: float | None = 60.0) -> bool:
-        """Wait until nothing is left to do, and return whether that came about."""
+        """Wait until no job is left, and return whether that happened in time."""
         if self._timer is None:
             return True
         self._timer.join(timeout)
@@ -169,14 +169,14 @@ class Latest:
 
 
 class Throttle:
-    """Lets through at most one call in `seconds`, so that a stream does not flood the page."""
+    """Let through at most one call in `seconds`, so that a stream does not flood the page."""
 
     def __init__(self, seconds: float = 0.05) -> None:
         self.seconds = seconds
         self._last = float("-inf")
 
     def ready(self) -> bool:
-        """Return whether it is time again; a yes starts the next wait."""
+        """Return whether the wait is over; if so, the next one starts."""
         now = time.monotonic()
         if now - self._last < self.seconds:
             return False
@@ -185,11 +185,11 @@ class Throttle:
 
 
 class LiveFigure(anywidget.AnyWidget):
-    """A Plotly figure that changes in place and takes the width that there is.
+    """A Plotly figure that changes in place and fills the width of its cell.
 
-    `show` puts another figure in its place. Plotly's FigureWidget would do for that, but importing
-    it brings nbformat and with it all of jsonschema's formats, which takes seconds; it measures its
-    width once; and its state is the figure as it was made, so that a page opened later shows that.
+    `show` replaces the figure. Plotly's FigureWidget does so too, but importing it loads nbformat
+    and all of jsonschema's formats, which takes seconds; it measures its width only once; and a
+    page opened later shows the first figure, not the last.
     """
 
     _esm = "\n".join(
@@ -209,11 +209,10 @@ class LiveFigure(anywidget.AnyWidget):
 
 
 class Access(anywidget.AnyWidget):
-    """An empty box with what ipywidgets leaves out for people who can't see or use no mouse.
+    """An empty box that adds what ipywidgets leaves out for people who can't see or use no mouse.
 
-    It names the sliders, bars, status lines and figures of the panel around it, and draws the ring
-    around what has the keyboard's focus. The panel is the nearest box with the class
-    `qwqlab-panel`.
+    It names the sliders, bars, status lines and figures of the panel around it, and draws a ring
+    around whatever has the keyboard's focus. The panel is the nearest box of class `qwqlab-panel`.
     """
 
     _esm = (_HERE / "access.js").read_text(encoding="utf-8")
@@ -229,7 +228,7 @@ def make_panel(children: Sequence[Any], name: str) -> Any:
 
 
 def make_row(children: Sequence[Any]) -> Any:
-    """Return widgets beside each other; those that find no room go into the next line."""
+    """Return widgets beside each other, wrapped where the row is full."""
     return widgets.HBox(list(children), layout={"flex_flow": "row wrap"})
 
 
@@ -248,13 +247,13 @@ def make_seed_field(seed: int) -> Any:
 
 
 def make_command_field(name: str = "") -> Any:
-    """Return a field for a command line, to be copied: a click and Ctrl-A select it all.
+    """Return a field that shows a command line to copy: a click and Ctrl-A select it all.
 
-    name: whose command it is, where a panel has two.
+    name: whose command it is, if a panel has two.
     """
     field = widgets.Textarea(
         description=f"reproduce {name} with" if name else "reproduce with",
-        rows=4,
+        rows=6,
         layout={"width": "99%"},
         style={"description_width": "initial"},
     )
@@ -270,7 +269,7 @@ def display_if_possible(widget: Any) -> None:
 
 
 def show_warnings(sentences: Iterable[str], title: str = "") -> str:
-    """Return the HTML of sentences in a ruled box, or nothing where there are none."""
+    """Return the HTML of sentences in a ruled box, or "" if there are none."""
     lines = [mark_names(sentence) for sentence in sentences]
     if not lines:
         return ""
@@ -281,8 +280,8 @@ def show_warnings(sentences: Iterable[str], title: str = "") -> str:
 def show_text(text: str, height: int, name: str, follow: bool = False) -> str:
     """Return the HTML of a text in a box that scrolls.
 
-    name: what the box holds, for who does not see it. follow: keep the end of a long text in sight,
-    by stacking from the bottom.
+    name: what the box holds, for a screen reader. follow: keep the end of a long text in sight, by
+    stacking from the bottom.
     """
     more = "display:flex;flex-direction:column-reverse;" if follow else ""
     return (

@@ -1,4 +1,4 @@
-"""Sliders, presets and the order of the samplers as one value: the `Sampling` that they give."""
+"""Sliders, presets and the order of the samplers, read as one value: a `Sampling`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from ..errors import SettingError
 from ..sampling import BY_NAME, DEFAULT_ORDER, PRESETS, SETTINGS, Sampling, check_order
 from .base import make_button
 
 _HERE = Path(__file__).resolve().parent
 
-# Name, low, high, step: where a slider is of use, not where llama.cpp draws the line.
+# Name, low, high, step: the useful range of each, narrower than what llama.cpp accepts.
 MAIN = (
     ("temp", 0, 2, 0.05),
     ("top_k", 0, 100, 1),
@@ -47,11 +46,11 @@ _STYLE = {"description_width": "115px"}
 
 
 class SamplingControls:
-    """Widgets for a Sampling: `box` is what a page shows, `sampling` what they are set to.
+    """Widgets for a Sampling: a page shows `box`, and `sampling` is what they are set to.
 
-    on_change is called, with no arguments, once for each change by the reader or of a widget's
-    value, and not by `set`. What has no widget, such as DRY's sequence breakers, stays as it was in
-    the Sampling given last.
+    on_change is called, without arguments, once for each change of a widget, and not by `set`.
+    Settings without a widget, such as DRY's sequence breakers, keep the value of the last Sampling
+    that was set.
     """
 
     def __init__(self, sampling: Sampling, on_change: Callable[[], None]) -> None:
@@ -67,7 +66,7 @@ class SamplingControls:
         self.numbers = {row[0]: _make_slider(*row) for row in (*MAIN, *MORE)}
         # Not an Accordion, which only a mouse can open.
         self.more = widgets.VBox([self.numbers[name] for name, *_ in MORE])
-        self.more_button = make_button("", self._toggle_more, "numbers of rarer use")
+        self.more_button = make_button("", self._toggle_more, "numbers that are rarely used")
         self._toggle_more()
         self.box = widgets.VBox(
             [
@@ -88,12 +87,12 @@ class SamplingControls:
 
     @property
     def sampling(self) -> Sampling:
-        """The Sampling that the widgets give; SettingError for one that llama.cpp refuses."""
+        """The Sampling of the widgets; SettingError if llama.cpp would refuse it."""
         values = {name: slider.value for name, slider in self.numbers.items()}
         return self._base.with_(samplers=self.order.samplers, **values)
 
     def set(self, sampling: Sampling) -> None:
-        """Show a Sampling, whatever its numbers: a slider widens to hold its value."""
+        """Show a Sampling; a slider widens if its range does not hold the value."""
         self._base, before, self._quiet = sampling, self._quiet, True
         try:
             for name, slider in self.numbers.items():
@@ -131,10 +130,10 @@ class SamplingControls:
 
 
 class OrderEditor(anywidget.AnyWidget):
-    """Rows that are dragged, moved with Alt and an arrow key, or by their buttons.
+    """A list of samplers to rearrange: drag a row, press Alt and an arrow key, or use its buttons.
 
     order holds every name in the order shown, enabled the names that are switched on, in any
-    order; both may be set from Python. `samplers` is what a Sampling takes.
+    order. `samplers` combines them, as a Sampling takes it.
     """
 
     _esm = (_HERE / "order_editor.js").read_text(encoding="utf-8")
@@ -161,13 +160,6 @@ class OrderEditor(anywidget.AnyWidget):
             with self.hold_trait_notifications():
                 self.order, self.enabled = _complete(names), list(names)
 
-    @traitlets.validate("order", "enabled")
-    def _check(self, proposal: Any) -> list[str]:
-        try:
-            return list(check_order(proposal["value"]))
-        except SettingError as error:
-            raise traitlets.TraitError(str(error)) from None
-
 
 def _make_slider(name: str, low: float, high: float, step: float) -> Any:
     kind = widgets.IntSlider if BY_NAME[name].kind is int else widgets.FloatSlider
@@ -185,7 +177,7 @@ def _make_slider(name: str, low: float, high: float, step: float) -> Any:
 
 
 def _explain_stages() -> dict[str, str]:
-    """Return what each stage does, by its name: its settings and their meanings."""
+    """Return the settings of each stage and their meanings, by the stage's name."""
     notes: dict[str, str] = {}
     for setting in SETTINGS:
         line = f"{setting.name}: {setting.meaning}"
@@ -194,5 +186,5 @@ def _explain_stages() -> dict[str, str]:
 
 
 def _complete(samplers: tuple[str, ...]) -> list[str]:
-    """Return the samplers, then those of llama.cpp's default order that they leave out."""
+    """Return the samplers, then the rest of llama.cpp's default order."""
     return [*samplers, *(name for name in DEFAULT_ORDER if name not in samplers)]

@@ -15,10 +15,10 @@ OWN = "my own answer"
 
 
 class GradePanel(Panel):
-    """Grades what is in the field: a program, or a transcript with its thinking and fences.
+    """A field for a program, or a transcript with its thinking and fences, and its grade.
 
-    `text` is the field, and `choice` fills it with a specimen; `graded` holds the last grade.
-    `grade_text` does the work.
+    `text` is the field, and `choice` fills it with a specimen; `graded` is the last grade.
+    `grade_text` gives the same without a page.
     """
 
     def __init__(self) -> None:
@@ -49,20 +49,11 @@ class GradePanel(Panel):
         self.result.value = self.status.value = ""
 
     def _work(self) -> None:
-        text = self.text.value
         self.result.value = ""
-        is_program = not _is_answer(text)
-        self.graded = grade_text(text, is_program, tell=self._tell, stop=self._stopping)
+        self.graded = grade_text(self.text.value, tell=self._tell, stop=self._stopping)
         stopped = "Stopped: judged by what was seen until then."
         self._say(stopped if self._stopping.is_set() else "")
         self.result.value = show_grade(self.graded)._repr_html_()
 
     def _tell(self, sentence: str) -> None:
         self.status.value = html.escape(sentence)
-
-
-def _is_answer(text: str) -> bool:
-    """Return whether a text is a transcript, with fences or thinking, and no program."""
-    return "</think>" in text or any(
-        line.lstrip().startswith(("```", "~~~")) for line in text.splitlines()
-    )

@@ -1,9 +1,9 @@
-"""Long work on the page: a bar that follows it, Stop, and its result once there is one."""
+"""Long work on the page: a bar that follows it, a Stop button, and its result at the end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import ipywidgets as widgets
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 OnStep = Callable[..., None]
-"""Called with how many steps are done, how many there are, and more if the job has more to tell."""
+"""Called with the steps done, the steps in all, and whatever else the job reports."""
 
 
 class RunProgress:
-    """A bar that follows a sweep: give it as `on_run`. Shown at once where there is a page."""
+    """A bar that follows a sweep: pass it as `on_run`. A notebook shows it at once."""
 
     def __init__(self) -> None:
         self.bar = widgets.IntProgress(description="runs", max=1, layout={"width": "60%"})
@@ -39,11 +39,17 @@ class RunProgress:
 class JobPanel(Panel, Generic[Result]):
     """A job that starts when the panel is made and runs beside the page.
 
-    job gets on_step and stop, which it asks between two steps. Once stopped, it returns what it
-    has; called again, it goes on from there. `result` waits for it.
+    job gets on_step and stop, and checks stop between two steps. Once stopped, it returns what it
+    has; called again, it goes on from there. `result` waits for it; below are widgets to show
+    under the bar.
     """
 
-    def __init__(self, label: str, job: Callable[[OnStep, Callable[[], bool]], Result]) -> None:
+    def __init__(
+        self,
+        label: str,
+        job: Callable[[OnStep, Callable[[], bool]], Result],
+        below: Sequence[Any] = (),
+    ) -> None:
         super().__init__("Go on", f"{label}: go on where it stopped")
         self.label = label
         self._job, self._throttle = job, Throttle()
@@ -57,16 +63,16 @@ class JobPanel(Panel, Generic[Result]):
             style={"description_width": "initial"},
             layout={"width": "50%"},
         )
-        # Apart from the status line, which is read aloud: this one changes too often for that.
+        # Not in the status line, which a screen reader reads aloud: this changes too often.
         self.counted = widgets.Label()
         buttons = make_row([self.bar, self.run_button, self.stop_button, self.counted])
-        self.box = make_panel([buttons, self.status, *self._show_more()], "qwqlab-job")
+        self.box = make_panel([buttons, self.status, *below], "qwqlab-job")
         self.start()
 
     def result(self) -> Result:
-        """Wait for the job and return what it found; a job that was stopped goes on.
+        """Wait for the job and return its result; a job that was stopped goes on first.
 
-        Raise SettingError if it is stopped before its end, and what the job itself raised.
+        Raise SettingError if it is stopped before its end, or whatever the job itself raised.
         Interrupting the kernel stops the job too.
         """
         if not self.busy and not self._found:
@@ -81,10 +87,6 @@ class JobPanel(Panel, Generic[Result]):
         if not self._found:
             raise SettingError(f"{self._where()} Run this cell again, and it goes on.")
         return self._found[0]
-
-    def _show_more(self) -> list[Any]:
-        """Return what a panel of a certain job shows below."""
-        return []
 
     def _run(self) -> None:
         super()._run()
@@ -131,10 +133,7 @@ class LossPanel(JobPanel["FineTuned"]):
     def __init__(self, label: str, job: Callable[[OnStep, Callable[[], bool]], FineTuned]) -> None:
         self._losses: dict[int, float] = {}
         self.figure, self.words = LiveFigure(draw_losses({label: []}).figure), widgets.HTML()
-        super().__init__(label, job)
-
-    def _show_more(self) -> list[Any]:
-        return [self.figure, self.words]
+        super().__init__(label, job, [self.figure, self.words])
 
     def _step(self, done: int, total: int, *what: Any) -> None:
         for step in what:

@@ -1,6 +1,6 @@
-// Draws `figure` with plotly.js, which stands before this, and draws it again whenever it changes.
-// A chart is measured when it is drawn, so it is drawn once the page has given it a width, and
-// resized when that changes: JupyterLab changes a cell's width with its side bars.
+// Draws `figure` with plotly.js, which comes before this in the same module, and again whenever it
+// changes. Plotly measures a chart when it draws it, so this waits until the page has given the
+// chart a width, and resizes it when that changes: a cell's width depends on JupyterLab's side bars.
 
 function render({ model, el }) {
   const chart = document.createElement("div");

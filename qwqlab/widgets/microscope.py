@@ -9,20 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import ipywidgets as widgets
-import numpy as np
 import plotly.graph_objects as go
 
 from ..errors import QwqlabError
-from ..plots import (
-    SCROLLS,
-    StageGrid,
-    decode_steps,
-    lay_out,
-    mark_names,
-    plot_grid,
-    show_step,
-)
-from ..sampling import Command, Detour, Engine, Probe, Request, Sampling
+from ..plots import StageGrid, decode_steps, lay_out, mark_names, plot_grid, show_step
+from ..sampling import Detour, Engine, Probe, Request, Sampling, command_of
 from .base import (
     COMMAND_WIDTH,
     EnginePanel,
@@ -44,12 +35,12 @@ TOP = 16  # columns: what fits beside the controls
 class Microscope(EnginePanel):
     """A run, a step of it, and the settings under which that step is looked at.
 
-    The run is made once, with the request's own Sampling, when the microscope is made. The controls
-    then change what the step's stages would have done with the same tokens before, the same logits
-    and the same random draw. *Run again* makes a new run with the settings in force.
+    The request is run once, with its own Sampling, when the microscope is made. The controls then
+    show what each stage would have done at this step, given the same tokens so far, the same logits
+    and the same random draw. *Run again* makes a new run with the settings of the controls.
 
-    It shows what `Probe.step`, `lay_out`, `Sampling.inert` and `Command` give, which work without
-    it. `grid` is what the chart holds.
+    `Probe.step`, `lay_out`, `Sampling.inert` and `command_of` give the same without a page. `grid`
+    is what the chart holds.
     """
 
     def __init__(self, engine: Engine, request: Request) -> None:
@@ -62,10 +53,10 @@ class Microscope(EnginePanel):
         display_if_possible(self._progress)
         self._make_run(request)
         self._progress.layout.display = "none"
-        # The first escape is what most readers come for.
+        # Most readers want to see the first escape.
         self.step.value = min(self.probe.run.escapes, default=0)
         self._draw()
-        self.step.observe(lambda _: self._look(), "value")
+        self.step.observe(lambda _: self.redraw(), "value")
 
     @property
     def sampling(self) -> Sampling:
@@ -73,7 +64,7 @@ class Microscope(EnginePanel):
         return self.controls.sampling
 
     def wait(self, timeout: float | None = 60.0) -> bool:
-        """Wait for the work in the background, and return whether it came to its end."""
+        """Wait for the work in the background, and return whether it ended in time."""
         return super().wait(timeout) and self._latest.wait(timeout)
 
     def move(self, by: int) -> None:
@@ -81,8 +72,7 @@ class Microscope(EnginePanel):
         self.step.value = min(max(self.step.value + by, 0), self.step.max)
 
     def find_escape(self, direction: int) -> None:
-        """Go to the next (1) or the previous (-1) step whose token the run drew from outside the
-        raw nucleus."""
+        """Go to the next (1) or the previous (-1) step whose token lies outside the raw nucleus."""
         here = self.step.value
         found = [s for s in self.probe.run.escapes if (s - here) * direction > 0]
         if found:
@@ -90,17 +80,21 @@ class Microscope(EnginePanel):
         else:
             self._say(f"The run has no {'later' if direction > 0 else 'earlier'} escape.")
 
+    def redraw(self) -> None:
+        """Draw what the widgets are set to now."""
+        self._say("")
+        self._guard(self._draw)
+
     def _make_widgets(self, sampling: Sampling) -> None:
-        self.controls = SamplingControls(sampling, self._look)
+        self.controls = SamplingControls(sampling, self.redraw)
         self.step = widgets.IntSlider(description="step", layout={"width": "45%"})
         self.step.add_class("qwqlab-step")
         self._progress = widgets.IntProgress(description="run", layout={"width": "100%"})
         self.figure = LiveFigure(go.Figure())
         self.warning, self.text = widgets.HTML(), widgets.HTML()
-        self.outcome, self.detour = widgets.HTML(), widgets.HTML()
-        self.summary, self.table = widgets.HTML(), widgets.HTML()
+        self.outcome, self.words, self.detour = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.command = make_command_field()
-        self._go = make_button("go to that step", self._go_to_detour)
+        self.detour_button = make_button("go to that step", self._go_to_detour)
         self.buttons = {
             "previous": make_button("◀ step", lambda: self.move(-1)),
             "next": make_button("step ▶", lambda: self.move(1)),
@@ -111,10 +105,9 @@ class Microscope(EnginePanel):
         }
         left = widgets.VBox([self.controls.box], layout={"flex": "0 0 314px"})
         right = widgets.VBox(
-            [self.outcome, self.figure, self.summary, self.table,
-             widgets.HBox([self.detour, self._go])],
+            [self.outcome, self.figure, self.words, make_row([self.detour, self.detour_button])],
             layout={"flex": "1 1 535px", "min_width": "0", "overflow": "hidden"},
-        )  # fmt: skip
+        )
         children = [
             make_row([self.step, *self.buttons.values()]),
             self.text, self._progress, self.status, self.warning,
@@ -129,7 +122,7 @@ class Microscope(EnginePanel):
         probe = self._make_probe(request)
         with self._drawing:
             self.probe = probe
-            # The pass over the whole run goes on beside the slider, with candidates of its own.
+            # A second probe, since looking for the detour goes on while the slider moves.
             self._replayer = Probe(self.engine, probe.run, probe.logits)
             self._pieces = list(decode_steps(probe.run, self.engine))
             self._settings = None
@@ -137,7 +130,7 @@ class Microscope(EnginePanel):
             self._draw()
 
     def _make_probe(self, request: Request) -> Probe:
-        """`Probe.of`, with a bar that follows the tokens."""
+        """Do what `Probe.of` does, with a bar that follows the tokens."""
         kept: dict[int, Any] = {}
         done, throttle = 0, Throttle()
 
@@ -161,37 +154,26 @@ class Microscope(EnginePanel):
         finally:
             self._progress.layout.display = "none"
 
-    def _look(self) -> None:
-        """Draw what the widgets are set to now."""
-        self._say("")
-        self._guard(self._draw)
-
     def _draw(self) -> None:
-        # A new run is drawn from its own thread, and a probe is not for two at once.
+        # A new run is drawn from its own thread, and a probe serves one thread at a time.
         with self._drawing:
-            self._draw_step(self.step.value, self.sampling)
-
-    def _draw_step(self, step: int, sampling: Sampling) -> None:
-        view = self.probe.step(step, sampling)
-        run_token = self.probe.run.tokens[step]
-        self.grid = lay_out(view, self.engine, TOP, run_token)
-        self.figure.show(plot_grid(self.grid))
-        self.summary.value = f"<p>{mark_names(self.grid.summary)}</p>"
-        self.table.value = _show_table(self.grid)
-        self.outcome.value = self._tell_outcome(self.grid)
-        name = self.engine.model.show(run_token)
-        self.text.value = show_step(self._pieces, step, name)
-        if sampling != self._settings:
-            self._settings = sampling
-            self._draw_settings(sampling)
+            step, sampling = self.step.value, self.sampling
+            run_token = self.probe.run.tokens[step]
+            grid = lay_out(self.probe.step(step, sampling), self.engine, TOP, run_token)
+            self.grid, drawing = grid, plot_grid(grid)
+            self.figure.show(drawing.figure)
+            self.words.value = drawing.words_html()
+            self.outcome.value = _tell_outcome(grid)
+            self.text.value = show_step(self._pieces, step, self.engine.model.show(run_token))
+            if sampling != self._settings:
+                self._settings = sampling
+                self._draw_settings(sampling)
 
     def _draw_settings(self, sampling: Sampling) -> None:
-        run = self.probe.run.request
+        request = replace(self.probe.run.request, sampling=sampling)
         self.warning.value = show_warnings(sampling.inert(), "No effect")
-        self.command.value = Command(
-            sampling, self.engine.loading, self.engine.path, run.prompt, run.seed, run.n_predict
-        ).line(width=COMMAND_WIDTH)
-        self._go.layout.display = "none"
+        self.command.value = command_of(request, self.engine).line(width=COMMAND_WIDTH)
+        self.detour_button.layout.display = "none"
         self._detour: Detour | None = None
         self.detour.value = "Looking for the first step that these settings would change …"
         replayer = self._replayer
@@ -208,35 +190,17 @@ class Microscope(EnginePanel):
             said = f"These settings draw the same {n} tokens as the run."
         else:
             said = f"These settings part from the run at step {found.step}: {found.why}."
-            self._go.layout.display = ""
+            self.detour_button.layout.display = ""
         self.detour.value = mark_names(said)
 
     def _go_to_detour(self) -> None:
         if self._detour is not None:
             self.step.value = self._detour.step
 
-    def _tell_outcome(self, grid: StageGrid) -> str:
-        drawn, own = (f"<code>{html.escape(grid.texts[c])}</code>" for c in
-                      (grid.drawn, grid.run_token))  # fmt: skip
-        same = "the same token" if grid.drawn == grid.run_token else "another token"
-        draw = "" if grid.view.draw is None else f", random draw {grid.view.draw:.3f}"
-        return f"Drawn here: {drawn}; in the run: {own} ({same}{draw})."
 
-
-def _show_table(grid: StageGrid) -> str:
-    """Return the numbers of a chart, folded; by hand, since pandas is slow for a slider's moves."""
-    cells = ["token", *grid.rows, "removed by"]
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
-    rows = []
-    for column, text in enumerate(grid.texts):
-        values = "".join(
-            f"<td>{'' if np.isnan(p) else format(p, '.4f')}</td>" for p in grid.probs[:, column]
-        )
-        by = ", ".join(
-            name for name, gone in zip(grid.rows, grid.removed[:, column], strict=True) if gone
-        )
-        rows.append(f'<tr><th scope="row">{html.escape(text)}</th>{values}<td>{by}</td></tr>')
-    return (
-        f"<details><summary>The numbers as a table</summary><div {SCROLLS}>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
-    )
+def _tell_outcome(grid: StageGrid) -> str:
+    columns = grid.drawn, grid.run_token
+    drawn, own = (f"<code>{html.escape(grid.texts[column])}</code>" for column in columns)
+    same = "the same token" if grid.drawn == grid.run_token else "another token"
+    draw = "" if grid.view.draw is None else f", random draw {grid.view.draw:.3f}"
+    return f"Drawn here: {drawn}; in the run: {own} ({same}{draw})."

@@ -1,5 +1,5 @@
-// A list of samplers: dragged, moved with Alt and an arrow, or by its buttons; each with a switch.
-// `order` holds every name in the order shown, `enabled` those that are switched on.
+// A list of samplers: drag a row, or move it with Alt and an arrow key or with its buttons; a box
+// switches it on. `order` holds every name in the order shown, `enabled` those that are on.
 
 function move(names, from, to) {
   const moved = [...names];
@@ -128,10 +128,9 @@ function render({ model, el }) {
 
   model.on("change:order", draw);
   model.on("change:enabled", draw);
-  model.on("change:notes", draw);
   draw();
   return () => {
-    for (const trait of ["order", "enabled", "notes"]) model.off(`change:${trait}`, draw);
+    for (const trait of ["order", "enabled"]) model.off(`change:${trait}`, draw);
   };
 }
 

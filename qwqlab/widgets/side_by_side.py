@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..experiments import RunMetrics, measure
+from ..experiments import measure
 from ..plots import STOPS, show_run
 from ..sampling import Engine, Request, Run, Sampling, command_of
 from .base import (
@@ -26,16 +26,17 @@ from .base import (
 
 OnText = Callable[[int, str], None]
 _BATCHED = (
-    "Here a run in a batch may part from its command: the arithmetic depends on the batch's width."
+    "With this model a run may differ from its command: here the arithmetic depends on the width "
+    "of the batch."
 )
 
 
 class SideBySide(EnginePanel):
-    """Run and Stop over two columns, one a Sampling.
+    """Two columns, a Sampling each, with Run and Stop.
 
-    Each column has what its settings leave without effect, the text as it grows, then the marked
-    text with its measures, and the command that reproduces the run. `runs` holds the two runs of
-    the last press of Run. `compare_runs` does the same without a page.
+    A column warns of settings without effect, streams the text, then marks it and lists its
+    measures, and shows the command that reproduces the run. `runs` are the two runs of the last
+    press of Run. `compare_runs` does the same without a page.
     """
 
     def __init__(
@@ -98,12 +99,10 @@ class SideBySide(EnginePanel):
         if run is None or not run.tokens:
             self.texts[index].value = "Stopped before its first token."
             return
-        found = measure(run)
-        text = show_run(run, self.engine, title=self.names[index])
-        self.texts[index].value = text.html
+        self.texts[index].value = show_run(run, self.engine, title=self.names[index]).html
         lines = "".join(
             f"<li>{html.escape(name)}: {html.escape(value)}</li>"
-            for name, value in summarize_run(run, found).items()
+            for name, value in summarize_run(run).items()
         )
         self.measures[index].value = f'<ul style="margin:.2em 0;line-height:1.4">{lines}</ul>'
 
@@ -124,9 +123,9 @@ class SideBySide(EnginePanel):
 def compare_runs(
     engine: Engine, requests: list[Request], on_text: OnText = lambda index, text: None
 ) -> list[Run | None]:
-    """Run requests beside each other and return their runs, in order; None if one never began.
+    """Run requests in one batch and return their runs in order, None for one that never began.
 
-    on_text gets the index of a request and the text that came.
+    on_text gets the index of a request and its new text.
     """
     found: list[Run | None] = [None] * len(requests)
     runs = engine.run(
@@ -137,9 +136,9 @@ def compare_runs(
     return found
 
 
-def summarize_run(run: Run, found: RunMetrics) -> dict[str, str]:
-    """Return what a reader wants to know of a run, in words: code, loop, end, escapes, speed."""
-    n = len(run.tokens)
+def summarize_run(run: Run) -> dict[str, str]:
+    """Return a run's code, loop, end, escapes and speed, in words."""
+    found, n = measure(run), len(run.tokens)
     loop = f"from token {found.loop_start} on, {found.loop_repeats:g} times"
     return {
         "code": "valid" if found.valid_code else f"not valid, {found.why_invalid}",

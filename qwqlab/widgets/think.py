@@ -26,7 +26,6 @@ from .base import (
 
 OWN = "the model's own"
 EDITED = "(edited)"
-SHOWN = 300  # tokens in the list
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def preview(engine: Engine, template: str, conversation: Conversation) -> Previe
 
 
 def _name_specials(engine: Engine) -> dict[str, str]:
-    """Return the model's bos_token and eos_token, for which many templates ask, if it has them."""
+    """Return the model's bos_token and eos_token, which many templates use, if it has them."""
     ids = {"bos_token": engine.info.tokenizer.bos, "eos_token": engine.info.tokenizer.eos}
     return {
         name: engine.model.show(token)
@@ -67,7 +66,7 @@ def think_aloud(
     n_predict: int = 200,
     on_split: Callable[[Thinking], None] = lambda split: None,
 ) -> tuple[Run, Thinking]:
-    """Return one run and its split; on_split gets the split so far, at most 20 times a second."""
+    """Return a run and its split; on_split gets the split so far, at most 20 times a second."""
     forced, written, throttle = is_forced(prompt), "", Throttle()
 
     def show(_index: int, _token: int, text: str) -> None:
@@ -81,7 +80,7 @@ def think_aloud(
 
 
 def describe_split(run: Run, split: Thinking) -> str:
-    """Return a sentence: where the thinking began, whether it ended, and how the run did."""
+    """Return a sentence: where the thinking began, whether it ended, and how the run ended."""
     where = {"prompt": "The prompt opened the thinking", "text": "The model opened its thinking"}
     opened = where.get(split.opened_by or "", "Nothing opened a thinking")
     if split.opened_by is None:
@@ -94,8 +93,8 @@ def describe_split(run: Run, split: Thinking) -> str:
 class ThinkPanel(EnginePanel):
     """A template to edit, with the prompt and the tokens that it makes, and Generate and Stop.
 
-    It shows what `preview` and `think_aloud` give, which work without it. `shown` is the preview
-    on the page, None where the template does not render; `run` and `split` are the last run's.
+    `preview` and `think_aloud` give the same without a page. `shown` is the preview on the page,
+    None if the template does not render; `run` and `split` are those of the last run.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class ThinkPanel(EnginePanel):
         return Conversation.ask(self.question.value, self.system.value)
 
     def wait(self, timeout: float | None = 60.0) -> bool:
-        """Wait for the work in the background, and return whether it came to its end."""
+        """Wait for the work in the background, and return whether it ended in time."""
         return self._latest.wait(timeout) and super().wait(timeout)
 
     def _make_widgets(self, question: str, template: str, seed: int) -> None:
@@ -205,11 +204,10 @@ class ThinkPanel(EnginePanel):
             '<span style="display:inline-block;border:1px solid #999;margin:1px;padding:0 3px">'
             f"{html.escape(name_token(self.engine.model.show(token)))} "
             f"<small>{token}</small></span>"
-            for token in tokens[-SHOWN:]
+            for token in tokens
         )
-        head = f"the last {SHOWN} tokens" if len(tokens) > SHOWN else "tokens, each with its id"
         return (
-            f"<details open><summary>{head}</summary>"
+            "<details open><summary>tokens, each with its id</summary>"
             '<div style="line-height:1.5;max-height:150px;overflow-y:auto" tabindex="0" '
             f'role="group" aria-label="tokens of the prompt">{cells}</div></details>'
         )
