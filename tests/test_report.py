@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qwqlab.experiments import LOADING, Grid, count_arms, list_arms, plan_requests, sweep
-from qwqlab.experiments.code_check import is_valid
+from qwqlab.experiments import (
+    LOADING,
+    Grid,
+    check_text,
+    count_arms,
+    list_arms,
+    plan_requests,
+    sweep,
+)
 from qwqlab.models import sweep_copy
 from qwqlab.plots import make_table, pick_samples, show_sample, write_report
 from qwqlab.sampling import Engine, Request, Run
@@ -33,7 +40,7 @@ def test_the_report_shows_every_arm_and_runs_nothing_of_a_models(
     for run, sample in zip(picked, samples, strict=True):
         assert sample.html in text
         # What is valid has no breaking token, and no text has two.
-        assert sample.html.count("font-weight:bold") <= (not is_valid(run.text))
+        assert sample.html.count("font-weight:bold") <= (not check_text(run.text).valid)
 
 
 def test_a_tag_that_a_model_wrote_stays_text(engine: Engine, code_prompt: str) -> None:

@@ -24,7 +24,7 @@ from ..models import QWQ_PATTERN, LlamaTokenizer, TransformersTokenizer
 
 UNEXPLAINED = "unexplained"
 CAUSES = {
-    "normalisation": "transformers brings the text into a normal form of Unicode before it makes "
+    "normalisation": "transformers puts the text into a normal form of Unicode before it makes "
     "tokens; llama.cpp takes it as it is written",
     "added tokens": "one side takes a token such as <|fim_prefix|> for a special one, which plain "
     "text cannot hold, and the other for an ordinary one",
@@ -114,7 +114,7 @@ def compare_tokenizers(
     texts = list(texts)
     for place, text in enumerate(texts):
         if not text.isascii() and any("\ud800" <= letter < "\ue000" for letter in text):
-            raise SettingError(f"text {place} holds half a character (a lone surrogate); mend it")
+            raise SettingError(f"text {place} holds half a character (a lone surrogate); remove it")
     theirs = tokenizer
     if not isinstance(tokenizer, TransformersTokenizer):
         theirs = TransformersTokenizer(tokenizer)
@@ -206,7 +206,7 @@ def _describe_parts(backend: Any) -> dict[str, Any]:
 def _list_changes(
     plain: dict[str, Any], ours: LlamaTokenizer, texts: Sequence[str]
 ) -> dict[str, Change]:
-    """Return what can be brought into line with llama.cpp: changes of a tokenizer's parts."""
+    """Return what can be made like llama.cpp: changes of a tokenizer's parts."""
     splits = [
         {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
         for regex in _PATTERNS.get(ours.info.tokenizer.pre, [])
@@ -306,7 +306,7 @@ _SPECIALS = (
 
 @dataclass(frozen=True)
 class Text:
-    """A text of the corpus; cause says why QwQ-32B's two tokenizers differ there, None if not."""
+    """A text of the corpus; cause is why QwQ-32B's two tokenizers differ there, or None."""
 
     name: str
     text: str
