@@ -29,6 +29,7 @@ from qwqlab.experiments import (
     Source,
     cluster,
     cut_grid,
+    list_arms,
     penalties,
     plan_requests,
     sweep,
@@ -253,6 +254,7 @@ def test_a_scheduler_that_does_not_answer(
         sweep_on("", source, requests)
 
 
+@pytest.mark.nightly  # a cluster of its own
 def test_a_worker_without_the_lab_is_named(
     source: Source, requests: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,18 +273,6 @@ def test_a_worker_without_the_lab_is_named(
         room.close()
 
 
-def test_a_cluster_without_workers(
-    source: Source, requests: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
-    room = Room(tmp_path, 0)
-    try:
-        with pytest.raises(ClusterError, match="has no worker; finished runs are kept"):
-            sweep_on(room.address, source, requests)
-    finally:
-        room.close()
-
-
 def test_workers_of_one_machine_share_its_threads(source: Source) -> None:
     bench = Bench(source, 8, {"10.0.0.1": 2, "10.0.0.2": 1})
     for host, n_workers in (("10.0.0.1", 2), ("10.0.0.2", 1), ("10.0.0.3", 1)):
@@ -294,9 +284,12 @@ def test_workers_of_one_machine_share_its_threads(source: Source) -> None:
     assert alone._count_threads() == source.loading.threads()
 
 
-def test_workers_that_are_paused_for_memory_are_named(
+def test_missing_workers_and_those_paused_for_memory_are_named(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(room.client, "scheduler_info", lambda **_: {"workers": {}})
+    with pytest.raises(ClusterError, match="has no worker; finished runs are kept"):
+        cluster._await_workers(room.client)
     paused = {"workers": {"tcp://127.0.0.1:1": {"status": "paused"}}}
     monkeypatch.setattr(room.client, "scheduler_info", lambda **_: paused)
     with pytest.raises(ClusterError, match=r"all workers are paused.* --memory-limit 0"):
@@ -330,14 +323,12 @@ def test_the_experiment_by_the_command_line(
 ) -> None:
     monkeypatch.setattr(penalties, "QUICK", Grid(1, 1, 6, 1, 1, 6))
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path)
-    counts = {}
-    for name, flags in (("local", []), ("cluster", ["--dask", room.address])):
-        out = tmp_path / f"{name}.json"
-        store = str(tmp_path / f"{name}.sqlite")
-        assert cli.main(["reproduce", "--quick", "--json", str(out), "--store", store, *flags]) == 0
-        counts[name] = json.loads(out.read_text())
-    assert counts["local"]["arms"] == counts["cluster"]["arms"]
-    assert counts["cluster"]["runs_generated_tokens"] > 0
+    out, store = str(tmp_path / "counts.json"), str(tmp_path / "runs.sqlite")
+    command = ["reproduce", "--quick", "--json", out, "--store", store, "--dask", room.address]
+    assert cli.main(command) == 0
+    counts = json.loads(Path(out).read_text())
+    assert [arm["name"] for arm in counts["arms"]] == list(list_arms())
+    assert counts["runs_generated_tokens"] > 0
     capsys.readouterr()
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     assert cli.main(["reproduce", "--quick", "--dask", "tcp://127.0.0.1:9"]) == 1

@@ -25,9 +25,9 @@ from qwqlab.models import (
     run_tiny_model,
     write_tiny_model,
 )
-from qwqlab.models.tiny_qwen2 import EPSILON, N_VOCAB, Array
+from qwqlab.models.tiny_qwen2 import N_VOCAB, Array
 from qwqlab.plots import draw_suspects
-from qwqlab.stats import HARM, Paired, pair
+from qwqlab.stats import HARM, Paired
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, N_VOCAB, 150)]
 
@@ -85,13 +85,6 @@ def test_llama_cpp_gives_what_the_equations_say(
         assert np.abs(logits - plain).max() > 100 * np.abs(logits - expected).max()
 
 
-def test_a_larger_epsilon_makes_every_logit_smaller(
-    weights: dict[str, Array], plain: Array
-) -> None:
-    assert EPSILON < 0.1
-    assert np.abs(compute_tiny_logits(weights, TOKENS, epsilon=0.1)).max() < np.abs(plain).max()
-
-
 def test_the_tiny_file_is_a_qwen2_with_qwqs_heads(tiny: Path) -> None:
     info = gguf.inspect(tiny)
     assert (info.architecture, info.n_ctx_train) == ("qwen2", 131_072)
@@ -113,11 +106,11 @@ def test_the_suspects_are_the_opposite_of_what_the_file_says(tiny: Path, model_p
     assert epsilon.loading.override_kv == ("llama.attention.layer_norm_rms_epsilon=float:1e-06",)
 
 
-def test_a_file_that_says_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_context_length_is_refused(tmp_path: Path) -> None:
     class Silent:
         architecture, path, n_ctx_train, rms_norm_eps = "llama", "x.gguf", None, 1e-5
 
-    with pytest.raises(SettingError, match=r"x\.gguf says nothing"):
+    with pytest.raises(SettingError, match=r"x\.gguf gives no context length"):
         list_suspects(Silent())  # type: ignore[arg-type]
 
 
@@ -146,11 +139,6 @@ def test_a_verdict_needs_an_interval_that_allows_it(
     low, high = count.interval
     assert low <= (gained - lost) / n <= high
     assert count.verdict == verdict
-
-
-def test_pairs_are_counted_run_by_run() -> None:
-    count = pair("loops", [(True, False)] * 3 + [(False, True)] * 2 + [(True, True)] * 4)
-    assert (count.n, count.before, count.after, count.lost, count.gained) == (9, 7, 6, 3, 2)
 
 
 def test_the_figure_says_each_verdict_and_its_interval() -> None:
@@ -188,27 +176,25 @@ def test_a_text_that_is_too_short_is_named(model_path: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_llama_perplexity_measures_an_override_on_the_real_model(model_path: Path) -> None:
     info = gguf.inspect(model_path)
-    yarn, epsilon, _ = list_suspects(info)
+    yarn, _, _ = list_suspects(info)
     same = Suspect("same", "the epsilon of the file", Loading(
         override_kv=("llama.attention.layer_norm_rms_epsilon=float:1e-05",)))  # fmt: skip
     effects = suspects.measure_logits(
-        model_path, [yarn, epsilon, same], n_ctx=256, n_chunks=1, say=lambda _: None
+        model_path, [yarn, same], n_ctx=256, n_chunks=1, say=lambda _: None
     )
-    by_yarn, by_epsilon, by_none = effects
-    assert by_yarn.kl > 10 * by_epsilon.kl > 0
+    by_yarn, by_none = effects
     assert abs(by_none.kl) < 1e-4 and by_none.same_top == 1
-    assert by_yarn.same_top < by_epsilon.same_top < 1
+    assert by_yarn.kl_interval[0] > 0.01 and by_yarn.same_top < 1
     for effect in effects:
         low, high = effect.same_top_interval
         assert 0 < low <= effect.same_top <= high <= 1 and high - low > 0.01
         assert effect.n_tokens == 127
-    assert by_yarn.kl_interval[0] > by_epsilon.kl_interval[1]
 
 
 @pytest.mark.slow
 def test_conduct_compares_the_same_runs_with_and_without(model_path: Path) -> None:
     planned = suspects.plan_paired_requests(n_code=2, n_long=1, code_seeds=1)
-    requests = [replace(request, n_predict=40) for request in planned]
+    requests = [replace(request, n_predict=24) for request in planned]
     key = "llama.attention.layer_norm_rms_epsilon"
     same = Suspect("same", "the file's own", Loading(override_kv=(f"{key}=float:1e-05",)))
     wild = Suspect("wild", "far off", Loading(override_kv=(f"{key}=float:10",)))

@@ -55,16 +55,6 @@ def test_every_arm_has_its_runs_and_shares_prompts_and_seeds_with_the_others() -
     assert sum(len(arm) for arm in arms.values()) == len(requests)
 
 
-def test_the_articles_list_gives_the_same_texts_at_both_penalties(sweep_engine: Engine) -> None:
-    wanted = ("article's list, 1.1 | code", "article's list, 1.5 | code")
-    requests = [r for r in plan_requests(Grid(4, 1, 30, 0, 0, 0)) if r.label in wanted]
-    texts: dict[str, list[str]] = {label: [] for label in wanted}
-    for run in sweep(sweep_engine, requests):
-        texts[run.request.label].append(run.text)
-    assert len(texts[wanted[0]]) == 4
-    assert texts[wanted[0]] == texts[wanted[1]]
-
-
 def test_a_prompt_that_no_command_can_hold_is_refused_before_anything_runs(
     sweep_engine: Engine,
 ) -> None:

@@ -14,7 +14,6 @@ import pytest
 from qwqlab.errors import ClusterError
 from qwqlab.experiments import (
     complete_on_vllm,
-    find_unseen_by_vllm,
     translate_for_vllm,
     vllm_command,
 )
@@ -53,9 +52,6 @@ def test_a_setting_without_effect_is_not_sent() -> None:
     ("changes", "note"),
     [
         ({"mirostat": 2}, "mirostat=2 is left out"),
-        ({"typ_p": 0.5}, "typ_p=0.5 is left out"),
-        ({"xtc_probability": 0.5}, "xtc_probability=0.5 is left out"),
-        ({"dynatemp_range": 0.5}, "dynatemp_range=0.5 is left out"),
         ({"top_n_sigma": 1.0}, "top_n_sigma=1 is left out"),
         ({"ignore_eos": True}, "biases of tokens are left out"),
         ({"repeat_penalty": 1.1}, "penalties see the whole text, not the last 64 tokens"),
@@ -74,12 +70,6 @@ def test_greedy_decoding_is_the_same_in_both() -> None:
 
 def test_no_limit_is_as_much_as_the_server_holds() -> None:
     assert translate_for_vllm(Request("a", n_predict=-1), context=4096).body["max_tokens"] == 4096
-
-
-def test_a_list_of_single_modules_is_not_seen_by_vllm() -> None:
-    seen = ["lm_head", "model.layers.1.mlp.down_proj", "model.layers.2.self_attn"]
-    assert find_unseen_by_vllm(seen) == []
-    assert find_unseen_by_vllm(["model.layers.1.mlp.gate_proj"]) == ["model.layers.1.mlp.gate_proj"]
 
 
 def test_the_command_quotes_what_a_shell_would_read() -> None:
@@ -130,9 +120,7 @@ def test_the_client_asks_for_a_completion() -> None:
     [
         (400, b'{"message": "top_k must be -1"}', "refused the request: .*top_k must be -1"),
         (200, b"<html>", "is no server of completions"),
-        (200, b"[]", "is no server of completions"),
         (200, b'{"choices": []}', "is no server of completions"),
-        (200, b"\xff\xfe", "is no server of completions"),
     ],
 )
 def test_an_answer_that_is_none_is_one_sentence(status: int, answer: bytes, says: str) -> None:
@@ -140,7 +128,7 @@ def test_an_answer_that_is_none_is_one_sentence(status: int, answer: bytes, says
         complete_on_vllm(url, {})
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "ftp://x", "http://[", ""])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://["])
 def test_a_server_that_does_not_answer_is_one_sentence(url: str) -> None:
     with pytest.raises(ClusterError, match="no server answers at"):
         complete_on_vllm(url, {}, timeout=2)

@@ -2,9 +2,8 @@
 
 No model travels: each worker opens its own file, whose hash must be the one that was sent, in an
 engine that it keeps for the sweep (`Bench`). A worker publishes each run as it finishes, as an
-event that the scheduler hands on and remembers. So a worker that dies takes with it only what it
-was writing: the piece of the grid that it had begins again elsewhere, with the runs that nobody
-has heard of yet.
+event that the scheduler passes on and remembers. So a worker that dies loses only what it was
+writing: its piece of the grid begins again elsewhere, with the runs that were not published yet.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ def _set_up(client: Client, bench: Bench) -> None:
 def _collect(
     client: Client, inbox: queue.Queue[Any], n_pieces: int, n_runs: int
 ) -> Iterator[tuple[int, Run]]:
-    """Yield each run once, as it is told, until every piece is done or one has failed."""
+    """Yield each run once, as it is published, until every piece is done or one has failed."""
     places: set[int] = set()
     failure: QwqlabError | None = None
     while n_pieces and not (failure and inbox.empty()):
@@ -143,7 +142,7 @@ def _collect(
         raise failure
     if len(places) != n_runs:
         raise ClusterError(
-            f"the cluster told of {len(places)} runs of {n_runs}; call again for the rest"
+            f"the cluster finished {len(places)} runs of {n_runs}; call again for the rest"
         )
 
 
@@ -319,17 +318,17 @@ class Bench(WorkerPlugin):
 
 
 def run_piece(name: str, piece: Sequence[tuple[int, Request]]) -> None:
-    """Run on a worker what nobody has told of this piece yet, and tell of each run.
+    """Run on a worker the runs of a piece that were not published yet, and publish each.
 
-    The scheduler remembers the last thousand runs. What the lab refuses is told too rather than
-    raised: trying again would not help.
+    The scheduler remembers the last thousand. An error of the lab's own is published too rather
+    than raised: trying again would not help.
     """
     worker = get_worker()
     bench = worker.plugins[name]
     assert isinstance(bench, Bench)
     events = [message for _, message in get_client().get_events(PLACES)]
-    told = {message["place"] for message in events if message["sweep"] == name}
-    left = [(place, request) for place, request in piece if place not in told]
+    published = {message["place"] for message in events if message["sweep"] == name}
+    left = [(place, request) for place, request in piece if place not in published]
     try:
         for index, run in bench.run([request for _, request in left]):
             # As text: a text may hold what the messages' own format cannot.

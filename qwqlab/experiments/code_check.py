@@ -22,18 +22,17 @@ from dataclasses import dataclass
 
 from ..sampling import Run
 
-MAX_CHARS = 100_000
 CUT_OFF = "the block has no closing fence"
 DYNAMIC = "a star import, exec or globals() may bind any name, so no name was judged"
 _WARNINGS = threading.Lock()  # the filters that a check sets are the whole process's
 # What a notebook kernel or gettext adds to builtins is not there when the program runs alone.
 _BUILTINS = frozenset(dir(builtins)) - {"get_ipython", "display", "_"}
-_GIVEN = frozenset(
+_KNOWN = _BUILTINS | frozenset(
     "__name__ __file__ __doc__ __package__ __loader__ __spec__ __cached__ __builtins__ __path__ "
     "__annotations__ __dict__ __module__ __qualname__ __class__ __firstlineno__".split()
 )
 _FENCE = re.compile(
-    r"^(?P<quote>(?:[ \t]*>)*)(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
+    r"^(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
     r"(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)$"
 )
 
@@ -83,7 +82,7 @@ class CodeCheck:
 
     @property
     def reason(self) -> str:
-        """One line that says why the program is not valid; "" when it is."""
+        """Why the program is not valid, in one line; "" when it is."""
         if self.problem:
             where = f"line {self.line}: " if self.line else ""
             cut = " (the block is cut off)" if CUT_OFF in self.notes else ""
@@ -107,8 +106,8 @@ def find_blocks(text: str) -> Iterator[Block]:
 
     The rules are CommonMark's, with two liberties: a fence may be indented by any amount (models
     put blocks into list items, also right behind the bullet), and then that indent is taken off
-    each line. An unclosed fence runs to the end of the text, or of the quote around it. A
-    fence and its content on one line are inline code, not a block.
+    each line. An unclosed fence runs to the end of the text. A fence and its content on one line
+    are inline code, not a block. Blocks in quotes ("> ```") are not looked for.
     """
     lines = text.replace("\r\n", "\n").split("\n")
     at = 0
@@ -119,16 +118,15 @@ def find_blocks(text: str) -> Iterator[Block]:
             continue
         indent, fence = re.sub(r"\S", " ", opening["indent"]), opening["fence"]
         closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
-        inner = _unquote(lines[at:], opening["quote"].count(">"))
-        end = next((n for n, line in enumerate(inner) if closing.match(line)), None)
-        content = [_strip_indent(line, indent) for line in inner[:end]]
+        end = next((n for n in range(at, len(lines)) if closing.match(lines[n])), None)
+        content = [_strip_indent(line, indent) for line in lines[at:end]]
         source = "\n".join(content) if end is None else "".join(f"{each}\n" for each in content)
         yield Block(source, opening["info"].strip(), end is not None, at + 1)
-        at += len(inner) if end is None else end + 1
+        at = len(lines) if end is None else end + 1
 
 
-def check_code(source: str, *, max_chars: int = MAX_CHARS) -> CodeCheck:
-    """Return what a program's text alone says of it.
+def check_code(source: str) -> CodeCheck:
+    """Return whether a program can run, judged by its text alone.
 
     It is valid when (1) the compiler of the Python that runs the lab accepts it, (2) it holds a
     statement other than bare constants and `pass` (an empty block, or one of comments, shows
@@ -136,8 +134,7 @@ def check_code(source: str, *, max_chars: int = MAX_CHARS) -> CodeCheck:
     in its own scope, an enclosing function, the module, a function that declares it `global` and
     assigns it, or builtins. Conditional bindings count. `x += 1`, `del x` and a bare `x: int`
     give a name no first value, so they are uses and no bindings. After a star import no name is
-    judged. Never raises and never runs the source; more than `max_chars` characters are not
-    judged.
+    judged. Never raises and never runs the source.
 
     Known false positives: names made at run time (`globals()["x"] = 1`, an `_convert_` of enum),
     and names probed under `except NameError`. Known misses: a name bound after its use, attributes
@@ -150,8 +147,6 @@ def check_code(source: str, *, max_chars: int = MAX_CHARS) -> CodeCheck:
     >>> check_code("import math\\nprint(math.pi)\\n").valid
     True
     """
-    if len(source) > max_chars:
-        return CodeCheck(False, f"{len(source):,} characters, and at most {max_chars:,} are judged")
     try:
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -190,11 +185,6 @@ def check_text(text: str) -> CodeCheck:
     return CodeCheck(check.parses, check.problem, check.line, check.unbound, notes)
 
 
-def is_valid(text: str) -> bool:
-    """Return whether the first fenced block of a text parses and binds every name it uses."""
-    return check_text(text).valid
-
-
 def find_break(run: Run, pieces: Sequence[str]) -> int | None:
     """Return the step that broke a run's first fenced program; None if it is valid, or not there.
 
@@ -214,15 +204,6 @@ def find_break(run: Run, pieces: Sequence[str]) -> int | None:
     if escapes:
         return (on_line or escapes[-1:])[0]
     return bisect_left(starts, begin + 1) - 1
-
-
-def _unquote(lines: list[str], depth: int) -> list[str]:
-    """Return the lines without the marks of a quote so deep, up to the first outside it."""
-    if not depth:
-        return lines
-    marks = re.compile(rf"(?:[ \t]*>){{{depth}}}(.*)", re.S)
-    quoted = itertools.takewhile(bool, map(marks.fullmatch, lines))
-    return [line[1] for line in quoted if line]
 
 
 def _strip_indent(line: str, indent: str) -> str:
@@ -287,7 +268,7 @@ def _find_unbound(tree: ast.Module, table: symtable.SymbolTable) -> list[Unbound
     lines: dict[str, tuple[int, int]] = {}
     for name, hidden in _find_uses(tree, hidden_by):
         nowhere = name.id not in bound_somewhere
-        if (nowhere or _is_in(name.id, unseen)) and not _is_known(name.id):
+        if (nowhere or _is_in(name.id, unseen)) and name.id not in _KNOWN:
             # A use that an enclosing function's own variable hides is not the one meant.
             shadowed = int(not nowhere and name.id in hidden)
             lines[name.id] = min(lines.get(name.id, (2, 0)), (shadowed, name.lineno))
@@ -300,10 +281,6 @@ def _walk_tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     while waiting:
         yield (each := waiting.pop())
         waiting.extend(each.get_children())
-
-
-def _is_known(name: str) -> bool:
-    return name in _BUILTINS or name in _GIVEN
 
 
 def _is_in(name: str, unseen: set[str]) -> bool:

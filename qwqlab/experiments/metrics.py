@@ -34,8 +34,7 @@ def seq_rep_n(tokens: Sequence[Hashable], n: int = 4) -> float:
 def distinct_n(tokens: Sequence[Hashable], n: int = 2) -> float:
     """Return the share of n-grams that are different, unique / all (distinct-n, Li 2016).
 
-    It is 1.0 for fewer than n tokens. The caution of `seq_rep_n` holds here too. Raise ValueError
-    for n < 1.
+    It is 1.0 for fewer than n tokens. The caution of `seq_rep_n` holds here too.
 
     >>> distinct_n(["a", "b", "a", "b", "a"])  # ab, ba, ab, ba
     0.5
@@ -45,8 +44,6 @@ def distinct_n(tokens: Sequence[Hashable], n: int = 2) -> float:
 
 
 def _count_ngrams(tokens: Sequence[Hashable], n: int) -> tuple[int, int]:
-    if n < 1:
-        raise ValueError(f"n={n} is too short for an n-gram: give 1 or more.")
     total = max(0, len(tokens) - n + 1)
     return len(set(zip(*(tokens[k : k + total] for k in range(n)), strict=True))), total
 

@@ -35,15 +35,13 @@ from .store import RunStore
 from .sweeps import OnRun, Source, sweep
 
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-ORDER_WITHOUT_PENALTIES = tuple(name for name in DEFAULT_ORDER if name != "penalties")
+DRY_ALONE = "llama.cpp order without penalties"
 ORDERS = {
     "llama.cpp order": DEFAULT_ORDER,
-    "llama.cpp order without penalties": ORDER_WITHOUT_PENALTIES,
+    DRY_ALONE: tuple(name for name in DEFAULT_ORDER if name != "penalties"),
     "article's list": ARTICLE_ORDER,
     "article's list with penalties": ARTICLE_ORDER_WITH_PENALTIES,
 }
-DRY_ALONE = "llama.cpp order without penalties"
-ARTICLE_AGAINST_DEFAULT = ("article's list with penalties", "llama.cpp order")
 PENALTIES = (1.1, 1.5)
 DRY_MULTIPLIER = 0.5  # the article's, in all arms that have a penalty
 
@@ -213,8 +211,9 @@ def summarize(results: Sequence[ArmResult]) -> str:
             arm = arms[f"{order}, {penalty}"]
             lines.append(f"{arm.name}: {_compare(arm, dry)}")
     for penalty in PENALTIES:
-        own, theirs = (arms[f"{order}, {penalty}"] for order in ARTICLE_AGAINST_DEFAULT)
-        verdict = judge_difference(own.valid_code, own.runs, theirs.valid_code, theirs.runs)
+        own = arms[f"article's list with penalties, {penalty}"]
+        theirs = arms[f"llama.cpp order, {penalty}"]
+        verdict = _judge_difference(own.valid_code, own.runs, theirs.valid_code, theirs.runs)
         lines.append(
             f"The order alone, with `penalties` in it at {penalty}: {own.valid_code} of {own.runs} "
             f"valid programs in the article's, {theirs.valid_code} in llama.cpp's, {verdict}."
@@ -227,8 +226,8 @@ def summarize(results: Sequence[ArmResult]) -> str:
 
 
 def _compare(arm: ArmResult, other: ArmResult) -> str:
-    code = judge_difference(arm.valid_code, arm.runs, other.valid_code, other.runs)
-    loops = judge_difference(arm.loops, arm.long_runs, other.loops, other.long_runs)
+    code = _judge_difference(arm.valid_code, arm.runs, other.valid_code, other.runs)
+    loops = _judge_difference(arm.loops, arm.long_runs, other.loops, other.long_runs)
     return (
         f"{arm.valid_code} of {arm.runs} programs valid, {code}; "
         f"{arm.loops} of {arm.long_runs} long runs looped"
@@ -236,12 +235,12 @@ def _compare(arm: ArmResult, other: ArmResult) -> str:
     )
 
 
-def judge_difference(a: int, n_a: int, b: int, n_b: int) -> str:
+def _judge_difference(a: int, n_a: int, b: int, n_b: int) -> str:
     """Return in words whether a/n_a is more or fewer than b/n_b.
 
-    >>> judge_difference(0, 48, 41, 48)
+    >>> _judge_difference(0, 48, 41, 48)
     'fewer (-93% to -71%)'
-    >>> judge_difference(1, 8, 2, 8)
+    >>> _judge_difference(1, 8, 2, 8)
     'no difference that these runs can show (-48% to +26%)'
     """
     low, high = difference(a, n_a, b, n_b)

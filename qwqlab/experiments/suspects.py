@@ -1,9 +1,10 @@
 """The article's suspects that llama.cpp can override: YaRN, and the epsilon of RMSNorm.
 
-Each is flipped against what the model's file says. Then the same runs, with the same seeds, are
-compared in both arms: valid code and loops (`measure_conduct`). And the predictions of a text are:
-their Kullback-Leibler divergence, by llama-perplexity (`measure_logits`, and `measure_files` for
-other files of the same model). The third suspect, the tokenizer, is in `tokenizers_compared`.
+Each is set to the opposite of what the model's file has. `measure_conduct` compares the same runs,
+with the same seeds, with and without it: valid code and loops. `measure_logits` compares the
+predictions of a text, by their Kullback-Leibler divergence, which llama-perplexity computes;
+`measure_files` does so for other files of the same model. The third suspect, the tokenizer, is in
+`tokenizers_compared`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .store import RunStore
 from .sweeps import OnRun, sweep
 
 YARN, EPSILON, CONTROL = "YaRN", "RMSNorm epsilon", "control"
-QWQ_CONTEXT = 32_768  # of QwQ-32B before YaRN, as its model card says
+QWQ_CONTEXT = 32_768  # of QwQ-32B before YaRN, as its model card states
 FACTOR = 4.0
 EPSILONS = (1e-5, 1e-6)
 CONTEXTS = ((512, 4), (1920, 1))
@@ -62,17 +63,19 @@ class Conduct:
 
 
 def list_suspects(info: GGUFInfo) -> tuple[Suspect, ...]:
-    """Return YaRN and the epsilon, each the opposite of what a model's file says; and a control.
+    """Return YaRN and the epsilon, each the opposite of what a model's file has, and a control.
 
     The control changes nothing but rounding: attention is computed in another order, over a cache
     of other numbers. It shows how much any change does that means nothing.
 
-    YaRN stretches by 4 what the model was trained on: 32,768 tokens for QwQ-32B, whose files say
+    YaRN stretches by 4 what the model was trained on: 32,768 tokens for QwQ-32B, whose files give
     131,072, and the file's own context for another model. Raise SettingError for a file that gives
     no context or no epsilon.
     """
     if not info.n_ctx_train or not info.rms_norm_eps:
-        raise SettingError(f"{info.path} says nothing of its context or its RMSNorm epsilon")
+        raise SettingError(
+            f"{info.path} gives no context length or no RMSNorm epsilon; choose another model"
+        )
     stretched = info.architecture == "qwen2" and info.n_ctx_train == FACTOR * QWQ_CONTEXT
     original = QWQ_CONTEXT if stretched else info.n_ctx_train
     own = min(EPSILONS, key=lambda each: abs(math.log(each / (info.rms_norm_eps or each))))
@@ -229,10 +232,10 @@ def _measure(
     effects = []
     with tempfile.TemporaryDirectory(prefix="qwqlab-") as folder:
         logits = ["--kl-divergence-base", str(Path(folder) / "logits")]
-        say(f"context {n_ctx}: the file as it stands ...")
+        say(f"context {n_ctx}: the unchanged file ...")
         args = ["-m", str(reference), *common, *logits]
         done = run_tool("llama-perplexity", args)
-        # It says so and ends as if all were well.
+        # It prints this and still exits with 0.
         if re.search(r"you need at least|tokenizes to only", done.stderr):
             raise ToolchainError(
                 f"{text} has fewer than {2 * n_ctx} tokens, which a context of {n_ctx} needs; give "
@@ -248,8 +251,8 @@ def _measure(
 def _read_effect(name: str, n_ctx: int, n_tokens: int, args: list[str]) -> LogitEffect:
     for _ in range(3):
         # Its printing thread is not waited for at the end (llama.cpp #22142): lines may be lost.
-        said = run_tool("llama-perplexity", args).stdout
-        found = [re.search(rf"^{label}\s*:\s*(\S+) ±\s*(\S+)", said, re.M) for label in _LABELS]
+        printed = run_tool("llama-perplexity", args).stdout
+        found = [re.search(rf"^{label}\s*:\s*(\S+) ±\s*(\S+)", printed, re.M) for label in _LABELS]
         if all(found):
             numbers = [(float(m[1]), float(m[2])) for m in found if m]
             (perplexity, _), (kl, kl_error), (top, _), (ratio, ratio_error) = numbers
