@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_runs import ABOUT, make_run
 
 from qwqlab.cli import main
 from qwqlab.experiments import RunStore
@@ -151,6 +153,24 @@ def test_a_store_is_not_overwritten_by_its_own_export(
     assert main(["reproduce", "--quick", "--store", str(store), "--json", str(store)]) == 1
     assert capsys.readouterr().err.count("store") >= 2
     assert store.read_bytes().startswith(b"SQLite format 3")
+
+
+def test_a_damaged_run_keeps_no_other_from_an_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "runs.sqlite"
+    with RunStore(path) as store:
+        for seed in (1, 2, 3):
+            store.add(make_run(seed), **ABOUT)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET tokens = x'00' WHERE id = 2")
+    connection.close()
+    assert main(["export", str(path), str(tmp_path / "runs.json")]) == 0
+    exported = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
+    assert [each["run"]["request"]["seed"] for each in exported] == [1, 3]
+    said = capsys.readouterr().err
+    assert f"{path} cannot be read: run 2 is damaged" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_a_home_that_no_one_has_is_a_folder_like_any_other(

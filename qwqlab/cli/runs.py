@@ -150,5 +150,8 @@ def _export(args: argparse.Namespace) -> None:
         raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
     if not args.store.is_file() or args.store.stat().st_size == 0:
         raise StoreError(f"{args.store} holds no runs; `qwqlab reproduce` says where its own are")
+    damaged: list[str] = []
     with RunStore(args.store) as store:
-        print(write(store, args.file))
+        print(write(store, args.file, damaged=damaged))
+    for sentence in damaged:
+        print(f"qwqlab: {sentence}", file=sys.stderr)

@@ -37,6 +37,7 @@ VERSION = 1
 # Marks the file as a store of runs ("QWQL"), so that no other program's database is altered.
 APPLICATION_ID = 0x5157514C
 BUSY_SECONDS = 60.0
+_PAGE = 64
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS runs (
         id INTEGER PRIMARY KEY,
@@ -56,8 +57,11 @@ _SCHEMA = """
 """
 _METRICS = tuple(field.name for field in fields(RunMetrics))
 _RUN = ("n_prompt", "text", "stop", "seconds")
-_MACHINE = ("key", "model", "model_sha256", "build")
 _SEQUENCES = ("tokens", "ranks", "escapes")
+COLUMNS = (
+    *("experiment", "label", "key", "model", "model_sha256", "build", "settings", "command"),
+    *("started_at", "prompt", "sampling", "seed", "n_predict", *_RUN, *_SEQUENCES, *_METRICS),
+)
 # A spreadsheet runs a cell that begins so as a formula, and what a model wrote is untrusted.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -110,6 +114,10 @@ class StoredRun:
         """Return JSON-ready values."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**own, "run": self.run.to_dict(), "metrics": self.metrics.to_dict()}
+
+
+class DamagedRunError(StoreError):
+    """One run of a store that can't be read back; the others can."""
 
 
 class RunStore:
@@ -211,29 +219,53 @@ class RunStore:
             **{name: _pack(getattr(run, name)) for name in _SEQUENCES},
             **measure(run).to_dict(),
         }
-        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        names, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
         statement = f"INSERT OR IGNORE INTO runs ({names}) VALUES ({marks})"
         with self._guard() as connection:
-            return connection.execute(statement, [*map(_to_sql, values.values())]).rowcount == 1
+            cursor = connection.execute(statement, [_to_sql(values[name]) for name in COLUMNS])
+            return cursor.rowcount == 1
 
     def get(self, key: str, *, experiment: str, label: str = "") -> StoredRun | None:
         """Return one run, or None."""
-        wanted = [*map(_to_sql, (experiment, label, key))]
+        where, values = _where(experiment, label)
         with self._guard() as connection:
             row = connection.execute(
-                "SELECT * FROM runs WHERE experiment = ? AND label = ? AND key = ?", wanted
+                f"SELECT * FROM runs WHERE {where} AND key = ?", [*values, key]
             ).fetchone()
         return None if row is None else self._read(row)
 
-    def runs(self, *, experiment: str | None = None) -> Iterator[StoredRun]:
-        """Yield the runs of one experiment, or of all, in the order in which they were added."""
-        wanted = _to_sql(experiment)
-        with self._guard() as connection:
-            rows = connection.execute(
-                "SELECT * FROM runs WHERE ? IS NULL OR experiment = ? ORDER BY id",
-                [wanted, wanted],
-            ).fetchall()
-        yield from map(self._read, rows)
+    def runs(
+        self,
+        *,
+        experiment: str | None = None,
+        label: str | None = None,
+        damaged: list[str] | None = None,
+    ) -> Iterator[StoredRun]:
+        """Yield the runs in the order in which they were added, read a page at a time.
+
+        Raise StoreError at a run that is damaged; or, given a list, leave the run out and append
+        the error's sentence to the list.
+        """
+        where, values = _where(experiment, label)
+        last = 0
+        while True:
+            with self._guard() as connection:
+                rows = connection.execute(
+                    f"SELECT * FROM runs WHERE {where} AND id > ? ORDER BY id LIMIT {_PAGE}",
+                    [*values, last],
+                ).fetchall()
+            for row in rows:
+                try:
+                    stored = self._read(row)
+                except DamagedRunError as error:
+                    if damaged is None:
+                        raise
+                    damaged.append(str(error))
+                    continue
+                yield stored
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1]["id"]
 
     def to_frame(self, *, experiment: str | None = None) -> pd.DataFrame:
         """Return a pandas DataFrame: a row a run, a column each for metrics and settings."""
@@ -241,25 +273,30 @@ class RunStore:
 
         return pd.DataFrame([_flatten(stored) for stored in self.runs(experiment=experiment)])
 
-    def export_csv(self, path: str | Path) -> Path:
+    def export_csv(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
         """Write a row a run in UTF-8, whole or not at all, and return the path.
 
         It is for reading in a spreadsheet, not for exact copies: a text that would be a formula
-        gets a ' in front.
+        gets a ' in front. `damaged` is that of `runs`.
         """
-        rows = [_flatten(stored) for stored in self.runs()]
         with self._replacing(path) as out:
-            writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [])
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({name: _disarm(value) for name, value in row.items()})
+            writer: Any = None
+            for stored in self.runs(damaged=damaged):
+                row = {name: _disarm(value) for name, value in _flatten(stored).items()}
+                if writer is None:
+                    writer = csv.DictWriter(out, fieldnames=list(row), extrasaction="ignore")
+                    writer.writeheader()
+                writer.writerow(row)
         return Path(path)
 
-    def export_json(self, path: str | Path) -> Path:
-        """Write every run whole, as a JSON list, and return the path."""
-        lines = [json.dumps(stored.to_dict()) for stored in self.runs()]
+    def export_json(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
+        """Write every run whole, as a JSON list, and return the path. `damaged`: see `runs`."""
         with self._replacing(path) as out:
-            out.write("[\n" + ",\n".join(lines) + "\n]\n")
+            separator = "[\n"
+            for stored in self.runs(damaged=damaged):
+                out.write(separator + json.dumps(stored.to_dict()))
+                separator = ",\n"
+            out.write("[]\n" if separator == "[\n" else "\n]\n")
         return Path(path)
 
     @contextmanager
@@ -296,15 +333,22 @@ class RunStore:
         try:
             return _read_row(row)
         except (zlib.error, ValueError, TypeError, LookupError) as error:
-            raise StoreError(
-                f"{self.path} cannot be read: run {row['id']} is damaged ({error}); go back to a "
-                "copy of the file, or name another one."
+            raise DamagedRunError(
+                f"{self.path} cannot be read: run {row['id']} is damaged ({error}); "
+                "`qwqlab export` writes the others."
             ) from error
+
+
+def _where(experiment: str | None, label: str | None) -> tuple[str, list[Any]]:
+    wanted = {"experiment": experiment, "label": label}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    clauses = [f"{name} = ?" for name in given]
+    return " AND ".join(["TRUE", *clauses]), [_to_sql(value) for value in given.values()]
 
 
 def _read_row(row: sqlite3.Row) -> StoredRun:
     """Return the run that `RunStore.add` took apart, and have its metrics remembered."""
-    values = {name: _from_sql(row[name]) for name in dict(row) if name not in _SEQUENCES}
+    values = {name: _from_sql(row[name]) for name in COLUMNS if name not in _SEQUENCES}
     request = Request(
         prompt=values["prompt"],
         sampling=Sampling.from_dict(json.loads(values["sampling"])),
@@ -317,7 +361,7 @@ def _read_row(row: sqlite3.Row) -> StoredRun:
     flags = {name: bool(values[name]) for name in ("valid_code", "loop", "runaway")}
     metrics = RunMetrics(**{**{name: values[name] for name in _METRICS}, **flags})
     remember(run, metrics)
-    names = ("experiment", *_MACHINE, "command", "started_at")
+    names = ("experiment", "key", "model", "model_sha256", "build", "command", "started_at")
     return StoredRun(
         run=run,
         settings=json.loads(values["settings"]),
@@ -357,7 +401,12 @@ def _flatten(stored: StoredRun) -> dict[str, Any]:
         for name, value in request.sampling.to_dict().items()
     }
     return {
-        **{name: getattr(stored, name) for name in ("experiment", "label", *_MACHINE)},
+        "experiment": stored.experiment,
+        "label": stored.label,
+        "key": stored.key,
+        "model": stored.model,
+        "model_sha256": stored.model_sha256,
+        "build": stored.build,
         "settings": json.dumps(stored.settings, sort_keys=True),
         "started_at": stored.started_at,
         "seed": request.seed,
