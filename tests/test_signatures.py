@@ -81,7 +81,7 @@ def find_fault(function: Any, call: ast.Call) -> str:
     if any(isinstance(each, ast.Starred) for each in call.args):
         return ""
     argtypes = getattr(function, "argtypes", None)
-    if argtypes is not None:  # of C
+    if isinstance(argtypes, (list, tuple)):  # of C
         given = len(call.args) + len(call.keywords)
         return "" if given == len(argtypes) else f"{given} arguments for {len(argtypes)}"
     try:
