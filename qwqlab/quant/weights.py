@@ -92,8 +92,9 @@ class GgufWeights:
 
 
 def _place(linear: Linear) -> tuple[float, int]:
-    layer = float("inf") if linear.layer is None else float(linear.layer)
-    return layer, KINDS.index(linear.kind) if linear.kind in KINDS else 0
+    if linear.layer is None:
+        return float("inf"), 0
+    return linear.layer, [kind.rpartition(".")[2] for kind in KINDS].index(linear.kind)
 
 
 class FolderWeights:
