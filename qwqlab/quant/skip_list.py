@@ -95,9 +95,7 @@ def read_skip_file(path: Path) -> list[str]:
     return values
 
 
-def bnb_options(
-    skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16"
-) -> dict[str, Any]:
+def bnb_options(skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16") -> dict[str, Any]:
     """Return the arguments of transformers' BitsAndBytesConfig, whose blocks are always of 64.
 
     dtype: of the products.

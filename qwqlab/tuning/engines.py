@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -190,9 +190,11 @@ def share_accumulation(accumulation: int) -> int:
     return accumulation // n_processes
 
 
-def main_first() -> AbstractContextManager[None]:
+@contextmanager
+def main_first() -> Iterator[None]:
     """Let the main process through the block before the others."""
-    return _state().main_process_first()
+    with _state().main_process_first():
+        yield
 
 
 def add_up(values: list[int]) -> list[int]:

@@ -104,9 +104,6 @@ def label(tokenizer: Any, pad: str, collator: str, texts: Sequence[str] = TURNS)
     tokenizer: of transformers. pad: a token by its text.
     """
     pad_id = find_token(tokenizer, pad)
-    for text in texts:
-        if any("\ud800" <= letter < "\ue000" for letter in text):
-            raise SettingError(f"{text[:80]!r} is not text in UTF-8; give one that is")
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     rows: list[Row] = [{"input_ids": list(each), "labels": list(each)} for each in ids]
     batch = make_collator(collator, tokenizer, pad_id)(rows)
