@@ -43,7 +43,7 @@ TOKENIZER = "tokenizer.json"
 N_CTX = 512
 """Tokens of a block of text, as in llama-perplexity."""
 # Hold this while making a model: for a skeleton accelerate changes torch in the whole process, so
-# that a model made meanwhile in another thread would have no weights either.
+# that a model made in another thread at that time would have no weights either.
 making_a_model = threading.RLock()
 
 KINDS = {
@@ -63,7 +63,7 @@ class Checkpoint:
     """The files of one model.
 
     name: a name that `fetch.model_path` knows, a .gguf file, or a folder that transformers reads.
-    Raise FetchError if it is not here, ModelFileError if it can't be read.
+    Raise FetchError if it is not on this machine, ModelFileError if it can't be read.
     """
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
@@ -259,7 +259,7 @@ def to_gguf(name: str) -> str:
 
 
 def from_gguf(tensor: str) -> str | None:
-    """Return the module that a tensor of a GGUF holds; None for one that is no linear module.
+    """Return the module that a tensor of a GGUF holds; None for any other tensor.
 
     >>> from_gguf("blk.3.ffn_down.weight"), from_gguf("blk.3.ffn_norm.weight")
     ('model.layers.3.mlp.down_proj', None)

@@ -65,7 +65,7 @@ def why_no_unsloth() -> str:
     import torch
 
     if find_spec("unsloth") is None:
-        return "it is not installed; `pip install -c constraints.txt -e .[unsloth]` brings it"
+        return "it is not installed; run `pip install -c constraints.txt -e .[unsloth]`"
     version = metadata.version("unsloth")
     if not torch.cuda.is_available() and Version(version) < Version(UNSLOTH_ON_CPU):
         return f"without a GPU it takes unsloth {UNSLOTH_ON_CPU}, and {version} is installed"

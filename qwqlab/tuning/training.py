@@ -114,8 +114,8 @@ def finetune(
 
     examples: each becomes a prompt in Alpaca's form, its output and the model's end token; only
     the output and the end are learnt.
-    folder:   gets run.json, steps.jsonl, checkpoints and adapter/. One that holds this very run
-              goes on where it was; one that holds another is refused.
+    folder:   gets run.json, steps.jsonl, checkpoints and adapter/. If it holds this very run, the
+              run goes on; if it holds another, SettingError is raised.
     pad:      a token by its text, by default the model's own; see `labels` for what it does with
               which collator.
     keep:     linear modules that stay in 16 bits (see `quant.select`).
