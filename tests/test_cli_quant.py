@@ -18,7 +18,7 @@ from qwqlab.quant.weights import GgufWeights, LoadedWeights
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_llama.make(tmp_path_factory.mktemp("cli") / "tiny model 模型"))
+    return str(tiny_llama.make_in_bytes(tmp_path_factory.mktemp("cli") / "tiny model 模型"))
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_a_choice_stays_within_its_budget_and_is_evaluated(folder: str, tmp_path
     assert values["objective"] >= values["bound"] > 0 and 4.127 < values["bits_per_weight"] < 8
     assert values["tensor_types"][0] == "--tensor-type"
     args = ["evaluate", folder, "--skip-file", str(chosen), "--json", str(judged)]
-    assert main(args) == 0
+    assert main([*args, "--tokens", "1024"]) == 0
     quality = json.loads(judged.read_text())
     assert set(quality["kept"]) == set(values["skip"]) and quality["type"] == "nf4-dq"
     assert quality["kl_mean"] > 0 and quality["top1_agreement"] <= 1

@@ -157,20 +157,20 @@ def test_a_journal_on_a_full_disk_keeps_what_it_holds_and_goes_on(on_a_small_dis
 os.environ["QWQLAB_HOME"] = str(disk)
 from qwqlab.quant.journal import Journal
 row = {"text": "x" * 1000}
-with Journal("errors", "key") as journal:
-    journal.add({"row": 0, **row})
-    fill()
-    kept = 0
-    def add():
-        global kept
-        for number in range(1, 100):
-            journal.add({"row": number, **row})
-            kept = number
-    print(refusal(add))
+journal = Journal("errors", "key")
+journal.add({"row": 0, **row})
+fill()
+kept = 0
+def add():
+    global kept
+    for number in range(1, 100):
+        journal.add({"row": number, **row})
+        kept = number
+print(refusal(add))
 filler.unlink()
-with Journal("errors", "key") as journal:
-    assert [each["row"] for each in journal.rows] == list(range(kept + 1))
-    journal.add({"row": kept + 1})
+journal = Journal("errors", "key")
+assert [each["row"] for each in journal.rows] == list(range(kept + 1))
+journal.add({"row": kept + 1})
 assert [each["row"] for each in Journal("errors", "key").rows] == list(range(kept + 2))
 """
     (said,) = on_a_small_disk(1, code)

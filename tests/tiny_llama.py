@@ -8,8 +8,24 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from qwqlab.models import build_qwq
+
+
+def make_in_bytes(folder: Path, **changes: Any) -> Path:
+    """Write such a folder with a tokenizer of bytes, whose logits and checkpoints cost little."""
+    make(folder, **{"vocab_size": 258, **changes})
+    vocabulary = {letter: n for n, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    ).save_pretrained(folder)
+    return folder
 
 
 def make(folder: Path, shard: str = "5GB", **changes: Any) -> Path:
@@ -26,6 +42,6 @@ def make(folder: Path, shard: str = "5GB", **changes: Any) -> Path:
             if name.endswith("bias"):
                 parameter.normal_(std=0.1)
     model.save_pretrained(folder, max_shard_size=shard)
-    for file in build_qwq().glob("*token*"):
+    for file in build_qwq().glob("*token*") if model.config.vocab_size > 258 else ():
         shutil.copy(file, folder)
     return folder

@@ -34,15 +34,13 @@ if TYPE_CHECKING:
     from .sizes import ledger as ledger  # what each part of fine-tuning takes of memory
     from .sizes import read_shapes as read_shapes  # how large a model's parts are
     from .skip_list import bnb_options as bnb_options  # for transformers' BitsAndBytesConfig
-    from .skip_list import load_packed as load_packed  # a model that is in 4 bits already
-    from .skip_list import load_quantised as load_quantised  # a model in 4 bits
+    from .skip_list import load_in_4bit as load_in_4bit  # a model in 4 bits, checked
+    from .skip_list import load_quantised as load_quantised  # in 4 bits but for a skip list
     from .skip_list import make_skip_list as make_skip_list  # keeps just these modules
     from .skip_list import read_kept as read_kept  # what a model in 4 bits keeps in 16
     from .skip_list import read_skip_file as read_skip_file  # a skip list from JSON
     from .skip_list import resolve_skip_list as resolve_skip_list  # what it keeps
-    from .skip_list import stop_repacking as stop_repacking  # on CPUs with AVX512-BF16
     from .skip_list import tensor_types as tensor_types  # the same list for llama-quantize
-    from .skip_list import verify_loaded as verify_loaded  # looks at a loaded model
     from .skip_list import verify_skip_list as verify_skip_list  # loads a model and looks
     from .theory import lloyd_max as lloyd_max  # the error of the best fixed levels
     from .theory import on_gaussian as on_gaussian  # a codec's error on a Gaussian

@@ -43,19 +43,19 @@ TOKENIZER = "tokenizer.json"
 N_CTX = 512
 """Tokens of a block of text, as in llama-perplexity."""
 # Hold this while making a model: for a skeleton accelerate changes torch in the whole process, so
-# that a model made meanwhile in another thread would have no weights either.
+# that a model made in another thread at that time would have no weights either.
 making_a_model = threading.RLock()
 
-GGUF_KINDS = {
-    "q_proj": "attn_q",
-    "k_proj": "attn_k",
-    "v_proj": "attn_v",
-    "o_proj": "attn_output",
-    "gate_proj": "ffn_gate",
-    "up_proj": "ffn_up",
-    "down_proj": "ffn_down",
+KINDS = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
 }
-KINDS = tuple(GGUF_KINDS)
+"""The linear modules of a layer, in its order, and their names in a GGUF."""
 HEAD = "lm_head"
 
 
@@ -63,7 +63,7 @@ class Checkpoint:
     """The files of one model.
 
     name: a name that `fetch.model_path` knows, a .gguf file, or a folder that transformers reads.
-    Raise FetchError if it is not here, ModelFileError if it can't be read.
+    Raise FetchError if it is not on this machine, ModelFileError if it can't be read.
     """
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
@@ -124,9 +124,8 @@ class Checkpoint:
 
     @property
     def quantisation(self) -> dict[str, Any]:
-        """Return what its configuration says of how it is quantised already; {} if it is not."""
-        found = getattr(self.config(), "quantization_config", None) or {}
-        return dict(found if isinstance(found, dict) else found.to_dict())
+        """Return how its configuration states that it is in 4 bits already; {} if it is not."""
+        return read_quantisation(self.config(), self.path)
 
     def skeleton(self) -> Any:
         """Return the model without weights: every module under its name, and no memory taken."""
@@ -251,16 +250,16 @@ def to_gguf(name: str) -> str:
     >>> to_gguf("model.layers.3.mlp.down_proj"), to_gguf("model.norm")
     ('blk.3.ffn_down.weight', 'model.norm.weight')
     """
-    linear = Linear(name, 0, 0)
     if name == HEAD:
         return "output.weight"
-    if linear.kind in GGUF_KINDS and linear.layer is not None:
-        return f"blk.{linear.layer}.{GGUF_KINDS[linear.kind]}.weight"
+    found = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", name)
+    if found and found[2] in KINDS:
+        return f"blk.{found[1]}.{KINDS[found[2]]}.weight"
     return f"{name}.weight"
 
 
 def from_gguf(tensor: str) -> str | None:
-    """Return the module that a tensor of a GGUF holds; None for one that is no linear module.
+    """Return the module that a tensor of a GGUF holds; None for any other tensor.
 
     >>> from_gguf("blk.3.ffn_down.weight"), from_gguf("blk.3.ffn_norm.weight")
     ('model.layers.3.mlp.down_proj', None)
@@ -268,11 +267,25 @@ def from_gguf(tensor: str) -> str | None:
     if tensor == "output.weight":
         return HEAD
     found = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor)
-    kind = next((kind for kind, name in GGUF_KINDS.items() if found and found[2] == name), None)
-    if found is None or kind is None:
-        return None
-    parent = "self_attn" if kind[0] in "qkvo" else "mlp"
-    return f"model.layers.{int(found[1])}.{parent}.{kind}"
+    modules = {name: module for module, name in KINDS.items()}
+    if found and found[2] in modules:
+        return f"model.layers.{int(found[1])}.{modules[found[2]]}"
+    return None
+
+
+def read_quantisation(config: Any, path: Path) -> dict[str, Any]:
+    """Return how a configuration states that its model is in 4 bits; {} if it is not quantised.
+
+    Raise ModelFileError, with `path`, for any other way than bitsandbytes' 4 bits.
+    """
+    found = getattr(config, "quantization_config", None) or {}
+    found = dict(found if isinstance(found, dict) else found.to_dict())
+    if found and not found.get("load_in_4bit", found.get("_load_in_4bit")):
+        raise ModelFileError(
+            f"{path} is quantised by {found.get('quant_method')!r}, not to 4 bits by "
+            "bitsandbytes; give another, or its 16-bit original."
+        )
+    return found
 
 
 def build_skeleton(config: Any, path: Path) -> Any:

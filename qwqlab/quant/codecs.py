@@ -12,14 +12,15 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from ..errors import SettingError
-from ..llamacpp import TYPES, Packed, dequantize, fit_type, quantize
+from ..llamacpp import TYPES, dequantize, fit_type, quantize
 
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 SLICE = 1 << 20
@@ -27,30 +28,18 @@ SLICE = 1 << 20
 FOUR_BIT = ("nf4", "nf4-dq", "fp4", "fp4-dq")
 
 
-class Encoded(Protocol):
-    """A matrix in few bits. n_bytes counts the scales; type is what it is really stored in."""
+@dataclass(frozen=True)
+class Encoded:
+    """A matrix in few bits.
+
+    type:    what it is really stored in. n_bytes counts the scales.
+    rows:    rows(start, stop) decodes these rows: (stop - start) x n_in, float32. `start` is a
+             multiple of the codec's `step`.
+    """
 
     type: str
     n_bytes: int
-
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Return rows start to stop, decoded: (stop - start) x n_in, float32.
-
-        `start` is a multiple of the codec's `step`.
-        """
-
-
-class Codec(Protocol):
-    """A way to store matrices in few bits."""
-
-    @property
-    def name(self) -> str: ...
-
-    def step(self, n_in: int) -> int:
-        """Return the least number of rows that ends where a block ends."""
-
-    def encode(self, weight: torch.Tensor) -> Encoded:
-        """Encode a matrix of n_out x n_in floats."""
+    rows: Callable[[int, int], torch.Tensor]
 
 
 def find_codec(name: str) -> Codec:
@@ -103,10 +92,14 @@ class BnbCodec:
         return self.quant_type + ("-dq" if self.double else "") + size
 
     def step(self, n_in: int) -> int:
+        """Return the least number of rows that ends where a block ends."""
         return self.block // math.gcd(n_in, self.block)
 
-    def encode(self, weight: torch.Tensor) -> BnbEncoded:
-        """Encode a slice of rows at a time: bitsandbytes makes several copies of its input."""
+    def encode(self, weight: torch.Tensor) -> Encoded:
+        """Encode a matrix of n_out x n_in floats.
+
+        It goes a slice of rows at a time: bitsandbytes makes several copies of its input.
+        """
         functional = import_bitsandbytes()
         n_out, n_in = weight.shape
         step = self.step(n_in)
@@ -122,48 +115,32 @@ class BnbCodec:
             first = start * n_in
             packed[first // 2 : first // 2 + part.numel()] = part.flatten()
             scales[first // self.block : first // self.block + state.absmax.numel()] = state.absmax
-        return BnbEncoded(self, weight, packed, scales)
-
-
-class BnbEncoded:
-    """A matrix that bitsandbytes packed.
-
-    The scales of double quantisation are those of all the matrix less their mean, in blocks of
-    256, as in its `quantize_4bit(compress_statistics=True)`.
-    """
-
-    def __init__(
-        self, codec: BnbCodec, weight: torch.Tensor, packed: torch.Tensor, scales: torch.Tensor
-    ) -> None:
-        self.type = codec.name
-        self._codec = codec
-        self._n_in, self._dtype = weight.shape[1], weight.dtype
-        self._packed = packed
-        self._scales = scales
-        self.n_bytes = packed.nbytes + scales.nbytes
-        if codec.double:
-            functional = import_bitsandbytes()
+        n_bytes = packed.nbytes + scales.nbytes
+        if self.double:
+            # As its quantize_4bit(compress_statistics=True) does with those of a whole matrix.
             offset = scales.mean()
             small, state = functional.quantize_blockwise(scales - offset, blocksize=256)
-            self._scales = functional.dequantize_blockwise(small, state) + offset
-            self.n_bytes = packed.nbytes + small.nbytes + state.absmax.nbytes + offset.nbytes
+            scales = functional.dequantize_blockwise(small, state) + offset
+            n_bytes = packed.nbytes + small.nbytes + state.absmax.nbytes + offset.nbytes
+        code = functional.get_4bit_type(self.quant_type, device="cpu")
+        dtype = weight.dtype
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        functional = import_bitsandbytes()
-        block = self._codec.block
-        first, last = start * self._n_in, stop * self._n_in
-        # Flat: on CPUs bitsandbytes 0.50 decodes a matrix wrongly whose rows end within a block.
-        state = functional.QuantState(
-            absmax=self._scales[first // block : math.ceil(last / block)],
-            shape=torch.Size((last - first,)),
-            dtype=self._dtype,
-            blocksize=block,
-            code=functional.get_4bit_type(self._codec.quant_type, device="cpu"),
-            quant_type=self._codec.quant_type,
-        )
-        packed = self._packed[first // 2 : math.ceil(last / 2)].unsqueeze(1)
-        flat: torch.Tensor = functional.dequantize_4bit(packed, state)
-        return flat.float().view(stop - start, self._n_in)
+        def decode(start: int, stop: int) -> torch.Tensor:
+            first, last = start * n_in, stop * n_in
+            # Flat: on CPUs bitsandbytes 0.50 decodes a matrix wrongly whose rows end in a block.
+            state = functional.QuantState(
+                absmax=scales[first // self.block : math.ceil(last / self.block)],
+                shape=torch.Size((last - first,)),
+                dtype=dtype,
+                blocksize=self.block,
+                code=code,
+                quant_type=self.quant_type,
+            )
+            part = packed[first // 2 : math.ceil(last / 2)].unsqueeze(1)
+            flat: torch.Tensor = functional.dequantize_4bit(part, state)
+            return flat.float().view(stop - start, n_in)
+
+        return Encoded(self.name, n_bytes, decode)
 
 
 @dataclass(frozen=True)
@@ -173,20 +150,18 @@ class GgmlCodec:
     name: str
 
     def step(self, n_in: int) -> int:
+        """Return 1: a block ends with each row."""
         return 1
 
-    def encode(self, weight: torch.Tensor) -> GgmlEncoded:
+    def encode(self, weight: torch.Tensor) -> Encoded:
+        """Encode a matrix of n_out x n_in floats."""
         kind = fit_type(self.name, weight.shape[1])
-        return GgmlEncoded(kind, quantize(weight.float().numpy(), kind))
+        packed = quantize(weight.float().numpy(), kind)
+
+        def decode(start: int, stop: int) -> torch.Tensor:
+            return torch.from_numpy(dequantize(packed[start:stop], kind))
+
+        return Encoded(kind, packed.nbytes, decode)
 
 
-class GgmlEncoded:
-    """A matrix that ggml packed."""
-
-    def __init__(self, kind: str, packed: Packed) -> None:
-        self.type = kind
-        self.n_bytes = packed.nbytes
-        self._packed = packed
-
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        return torch.from_numpy(dequantize(self._packed[start:stop], self.type))
+Codec = BnbCodec | GgmlCodec

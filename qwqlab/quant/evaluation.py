@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -169,13 +169,10 @@ def compare_blocks(first: Quality, second: Quality) -> tuple[float, Interval]:
     Both were measured on the same text, so it goes block by block: that a block is hard for both
     cancels.
     """
-    from scipy.stats import t
+    from scipy.stats import ttest_rel
 
-    pairs = zip(first.block_kl, second.block_kl, strict=True)
-    values = torch.tensor([mine - other for mine, other in pairs], dtype=torch.float64)
-    half = float(t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values)))
-    mean = float(values.mean())
-    return mean, (mean - half, mean + half)
+    low, high = map(float, ttest_rel(first.block_kl, second.block_kl).confidence_interval())
+    return (low + high) / 2, (low, high)
 
 
 class Decoded:
@@ -202,23 +199,17 @@ class Decoded:
 
         Afterwards it has its own weights again.
         """
-        chosen = [each.name for each in self.linears] if only is None else list(only)
-        with _swap_weights(self.model, {n: self._weights[n] for n in chosen if n not in keep}):
+        chosen = [each.name for each in self.linears] if only is None else only
+        modules = {name: self.model.get_submodule(name) for name in chosen if name not in keep}
+        own = {name: module.weight for name, module in modules.items()}
+        try:
+            for name, module in modules.items():
+                # A new parameter, not new data: an embedding may share the old one.
+                module.weight = torch.nn.Parameter(self._weights[name], requires_grad=False)
             yield self.model
-
-
-@contextmanager
-def _swap_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    own = {name: model.get_submodule(name).weight for name in weights}
-    try:
-        for name, weight in weights.items():
-            # A new parameter, not new data: an embedding may share the old one.
-            module = model.get_submodule(name)
-            module.weight = torch.nn.Parameter(weight, requires_grad=False)
-        yield
-    finally:
-        for name, weight in own.items():
-            model.get_submodule(name).weight = weight
+        finally:
+            for name, module in modules.items():
+                module.weight = own[name]
 
 
 def evaluate(
@@ -269,19 +260,19 @@ def measure_alone(
     """
     linears = decoded.linears if linears is None else linears
     traces = [_Trace(reference.model, block) for block in reference.blocks]
+    journal = Journal("alone", json.dumps([key, reference.blocks.tolist()]) if key else "")
+    known = {row["name"]: row["kl"] for row in journal.rows}
     found: dict[str, float] = {}
-    with Journal("alone", json.dumps([key, reference.blocks.tolist()]) if key else None) as journal:
-        known = {str(row.get("name")): row.get("kl") for row in journal.rows}
-        for linear in linears:
-            kl = known.get(linear.name)
-            if not isinstance(kl, float):
-                kl = _measure_one(linear, reference, decoded, traces)
-                journal.add({"name": linear.name, "kl": kl})
-            found[linear.name] = kl
-            if on_module:
-                on_module(len(found), len(linears), linear.name, kl)
-            if stop():
-                break
+    for linear in linears:
+        kl = known.get(linear.name)
+        if kl is None:
+            kl = _measure_one(linear, reference, decoded, traces)
+            journal.add({"name": linear.name, "kl": kl})
+        found[linear.name] = kl
+        if on_module:
+            on_module(len(found), len(linears), linear.name, kl)
+        if stop():
+            break
     return found
 
 

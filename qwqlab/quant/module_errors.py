@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 import resource
 import sys
 import time
@@ -71,16 +70,10 @@ class ModuleError:
         return self.bytes_16bit - self.n_bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values, n_bytes as "bytes_4bit"; `from_dict` is the inverse."""
+        """Return JSON-ready values, n_bytes as "bytes_4bit"."""
         values = asdict(self)
         values["bytes_4bit"] = values.pop("n_bytes")
         return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModuleError:
-        """Return the error that `to_dict` described."""
-        values = dict(values)
-        return cls(n_bytes=values.pop("bytes_4bit"), **values)
 
 
 OnModule = Callable[[int, int, ModuleError], None]
@@ -145,27 +138,30 @@ def quant_error(
     chosen = find_codec(codec)
     path = Path(text or paths.data_dir() / "texts" / "calibration.txt")
     tokens = checkpoint.read_blocks(path, n_tokens) if outputs else None
-    key = [checkpoint.identify(), chosen.name, None if tokens is None else tokens.tolist()]
-    with Journal("quant-errors", json.dumps(key)) as journal:
-        known = {error.name: error for error in map(_read, journal.rows) if error}
-        weights = open_weights(checkpoint)
-        linears = weights.linears
+    fields = list(ModuleError.__dataclass_fields__)  # another version may have others
+    read = None if tokens is None else tokens.tolist()
+    journal = Journal(
+        "quant-errors", json.dumps([fields, checkpoint.identify(), chosen.name, read])
+    )
+    known = {row["name"]: ModuleError(**row) for row in journal.rows}
+    weights = open_weights(checkpoint)
+    linears = weights.linears
 
-        def keep(error: ModuleError) -> None:
-            journal.add(error.to_dict())
-            known[error.name] = error
-            if on_module:
-                on_module(len(known), len(linears), error)
-            if stop():
-                raise _Stopped
+    def keep(error: ModuleError) -> None:
+        journal.add(asdict(error))
+        known[error.name] = error
+        if on_module:
+            on_module(len(known), len(linears), error)
+        if stop():
+            raise _Stopped
 
-        with contextlib.suppress(_Stopped):
-            left = [linear for linear in linears if linear.name not in known]
-            if left and tokens is not None:
-                run_through(*_load(checkpoint, weights), chosen, tokens, keep, known)
-            elif left:
-                for linear in left:
-                    keep(measure_module(linear, weights.read(linear), chosen))
+    with contextlib.suppress(_Stopped):
+        left = [linear for linear in linears if linear.name not in known]
+        if left and tokens is not None:
+            run_through(*_load(checkpoint, weights), chosen, tokens, keep, known)
+        else:
+            for linear in left:
+                keep(measure_module(linear, weights.read(linear), chosen))
     return QuantErrors(
         model=checkpoint.title,
         codec=chosen.name,
@@ -177,14 +173,6 @@ def quant_error(
         seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_memory(),
     )
-
-
-def _read(row: dict[str, Any]) -> ModuleError | None:
-    """Return a row of a journal; None for one that another version wrote."""
-    try:
-        return ModuleError.from_dict(row)
-    except (TypeError, KeyError):
-        return None
 
 
 def _load(checkpoint: Checkpoint, weights: Weights) -> tuple[Any, Weights]:
@@ -365,10 +353,8 @@ def _kurtosis(moments: list[float]) -> float:
 
 def peak_memory() -> int:
     """Return the most memory that this process has held, in bytes."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count a parent that was larger
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"))
-        if found:
-            return int(found[1]) * 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux's getrusage would count a parent that was larger.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024

@@ -14,13 +14,22 @@ from typing import Any
 
 from .. import paths
 from ..errors import ModelFileError, SettingError, first_lines
+from ..llamacpp import INT_MAX, check_number
 from ..models import import_transformers
-from .checkpoint import HEAD, Checkpoint, Linear, build_skeleton, list_linears
+from .checkpoint import (
+    HEAD,
+    Checkpoint,
+    Linear,
+    build_skeleton,
+    list_linears,
+    read_quantisation,
+)
 from .skip_list import resolve_skip_list
 
 GB, GIB = 10**9, 2**30
 KNOWN = {"qwq-32b": "QwQ-32B"}
 """Models whose configuration ships with the lab, in data/configs/, by their names in small."""
+TOTALS = ("training", "generating")
 QUANTS = ("nf4", "fp4", "bf16")
 """What a ledger counts; nf4 and fp4 with double quantisation, as QLoRA and Unsloth load them."""
 
@@ -30,22 +39,15 @@ class Shapes:
     """How large a model's parts are.
 
     linears: every linear module, the head among them. n_parameters counts a tied head once.
-    tied:    whether the head shares the embedding's weights.
-    skip:    what its configuration tells bitsandbytes to leave in 16 bits; None if it says nothing.
-    double:  whether that configuration quantises the scales as well; True if it says nothing.
+    config:  transformers' configuration of the model.
+    skip:    the modules that it tells bitsandbytes to leave in 16 bits; None if it names none.
+    double:  whether it has the scales quantised as well, as they are by default.
     """
 
     name: str
     linears: tuple[Linear, ...]
     n_parameters: int
-    hidden_size: int
-    intermediate_size: int
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    n_vocab: int
-    tied: bool
+    config: Any
     skip: tuple[str, ...] | None
     double: bool
 
@@ -80,12 +82,22 @@ def read_shapes(name: str | os.PathLike[str]) -> Shapes:
     path = paths.from_user(name)
     if known:
         path = paths.data_dir() / "configs" / f"{known.lower()}.json"
-    elif path.suffix == ".json" and not path.is_file():
-        raise ModelFileError(f"{path} is not a file; name a config.json, a folder, or QwQ-32B.")
-    elif path.suffix != ".json":
+    if path.suffix == ".json":
+        title, config = known or path.name, _read_config(path)
+    else:
         checkpoint = Checkpoint(name)
-        return _count_shapes(checkpoint.title, checkpoint.config(), checkpoint.folder)
-    return _count_shapes(known or path.name, _read_config(path), path)
+        title, config, path = checkpoint.title, checkpoint.config(), checkpoint.folder
+    model = build_skeleton(config, path)
+    found = read_quantisation(config, path)
+    skip = found.get("llm_int8_skip_modules")
+    return Shapes(
+        name=title,
+        linears=list_linears(model),
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        config=config,
+        skip=None if skip is None else tuple(skip),
+        double=bool(found.get("bnb_4bit_use_double_quant", True)),
+    )
 
 
 def _read_config(path: Path) -> Any:
@@ -93,36 +105,12 @@ def _read_config(path: Path) -> Any:
         values = json.loads(path.read_bytes())
         return import_transformers().AutoConfig.for_model(values.pop("model_type"), **values)
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ModelFileError(
+            f"{path} cannot be read ({error.strerror}); name a config.json, a folder, or QwQ-32B."
+        ) from error
     except Exception as error:  # transformers checks a configuration in many ways of its own
         said = first_lines(error)
         raise ModelFileError(f"{path} is no configuration of a language model: {said}") from error
-
-
-def _count_shapes(name: str, config: Any, path: Path) -> Shapes:
-    model = build_skeleton(config, path)
-    heads = config.num_attention_heads
-    quantisation = getattr(config, "quantization_config", None) or {}
-    if not isinstance(quantisation, dict):
-        quantisation = quantisation.to_dict()
-    skip = quantisation.get("llm_int8_skip_modules")
-    if quantisation and not quantisation.get("load_in_4bit", quantisation.get("_load_in_4bit")):
-        raise ModelFileError(f"{path} is quantised, but not to 4 bits by bitsandbytes.")
-    return Shapes(
-        name=name,
-        linears=list_linears(model),
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        n_layers=config.num_hidden_layers,
-        n_heads=heads,
-        n_kv_heads=getattr(config, "num_key_value_heads", heads),
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        n_vocab=config.vocab_size,
-        tied=bool(config.tie_word_embeddings),
-        skip=None if skip is None else tuple(skip),
-        double=bool(quantisation.get("bnb_4bit_use_double_quant", True)),
-    )
 
 
 @dataclass(frozen=True)
@@ -147,7 +135,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        return {**asdict(self), "extra": self.extra, "gb": self.n_bytes / 1e9}
+        return {**asdict(self), "extra": self.extra, "gb": self.n_bytes / GB}
 
     def as_text(self) -> str:
         """Return its numbers as lines of text, and what is odd about the list."""
@@ -175,7 +163,7 @@ def audit(
     # A head in 4 bits no longer shares an embedding: the embedding stays, and the head is added.
     head_bits = 0.0
     if head is not None and HEAD not in kept:
-        head_bits = head.n_weights * (bits - (0 if shapes.tied else 16))
+        head_bits = head.n_weights * (bits - (0 if shapes.config.tie_word_embeddings else 16))
     return Audit(
         name=name or shapes.name,
         kept=tuple(each for each in resolved.kept if each != HEAD),
@@ -209,10 +197,6 @@ class Line:
     def gib(self) -> float:
         return self.n_bytes / GIB
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values, in bytes, GB and GiB."""
-        return {**asdict(self), "gb": self.gb, "gib": self.gib}
-
 
 @dataclass(frozen=True)
 class Ledger:
@@ -231,24 +215,16 @@ class Ledger:
 
     def as_text(self) -> str:
         """Return the ledger as lines of text."""
-        rows = [
-            f"{line.gb:8.2f} GB {line.gib:8.2f} GiB  {line.part} ({line.when}, {line.basis}): "
-            f"{line.how}"
-            for line in self.lines
-        ]
-        totals = [
-            f"{total / GB:8.2f} GB {total / GIB:8.2f} GiB  in all while {when}"
-            for when in ("training", "generating")
-            if (total := self.total(when))
-        ]
-        return "\n".join([*rows, *totals])
+        rows = [(e.n_bytes, f"{e.part} ({e.when}, {e.basis}): {e.how}") for e in self.lines]
+        rows += [(self.total(when), f"in all while {when}") for when in TOTALS]
+        return "\n".join(f"{n / GB:8.2f} GB {n / GIB:8.2f} GiB  {said}" for n, said in rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values, with both totals."""
-        totals = {when: self.total(when) for when in ("training", "generating")}
+        """Return JSON-ready values, with both totals; all sizes in bytes, GB and GiB."""
+        totals = {when: self.total(when) for when in TOTALS}
         return {
-            **{name: value for name, value in vars(self).items() if name != "lines"},
-            "lines": [line.to_dict() for line in self.lines],
+            **asdict(self),
+            "lines": [{**asdict(line), "gb": line.gb, "gib": line.gib} for line in self.lines],
             "totals": {
                 when: {"n_bytes": total, "gb": total / GB, "gib": total / GIB}
                 for when, total in totals.items()
@@ -264,7 +240,7 @@ def ledger(
     context: int = 2048,
     kept: int = 0,
 ) -> Ledger:
-    """Return what a model takes; raise SettingError for numbers that make no sense.
+    """Return what a model takes; raise SettingError for numbers out of range.
 
     rank:    of the LoRA adapters on all linear modules but the head; 0 for none.
     context: tokens of each of the batch's sequences.
@@ -273,64 +249,63 @@ def ledger(
     if quant not in QUANTS:
         raise SettingError(f"quant={quant!r} is not one of {', '.join(QUANTS)}")
     for name, value, least in (("rank", rank, 0), ("batch", batch, 1), ("context", context, 1)):
-        if value < least:
-            raise SettingError(f"{name}={value} is out of range; give {least} or more")
-    lines = tuple(_list_lines(shapes, quant, rank, batch * context, kept))
+        check_number(name, value, int, least, INT_MAX)
+    lines = tuple(Line(*each) for each in _list_lines(shapes, quant, rank, batch * context, kept))
     return Ledger(shapes.name, quant, rank, batch, context, lines)
 
 
-def _list_lines(s: Shapes, quant: str, rank: int, tokens: int, kept: int) -> Iterator[Line]:
-    n_weights = sum(linear.n_weights for linear in s.quantised)
+def _list_lines(
+    shapes: Shapes, quant: str, rank: int, tokens: int, kept: int
+) -> Iterator[tuple[str, int, str, str, str]]:
+    """Yield the fields of each `Line`."""
+    config, modules = shapes.config, shapes.quantised
+    n_weights, n_other = sum(linear.n_weights for linear in modules), shapes.n_other
     bits = 16.0 if quant == "bf16" else bits_per_weight()
     linear_bytes = round(((n_weights - kept) * bits + 16 * kept) / 8)
     kept_says = f", {kept:,} of them in 16" if kept else ""
-    yield Line(
-        "weights",
-        *(linear_bytes + 2 * s.n_other, "always", "computed"),
-        f"{n_weights:,} in {len(s.quantised)} linear modules at {bits:.3f} bits{kept_says} "
-        f"({linear_bytes / GB:.2f} GB), {s.n_other:,} others in 16 ({2 * s.n_other / GB:.2f} GB)",
-    )
-    per_token = 2 * s.n_layers * s.n_kv_heads * s.head_dim * 2
-    yield Line(
-        "KV cache",
-        *(tokens * per_token, "generating", "computed"),
+    yield (
+        "weights", linear_bytes + 2 * n_other, "always", "computed",
+        f"{n_weights:,} in {len(modules)} linear modules at {bits:.3f} bits{kept_says} "
+        f"({linear_bytes / GB:.2f} GB), {n_other:,} others in 16 ({2 * n_other / GB:.2f} GB)",
+    )  # fmt: skip
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    n_layers = config.num_hidden_layers
+    per_token = 2 * n_layers * getattr(config, "num_key_value_heads", heads) * head_dim * 2
+    yield (
+        "KV cache", tokens * per_token, "generating", "computed",
         f"{tokens:,} tokens of {per_token:,} bytes, f16; training keeps none",
-    )
-    adapters = sum(rank * (linear.n_in + linear.n_out) for linear in s.quantised)
-    yield Line(
-        "LoRA adapters",
-        *(4 * adapters, "always", "computed"),
+    )  # fmt: skip
+    adapters = sum(rank * (linear.n_in + linear.n_out) for linear in modules)
+    yield (
+        "LoRA adapters", 4 * adapters, "always", "computed",
         f"rank {rank}: {adapters:,} numbers, float32 as peft keeps them",
-    )
-    yield Line(
-        "gradients", 4 * adapters, "training", "computed", f"of {adapters:,} numbers, float32"
-    )
-    yield Line(
-        "optimiser",
-        *(round(adapters * (2 + 8 / 256)), "training", "computed"),
+    )  # fmt: skip
+    yield "gradients", 4 * adapters, "training", "computed", f"of {adapters:,} numbers, float32"
+    yield (
+        "optimiser", round(adapters * (2 + 8 / 256)), "training", "computed",
         "adamw_8bit: two states of 8 bits, a float32 for each 256",
-    )
-    yield Line(
-        "activations, kept between layers",
-        *(tokens * s.hidden_size * 2 * s.n_layers, "training", "assumed"),
-        f"checkpointing keeps each layer's input, {s.n_layers} x {tokens:,} tokens, bf16; "
+    )  # fmt: skip
+    width, inner = config.hidden_size, config.intermediate_size
+    yield (
+        "activations, kept between layers", tokens * width * 2 * n_layers, "training", "assumed",
+        f"checkpointing keeps each layer's input, {n_layers} x {tokens:,} tokens, bf16; "
         "Unsloth moves them to the computer's own memory",
-    )
-    yield Line(
-        "activations, one layer at a time",
-        *(tokens * 2 * (6 * s.hidden_size + 5 * s.intermediate_size), "training", "assumed"),
+    )  # fmt: skip
+    yield (
+        "activations, one layer at a time", tokens * 2 * (6 * width + 5 * inner),
+        "training", "assumed",
         "computed again for its gradients: about 6 hidden and 5 intermediate rows a token, bf16",
-    )
-    yield Line(
-        "logits and their gradient",
-        *(tokens * s.n_vocab * (4 + 4), "training", "assumed"),
-        f"{tokens:,} tokens x {s.n_vocab:,}, float32 twice; Unsloth goes in chunks and keeps less",
-    )
+    )  # fmt: skip
+    yield (
+        "logits and their gradient", tokens * config.vocab_size * (4 + 4), "training", "assumed",
+        f"{tokens:,} tokens x {config.vocab_size:,}, float32 twice; Unsloth goes in chunks and "
+        "keeps less",
+    )  # fmt: skip
     if quant != "bf16":
-        largest = max(s.quantised, key=lambda linear: linear.n_weights)
-        yield Line(
-            "one module decoded",
-            *(2 * largest.n_weights, "always", "computed"),
+        largest = max(modules, key=lambda linear: linear.n_weights)
+        yield (
+            "one module decoded", 2 * largest.n_weights, "always", "computed",
             f"{largest.kind} in bf16 while it is multiplied",
-        )
-    yield Line("CUDA and PyTorch", 600_000_000, "always", "assumed", "context, kernels, fragments")
+        )  # fmt: skip
+    yield "CUDA and PyTorch", 600_000_000, "always", "assumed", "context, kernels, fragments"

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelFileError, SettingError
+from ..errors import SettingError
 from .checkpoint import HEAD, Checkpoint, Linear, free_memory, list_linears, to_gguf
 from .codecs import BnbCodec, import_bitsandbytes
 
@@ -95,15 +95,18 @@ def read_skip_file(path: Path) -> list[str]:
     return values
 
 
-def bnb_options(skip: Sequence[str], codec: BnbCodec) -> dict[str, Any]:
-    """Return the arguments of transformers' BitsAndBytesConfig, whose blocks are always of 64."""
+def bnb_options(skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16") -> dict[str, Any]:
+    """Return the arguments of transformers' BitsAndBytesConfig, whose blocks are always of 64.
+
+    dtype: of the products.
+    """
     if codec.block != 64:
         raise SettingError(f"{codec.name}: transformers' BitsAndBytesConfig has blocks of 64 only")
     return {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": codec.quant_type,
         "bnb_4bit_use_double_quant": codec.double,
-        "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_compute_dtype": dtype,
         "llm_int8_skip_modules": list(skip),
     }
 
@@ -121,53 +124,51 @@ def tensor_types(keep: Iterable[str], linears: Sequence[Linear], tied: bool) -> 
 
 
 def load_quantised(
-    checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16"
+    checkpoint: Checkpoint,
+    skip: Sequence[str],
+    codec: BnbCodec,
+    dtype: str = "bfloat16",
+    load: Callable[..., Any] | None = None,
 ) -> Any:
     """Return the model as bitsandbytes holds it: in 4 bits but for a skip list.
 
+    A model that is in 4 bits already is loaded as it is.
+
     dtype: of all else, and of the products.
+    load:  takes from_pretrained's options and returns a model; by default `Checkpoint.load`.
     """
     import torch
-    import transformers
 
-    import_bitsandbytes()
-    options: Any = transformers.BitsAndBytesConfig
-    config = options(**{**bnb_options(skip, codec), "bnb_4bit_compute_dtype": dtype})
-    loaded = checkpoint.load(quantization_config=config, dtype=getattr(torch, dtype))
-    return stop_repacking(loaded)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if not checkpoint.quantisation:
+        options["quantization_config"] = _make_config(skip, codec, dtype)
+    model = load(**options) if load else checkpoint.load(packed=True, **options)
+    for module in _four_bit(model).values():
+        module.support_avx512bf16_for_cpu = False
+    return model
 
 
-def load_packed(checkpoint: Checkpoint, keep: Iterable[str]) -> Any:
-    """Return a model that is in 4 bits already, checked to keep `keep` and the head in 16."""
-    import torch
+def load_in_4bit(
+    checkpoint: Checkpoint,
+    keep: Iterable[str],
+    codec: BnbCodec,
+    load: Callable[..., Any] | None = None,
+) -> Any:
+    """Return the model in 4 bits, checked to keep just these modules and the head in 16.
 
-    import_bitsandbytes()
-    model = stop_repacking(checkpoint.load(packed=True, dtype=torch.bfloat16))
-    verify_loaded(model, keep, list_linears(checkpoint.skeleton()))
+    load: as in `load_quantised`. Raise SettingError if the model was loaded in another way.
+    """
+    linears = list_linears(checkpoint.skeleton())
+    model = load_quantised(checkpoint, make_skip_list(keep, linears), codec, load=load)
+    _verify(model, keep, linears)
     return model
 
 
 def read_kept(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the modules but the head that a model in 4 bits keeps in 16, by its configuration.
-
-    Raise ModelFileError if it is quantised in another way than to bitsandbytes' 4 bits.
-    """
-    found = checkpoint.quantisation
-    if found.get("quant_method") != "bitsandbytes" or not found.get("load_in_4bit"):
-        raise ModelFileError(
-            f"{checkpoint.path} is quantised by {found.get('quant_method')!r}, not to 4 bits by "
-            "bitsandbytes; give another, or its 16-bit original."
-        )
-    skip = found.get("llm_int8_skip_modules")
+    """Return the modules but the head that a model in 4 bits keeps in 16, by its configuration."""
+    skip = checkpoint.quantisation.get("llm_int8_skip_modules")
     linears = list_linears(checkpoint.skeleton())
     return tuple(name for name in resolve_skip_list(skip, linears).kept if name != HEAD)
-
-
-def stop_repacking(model: Any) -> Any:
-    """Keep bitsandbytes from repacking a model's 4-bit weights on the CPU; return the model."""
-    for module in _four_bit(model).values():
-        module.support_avx512bf16_for_cpu = False
-    return model
 
 
 def verify_skip_list(
@@ -176,33 +177,36 @@ def verify_skip_list(
     """Load a model with a skip list and look at it; return in words how it was looked at.
 
     If memory has no room for the model, transformers replaces the modules of its skeleton: the
-    same code on the same names, without weights. Raise SettingError as `verify_loaded` does.
+    same code on the same names, without weights. Raise SettingError unless just `keep` and the
+    head are in 16 bits.
     """
     room = checkpoint.n_bytes < free_memory()
     model = load_quantised(checkpoint, skip, codec) if room else replace(checkpoint, skip, codec)
-    verify_loaded(model, keep, list_linears(checkpoint.skeleton()))
+    _verify(model, keep, list_linears(checkpoint.skeleton()))
     return "verified on the loaded model" if room else "verified on the model without weights"
 
 
 def replace(checkpoint: Checkpoint, skip: Sequence[str], codec: BnbCodec) -> Any:
     """Return a model's skeleton, its linear modules replaced as a load with a skip list would."""
-    import transformers
     from transformers.quantizers import AutoHfQuantizer
 
-    options: Any = transformers.BitsAndBytesConfig
-    quantizer: Any = AutoHfQuantizer.from_config(options(**bnb_options(skip, codec)))
     model = checkpoint.skeleton()
+    quantizer: Any = AutoHfQuantizer.from_config(_make_config(skip, codec, "bfloat16"))
     quantizer.preprocess_model(model, device_map=None)
     return model
 
 
-def verify_loaded(model: Any, keep: Iterable[str], linears: Sequence[Linear]) -> None:
-    """Raise SettingError unless a model holds just these modules and the head in 16 bits."""
-    wanted = {*keep, HEAD}
-    packed = set(_four_bit(model))
-    wrong = {
-        linear.name for linear in linears if (linear.name in packed) == (linear.name in wanted)
-    }
+def _make_config(skip: Sequence[str], codec: BnbCodec, dtype: str) -> Any:
+    import_bitsandbytes()
+    import transformers
+
+    config: Any = transformers.BitsAndBytesConfig
+    return config(**bnb_options(skip, codec, dtype))
+
+
+def _verify(model: Any, keep: Iterable[str], linears: Sequence[Linear]) -> None:
+    wanted, packed = {*keep, HEAD}, set(_four_bit(model))
+    wrong = [each.name for each in linears if (each.name in packed) == (each.name in wanted)]
     if wrong:
         raise SettingError(
             f"{len(wrong)} modules were not loaded as the skip list says, {min(wrong)} among them"
@@ -210,6 +214,7 @@ def verify_loaded(model: Any, keep: Iterable[str], linears: Sequence[Linear]) ->
 
 
 def _four_bit(model: Any) -> dict[str, Any]:
+    import_bitsandbytes()
     import bitsandbytes
 
     kind = bitsandbytes.nn.Linear4bit

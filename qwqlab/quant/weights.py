@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,22 +21,6 @@ from ..llamacpp import dequantize
 from ..models import GGUFInfo, check_quant, inspect, requantize, run_quantize
 from .checkpoint import HEAD, KINDS, Checkpoint, Linear, from_gguf, list_linears, to_gguf
 from .codecs import Codec
-
-
-class Weights(Protocol):
-    """The linear modules of a model, and the weight of each."""
-
-    @property
-    def linears(self) -> Sequence[Linear]: ...
-
-    def read(self, linear: Linear) -> torch.Tensor:
-        """Return the weight of one of them, n_out x n_in, floats."""
-
-
-def open_weights(checkpoint: Checkpoint) -> Weights:
-    """Return its linear modules, each read from the disk when it is asked for."""
-    info = checkpoint.info
-    return FolderWeights(checkpoint) if info is None else GgufWeights(info)
 
 
 class LoadedWeights:
@@ -92,8 +76,9 @@ class GgufWeights:
 
 
 def _place(linear: Linear) -> tuple[float, int]:
-    layer = float("inf") if linear.layer is None else float(linear.layer)
-    return layer, KINDS.index(linear.kind) if linear.kind in KINDS else 0
+    if linear.layer is None:
+        return float("inf"), 0
+    return linear.layer, [kind.rpartition(".")[2] for kind in KINDS].index(linear.kind)
 
 
 class FolderWeights:
@@ -133,6 +118,15 @@ class FolderWeights:
                 return found
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{path} cannot be read: {error}; fetch it again.") from error
+
+
+Weights = LoadedWeights | GgufWeights | FolderWeights
+
+
+def open_weights(checkpoint: Checkpoint) -> GgufWeights | FolderWeights:
+    """Return its linear modules, each read from the disk when it is asked for."""
+    info = checkpoint.info
+    return FolderWeights(checkpoint) if info is None else GgufWeights(info)
 
 
 def _read_index(folder: Path) -> dict[str, str]:

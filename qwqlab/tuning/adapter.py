@@ -37,7 +37,7 @@ def export_adapter(
     folder: with adapter_config.json and adapter_model.safetensors; a .bin is a pickle, which could
     run anything, and is refused. base: the model that it was trained on; its configuration alone
     is read. Raise ModelFileError for a folder that holds no adapter of that model, ToolchainError
-    if the script is not here.
+    if the script is missing.
     """
     folder, target = Path(folder), Path(target)
     for name in ("adapter_config.json", WEIGHTS):
@@ -45,7 +45,7 @@ def export_adapter(
             raise ModelFileError(f"{folder} holds no {name}; give a folder that peft wrote.")
     source = find_source()
     if source is None or not (source / SCRIPT).is_file():
-        raise ToolchainError(f"llama.cpp's {SCRIPT} is not here: run `make setup`.")
+        raise ToolchainError(f"llama.cpp's {SCRIPT} is missing: run `make setup`.")
     checkpoint = base if isinstance(base, Checkpoint) else Checkpoint(base)
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     with files.replacing(target) as part:

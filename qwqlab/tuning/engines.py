@@ -17,22 +17,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from ..errors import SettingError
 from ..quant import (
     BnbCodec,
     Checkpoint,
-    bnb_options,
     free_memory,
     import_bitsandbytes,
     ledger,
-    list_linears,
-    load_packed,
-    load_quantised,
-    make_skip_list,
+    load_in_4bit,
     making_a_model,
     read_shapes,
-    stop_repacking,
-    verify_loaded,
 )
 from .recipe import Recipe
 
@@ -69,15 +65,11 @@ def why_no_unsloth() -> str:
     import torch
 
     if find_spec("unsloth") is None:
-        return "it is not installed; `pip install -c constraints.txt -e .[unsloth]` brings it"
+        return "it is not installed; run `pip install -c constraints.txt -e .[unsloth]`"
     version = metadata.version("unsloth")
-    if not torch.cuda.is_available() and _numbers(version) < _numbers(UNSLOTH_ON_CPU):
+    if not torch.cuda.is_available() and Version(version) < Version(UNSLOTH_ON_CPU):
         return f"without a GPU it takes unsloth {UNSLOTH_ON_CPU}, and {version} is installed"
     return ""
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe) -> Any:
@@ -86,12 +78,7 @@ def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, reci
     import peft
     import torch
 
-    if checkpoint.quantisation:
-        model = load_packed(checkpoint, keep)
-    else:
-        linears = list_linears(checkpoint.skeleton())
-        model = load_quantised(checkpoint, make_skip_list(keep, linears), codec)
-        verify_loaded(model, keep, linears)
+    model = load_in_4bit(checkpoint, keep, codec)
     model.config.use_cache = False
     with making_a_model:
         torch.manual_seed(recipe.seed)  # the adapters begin at random
@@ -119,25 +106,19 @@ def load_unsloth(
     """Return it by unsloth, which changes transformers, peft and trl as it is imported."""
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would tell the hub of each load
     # Before the libraries that it changes, where these are not imported yet.
-    unsloth = importlib.import_module("unsloth")
-    import transformers
+    unsloth = importlib.import_module("unsloth").FastLanguageModel
 
-    linears = list_linears(checkpoint.skeleton())
-    config: dict[str, Any] = {}
-    if not checkpoint.quantisation:
-        options: Any = transformers.BitsAndBytesConfig
-        skip = make_skip_list(keep, linears)
-        config["quantization_config"] = options(**bnb_options(skip, codec))
-    model, _ = unsloth.FastLanguageModel.from_pretrained(
-        model_name=str(checkpoint.folder),
-        max_seq_length=recipe.max_tokens,
-        load_in_4bit=True,
-        local_files_only=True,
-        **config,
-    )
-    verify_loaded(model, keep, linears)
-    adapted = unsloth.FastLanguageModel.get_peft_model(
-        stop_repacking(model),
+    def load(dtype: Any, **options: Any) -> Any:  # unsloth chooses the dtype by the card
+        return unsloth.from_pretrained(
+            model_name=str(checkpoint.folder),
+            max_seq_length=recipe.max_tokens,
+            load_in_4bit=True,
+            local_files_only=True,
+            **options,
+        )[0]
+
+    adapted = unsloth.get_peft_model(
+        load_in_4bit(checkpoint, keep, codec, load),
         use_gradient_checkpointing="unsloth" if recipe.checkpointing else False,
         random_state=recipe.seed,
         **{name: value for name, value in lora_options(recipe).items() if name != "task_type"},
@@ -198,14 +179,9 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def count_processes() -> int:
-    """Return how many processes run together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def share_accumulation(accumulation: int) -> int:
     """Return the batches that each process runs in a step, so that a step stays what it is."""
-    n_processes = count_processes()
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
     if accumulation % n_processes:
         raise SettingError(
             f"accumulation={accumulation} can't be shared by {n_processes} processes; take a "
@@ -217,22 +193,17 @@ def share_accumulation(accumulation: int) -> int:
 @contextmanager
 def main_first() -> Iterator[None]:
     """Let the main process through the block before the others."""
-    if count_processes() == 1:
-        yield
-        return
     with _state().main_process_first():
         yield
 
 
 def add_up(values: list[int]) -> list[int]:
     """Return the sums over all processes."""
-    if count_processes() == 1:
-        return values
     import torch
     from accelerate.utils import reduce
 
-    device = _state().device
-    return [int(value) for value in reduce(torch.tensor(values, device=device), "sum").tolist()]
+    mine = torch.tensor(values, device=_state().device)
+    return [int(value) for value in reduce(mine, "sum").tolist()]
 
 
 def _state() -> Any:

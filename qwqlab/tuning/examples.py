@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ appropriately completes the request.
 """
 ALPACA = Repository("yahma/alpaca-cleaned", ("alpaca_data_cleaned.json",), kind="dataset")
 """Stanford's Alpaca, cleaned by hand: 52,000 examples, CC BY 4.0; the article trains on it."""
-SETS = ("shopping", "alpaca-cleaned")
 FIELDS = ("instruction", "input", "output")
 
 
@@ -58,10 +57,6 @@ class Example:
         template = WITH_INPUT if self.input else WITHOUT_INPUT
         return template.format(instruction=self.instruction, input=self.input)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
-
 
 def find_examples(name: str | Path) -> list[Example]:
     """Return the examples of a set by its name, or of a file.
@@ -74,41 +69,33 @@ def find_examples(name: str | Path) -> list[Example]:
         return read_examples(paths.data_dir() / "shopping" / "train.jsonl")
     if str(name) == "alpaca-cleaned":
         found = find_fetched(ALPACA) or fetch_repository(ALPACA)
-        return read_examples(found.paths[0], leave_out=True)
+        rows = json.loads(found.paths[0].read_bytes())
+        return [Example(**row) for row in rows if row["output"]]
     if not paths.from_user(name).is_file():
-        raise SettingError(f"{name} is no file, and no set: these are {', '.join(SETS)}")
+        raise SettingError(f"{name} is no file, and no set: these are shopping, alpaca-cleaned")
     return read_examples(paths.from_user(name))
 
 
-def read_examples(path: str | Path, leave_out: bool = False) -> list[Example]:
+def read_examples(path: str | Path) -> list[Example]:
     """Return the examples in a file of JSON lines, or of one JSON list.
 
-    leave_out: pass over examples without an output. Raise SettingError, naming the file and the
-    line, for what is no example.
+    Raise SettingError, naming the file and the line, for what is no example.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
-    found = [
-        _read_example(row, where)
-        for where, row in _rows(text, path)
-        if not (leave_out and isinstance(row, dict) and row.get("output") == "")
-    ]
+    if text.lstrip().startswith("["):
+        rows = enumerate(_parse(text, str(path)), 1)
+        found = [_read_example(row, f"{path}, example {n}") for n, row in rows]
+    else:
+        lines = enumerate(text.split("\n"), 1)  # a string may hold other ends of lines
+        places = [(f"{path}, line {n}", line) for n, line in lines if line.strip()]
+        found = [_read_example(_parse(line, where), where) for where, line in places]
     if not found:
         raise SettingError(f"{path} holds no examples")
     return found
-
-
-def _rows(text: str, path: Path) -> Iterable[tuple[str, Any]]:
-    if text.lstrip().startswith("["):
-        rows = _parse(text, str(path))
-        yield from ((f"{path}, example {n}", row) for n, row in enumerate(rows, 1))
-        return
-    for n, line in enumerate(text.split("\n"), 1):  # a string may hold other ends of lines
-        if line.strip():
-            yield f"{path}, line {n}", _parse(line, f"{path}, line {n}")
 
 
 def _parse(text: str, where: str) -> Any:
@@ -119,15 +106,13 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _read_example(row: Any, where: str) -> Example:
-    """Return one row of a data set; `where` goes into the error's sentence."""
     if not isinstance(row, dict):
         raise SettingError(f"{where}: not an object with {', '.join(FIELDS)}")
     values = {name: row.get(name, "") for name in FIELDS}
     for name, value in values.items():
         if not isinstance(value, str):
             raise SettingError(f"{where}: {name} is {type(value).__name__}; it must be text")
-    for name in ("instruction", "output"):
-        if not values[name].strip():
+        if name != "input" and not value.strip():
             raise SettingError(f"{where}: {name} is missing or empty")
     return Example(**values)
 
@@ -171,6 +156,13 @@ def make_examples(n: int, seed: int, goods: Sequence[tuple[str, ...]]) -> list[E
     return list(found.values())
 
 
+def _say(count: int, names: tuple[str, ...], rng: random.Random) -> str:
+    singular, plural = names
+    if count == 1:
+        return f"{'an' if singular[0] in 'aeiou' else 'a'} {singular}"
+    return f"{rng.choice((str(count), NUMBERS[count - 1]))} {plural}"
+
+
 def make_sets() -> dict[str, list[Example]]:
     """Return the training set, and two to test with: of known goods, and of new ones."""
     known, new = GOODS[:-N_HELD_OUT_GOODS], GOODS[-N_HELD_OUT_GOODS:]
@@ -200,10 +192,3 @@ def score(answer: str, example: Example) -> Score:
     except (ValueError, RecursionError):  # a model may write thousands of brackets
         return Score(False, False)
     return Score(True, found == json.loads(example.output))
-
-
-def _say(count: int, names: tuple[str, ...], rng: random.Random) -> str:
-    singular, plural = names
-    if count == 1:
-        return f"{'an' if singular[0] in 'aeiou' else 'a'} {singular}"
-    return f"{rng.choice((str(count), NUMBERS[count - 1]))} {plural}"

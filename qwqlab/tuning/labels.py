@@ -7,6 +7,7 @@ the loss, the end of an answer included where that is the pad token.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -51,30 +52,23 @@ def make_collator(name: str, tokenizer: Any, pad: int) -> Collator:
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
         return DataCollatorForLanguageModeling(pad_token_id=pad)
-    return _Transformers(tokenizer, pad)
+    import transformers
 
+    own = copy.deepcopy(tokenizer)
+    own.pad_token_id = pad
+    own.padding_side = "right"
+    # It makes labels of all tokens but those of the pad token's id, so prompts are taken out.
+    label_all = transformers.DataCollatorForLanguageModeling(own, mlm=False)
 
-class _Transformers:
-    """transformers' DataCollatorForLanguageModeling, which makes labels of all tokens but those of
-    the pad token's id; prompts are taken out afterwards."""
-
-    def __init__(self, tokenizer: Any, pad: int) -> None:
-        import copy
-
-        from transformers import DataCollatorForLanguageModeling
-
-        own = copy.deepcopy(tokenizer)
-        own.pad_token_id = pad
-        own.padding_side = "right"
-        self._collate = DataCollatorForLanguageModeling(own, mlm=False)
-
-    def __call__(self, rows: list[Row]) -> Any:
-        batch = self._collate([{"input_ids": row["input_ids"]} for row in rows])
+    def collate(rows: list[Row]) -> Any:
+        batch = label_all([{"input_ids": row["input_ids"]} for row in rows])
         for labels, row in zip(batch["labels"], rows, strict=True):
             for place, label in enumerate(row["labels"]):
                 if label == IGNORED:
                     labels[place] = IGNORED
         return batch
+
+    return collate
 
 
 @dataclass(frozen=True)
@@ -110,9 +104,6 @@ def label(tokenizer: Any, pad: str, collator: str, texts: Sequence[str] = TURNS)
     tokenizer: of transformers. pad: a token by its text.
     """
     pad_id = find_token(tokenizer, pad)
-    for text in texts:
-        if any("\ud800" <= letter < "\ue000" for letter in text):
-            raise SettingError(f"{text[:80]!r} is not text in UTF-8; give one that is")
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     rows: list[Row] = [{"input_ids": list(each), "labels": list(each)} for each in ids]
     batch = make_collator(collator, tokenizer, pad_id)(rows)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import SettingError
+from ..llamacpp import INT_MAX, check_number
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_LEAST: dict[str, float] = {
+_LEAST = {
     "rank": 1, "alpha": 1, "batch": 1, "accumulation": 1, "learning_rate": 0, "warm_up": 0,
     "steps": 1, "weight_decay": 0, "seed": 0, "max_tokens": 8,
 }  # fmt: skip
@@ -43,9 +43,7 @@ class Recipe:
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", tuple(self.modules))
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not least <= value <= 10**9:  # nor is NaN
-                raise SettingError(f"{name}={value!r} is out of range; give {least:g} or more")
+            check_number(name, getattr(self, name), type(getattr(Recipe, name)), least, INT_MAX)
         unknown = set(self.modules) - set(LINEARS)
         if unknown or not self.modules:
             raise SettingError(f"modules={self.modules!r}: choose from {', '.join(LINEARS)}")
@@ -55,10 +53,5 @@ class Recipe:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; `from_dict` is the inverse."""
+        """Return JSON-ready values; `Recipe(**values)` is the same recipe."""
         return {**asdict(self), "modules": list(self.modules)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Return the recipe that `to_dict` described."""
-        return cls(**values)

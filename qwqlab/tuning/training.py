@@ -12,10 +12,10 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,6 @@ class Step:
     seconds: float
     tokens: int
     stops: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
 
 
 OnStep = Callable[[int, int, Step], None]
@@ -118,8 +114,8 @@ def finetune(
 
     examples: each becomes a prompt in Alpaca's form, its output and the model's end token; only
     the output and the end are learnt.
-    folder:   gets run.json, steps.jsonl, checkpoints and adapter/. One that holds this very run
-              goes on where it was; one that holds another is refused.
+    folder:   gets run.json, steps.jsonl, checkpoints and adapter/. If it holds this very run, the
+              run goes on; if it holds another, SettingError is raised.
     pad:      a token by its text, by default the model's own; see `labels` for what it does with
               which collator.
     keep:     linear modules that stay in 16 bits (see `quant.select`).
@@ -150,16 +146,16 @@ def finetune(
     end = int(tokenizer.eos_token_id)
     pad = pad if pad is not None else tokenizer.pad_token or tokenizer.eos_token
     collate = make_collator(collator, tokenizer, find_token(tokenizer, pad))
-    texts = json.dumps([example.to_dict() for example in examples])
+    texts = json.dumps([asdict(example) for example in examples])
     plan = {
         "model": checkpoint.identify(),
         "examples": hashlib.sha256(texts.encode()).hexdigest(),
-        "recipe": recipe.to_dict(),
         "engine": start.name,
         "pad": pad,
         "collator": collator,
         "keep": sorted(keep),
         "codec": chosen.name,
+        **recipe.to_dict(),
     }
     rows = [encode(each, tokenizer, end, recipe.max_tokens) for each in examples]
     for number, row in enumerate(rows, 1):
@@ -171,7 +167,9 @@ def finetune(
     longest = max(len(row["input_ids"]) for row in rows)
     engines.check_memory(checkpoint, keep, chosen, recipe, longest)
     adapter = folder / ADAPTER
-    with _one_at_a_time():
+    if not _training.acquire(blocking=False):
+        raise BusyError("a model is being trained here; wait for it, or press its Stop")
+    try:
         with engines.main_first():
             _claim(folder, plan)
         steps = read_steps(folder)
@@ -179,10 +177,12 @@ def finetune(
             ready = start.load(checkpoint, keep, chosen, recipe)
             steps = _train(ready, tokenizer, rows, collate, recipe, end, folder, on_step, stop)
             with engines.main_first():
-                if len(steps) == recipe.steps and engines.is_main():
+                if steps[-1].step == recipe.steps and engines.is_main():
                     staged = adapter.with_name(f".{adapter.name}")
                     ready.save_pretrained(staged)
                     staged.replace(adapter)  # whole or not at all
+    finally:
+        _training.release()
     whole = (adapter / "adapter_config.json").is_file()
     return FineTuned(
         engine=start.name,
@@ -195,18 +195,8 @@ def finetune(
         steps=tuple(steps),
         peak_memory_bytes=engines.peak_on_device() or peak_memory(),
         adapter=str(adapter) if whole else None,
-        versions=_versions(),
+        versions={name: metadata.version(name) for name in PACKAGES if find_spec(name)},
     )
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    if not _training.acquire(blocking=False):
-        raise BusyError("a model is being trained here; wait for it, or press its Stop")
-    try:
-        yield
-    finally:
-        _training.release()
 
 
 def _claim(folder: Path, plan: dict[str, Any]) -> None:
@@ -214,12 +204,8 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
     path = folder / RUN
     if path.is_file():
         there = files.read_json(path)
-        if there != plan:
-            names = [name for name in plan if there.get(name) != plan[name]]
-            own, other = plan["recipe"], there.get("recipe")
-            if isinstance(other, dict) and "recipe" in names:
-                names += [name for name in own if other.get(name) != own[name]]
-                names.remove("recipe")
+        names = [name for name in plan if there.get(name) != plan[name]]
+        if names:
             raise SettingError(
                 f"{folder} holds a run with other {', '.join(names)}; choose another folder"
             )
@@ -229,16 +215,6 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
     if any(folder.iterdir()):
         raise SettingError(f"{folder} is not empty and holds no run; choose another folder")
     files.write_text(path, json.dumps(plan, indent=1))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _train(
@@ -263,23 +239,18 @@ def _train(
     checkpoint = _last_checkpoint(folder)
     done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     steps = [step for step in read_steps(folder) if step.step <= done]
-    if len(steps) != done:
-        raise SettingError(
-            f"{folder / STEPS} misses steps of its checkpoint; choose another folder"
-        )
     if checkpoint and done >= recipe.steps:
         # Its adapter was not written, or is gone; the model that came in is an untrained one.
         peft.set_peft_model_state_dict(model, peft.load_peft_weights(str(checkpoint)))
         return steps
-    counter = _Counter(model, end)
-    recorder = _Recorder(steps, counter, recipe.steps, folder, on_step, stop)
+    recorder = _make_recorder(model, end, steps, recipe.steps, folder, on_step, stop)
     trainer = trl.SFTTrainer(
         model=model,
         args=trl.SFTConfig(**trainer_options(recipe, folder)),
         train_dataset=datasets.Dataset.from_list(list(rows)),
         data_collator=collator,
         processing_class=tokenizer,
-        callbacks=[recorder.callback()],
+        callbacks=[recorder],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     # TRL makes the adapters of a 4-bit model bfloat16, and a resumed run has them in float32, as
@@ -287,10 +258,7 @@ def _train(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        counter.close()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return steps
 
 
@@ -346,82 +314,65 @@ def _last_checkpoint(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-class _Counter:
-    """Counts what a model is trained to write, by the labels that it is called with."""
+def _make_recorder(
+    model: Any,
+    end: int,
+    steps: list[Step],
+    total: int,
+    folder: Path,
+    on_step: OnStep | None,
+    stop: Callable[[], bool],
+) -> Any:
+    """Return a callback that writes down each step, in `steps` and in the folder, and may stop.
 
-    def __init__(self, model: Any, end: int) -> None:
-        self._end = end
-        self.tokens = self.stops = 0
-        self._hook = model.register_forward_pre_hook(self._count, with_kwargs=True)
+    What is learnt is counted by the labels that the model is called with.
+    """
+    from transformers import TrainerCallback
 
-    def close(self) -> None:
-        """Count no more."""
-        self._hook.remove()
+    file = folder / STEPS
+    if engines.is_main():
+        files.write_text(file, "".join(map(_line, steps)))
 
-    def _count(self, _model: Any, _args: Any, inputs: dict[str, Any]) -> None:
-        if (labels := inputs.get("labels")) is not None:
-            labels = labels[:, 1:]  # nothing predicts the first
+    class Recorder(TrainerCallback):
+        started = seconds = 0.0
+        tokens = stops = 0
+
+        def count(self, _model: Any, _args: Any, inputs: dict[str, Any]) -> None:
+            labels = inputs["labels"][:, 1:]  # nothing predicts the first
             self.tokens += int((labels != IGNORED).sum())
-            self.stops += int((labels == self._end).sum())
+            self.stops += int((labels == end).sum())
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.hook = model.register_forward_pre_hook(self.count, with_kwargs=True)
 
-class _Recorder:
-    """Writes down each step, in `steps` and in the folder, and asks whether to stop."""
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.hook.remove()
 
-    def __init__(
-        self,
-        steps: list[Step],
-        counter: _Counter,
-        total: int,
-        folder: Path,
-        on_step: OnStep | None,
-        stop: Callable[[], bool],
-    ) -> None:
-        self._steps, self._counter, self._total = steps, counter, total
-        self._file, self._on_step, self._stop = folder / STEPS, on_step, stop
-        self._started = self._seconds = 0.0
-        self._counts = [0, 0]
-        if engines.is_main():
-            files.write_text(self._file, "".join(map(_line, steps)))
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.started = time.perf_counter()
+            self.tokens = self.stops = 0
 
-    def callback(self) -> Any:
-        """Return it as transformers wants it."""
-        from transformers import TrainerCallback
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.seconds = time.perf_counter() - self.started
+            counts = engines.add_up([self.tokens, self.stops, stop()])
+            self.tokens, self.stops, stops = counts
+            if stops:  # one of the processes is to stop
+                control.should_training_stop = control.should_save = True
 
-        recorder = self
+        def on_log(self, args: Any, state: Any, control: Any, **told: Any) -> None:
+            if "loss" not in told["logs"]:
+                return
+            loss = float(told["logs"]["loss"])
+            step = Step(state.global_step, loss, self.seconds, self.tokens, self.stops)
+            steps.append(step)
+            if engines.is_main():
+                with file.open("a", encoding="utf-8") as out:
+                    out.write(_line(step))
+                if on_step:
+                    on_step(step.step, total, step)
 
-        class Callback(TrainerCallback):
-            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                recorder._started = time.perf_counter()
-
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                recorder._seconds = time.perf_counter() - recorder._started
-                if recorder._end_step():
-                    control.should_training_stop = control.should_save = True
-
-            def on_log(self, args: Any, state: Any, control: Any, **told: Any) -> None:
-                if "loss" in told["logs"]:
-                    recorder._add(state.global_step, float(told["logs"]["loss"]))
-
-        return Callback()
-
-    def _end_step(self) -> bool:
-        """Add up what the processes have learnt; return whether one of them is to stop."""
-        counter = self._counter
-        *self._counts, stops = engines.add_up([counter.tokens, counter.stops, self._stop()])
-        counter.tokens = counter.stops = 0
-        return bool(stops)
-
-    def _add(self, step: int, loss: float) -> None:
-        found = Step(step, loss, self._seconds, *self._counts)
-        self._steps.append(found)
-        if not engines.is_main():
-            return
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(_line(found))
-        if self._on_step:
-            self._on_step(step, self._total, found)
+    return Recorder()
 
 
 def _line(step: Step) -> str:
-    return json.dumps(step.to_dict()) + "\n"
+    return json.dumps(asdict(step)) + "\n"
