@@ -197,7 +197,7 @@ def test_a_long_file_is_inspected_without_reading_its_tensors(
 
 def test_an_architecture_that_llama_cpp_does_not_know_is_named(home: Path) -> None:
     path = write(home, sound(architecture="foo"))
-    with pytest.raises(ModelFileError, match="does not know: 'foo'"):
+    with pytest.raises(ModelFileError, match="unknown model architecture: 'foo'"):
         check_loads(path)
 
 

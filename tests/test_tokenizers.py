@@ -117,27 +117,6 @@ def test_both_engines_encode_words_as_the_ranks_define_it(
     assert theirs.encode(words) == defined
 
 
-def test_the_folder_gives_what_transformers_own_qwen2_class_builds(
-    ranks: Ranks, theirs: TransformersTokenizer
-) -> None:
-    transformers = import_transformers()
-    spell = qwq.spell
-    pairs = qwq.recover_merges(ranks)
-    built = transformers.Qwen2Tokenizer(
-        vocab={spell(token): rank for token, rank in ranks.items()},
-        merges=[(spell(left), spell(right)) for left, right in pairs],
-    )
-    for added in qwq.ADDED:
-        token = transformers.AddedToken(added.text, normalized=False, special=added.special)
-        built.add_tokens([token], special_tokens=added.special)
-    assert type(theirs.tokenizer) is transformers.Qwen2Tokenizer
-    assert built.convert_tokens_to_ids("</think>") == 151_668
-    texts = [text.text for text in read_corpus()] + make_texts(500)
-    other = TransformersTokenizer(built)
-    for special in (True, False):
-        assert other.encode(texts, special) == theirs.encode(texts, special)
-
-
 @pytest.mark.parametrize("special", [True, False])
 def test_llama_tokenize_makes_the_same_tokens(
     special: bool, ours: LlamaTokenizer, folder: Path, tmp_path: Path

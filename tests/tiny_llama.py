@@ -26,6 +26,6 @@ def make(folder: Path, shard: str = "5GB", **changes: Any) -> Path:
             if name.endswith("bias"):
                 parameter.normal_(std=0.1)
     model.save_pretrained(folder, max_shard_size=shard)
-    for file in build_qwq().glob("*token*"):
-        shutil.copy(file, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(build_qwq() / name, folder)
     return folder

