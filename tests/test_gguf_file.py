@@ -206,13 +206,6 @@ def test_a_sound_header_over_an_incomplete_model_gives_llama_cpps_reason(home: P
         check_loads(write(home, sound()))
 
 
-def test_what_the_reader_passes_llama_cpp_may_still_refuse(home: Path) -> None:
-    path = write(home, with_tensor((8,), offset=17, n_bytes=32))
-    assert inspect(path).n_tensors == 4
-    with pytest.raises(ModelFileError, match=r"cannot be loaded by llama\.cpp"):
-        check_loads(path)
-
-
 def test_a_number_that_aborts_llama_cpp_is_an_error_here(home: Path) -> None:
     made = sound()
     made.keys += [("llama.embedding_length", 32), ("llama.block_count", 4_000_000)]

@@ -124,6 +124,12 @@ class GGUFInfo:
         return layers * kv_heads * (key_length + value_length)
 
     @property
+    def n_rows(self) -> int | None:
+        """Rows of the embedding, None if the file has none."""
+        shapes = [tensor.shape for tensor in self.tensors if tensor.name == "token_embd.weight"]
+        return shapes[0][-1] if shapes and shapes[0] else None
+
+    @property
     def rms_norm_eps(self) -> float | None:
         value = self.metadata.get(f"{self.architecture}.attention.layer_norm_rms_epsilon")
         return value if isinstance(value, float) else None
@@ -264,12 +270,10 @@ def list_warnings(info: GGUFInfo) -> list[str]:
     if info.n_parts > 1:
         try:
             list_parts(info)
-        except ValueError as error:
+        except ModelFileError as error:
             found.append(str(error))
     elif not info.tensors:
         found.append("The file holds no tensors: it is a vocabulary, and cannot generate.")
-    if info.file_type.startswith("unknown"):
-        found.append(f"The file claims a quant that the lab does not know: {info.file_type}.")
     if info.n_ctx_train is None:
         found.append("The file does not say for how long a context the model was trained.")
     if not n_tokens:
@@ -284,11 +288,8 @@ def list_warnings(info: GGUFInfo) -> list[str]:
             f"The pad token is also the eos token, {tokenizer.pad}: a model fine-tuned with such "
             "padding may never learn to stop."
         )
-    rows = [
-        each.shape[-1] for each in info.tensors if each.name == "token_embd.weight" and each.shape
-    ]
-    if rows and n_tokens and rows[0] != n_tokens:
-        found.append(f"The embedding has {rows[0]} rows for {n_tokens} tokens.")
+    if n_tokens and info.n_rows not in (None, n_tokens):
+        found.append(f"The embedding has {info.n_rows} rows for {n_tokens} tokens.")
     if n_tokens and info.chat_template is None:
         found.append("The file has no chat template.")
     return found
