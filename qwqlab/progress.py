@@ -7,7 +7,7 @@ import sys
 
 
 def accept_any_text() -> None:
-    """Let stdout and stderr take any text: a character that the encoding lacks is printed as ?."""
+    """Let stdout and stderr take any text: a character that does not fit is printed as ?."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

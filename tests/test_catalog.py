@@ -41,7 +41,7 @@ def test_the_articles_quants_are_there_with_rising_sizes() -> None:
         ("QwQ-32B:Q4_K_S", "QwQ-32B:Q4_K_M"),
         ("smollm2-135", "smollm2-135m"),
         ("qwq", "it has smollm2-135m, "),
-        ("QwQ-32B", "comes in several quants: say which of QwQ-32B:Q2_K"),
+        ("QwQ-32B", "comes in several quants: choose one of QwQ-32B:Q2_K"),
         ("", "it has smollm2-135m"),
     ],
 )

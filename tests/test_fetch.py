@@ -356,7 +356,7 @@ def test_a_catalogued_quant_is_fetched_by_name_and_then_found_without_asking(
 ) -> None:
     hub.add("unsloth/QwQ-32B-GGUF", {"QwQ-32B-Q4_K_M.gguf": BIG, "QwQ-32B-Q2_K.gguf": BIG[1:]})
     message = refusal(lambda: local.model_path("QwQ-32B:Q4_K_M"))
-    assert "`qwqlab fetch QwQ-32B:Q4_K_M` brings it (about 19.9 GB)" in message
+    assert "`qwqlab fetch QwQ-32B:Q4_K_M` downloads it (about 19.9 GB)" in message
     path = local.fetch("QwQ-32B:Q4_K_M")
     assert path.name == "QwQ-32B-Q4_K_M.gguf"
     assert path.read_bytes() == BIG

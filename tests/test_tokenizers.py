@@ -346,7 +346,7 @@ def test_without_the_ranks_a_sentence_says_which_command_brings_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
-    with pytest.raises(FetchError, match="`qwqlab fetch qwq-32b-ranks` brings them"):
+    with pytest.raises(FetchError, match="`qwqlab fetch qwq-32b-ranks` downloads them"):
         build_qwq()
     wrong = paths.models_dir() / "qwen.tiktoken"
     wrong.parent.mkdir(parents=True)

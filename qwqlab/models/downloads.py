@@ -51,7 +51,7 @@ _WAIT = 1.0
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 _WORTH_TELLING = 1_000_000_000
-"""Bytes of a file whose hash takes seconds, so that we say what takes so long."""
+"""Bytes of a file whose hash takes seconds, so that we tell the reader."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _fetch_file(
 ) -> None:
     blob, part = hub.blob(repository, file), hub.part(repository, file)
     if blob.exists():
-        return  # another process brought it while this one waited for the lock
+        return  # another process fetched it while this one waited for the lock
     part.parent.mkdir(parents=True, exist_ok=True)
     download(hub, repository, commit, file, progress)
     if file.size >= _WORTH_TELLING:
@@ -269,7 +269,7 @@ def _append(hub: Hub, repository: Repository, commit: str, file: RemoteFile, pro
         rest = int(response.headers.get("content-length", file.size - have))
         if rest != file.size - have:  # not the file, but perhaps a page that asks for a login
             raise FetchError(
-                f"The server sends {rest} bytes for {file.path}, where its listing says "
+                f"The server sends {rest} bytes for {file.path}, where its listing has "
                 f"{file.size - have}; try again later."
             )
         with part.open("ab" if have else "wb") as out:

@@ -83,7 +83,7 @@ class GGUFInfo:
 
     @property
     def file_type(self) -> str:
-        """The quant that the file claims, such as "Q4_K_M"; bytes_by_type says what is in it."""
+        """The quant that the file claims, such as "Q4_K_M"; see bytes_by_type for what is in it."""
         number = self._number("general.file_type")
         return FILE_TYPES.get(number, f"unknown ({number})") if number is not None else "unsaid"
 
@@ -101,7 +101,7 @@ class GGUFInfo:
     def kv_numbers(self) -> int | None:
         """Numbers that a KV cache keeps for one token, over all layers.
 
-        None where the header does not say so plainly: layers that differ, keys kept compressed, a
+        None where the header does not give it plainly: layers that differ, keys kept compressed, a
         sliding window, a state instead of a cache.
         """
         prefix = f"{self.architecture}."

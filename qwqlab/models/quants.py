@@ -145,7 +145,7 @@ def run_quantize(args: Sequence[str | os.PathLike[str]], target: Path) -> str:
     try:
         return run_tool("llama-quantize", args).stderr
     except ToolchainError as error:
-        if "iostream error" not in str(error):  # all that it says of a write that failed
+        if "iostream error" not in str(error):  # its only words for a failed write
             raise
         raise FileError(
             f"{target} cannot be written: its disk is full or fails; make room and run it again."

@@ -71,7 +71,7 @@ def read_ranks() -> dict[bytes, int]:
     if not path.is_file() or files.sha256_of(path) != catalog.QWQ_RANKS.sha256:
         raise FetchError(
             f"The ranks of QwQ-32B's vocabulary are not at {path}; `qwqlab fetch "
-            f"{catalog.QWQ_RANKS.name}` brings them (3 MB)."
+            f"{catalog.QWQ_RANKS.name}` downloads them (3 MB)."
         )
     lines = (line.split() for line in path.read_bytes().splitlines())
     return {base64.b64decode(token): int(rank) for token, rank in lines}

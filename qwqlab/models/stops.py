@@ -126,7 +126,7 @@ def check_stops(source: str | os.PathLike[str]) -> StopCheck:
 
 @dataclass
 class _Said:
-    """What the files say: each pad and stop under the file and key that it comes from.
+    """What the files give: each pad and stop under the file and key that it comes from.
 
     n_tokens, n_rows: size of the vocabulary, and rows of the embedding, None if not given.
     texts:     the text of each token by its id; ids: the other way round.
@@ -157,7 +157,7 @@ class _Said:
 
 
 def _read_gguf(path: Path) -> _Said:
-    """Return what a GGUF says, and at which tokens llama.cpp stops with it."""
+    """Return what a GGUF gives, and at which tokens llama.cpp stops with it."""
     with LlamaTokenizer(path) as tokenizer:
         info, special, stops = tokenizer.info, tokenizer.special_tokens, tokenizer.end_tokens
         n_tokens, vocabulary = tokenizer.n_tokens, info.tokenizer
@@ -178,7 +178,7 @@ def _read_gguf(path: Path) -> _Said:
 
 
 def _read_folder(folder: Path) -> _Said:
-    """Return what a folder for transformers says: its tokenizer and its two configurations."""
+    """Return what a folder for transformers gives: its tokenizer and its two configurations."""
     tokenizer = TransformersTokenizer(folder).tokenizer
     added = tokenizer.added_tokens_decoder.values()
     template = tokenizer.chat_template

@@ -101,7 +101,7 @@ def _describe_state(info: GGUFInfo, lora: Sequence[str]) -> list[int]:
 
 
 def _find_reason(log: str) -> str:
-    """Return the line of llama.cpp's log that says why it refused a file."""
+    """Return the line of llama.cpp's log that gives the reason for a refusal."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower() or "assert" in line.lower()]
     specific = [line for line in errors if "error loading model" in line] or errors or lines[-1:]
