@@ -1,4 +1,4 @@
-"""Model files and what is in them: GGUF headers, quants, tokenizers, chat templates, stop tokens."""
+"""Model files and their contents: GGUF headers, quants, tokenizers, templates, stop tokens."""
 
 from typing import TYPE_CHECKING
 

