@@ -144,11 +144,9 @@ def known_sha256(path: Path) -> str | None:
         stat = path.stat()
     except OSError:
         return None
-    record = read_json(_hashes_file()).get(str(path.resolve()))
-    if isinstance(record, dict) and _stamp(stat) == [record.get(name) for name in _STAMP]:
-        value = record.get("sha256")
-        return value if isinstance(value, str) else None
-    return None
+    record = read_json(_hashes_file()).get(str(path.resolve()), {})
+    same = _stamp(stat) == [record.get(name) for name in _STAMP]
+    return record.get("sha256") if same else None
 
 
 def remember_sha256(path: Path, sha256: str) -> None:

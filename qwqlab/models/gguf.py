@@ -189,9 +189,7 @@ def inspect(path: str | os.PathLike[str]) -> GGUFInfo:
             n_bytes = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return GGUFInfo(
-        path, n_bytes, header.version, header.data_offset, header.metadata, header.tensors
-    )
+    return GGUFInfo(path, n_bytes, *header)
 
 
 def list_parts(info: GGUFInfo) -> list[Path]:
@@ -257,11 +255,11 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
         "eos": tokenizer.eos,
         "pad": tokenizer.pad,
         "template": info.chat_template,
-        "warnings": list_warnings(info),
+        "warnings": _list_warnings(info),
     }
 
 
-def list_warnings(info: GGUFInfo) -> list[str]:
+def _list_warnings(info: GGUFInfo) -> list[str]:
     """Return what a person should know before using the file, a sentence each."""
     found = []
     tokenizer, n_tokens = info.tokenizer, info.tokenizer.n_tokens
@@ -274,11 +272,7 @@ def list_warnings(info: GGUFInfo) -> list[str]:
             found.append(str(error))
     elif not info.tensors:
         found.append("The file holds no tensors: it is a vocabulary, and cannot generate.")
-    if info.n_ctx_train is None:
-        found.append("The file does not say for how long a context the model was trained.")
-    if not n_tokens:
-        found.append("The file has no vocabulary.")
-    elif tokenizer.eos is None:
+    if n_tokens and tokenizer.eos is None:
         found.append("The file names no eos token; llama.cpp then goes by the texts of tokens.")
     for name, token in (("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad)):
         if token is not None and n_tokens and not 0 <= token < n_tokens:
@@ -290,8 +284,6 @@ def list_warnings(info: GGUFInfo) -> list[str]:
         )
     if n_tokens and info.n_rows not in (None, n_tokens):
         found.append(f"The embedding has {info.n_rows} rows for {n_tokens} tokens.")
-    if n_tokens and info.chat_template is None:
-        found.append("The file has no chat template.")
     return found
 
 

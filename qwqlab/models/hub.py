@@ -96,16 +96,8 @@ class RemoteFile:
         return len(self.hash) == 64
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The files of a repository at one commit."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-
-
-def list_files(hub: Hub, repository: Repository) -> Listing:
-    """Return all files at the repository's revision, with their sizes and hashes.
+def list_files(hub: Hub, repository: Repository) -> tuple[str, list[RemoteFile]]:
+    """Return the commit of the repository's revision, and its files with sizes and hashes.
 
     It is one request, so that all of it belongs to one commit.
     """
@@ -122,7 +114,7 @@ def list_files(hub: Hub, repository: Repository) -> Listing:
             f"The answer for {name} is no listing ({first_lines(error)}): check HF_ENDPOINT, and "
             "whether this network wants you to log in first."
         ) from error
-    return Listing(str(info.sha), tuple(_read_file(sibling) for sibling in info.siblings or ()))
+    return str(info.sha), [_read_file(sibling) for sibling in info.siblings or ()]
 
 
 def _read_file(sibling: RepoSibling) -> RemoteFile:

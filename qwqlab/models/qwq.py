@@ -143,7 +143,7 @@ def build_qwq() -> Path:
     """
     folder = paths.tokenizers_dir() / QWQ_NAME
     mark = folder / "built.json"
-    proof = {"format": _FORMAT, "template": _read_template()}
+    proof = {"format": _FORMAT, "template": TEMPLATE.read_text(encoding="utf-8")}
     if files.read_json(mark) == proof:
         return folder
     ranks = read_ranks()
@@ -191,8 +191,7 @@ def write_gguf(path: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes, byt
     writer.add_eos_token_id(find_qwq_token(EOS))
     writer.add_pad_token_id(find_qwq_token(PAD))
     writer.add_add_bos_token(False)
-    if template := _read_template():
-        writer.add_chat_template(template)
+    writer.add_chat_template(TEMPLATE.read_text(encoding="utf-8"))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
@@ -215,7 +214,7 @@ def write_folder(folder: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes,
         [AddedToken(each.text, normalized=False, special=each.special) for each in ADDED]
     )
     tokenizer.eos_token, tokenizer.pad_token = EOS, PAD
-    tokenizer.chat_template = _read_template()
+    tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
     tokenizer.save_pretrained(folder)
     ids = {"eos_token_id": find_qwq_token(EOS), "pad_token_id": find_qwq_token(PAD)}
     config = {
@@ -229,7 +228,3 @@ def write_folder(folder: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes,
     generation = {**ids, "eos_token_id": [find_qwq_token(EOS), find_qwq_token(BOS)]}
     files.write_json(folder / "config.json", config)
     files.write_json(folder / "generation_config.json", generation)
-
-
-def _read_template() -> str | None:
-    return TEMPLATE.read_text(encoding="utf-8") if TEMPLATE.is_file() else None
