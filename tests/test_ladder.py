@@ -149,13 +149,12 @@ def test_what_was_read_is_not_read_again(
     rungs: dict[str, RungResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    run_tool = tools.run_tool
 
     def note(name: str, args: list[str]) -> subprocess.CompletedProcess[str]:
         asked.append(name)
-        return run_tool(name, args)
+        return tools.run_tool(name, args)
 
-    monkeypatch.setattr(tools, "run_tool", note)
+    monkeypatch.setattr(quants, "run_tool", note)
     again = measure_rung(rungs["Q2_K"].path)
     assert asked == ["llama-bench"]
     for name, value in vars(rungs["Q2_K"]).items():
