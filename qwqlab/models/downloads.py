@@ -1,8 +1,8 @@
-"""Bring a repository's files into the hub's cache, hash-checked, and go on where a try stopped.
+"""Download a repository's files into the hub's cache, hash-checked, and resume after a stop.
 
 The bytes of a file go into a part that only grows. Its name carries the hash of the whole file, so
 a new process knows what the part is meant to become, asks for the rest alone, and lets the hash
-decide. huggingface_hub starts such a file again from zero, and believes any file of the right size.
+decide. huggingface_hub starts such a file from zero, and accepts any file of the right size.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class Snapshot:
 
 
 def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot:
-    """Bring the files that `repository.allow` names here, and return where they are.
+    """Download the files that `repository.allow` names, and return where they are.
 
-    Of GGUF files that a repository holds under two spellings only the first set is taken. What is
-    here already is not asked for again; a file that another program fetched is hashed once. A line
-    of progress goes to stderr. Without `hub`, the one of the environment is asked.
+    Of GGUF files that a repository holds under two spellings only the first set is taken. Files in
+    the cache are not fetched again; those of another program are hashed once. Progress goes to
+    stderr. Without `hub`, the hub of the environment is used.
 
-    FetchError names what you can do: access, disk, network, a hash that differs.
+    Raise FetchError for access, disk, network, or a hash that differs.
     """
     hub = hub or Hub.from_environment()
     if hub.offline:

@@ -253,14 +253,13 @@ def _check_pad(pad: Token | None, stops: tuple[Token, ...], turn_end: Token | No
 
 def _check_places(said: _Said) -> Finding:
     name = "ids are in the vocabulary"
-    sizes = {"tokens in the vocabulary": said.n_tokens, "rows in the embedding": said.n_rows}
-    known = {what: size for what, size in sizes.items() if size is not None}
+    n_rows = said.n_tokens if said.n_rows is None else said.n_rows
+    size = min(said.n_tokens, n_rows)
     for key, tokens in {**{key: (pad,) for key, pad in said.pads.items()}, **said.stops}.items():
-        for what, size in known.items():
-            if max(tokens, default=-1) >= size:
-                text = f"{key} is {max(tokens)}, but there are {size} {what}."
-                return Finding(name, False, text)
-    return Finding(name, True, f"Pad and stops are below {min(known.values())}.")
+        if max(tokens, default=-1) >= size:
+            text = f"{key} is {max(tokens)}, but there are {said.n_tokens} tokens in the vocabulary"
+            return Finding(name, False, f"{text} and {n_rows} rows in the embedding.")
+    return Finding(name, True, f"Pad and stops are below {size}.")
 
 
 def _check_agreement(said: _Said) -> Finding:
