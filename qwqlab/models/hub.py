@@ -119,12 +119,11 @@ def list_files(hub: Hub, repository: Repository) -> tuple[str, list[RemoteFile]]
 
 def _read_file(sibling: RepoSibling) -> RemoteFile:
     path, lfs = sibling.rfilename, sibling.lfs
+    size, name = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
     # A listing must not be able to write outside the snapshot.
-    if any(part in ("", ".", "..") for part in path.split("/")):
+    if not str(name).isalnum() or any(part in ("", ".", "..") for part in path.split("/")):
         raise FetchError(f"The hub lists an unsafe file name, {path!r}: nothing was fetched.")
-    if lfs:
-        return RemoteFile(path, lfs.size, lfs.sha256)
-    return RemoteFile(path, int(sibling.size or 0), str(sibling.blob_id))
+    return RemoteFile(path, int(size or 0), str(name))
 
 
 @contextmanager
