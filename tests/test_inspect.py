@@ -157,16 +157,16 @@ def test_text_from_a_file_does_not_reach_a_terminal_unescaped(
 def test_a_folder_is_checked_for_its_stops(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["inspect", str(build_qwq()), "--json"]) == 0
-    assert read(capsys.readouterr().out)["pad"] == {"id": 151_654, "text": "<|vision_pad|>"}
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         shutil.copy(build_qwq() / name, tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({**config, "pad_token": "<|im_end|>"})
     )
-    assert main(["inspect", str(tmp_path)]) == 1
-    assert "[!!]      The pad token is 151645 <|im_end|>" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path), "--json"]) == 1
+    values = read(capsys.readouterr().out)
+    assert values["pad"] == {"id": 151_645, "text": "<|im_end|>"}
+    assert "The pad token is 151645 <|im_end|>" in values["findings"][0]["text"]
 
 
 @pytest.mark.parametrize("engine", ["llama.cpp", "transformers"])

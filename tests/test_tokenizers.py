@@ -193,6 +193,7 @@ def test_every_difference_in_100000_made_texts_is_explained(
     assert set(same.counts) <= {"added tokens"}
 
 
+@pytest.mark.nightly  # builds a second tokenizer; the next test reports such differences, too
 def test_a_difference_without_a_known_cause_is_reported_as_such(
     ours: LlamaTokenizer, theirs: TransformersTokenizer
 ) -> None:
