@@ -1,6 +1,6 @@
-"""The few ways in which the lab says no: one sentence, which names the value and the remedy.
+"""The errors that the lab raises: each is one sentence, which names the value and the remedy.
 
-At the end, what another program or library said of its own failure, cut to fit into a sentence.
+The functions below shorten what another program or library wrote of its own failure.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,11 +19,7 @@ from . import paths
 from .errors import FetchError, FileError, QwqlabError, SettingError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-CHUNK = 1 << 20
 _STAMP = ("size", "mtime_ns", "ctime_ns")
-
-OnBytes = Callable[[int], None]
-"""Called with the number of bytes just read; it may raise to stop the reading."""
 
 
 @contextmanager
@@ -87,7 +83,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Return the content of a file that a person named, which may be anything, /dev/zero too.
+    """Return the content of a file that a person named.
 
     Raise OSError if it cannot be read, SettingError if it has more than `most` bytes.
     """
@@ -113,8 +109,7 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
-        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-        reason = "its disk is read-only" if read_only else "its rights do not allow it"
+        reason = "its disk is read-only, or its rights do not allow it"
     except OSError as error:
         reason = error.strerror or str(error)
     raise FileError(
@@ -122,26 +117,25 @@ def make_folder(folder: Path) -> Path:
     )
 
 
-def sha256_of(path: Path, on_bytes: OnBytes | None = None) -> str:
+def sha256_of(path: Path) -> str:
     """Return the sha256 of a file in hex; it is read only if it is new or has changed.
 
-    `models_dir()/hashes.json` remembers it by path, size, and the times of its content and of its
-    entry (mtime, ctime) in nanoseconds. A program can set the first time back, but not the second.
-    Raise FetchError if the file cannot be read.
+    `models_dir()/hashes.json` remembers it by path, size, mtime and ctime in nanoseconds; a program
+    can set back mtime but not ctime. Raise FetchError if the file cannot be read.
     """
     known = known_sha256(path)
     if known is not None:
         return known
     before = _stamp(path.stat()) if path.exists() else None
-    found = read_sha256(path, on_bytes)
+    found = read_sha256(path)
     if before == _stamp(path.stat()):
         remember_sha256(path, found)
     return found
 
 
-def read_sha256(path: Path, on_bytes: OnBytes | None = None) -> str:
+def read_sha256(path: Path) -> str:
     """Return the sha256 of a file, read now; raise FetchError if it cannot be read."""
-    return _read_digest(path, hashlib.sha256(), on_bytes)
+    return _read_digest(path, hashlib.sha256())
 
 
 def known_sha256(path: Path) -> str | None:
@@ -150,11 +144,9 @@ def known_sha256(path: Path) -> str | None:
         stat = path.stat()
     except OSError:
         return None
-    record = read_json(_hashes_file()).get(str(path.resolve()))
-    if isinstance(record, dict) and _stamp(stat) == [record.get(name) for name in _STAMP]:
-        value = record.get("sha256")
-        return value if isinstance(value, str) else None
-    return None
+    record = read_json(_hashes_file()).get(str(path.resolve()), {})
+    same = _stamp(stat) == [record.get(name) for name in _STAMP]
+    return record.get("sha256") if same else None
 
 
 def remember_sha256(path: Path, sha256: str) -> None:
@@ -163,26 +155,32 @@ def remember_sha256(path: Path, sha256: str) -> None:
     update_json(_hashes_file(), str(path.resolve()), record)
 
 
-def git_blob_sha1(path: Path, on_bytes: OnBytes | None = None) -> str:
+def git_blob_sha1(path: Path) -> str:
     """Return git's name for a file's content, which a hub states for its small files.
 
     It is sha1("blob <size>\\0" + content).
     """
     start = f"blob {path.stat().st_size}\0".encode()
-    return _read_digest(path, hashlib.sha1(start, usedforsecurity=False), on_bytes)
+    return _read_digest(path, hashlib.sha1(start, usedforsecurity=False))
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Hold a lock file, so that one process at a time runs the block."""
+    from filelock import FileLock  # here, so that a doctor without it can still report it
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock, mode=0o664):
+        yield
 
 
 def update_json(file: Path, key: str, value: object) -> None:
     """Set one key of the JSON object in a file, one process at a time.
 
-    The object is a memory that the lab can do without: a file that cannot be written is left.
+    The lab can do without the object: a file that cannot be written is left as it is.
     """
-    from filelock import FileLock  # here, so that a doctor without it can still say so
-
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_name(f".{file.name}.lock"), mode=0o664):
-            write_text(file, json.dumps({**read_json(file), key: value}, indent=1, sort_keys=True))
+    with suppress(OSError), locked(file.with_name(f".{file.name}.lock")):
+        write_text(file, json.dumps({**read_json(file), key: value}, indent=1, sort_keys=True))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -194,15 +192,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _read_digest(path: Path, digest: Any, on_bytes: OnBytes | None) -> str:
+def _read_digest(path: Path, digest: Any) -> str:
     try:
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
+            while chunk := file.read(1 << 20):
                 digest.update(chunk)
-                if on_bytes:
-                    on_bytes(len(chunk))
-    except FetchError:  # on_bytes stopped it
-        raise
     except OSError as error:
         raise FetchError(f"{path} cannot be read: {error.strerror}.") from error
     return str(digest.hexdigest())

@@ -232,7 +232,8 @@ HOSTILE = {
     "{% import 'os' as os %}": "no loader",
     "{% for i in range(10 ** 9) %}{% endfor %}": "out of proportion",
     FAR + FAR + "{% endfor %}{% endfor %}": "within 0.7 s",
-    FAR + FAR + "abc{% endfor %}{% endfor %}": "writes more",
+    FAR + FAR + "abc{% endfor %}{% endfor %}": SLOW_OR_BIG,
+    "{{ 'abcde' * 10 ** 6 }}": "writes more",
     "{{ 'a' * 10 ** 9 }}": "more memory",
     "{% set n = namespace(x='ab') %}" + FAR + "{% set n.x = n.x ~ n.x %}{% endfor %}": SLOW_OR_BIG,
     "{{ range(99999)|batch(10 ** 9, 'x')|list }}": SLOW_OR_BIG,
@@ -246,7 +247,6 @@ HOSTILE = {
     "{{ raise_exception('no \x1b[31msystem') }}": r"no \\x1b\[31msystem",
     "{% if x %}": r"no Jinja \(line 1\)",
     "{{ x|no_such_filter }}": "no_such_filter",
-    "{{ " + "x" * 2_000_000 + " }}": "2,000,006 characters",
 }
 
 
@@ -323,11 +323,6 @@ def test_a_conversation_keeps_what_it_was_given() -> None:
     kept = Conversation(given)
     given[0]["content"] = "Bye"
     assert kept == HELLO
-
-
-def test_a_conversation_goes_to_json_and_back() -> None:
-    for conversation in CONVERSATIONS.values():
-        assert Conversation(**json.loads(json.dumps(conversation.to_dict()))) == conversation
 
 
 # The split of thinking and answer.
@@ -554,8 +549,8 @@ def test_render_says_which_special_tokens_it_leaves_empty(
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("3", "is not a JSON list of objects"),
-        ('["Hi"]', "is not a JSON list of objects"),
+        ("3", "messages is not a list of JSON objects"),
+        ('["Hi"]', "messages is not a list of JSON objects"),
         ("[]", "messages is empty"),
         ('[{"content": "Hi"}]', 'messages[0] has no "role"'),
         ('[{"role": "user", "content": ' + "9" * 5000 + "}]", "is not JSON"),

@@ -205,7 +205,7 @@ assert requantize(source, "Q4_0").is_file()
 """
     imported, before, meanwhile = on_a_small_disk(90, code, model_path)
     assert f"{model_path.name} needs 98.4 MB more" in imported
-    assert "SmolLM2-135M-Instruct.F16.gguf needs" in before
+    assert "SmolLM2-135M-Instruct.F16.gguf cannot be written: its disk is full" in before
     assert "SmolLM2-135M-Instruct.Q4_0.gguf cannot be written: its disk is full" in meanwhile
 
 

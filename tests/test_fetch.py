@@ -86,7 +86,7 @@ def test_a_file_lands_in_the_hubs_own_cache_layout(
     assert not list(folder.rglob("*.incomplete"))
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.splitlines()[-1] == f"{REPO}: 100 %, 1.00 of 1.00 MB"
+    assert f"{REPO}: 100%" in captured.err
     before = len(hub.ranges())
     assert bring(client) == found
     assert len(hub.ranges()) == before
@@ -283,7 +283,7 @@ def test_a_missing_token_a_wrong_one_and_an_unaccepted_licence_are_named(
     client: HubClient, hub: Hub
 ) -> None:
     hub.token = "hf_secret"
-    assert "asks for a token (HTTP 401): set HF_TOKEN" in refusal(lambda: bring(client))
+    assert f"You may not read {REPO} (HTTP 401): set HF_TOKEN" in refusal(lambda: bring(client))
     wrong = dataclasses.replace(client, token="hf_other")
     message = refusal(lambda: bring(wrong))
     assert "is gated (HTTP 403): accept its licence on its page." in message
@@ -297,8 +297,8 @@ def test_what_is_not_found_is_named(client: HubClient, hub: Hub) -> None:
     hub.rename = {NAME: "gone.gguf"}
     for repository, says in {
         Repository("nobody/nothing", ("*",)): "no repository nobody/nothing",
-        Repository(REPO, ("*",), revision="v9"): f"{REPO} has no revision v9",
-        Repository(REPO, ("gone.gguf",)): f"no gone.gguf of {REPO} at revision main",
+        Repository(REPO, ("*",), revision="v9"): f"no revision v9 of {REPO}",
+        Repository(REPO, ("gone.gguf",)): f"no gone.gguf of {REPO}",
     }.items():
         message = refusal(lambda repository=repository: bring(client, repository))  # type: ignore[misc]
         assert says in message
@@ -335,7 +335,7 @@ def test_the_environment_decides_where_and_as_whom_and_offline_nobody_is_asked(
     assert find_fetched(ONE, client) is None
     Path(out.strip()).resolve().write_bytes(BIG[:-1] + b"?")
     there = dataclasses.replace(offline, cache=elsewhere / "hub")
-    assert "is damaged" in refusal(lambda: bring(there))
+    assert "is not complete in" in refusal(lambda: bring(there))
     assert len(hub.log) == before
 
 
@@ -356,7 +356,7 @@ def test_a_catalogued_quant_is_fetched_by_name_and_then_found_without_asking(
 ) -> None:
     hub.add("unsloth/QwQ-32B-GGUF", {"QwQ-32B-Q4_K_M.gguf": BIG, "QwQ-32B-Q2_K.gguf": BIG[1:]})
     message = refusal(lambda: local.model_path("QwQ-32B:Q4_K_M"))
-    assert "`qwqlab fetch QwQ-32B:Q4_K_M` brings it (about 19.9 GB)" in message
+    assert "`qwqlab fetch QwQ-32B:Q4_K_M` downloads it (about 19.9 GB)" in message
     path = local.fetch("QwQ-32B:Q4_K_M")
     assert path.name == "QwQ-32B-Q4_K_M.gguf"
     assert path.read_bytes() == BIG

@@ -100,11 +100,14 @@ def test_arrays_are_summarised_and_never_kept_whole(tmp_path: Path) -> None:
         (b"GGUF" + struct.pack(">IQQ", 3, 1, 1), "is of GGUF version"),
         (Gguf(n_tensors=1 << 63), "it ends within the name of tensor 0"),
         (Gguf(n_keys=(1 << 64) - 1), "it ends within the name of key 0"),
-        (with_key("k", Raw(8, u64(1 << 63))), "says that key k is 9223372036854775808 bytes long"),
+        (with_key("k", Raw(8, u64(1 << 63))), "key k a length of 9223372036854775808 bytes"),
         (with_key("k", Raw(9, u32(9) + u64(1) + u32(4) + u64(1) + u32(7))), "key k the type 9"),
-        (with_key("k", Raw(9, u32(4) + u64(1 << 62))), "has 4611686018427387904 elements"),
+        (with_key("k", Raw(9, u32(4) + u64(1 << 62))), "key k 4611686018427387904 elements"),
         (with_key("k", Raw(9, u32(8) + u64(1 << 61))), "key k"),
-        (with_key("k", Raw(9, u32(8) + u64(1) + u64(1 << 40))), "key k is 1099511627776 bytes"),
+        (
+            with_key("k", Raw(9, u32(8) + u64(1) + u64(1 << 40))),
+            "key k a length of 1099",
+        ),
         (with_key("k", Raw(0xFFFFFFFF, b"")), "the type -1"),
         (with_key("general.name", 1), "has key general.name twice"),
         (with_key("general.alignment", 0), "has the alignment 0"),
@@ -197,20 +200,13 @@ def test_a_long_file_is_inspected_without_reading_its_tensors(
 
 def test_an_architecture_that_llama_cpp_does_not_know_is_named(home: Path) -> None:
     path = write(home, sound(architecture="foo"))
-    with pytest.raises(ModelFileError, match="does not know: 'foo'"):
+    with pytest.raises(ModelFileError, match="unknown model architecture: 'foo'"):
         check_loads(path)
 
 
 def test_a_sound_header_over_an_incomplete_model_gives_llama_cpps_reason(home: Path) -> None:
     with pytest.raises(ModelFileError, match=r"cannot be loaded by llama\.cpp: .*(key|missing)"):
         check_loads(write(home, sound()))
-
-
-def test_what_the_reader_passes_llama_cpp_may_still_refuse(home: Path) -> None:
-    path = write(home, with_tensor((8,), offset=17, n_bytes=32))
-    assert inspect(path).n_tensors == 4
-    with pytest.raises(ModelFileError, match=r"cannot be loaded by llama\.cpp"):
-        check_loads(path)
 
 
 def test_a_number_that_aborts_llama_cpp_is_an_error_here(home: Path) -> None:

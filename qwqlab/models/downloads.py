@@ -1,40 +1,47 @@
-"""Bring a repository's files into the hub's cache, hash-checked, and go on where a try stopped.
+"""Download a repository's files into the hub's cache, hash-checked, and resume after a stop.
 
 The bytes of a file go into a part that only grows. Its name carries the hash of the whole file, so
 a new process knows what the part is meant to become, asks for the rest alone, and lets the hash
-decide. huggingface_hub starts such a file again from zero, and believes any file of the right size.
+decide. huggingface_hub starts such a file from zero, and accepts any file of the right size.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import httpx
-from filelock import FileLock
+from huggingface_hub.utils.tqdm import tqdm
 
 from ..errors import FetchError, QwqlabError
-from ..files import git_blob_sha1, known_sha256, read_json, read_sha256, remember_sha256, sha256_of
-from ..progress import PrintedProgress, say
-from .catalog import Repository, show_size
+from ..files import (
+    git_blob_sha1,
+    known_sha256,
+    locked,
+    read_json,
+    read_sha256,
+    remember_sha256,
+    sha256_of,
+)
+from ..progress import say
+from .catalog import Repository
 from .hub import (
     TIMEOUT,
     Hub,
-    Listing,
     RemoteFile,
     explaining,
     find_snapshot,
     link,
     list_files,
-    stated_sha256,
     write_ref,
 )
+from .local import check_disk
 
 _TRIES = 5
 _WAIT = 1.0
@@ -43,7 +50,7 @@ _WAIT = 1.0
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 _WORTH_TELLING = 1_000_000_000
-"""Bytes of a file whose hash takes seconds, so that we say what takes so long."""
+"""Bytes of a file whose hash takes seconds, so that we tell the reader."""
 
 
 @dataclass(frozen=True)
@@ -59,33 +66,48 @@ class Snapshot:
 
 
 def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot:
-    """Bring the files that `repository.allow` names here, and return where they are.
+    """Download the files that `repository.allow` names, and return where they are.
 
-    Of GGUF files that a repository holds under two spellings only the first set is taken. What is
-    here already is not asked for again; a file that another program fetched is hashed once. A line
-    of progress goes to stderr. Without `hub`, the one of the environment is asked.
+    Of GGUF files that a repository holds under two spellings only the first set is taken. Files in
+    the cache are not fetched again; those of another program are hashed once. Progress goes to
+    stderr. Without `hub`, the hub of the environment is used.
 
-    FetchError names what you can do: access, disk, network, a hash that differs.
+    Raise FetchError for access, disk, network, or a hash that differs.
     """
     hub = hub or Hub.from_environment()
     if hub.offline:
-        return _find_offline(repository, hub)
-    listing = list_files(hub, repository)
-    files = select(listing, repository)
+        found = find_fetched(repository, hub)
+        if found is None or find_damaged(found):
+            raise FetchError(
+                f"{repository.repo_id} ({', '.join(repository.allow)}) is not complete in "
+                f"{hub.cache}, and HF_HUB_OFFLINE is set: unset it to fetch."
+            )
+        return found
+    commit, listed = list_files(hub, repository)
+    files = _select(listed, repository)
     try:
         wanted = [file for file in files if not _is_here(hub, repository, file)]
         here = sum(_count_bytes(hub.part(repository, file)) for file in wanted)
         missing = sum(file.size for file in wanted) - here
         remedy = "set HF_HOME to a folder on a larger disk"
         check_disk(hub.cache, missing, repository.repo_id, remedy)
-        transfer = Transfer(repository.repo_id, sum(file.size for file in files), missing)
-        for file in wanted:
-            with locked(hub.lock(repository, file)):
-                _fetch_file(hub, repository, listing.commit, file, transfer)
-        folder = hub.folder(repository) / "snapshots" / listing.commit
+        total = sum(file.size for file in files)
+        with tqdm(  # type: ignore[no-untyped-call]
+            desc=repository.repo_id,
+            total=total,
+            initial=total - missing,
+            unit="B",
+            unit_scale=True,
+            mininterval=1.0,
+            disable=not wanted,
+        ) as progress:
+            for file in wanted:
+                with locked(hub.lock(repository, file)):
+                    _fetch_file(hub, repository, commit, file, progress)
+        folder = hub.folder(repository) / "snapshots" / commit
         for file in files:
             link(hub.blob(repository, file), folder / file.path)
-        write_ref(hub, repository, listing.commit)
+        write_ref(hub, repository, commit)
     except QwqlabError:
         raise
     except OSError as error:
@@ -94,18 +116,6 @@ def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot
             "HF_HOME to another folder, and run the same command to go on."
         ) from error
     return Snapshot(folder, tuple(file.path for file in files))
-
-
-def _find_offline(repository: Repository, hub: Hub) -> Snapshot:
-    found = find_fetched(repository, hub)
-    if found is None:
-        raise FetchError(
-            f"{repository.repo_id} ({', '.join(repository.allow)}) is not complete in "
-            f"{hub.cache}, and HF_HUB_OFFLINE is set: unset it to fetch."
-        )
-    if damaged := find_damaged(found):
-        raise FetchError(f"{damaged} is damaged: unset HF_HUB_OFFLINE and fetch it again.")
-    return found
 
 
 def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | None:
@@ -121,7 +131,7 @@ def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | N
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
     try:
-        files = choose([path for path in present if _matches(path, repository)])
+        files = _choose([path for path in present if _matches(path, repository)])
     except FetchError:
         return None
     weights = [path for path in files if path.endswith((".gguf", ".safetensors"))]
@@ -135,35 +145,35 @@ def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | N
 
 
 def find_damaged(snapshot: Snapshot) -> Path | None:
-    """Return the first large file that does not have the hash that the hub stated, or None."""
+    """Return the first large file that does not have the sha256 in its blob's name, or None."""
     for path in snapshot.paths:
-        stated = stated_sha256(path)
-        if stated and sha256_of(path.resolve()) != stated:
+        blob = path.resolve()
+        if len(blob.name) == 64 and sha256_of(blob) != blob.name:
             return path
     return None
 
 
-def select(listing: Listing, repository: Repository) -> tuple[RemoteFile, ...]:
+def _select(listed: Sequence[RemoteFile], repository: Repository) -> list[RemoteFile]:
     """Return the listed files that the patterns allow; FetchError if none do."""
-    allowed = {file.path: file for file in listing.files if _matches(file.path, repository)}
+    allowed = {file.path: file for file in listed if _matches(file.path, repository)}
     if not allowed:
         raise FetchError(
             f"{repository.repo_id} at revision {repository.revision} has no file like "
-            f"{', '.join(repository.allow)}; its {len(listing.files)} files may have been renamed."
+            f"{', '.join(repository.allow)}; its {len(listed)} files may have been renamed."
         )
-    return tuple(allowed[path] for path in choose(sorted(allowed)))
+    return [allowed[path] for path in _choose(sorted(allowed))]
 
 
 def _matches(path: str, repository: Repository) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in repository.allow)
 
 
-def choose(paths: Sequence[str]) -> list[str]:
+def _choose(paths: Sequence[str]) -> list[str]:
     """Return all paths, but of the GGUF files one set: a file, or all parts of one split.
 
     FetchError if a set of parts is incomplete.
 
-    >>> choose(["b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "c.gguf", "config.json"])
+    >>> _choose(["b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "c.gguf", "config.json"])
     ['b-00001-of-00002.gguf', 'b-00002-of-00002.gguf', 'config.json']
     """
     sets: dict[str, list[str]] = {}
@@ -200,15 +210,15 @@ def _is_here(hub: Hub, repository: Repository, file: RemoteFile) -> bool:
 
 
 def _fetch_file(
-    hub: Hub, repository: Repository, commit: str, file: RemoteFile, transfer: Transfer
+    hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any
 ) -> None:
     blob, part = hub.blob(repository, file), hub.part(repository, file)
     if blob.exists():
-        return  # another process brought it while this one waited for the lock
+        return  # another process fetched it while this one waited for the lock
     part.parent.mkdir(parents=True, exist_ok=True)
-    download(hub, repository, commit, file, transfer)
+    _download(hub, repository, commit, file, progress)
     if file.size >= _WORTH_TELLING:
-        say(f"checking the hash of {file.path}")
+        progress.write(f"checking the hash of {file.path}", sys.stderr)
     found = (read_sha256 if file.is_sha256 else git_blob_sha1)(part)
     if found != file.hash:
         part.unlink()
@@ -221,8 +231,8 @@ def _fetch_file(
         remember_sha256(blob, file.hash)
 
 
-def download(
-    hub: Hub, repository: Repository, commit: str, file: RemoteFile, transfer: Transfer
+def _download(
+    hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any
 ) -> None:
     """Fill the file's part; bytes that it holds are not asked for again.
 
@@ -235,18 +245,16 @@ def download(
     with explaining(hub, repository, file.path):
         while (have := _count_bytes(part)) < file.size:
             try:
-                _append(hub, repository, commit, file, transfer)
+                _append(hub, repository, commit, file, progress)
             except httpx.TransportError as error:
                 drops = 1 if _count_bytes(part) > have else drops + 1
                 if drops == _TRIES:
                     raise
-                say(f"{error or type(error).__name__}: trying again")
+                progress.write(f"{error or type(error).__name__}: trying again", sys.stderr)
                 time.sleep(_WAIT * 2 ** (drops - 1))
 
 
-def _append(
-    hub: Hub, repository: Repository, commit: str, file: RemoteFile, transfer: Transfer
-) -> None:
+def _append(hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any) -> None:
     from huggingface_hub import get_session, hf_raise_for_status
 
     part = hub.part(repository, file)
@@ -260,57 +268,17 @@ def _append(
         rest = int(response.headers.get("content-length", file.size - have))
         if rest != file.size - have:  # not the file, but perhaps a page that asks for a login
             raise FetchError(
-                f"The server sends {rest} bytes for {file.path}, where its listing says "
+                f"The server sends {rest} bytes for {file.path}, where its listing has "
                 f"{file.size - have}; try again later."
             )
         with part.open("ab" if have else "wb") as out:
             for chunk in response.iter_raw():
                 out.write(chunk)
                 out.flush()  # what has arrived survives a kill
-                transfer.advance(len(chunk))
+                progress.update(len(chunk))
     if _count_bytes(part) < file.size:
         raise httpx.RemoteProtocolError("the connection ended too early")
 
 
 def _count_bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-class Transfer:
-    """The progress of one or more files of a fetch, shown on stderr.
-
-    total:   bytes of all of them.
-    missing: those of them that are not here yet.
-    """
-
-    def __init__(self, name: str, total: int, missing: int) -> None:
-        self._show = PrintedProgress(name)
-        self._total = total
-        self._here = total - missing
-        self._moved = 0
-        self._started = time.monotonic()
-
-    def advance(self, n_bytes: int) -> None:
-        """Count bytes that came over the wire."""
-        self._moved += n_bytes
-        rate = self._moved / max(time.monotonic() - self._started, 1e-3)
-        self._show(min(self._here + self._moved, self._total), self._total, rate)
-
-
-@contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold a lock file against other processes."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, mode=0o664):
-        yield
-
-
-def check_disk(folder: Path, n_bytes: int, subject: str, remedy: str) -> None:
-    """Raise FetchError if `folder`, or the nearest folder above it, has no room for n_bytes."""
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    if n_bytes > free:
-        raise FetchError(
-            f"{subject} needs {show_size(n_bytes)} more and {place} has {show_size(free)} free: "
-            f"make room, or {remedy}."
-        )

@@ -83,7 +83,7 @@ class GGUFInfo:
 
     @property
     def file_type(self) -> str:
-        """The quant that the file claims, such as "Q4_K_M"; bytes_by_type says what is in it."""
+        """The quant that the file claims, such as "Q4_K_M"; see bytes_by_type for what is in it."""
         number = self._number("general.file_type")
         return FILE_TYPES.get(number, f"unknown ({number})") if number is not None else "unsaid"
 
@@ -101,7 +101,7 @@ class GGUFInfo:
     def kv_numbers(self) -> int | None:
         """Numbers that a KV cache keeps for one token, over all layers.
 
-        None where the header does not say so plainly: layers that differ, keys kept compressed, a
+        None where the header does not give it plainly: layers that differ, keys kept compressed, a
         sliding window, a state instead of a cache.
         """
         prefix = f"{self.architecture}."
@@ -122,6 +122,12 @@ class GGUFInfo:
         key_length = self._number(prefix + "attention.key_length") or width // heads
         value_length = self._number(prefix + "attention.value_length") or width // heads
         return layers * kv_heads * (key_length + value_length)
+
+    @property
+    def n_rows(self) -> int | None:
+        """Rows of the embedding, None if the file has none."""
+        shapes = [tensor.shape for tensor in self.tensors if tensor.name == "token_embd.weight"]
+        return shapes[0][-1] if shapes and shapes[0] else None
 
     @property
     def rms_norm_eps(self) -> float | None:
@@ -183,9 +189,7 @@ def inspect(path: str | os.PathLike[str]) -> GGUFInfo:
             n_bytes = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return GGUFInfo(
-        path, n_bytes, header.version, header.data_offset, header.metadata, header.tensors
-    )
+    return GGUFInfo(path, n_bytes, *header)
 
 
 def list_parts(info: GGUFInfo) -> list[Path]:
@@ -251,11 +255,11 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
         "eos": tokenizer.eos,
         "pad": tokenizer.pad,
         "template": info.chat_template,
-        "warnings": list_warnings(info),
+        "warnings": _list_warnings(info),
     }
 
 
-def list_warnings(info: GGUFInfo) -> list[str]:
+def _list_warnings(info: GGUFInfo) -> list[str]:
     """Return what a person should know before using the file, a sentence each."""
     found = []
     tokenizer, n_tokens = info.tokenizer, info.tokenizer.n_tokens
@@ -264,17 +268,11 @@ def list_warnings(info: GGUFInfo) -> list[str]:
     if info.n_parts > 1:
         try:
             list_parts(info)
-        except ValueError as error:
+        except ModelFileError as error:
             found.append(str(error))
     elif not info.tensors:
         found.append("The file holds no tensors: it is a vocabulary, and cannot generate.")
-    if info.file_type.startswith("unknown"):
-        found.append(f"The file claims a quant that the lab does not know: {info.file_type}.")
-    if info.n_ctx_train is None:
-        found.append("The file does not say for how long a context the model was trained.")
-    if not n_tokens:
-        found.append("The file has no vocabulary.")
-    elif tokenizer.eos is None:
+    if n_tokens and tokenizer.eos is None:
         found.append("The file names no eos token; llama.cpp then goes by the texts of tokens.")
     for name, token in (("bos", tokenizer.bos), ("eos", tokenizer.eos), ("pad", tokenizer.pad)):
         if token is not None and n_tokens and not 0 <= token < n_tokens:
@@ -284,13 +282,8 @@ def list_warnings(info: GGUFInfo) -> list[str]:
             f"The pad token is also the eos token, {tokenizer.pad}: a model fine-tuned with such "
             "padding may never learn to stop."
         )
-    rows = [
-        each.shape[-1] for each in info.tensors if each.name == "token_embd.weight" and each.shape
-    ]
-    if rows and n_tokens and rows[0] != n_tokens:
-        found.append(f"The embedding has {rows[0]} rows for {n_tokens} tokens.")
-    if n_tokens and info.chat_template is None:
-        found.append("The file has no chat template.")
+    if n_tokens and info.n_rows not in (None, n_tokens):
+        found.append(f"The embedding has {info.n_rows} rows for {n_tokens} tokens.")
     return found
 
 

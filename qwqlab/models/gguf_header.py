@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NoReturn
 from ..errors import ModelFileError
 from ..llamacpp import TENSOR_TYPES
 
-MAX_STRING = 16 << 20  # bytes; a chat template has thousands, and a wrong length may say exabytes
+MAX_STRING = 16 << 20  # bytes; a chat template has thousands, and a damaged length can be anything
 HEAD = 8  # elements of an array that are kept
 
 SCALARS: dict[int, tuple[str, struct.Struct]] = {
@@ -67,16 +67,6 @@ class Tensor:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
-class Header:
-    """All that precedes the tensor data, which begins at byte data_offset."""
-
-    version: int
-    metadata: dict[str, Any]
-    tensors: tuple[Tensor, ...]
-    data_offset: int
-
-
 def printable(text: str, limit: int = 80) -> str:
     """Return text from a file for use in a message: escaped, and at most `limit` characters.
 
@@ -87,8 +77,11 @@ def printable(text: str, limit: int = 80) -> str:
     return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
 
 
-def read_header(file: BinaryIO, path: Path) -> Header:
-    """Read what precedes the tensor data. Raise ModelFileError if it makes no sense."""
+def read_header(file: BinaryIO, path: Path) -> tuple[int, int, dict[str, Any], tuple[Tensor, ...]]:
+    """Return version, the byte at which the tensor data begins, metadata and tensors.
+
+    Raise ModelFileError if they make no sense.
+    """
     reader = _Reader(file, path)
     magic = file.read(4)
     if magic != b"GGUF":
@@ -108,7 +101,7 @@ def read_header(file: BinaryIO, path: Path) -> Header:
         name = reader.name(f"key {number}", metadata)
         metadata[name] = reader.value(reader.number(I32))
     tensors, data_offset = _read_tensors(reader, n_tensors, metadata.get("general.alignment", 32))
-    return Header(version, metadata, tensors, data_offset)
+    return version, data_offset, metadata, tensors
 
 
 def _read_tensors(
@@ -173,7 +166,7 @@ class _Reader:
     def take(self, n: int) -> bytes:
         """Return the next n bytes."""
         if n > MAX_STRING:
-            self.fail(f"says that {self.where} is {n} bytes long")
+            self.fail(f"gives {self.where} a length of {n} bytes")
         data = self._file.read(n)
         if len(data) < n:
             self.fail(f"is cut short: it ends within {self.where}", "fetch it again")
@@ -186,7 +179,7 @@ class _Reader:
         return self.take(self.number(U64)).decode("utf-8", errors="replace")
 
     def name(self, what: str, taken: Container[str]) -> str:
-        """Return the name that comes next, one that is not taken."""
+        """Return the name that comes next, which must not be taken yet."""
         self.where = f"the name of {what}"
         name = self.string()
         self.where = f"{what.split()[0]} {printable(name)}"
@@ -216,7 +209,7 @@ class _Reader:
         head = tuple(self.number(scalar) for _ in range(min(n, HEAD)))
         rest = (n - len(head)) * scalar.size
         if rest > self.size - self.position:
-            self.fail(f"says that {self.where} has {n} elements")
+            self.fail(f"gives {self.where} {n} elements, more than the file holds")
         self._file.seek(rest, os.SEEK_CUR)
         return Summary(name, n, head)
 

@@ -1,4 +1,4 @@
-"""A model hub: what it says of a repository, and where its files lie in the hub's own cache.
+"""A model hub: what a repository holds, and where its files lie in the hub's own cache.
 
 The cache has the layout of huggingface_hub: `blobs/<hash>` holds the bytes,
 `snapshots/<commit>/<file>` links to them, `refs/<revision>` names the commit. So transformers and
@@ -8,7 +8,6 @@ every other program that uses this cache finds what the lab fetched, and the lab
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import httpx
-from huggingface_hub import constants, get_token
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import constants, get_token, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
 from .. import __version__
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 """Seconds without a byte after which a connection counts as dropped."""
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Hub:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request carries. httpx drops the token when a redirect leaves the hub."""
+        """Headers of every request. httpx drops the token when a redirect leaves the hub."""
         agent = {"user-agent": f"qwqlab/{__version__}"}
         return {**agent, "authorization": f"Bearer {self.token}"} if self.token else agent
 
@@ -97,21 +93,13 @@ class RemoteFile:
 
     @property
     def is_sha256(self) -> bool:
-        return _SHA256.fullmatch(self.hash) is not None
+        return len(self.hash) == 64
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The files of a repository at one commit."""
+def list_files(hub: Hub, repository: Repository) -> tuple[str, list[RemoteFile]]:
+    """Return the commit of the repository's revision, and its files with sizes and hashes.
 
-    commit: str
-    files: tuple[RemoteFile, ...]
-
-
-def list_files(hub: Hub, repository: Repository) -> Listing:
-    """Ask the hub for all files at the repository's revision, with their sizes and hashes.
-
-    This is one request, so all of it belongs to one commit even if the branch moves meanwhile.
+    It is one request, so that all of it belongs to one commit.
     """
     from huggingface_hub import HfApi
 
@@ -121,29 +109,21 @@ def list_files(hub: Hub, repository: Repository) -> Listing:
     try:
         with explaining(hub, repository):
             info = ask(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
-        files = tuple(_read_file(sibling) for sibling in info.siblings or ())
-        return Listing(_must_match(_COMMIT, info.sha), files)
     except (ValueError, KeyError, TypeError) as error:
         raise FetchError(
             f"The answer for {name} is no listing ({first_lines(error)}): check HF_ENDPOINT, and "
             "whether this network wants you to log in first."
         ) from error
+    return str(info.sha), [_read_file(sibling) for sibling in info.siblings or ()]
 
 
 def _read_file(sibling: RepoSibling) -> RemoteFile:
     path, lfs = sibling.rfilename, sibling.lfs
+    size, name = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
     # A listing must not be able to write outside the snapshot.
-    if any(part in ("", ".", "..") for part in path.split("/")):
+    if not str(name).isalnum() or any(part in ("", ".", "..") for part in path.split("/")):
         raise FetchError(f"The hub lists an unsafe file name, {path!r}: nothing was fetched.")
-    if lfs:
-        return RemoteFile(path, lfs.size, _must_match(_SHA256, lfs.sha256))
-    return RemoteFile(path, int(sibling.size or 0), _must_match(_COMMIT, sibling.blob_id))
-
-
-def _must_match(pattern: re.Pattern[str], value: str | None) -> str:
-    if value is None or not pattern.fullmatch(value):
-        raise ValueError(f"{value!r} where a hash belongs")
-    return value
+    return RemoteFile(path, int(size or 0), str(name))
 
 
 @contextmanager
@@ -163,25 +143,18 @@ def explaining(hub: Hub, repository: Repository, file: str = "") -> Iterator[Non
 
 def _explain(response: httpx.Response, hub: Hub, repository: Repository, file: str) -> str:
     status, code = response.status_code, response.headers.get("x-error-code", "")
-    repo, revision = repository.repo_id, repository.revision
+    repo = repository.repo_id
+    what = f"{file} of {repo}" if file else f"repository {repo}"
+    if code == "RevisionNotFound":
+        what = f"revision {repository.revision} of {repo}"
     if code == "GatedRepo":
         remedy = "" if hub.token else ", then set HF_TOKEN to your token"
         return f"{repo} is gated (HTTP {status}): accept its licence on its page{remedy}."
-    if status in (401, 403) and hub.token:
-        return (
-            f"The token in use may not read {repo} (HTTP {status}): check HF_TOKEN, "
-            "and whether the model's licence must be accepted on its page."
-        )
     if status in (401, 403):
         return (
-            f"{repo} asks for a token (HTTP {status}): set HF_TOKEN, and accept the model's licence"
-            " on its page if it has one; a name that does not exist is answered like this too."
+            f"You may not read {repo} (HTTP {status}): set HF_TOKEN to a token that may, accept the"
+            " model's licence on its page, and check the name."
         )
-    if code == "RepoNotFound":
-        return f"There is no repository {repo}, or it is private (HTTP 404); check the name."
-    if code == "RevisionNotFound":
-        return f"{repo} has no revision {revision} (HTTP 404); check the name."
-    what = f"{file} of {repo} at revision {revision}" if file else repo
     if status == 404:
         return f"There is no {what} (HTTP 404); check the name."
     if status == 429 or status >= 500:
@@ -201,7 +174,7 @@ def link(blob: Path, pointer: Path) -> None:
 
 
 def write_ref(hub: Hub, repository: Repository, commit: str) -> None:
-    """Note which commit a branch or tag stood at, as huggingface_hub does."""
+    """Note the commit of a branch or tag, as huggingface_hub does."""
     if repository.revision != commit:
         ref = hub.folder(repository) / "refs" / repository.revision
         ref.parent.mkdir(parents=True, exist_ok=True)
@@ -210,16 +183,14 @@ def write_ref(hub: Hub, repository: Repository, commit: str) -> None:
 
 def find_snapshot(hub: Hub, repository: Repository) -> Path | None:
     """Return the folder in the cache for the repository's revision, or None. Uses no network."""
-    commit = repository.revision
-    if not _COMMIT.fullmatch(commit):
-        with suppress(OSError, ValueError):
-            ref = hub.folder(repository) / "refs" / repository.revision
-            commit = ref.read_text(encoding="utf-8").strip()
-    folder = hub.folder(repository) / "snapshots" / commit
-    return folder if _COMMIT.fullmatch(commit) and folder.is_dir() else None
-
-
-def stated_sha256(path: Path) -> str | None:
-    """Return the sha256 that the hub stated for a file in its cache; None for small files."""
-    name = path.resolve().name
-    return name if _SHA256.fullmatch(name) else None
+    try:
+        folder = snapshot_download(
+            repository.repo_id,
+            repo_type=repository.kind,
+            revision=repository.revision,
+            cache_dir=hub.cache,
+            local_files_only=True,
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return Path(folder)

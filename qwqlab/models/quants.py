@@ -1,9 +1,9 @@
 """Other quants of a model: make a copy in each, and measure a ladder of them.
 
 llama.cpp's own tools do the work: llama-quantize makes a copy, llama-bench times it and
-llama-perplexity reads a text with it. What was made or read once is not made or read again while
-the source and the build of llama.cpp stay as they were, so a climb that was ended goes on where it
-stopped. Speed is measured each time.
+llama-perplexity reads a text with it. Copies and perplexities are kept while the source and the
+build of llama.cpp stay as they were, so a climb that was stopped goes on from there. Speed is
+measured each time.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import math
 import os
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from .. import files, paths
 from ..errors import FileError, ModelFileError, SettingError, ToolchainError
 from ..llamacpp import count_threads, describe_build, run_tool
 from . import trial
-from .downloads import check_disk
-from .gguf import GGUFInfo, inspect
+from .gguf import inspect
 
 # What `llama-quantize --help` lists, the smallest first; MXFP4_MOE is only for mixtures of experts.
 QUANTS = ("Q1_0", "TQ1_0", "TQ2_0", "Q2_0", "Q2_K", "IQ3_XXS", "IQ3_XS", "IQ3_S", "Q3_K_S", "IQ3_M",
@@ -62,8 +62,8 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
     source has lost stays lost: a Q8_0 copy of a Q4_1 file is larger and no better.
 
     Raise SettingError for an unknown quant, ModelFileError for a source that is not a whole GGUF
-    and where a file of another origin has the copy's name, FetchError if the disk has no room,
-    FileError if it fills up on the way, ToolchainError with llama-quantize's own words.
+    and where a file of another origin has the copy's name, FileError if the disk is full,
+    ToolchainError with llama-quantize's own message.
     """
     quant = check_quant(quant)
     source = Path(source).resolve()
@@ -76,22 +76,23 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
         return source
     target = paths.models_dir() / f"{_name_copy(source.stem, info.file_type, quant)}.gguf"
     origin = {"source": files.sha256_of(source), "build": describe_build()}
-    before = None
     if target.is_file():
-        before, made = files.sha256_of(target), _records().get(target.name, {})
-        if before not in (made.get("sha256"), made.get("replaces")):
+        made = read_record(target)
+        if made is None:
             raise ModelFileError(
                 f"{target} is not a copy that the lab made; rename it or move it away."
             )
-        if before == made.get("sha256") and origin.items() <= made.items():
+        if origin.items() <= made.items():
             return target
     files.make_folder(target.parent)
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        fallbacks = _quantize(info, staged, quant, target)
-        # Killed between the next two lines, the lab still knows the old file for its own.
-        made = {**origin, "sha256": files.read_sha256(staged), "replaces": before}
-        files.update_json(_record_file(), target.name, {**made, "fallbacks": fallbacks})
+        # A source may be quantised already.
+        log = run_quantize(["--allow-requantize", info.path, staged, quant], target)
+        found = re.findall(r"required for type\s+(\S+)\) -> falling back to\s+(\S+)", log)
+        fallbacks = Counter(f"{wanted} -> {got}" for wanted, got in found)
+        made = {**origin, "sha256": files.read_sha256(staged), "fallbacks": fallbacks}
+        files.update_json(_record_file(), target.name, made)
         staged.replace(target)
     finally:
         staged.unlink(missing_ok=True)
@@ -128,22 +129,11 @@ def read_record(path: Path) -> dict[str, Any] | None:
     fallbacks counts tensors by the type they should have and the one they got, such as
     {"q4_K -> q5_0": 150}. None if the lab did not make the file, or it has changed since.
     """
-    record = _records().get(path.name)
+    record = files.read_json(_record_file()).get(path.name)
     if record is None or path.resolve().parent != paths.models_dir():
         return None
     is_it = path.is_file() and files.sha256_of(path) == record.get("sha256")
-    return record if is_it else None
-
-
-def recorded_hashes(name: str) -> tuple[str, ...]:
-    """Return each sha256 that the lab's copy of that name may have, none if it made no copy."""
-    made = _records().get(name, {})
-    return tuple(str(made[key]) for key in ("sha256", "replaces") if made.get(key))
-
-
-def _records() -> dict[str, dict[str, Any]]:
-    kept = files.read_json(_record_file())
-    return {name: record for name, record in kept.items() if isinstance(record, dict)}
+    return dict(record) if is_it else None
 
 
 def _record_file() -> Path:
@@ -155,27 +145,11 @@ def run_quantize(args: Sequence[str | os.PathLike[str]], target: Path) -> str:
     try:
         return run_tool("llama-quantize", args).stderr
     except ToolchainError as error:
-        if "iostream error" not in str(error):  # all that it says of a write that failed
+        if "iostream error" not in str(error):  # its only words for a failed write
             raise
         raise FileError(
             f"{target} cannot be written: its disk is full or fails; make room and run it again."
         ) from error
-
-
-def _quantize(info: GGUFInfo, staged: Path, quant: str, target: Path) -> dict[str, int]:
-    """Run llama-quantize into the file `staged`; return the fallbacks that it reports, counted."""
-    flag = "--allow-requantize"  # a source may be quantised already
-    plan = run_tool("llama-quantize", [flag, "--dry-run", info.path, quant]).stderr
-    if size := re.search(r"quant size\s*=\s*([\d.]+) MiB", plan):
-        n_bytes = int(float(size[1]) * 2**20) + info.data_offset
-        remedy = "set QWQLAB_HOME to a folder on a larger disk"
-        check_disk(target.parent, n_bytes, target.name, remedy)
-    log = run_quantize([flag, info.path, staged, quant], target)
-    fallbacks: dict[str, int] = {}
-    for wanted, got in re.findall(r"required for type\s+(\S+)\) -> falling back to\s+(\S+)", log):
-        key = f"{wanted} -> {got}"
-        fallbacks[key] = fallbacks.get(key, 0) + 1
-    return fallbacks
 
 
 @dataclass(frozen=True)
@@ -201,15 +175,6 @@ class RungResult:
     chunk_surprises: tuple[float, ...]
     tokens_per_second_generate: float
     tokens_per_second_prompt: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return values ready for JSON; `from_dict` is the inverse."""
-        return {**asdict(self), "chunk_surprises": list(self.chunk_surprises)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RungResult:
-        """Return the result of which `to_dict` gave these values."""
-        return cls(**{**values, "chunk_surprises": tuple(values["chunk_surprises"])})
 
 
 def measure_rung(
@@ -320,9 +285,6 @@ def _measure_speed(path: Path) -> tuple[float, float]:
     """Return tokens a second: generating, and reading a prompt."""
     threads = str(count_threads())  # of llama.cpp's programs this one alone reads no variable
     args = ["-m", str(path), "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
-    try:
-        rows = json.loads(run_tool("llama-bench", args).stdout)
-        speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}
-        return speeds[True], speeds[False]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ToolchainError(f"llama-bench gave no speed of {path}; try again.") from error
+    rows = json.loads(run_tool("llama-bench", args).stdout)
+    speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}
+    return speeds[True], speeds[False]

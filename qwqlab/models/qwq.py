@@ -29,7 +29,7 @@ QWQ_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_FORMAT = 1  # a folder built in another format is built anew
+_FORMAT = 2  # a folder built in another format is built anew
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def find_qwq_token(text: str) -> int:
     return FIRST_ADDED + [added.text for added in ADDED].index(text)
 
 
-def read_ranks(path: Path | None = None) -> dict[bytes, int]:
-    """Return the bytes of each token with its rank. Raise FetchError if the file is not here."""
-    path = path or paths.models_dir() / catalog.QWQ_RANKS.filename
+def read_ranks() -> dict[bytes, int]:
+    """Return the bytes of each token with its rank. Raise FetchError if the file is missing."""
+    path = paths.models_dir() / catalog.QWQ_RANKS.filename
     if not path.is_file() or files.sha256_of(path) != catalog.QWQ_RANKS.sha256:
         raise FetchError(
             f"The ranks of QwQ-32B's vocabulary are not at {path}; `qwqlab fetch "
-            f"{catalog.QWQ_RANKS.name}` brings them (3 MB)."
+            f"{catalog.QWQ_RANKS.name}` downloads them (3 MB)."
         )
     lines = (line.split() for line in path.read_bytes().splitlines())
     return {base64.b64decode(token): int(rank) for token, rank in lines}
@@ -143,7 +143,7 @@ def build_qwq() -> Path:
     """
     folder = paths.tokenizers_dir() / QWQ_NAME
     mark = folder / "built.json"
-    proof = {"format": _FORMAT, "template": _read_template()}
+    proof = {"format": _FORMAT, "template": TEMPLATE.read_text(encoding="utf-8")}
     if files.read_json(mark) == proof:
         return folder
     ranks = read_ranks()
@@ -159,9 +159,7 @@ def build_qwq() -> Path:
     return folder
 
 
-def write_gguf(
-    path: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes, bytes]], pad: str = PAD
-) -> None:
+def write_gguf(path: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes, bytes]]) -> None:
     """Write a GGUF of the vocabulary alone, as convert_hf_to_gguf.py writes QwQ-32B's.
 
     The embedding has 152,064 rows, so ids without a token get a name and are marked unused. The
@@ -191,94 +189,42 @@ def write_gguf(
     writer.add_token_merges([f"{spell(left)} {spell(right)}" for left, right in pairs])
     writer.add_bos_token_id(find_qwq_token(BOS))
     writer.add_eos_token_id(find_qwq_token(EOS))
-    writer.add_pad_token_id(find_qwq_token(pad))
+    writer.add_pad_token_id(find_qwq_token(PAD))
     writer.add_add_bos_token(False)
-    if template := _read_template():
-        writer.add_chat_template(template)
+    writer.add_chat_template(TEMPLATE.read_text(encoding="utf-8"))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
 
 
-def write_folder(
-    folder: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes, bytes]], pad: str = PAD
-) -> None:
+def write_folder(folder: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes, bytes]]) -> None:
     """Write the files from which transformers makes QwQ-32B's tokenizer, and two configurations."""
-    written: dict[str, Any] = {
-        "tokenizer.json": _describe_tokenizer(ranks, pairs),
-        "tokenizer_config.json": {
-            "tokenizer_class": "Qwen2Tokenizer",
-            "add_bos_token": False,
-            "bos_token": None,
-            "eos_token": EOS,
-            "pad_token": pad,
-            "unk_token": None,
-            "model_max_length": catalog.QWQ.n_ctx_train,
-            "clean_up_tokenization_spaces": False,
-        },
-        "config.json": {
-            "model_type": "qwen2",
-            # Without it transformers takes the folder for one of Mistral's and warns.
-            "transformers_version": version("transformers"),
-            "vocab_size": N_VOCAB,
-            "bos_token_id": find_qwq_token(BOS),
-            "eos_token_id": find_qwq_token(EOS),
-            "pad_token_id": find_qwq_token(pad),
-        },
-        "generation_config.json": {
-            "eos_token_id": [find_qwq_token(EOS), find_qwq_token(BOS)],
-            "pad_token_id": find_qwq_token(pad),
-        },
+    from transformers import AddedToken, Qwen2Tokenizer
+
+    make: Any = Qwen2Tokenizer  # its annotations take no None
+    tokenizer = make(
+        vocab={spell(token): rank for token, rank in ranks.items()},
+        merges=[(spell(left), spell(right)) for left, right in pairs],
+        unk_token=None,
+        eos_token=None,  # set below: given here, they would get the first ids
+        pad_token=None,
+        model_max_length=catalog.QWQ.n_ctx_train,
+    )
+    tokenizer.add_tokens(
+        [AddedToken(each.text, normalized=False, special=each.special) for each in ADDED]
+    )
+    tokenizer.eos_token, tokenizer.pad_token = EOS, PAD
+    tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+    ids = {"eos_token_id": find_qwq_token(EOS), "pad_token_id": find_qwq_token(PAD)}
+    config = {
+        **ids,
+        "model_type": "qwen2",
+        # Without it transformers takes the folder for one of Mistral's and warns.
+        "transformers_version": version("transformers"),
+        "vocab_size": N_VOCAB,
+        "bos_token_id": find_qwq_token(BOS),
     }
-    if template := _read_template():
-        written["tokenizer_config.json"]["chat_template"] = template
-    for name, content in written.items():
-        (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-
-def _read_template() -> str | None:
-    return TEMPLATE.read_text(encoding="utf-8") if TEMPLATE.is_file() else None
-
-
-def _describe_tokenizer(
-    ranks: dict[bytes, int], pairs: list[tuple[bytes, bytes]]
-) -> dict[str, Any]:
-    added = [
-        {
-            "id": FIRST_ADDED + place,
-            "content": token.text,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": token.special,
-        }
-        for place, token in enumerate(ADDED)
-    ]
-    split = {"type": "Split", "pattern": {"Regex": QWQ_PATTERN}, "behavior": "Isolated"}
-    levels = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [{**split, "invert": False}, {**levels, "use_regex": False}],
-        },
-        "post_processor": {**levels, "use_regex": False},
-        "decoder": {**levels, "use_regex": False},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "",
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {spell(token): rank for token, rank in ranks.items()},
-            "merges": [[spell(left), spell(right)] for left, right in pairs],
-        },
-    }
+    generation = {**ids, "eos_token_id": [find_qwq_token(EOS), find_qwq_token(BOS)]}
+    files.write_json(folder / "config.json", config)
+    files.write_json(folder / "generation_config.json", generation)

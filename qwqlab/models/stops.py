@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class StopCheck:
-    """What a model's files say about padding and stopping, and what follows.
+    """What a model's files give for padding and stopping, and what follows.
 
     pad:       what fills up a batch.
     stops:     every token that ends a generation.
@@ -88,9 +88,9 @@ class StopCheck:
 
 
 def check_stops(source: str | os.PathLike[str]) -> StopCheck:
-    """Return what a model's folder, a GGUF or a name that `model_path` knows says of its stops.
+    """Check the pad and stop tokens of a folder, a GGUF or a name that `model_path` knows.
 
-    Raise ModelFileError if the files can't be read, FetchError for a name that is not here.
+    Raise ModelFileError if the files can't be read, FetchError if the model is not on this machine.
 
     >>> check_stops("smollm2-135m").pad, check_stops("qwq-32b").ok
     (Token(id=2, text='<|im_end|>'), True)
@@ -121,18 +121,16 @@ def check_stops(source: str | os.PathLike[str]) -> StopCheck:
         others = [str(stop) for stop in stops if stop.text != said.eos_text]
         text = f"llama.cpp stops at {len(others)} tokens more for their texts: {', '.join(others)}."
         findings.append(Finding("stops by their texts", True, text))
-    findings += [Finding("value", False, problem) for problem in said.problems]
     return StopCheck(str(path), pad, stops, turn_end, said.n_tokens, said.n_rows, tuple(findings))
 
 
 @dataclass
 class _Said:
-    """What the files say: each pad and stop under the file and key that it comes from.
+    """What the files give: each pad and stop under the file and key that it comes from.
 
     n_tokens, n_rows: size of the vocabulary, and rows of the embedding, None if not given.
     texts:     the text of each token by its id; ids: the other way round.
     control:   texts of tokens that steer a model.
-    problems:  values that cannot be token ids, a sentence each.
     """
 
     n_tokens: int
@@ -143,7 +141,6 @@ class _Said:
     control: set[str] = field(default_factory=set)
     eos_text: str | None = None
     template: str | None = None
-    problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ids = {text: token for token, text in self.texts.items()}
@@ -151,41 +148,29 @@ class _Said:
     def name(self, token: int | None) -> Token | None:
         return None if token is None else Token(token, self.texts.get(token))
 
-    def keep(self, where: str, pad: Any, eos: Any) -> None:
-        """Take the pad and the stops that `where` gives, each an id or a list of ids."""
-        for key, value in (("pad_token_id", pad), ("eos_token_id", eos)):
-            values = value if isinstance(value, list) else [value]
-            if value is None:
-                continue
-            if not values or not all(_is_id(each) for each in values):
-                said = printable(json.dumps(value))
-                self.problems.append(f"{where} {key} is {said}, which is no token id.")
-            elif key == "pad_token_id":
-                self.pads[f"{where} {key}"] = values[0]
-            else:
-                self.stops[f"{where} {key}"] = tuple(values)
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    def keep(self, where: str, pad: int | None, eos: int | list[int] | None) -> None:
+        """Take the pad and the stops that `where` gives."""
+        if pad is not None:
+            self.pads[f"{where} pad_token_id"] = pad
+        if eos is not None:
+            self.stops[f"{where} eos_token_id"] = tuple(eos if isinstance(eos, list) else [eos])
 
 
 def _read_gguf(path: Path) -> _Said:
-    """Return what a GGUF says, and at which tokens llama.cpp stops with it."""
+    """Return what a GGUF gives, and at which tokens llama.cpp stops with it."""
     with LlamaTokenizer(path) as tokenizer:
         info, special, stops = tokenizer.info, tokenizer.special_tokens, tokenizer.end_tokens
         n_tokens, vocabulary = tokenizer.n_tokens, info.tokenizer
-        named = [token for token in (vocabulary.pad, vocabulary.eos) if _is_id(token)]
-        known = [token for token in {*named, *special, *stops} if token < n_tokens]
+        named = {vocabulary.pad, vocabulary.eos} - {None}
+        known = [token for token in {*named, *special, *stops} if 0 <= token < n_tokens]
         texts = dict(zip(known, tokenizer.pieces(known), strict=True))
-    rows = [each.shape for each in info.tensors if each.name == "token_embd.weight"]
     said = _Said(
         stops={"llama.cpp": stops},
         texts=texts,
         control={texts[token] for token, hidden in special.items() if hidden},
         eos_text=texts.get(vocabulary.eos) if vocabulary.eos is not None else None,
         n_tokens=n_tokens,
-        n_rows=rows[0][1] if rows and len(rows[0]) == 2 else None,
+        n_rows=info.n_rows,
         template=info.chat_template,
     )
     said.keep("tokenizer.ggml", vocabulary.pad, vocabulary.eos)
@@ -193,41 +178,33 @@ def _read_gguf(path: Path) -> _Said:
 
 
 def _read_folder(folder: Path) -> _Said:
-    """Return what a folder for transformers says: its tokenizer and its two configurations."""
+    """Return what a folder for transformers gives: its tokenizer and its two configurations."""
     tokenizer = TransformersTokenizer(folder).tokenizer
     added = tokenizer.added_tokens_decoder.values()
     template = tokenizer.chat_template
-    rows = _read_json(folder / "config.json").get("vocab_size")
+    configs = {
+        name: _read_json(folder / name) for name in ("config.json", "generation_config.json")
+    }
     said = _Said(
         texts={token: text for text, token in tokenizer.get_vocab().items()},
         control={token.content for token in added if token.special},
         eos_text=tokenizer.eos_token,
         n_tokens=len(tokenizer),
-        n_rows=rows if _is_id(rows) else None,
+        n_rows=configs["config.json"].get("vocab_size"),
         template=template.get("default") if isinstance(template, dict) else template,
     )
     said.keep("the tokenizer's", tokenizer.pad_token_id, tokenizer.eos_token_id)
-    for name in ("config.json", "generation_config.json"):
-        values = _read_json(folder / name)
+    for name, values in configs.items():
         said.keep(name, values.get("pad_token_id"), values.get("eos_token_id"))
     return said
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Return a file's JSON object, an empty one if there is no such file."""
-    if not path.is_file():
-        return {}
     try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(
-            f"{path} is not JSON: {printable(str(error))}; fetch it again."
-        ) from None
-    if not isinstance(values, dict):
-        raise ModelFileError(f"{path} is not a JSON object; fetch it again.")
-    return values
+        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} cannot be read ({error}); fetch it again.") from error
 
 
 def _find_turn_end(said: _Said) -> str | None:
@@ -257,9 +234,8 @@ def _find_turn_end(said: _Said) -> str | None:
 def _check_pad(pad: Token | None, stops: tuple[Token, ...], turn_end: Token | None) -> Finding:
     name = "pad is no stop"
     if pad is None:
-        return Finding(
-            name, False, "No pad token is set; trainers then pad with eos, which is a stop."
-        )
+        text = "No pad token is set; trainers then pad with eos, which is a stop."
+        return Finding(name, False, text)
     if pad not in stops:
         return Finding(name, True, f"The pad token {pad} is not one at which generation stops.")
     if turn_end in (None, pad):
@@ -268,24 +244,22 @@ def _check_pad(pad: Token | None, stops: tuple[Token, ...], turn_end: Token | No
     else:
         loss = f"at which generation stops too, though a turn ends in {turn_end}"
         then = "only where a text itself holds that token is its label lost"
-    return Finding(
-        name,
-        False,
+    text = (
         f"The pad token is {pad}, {loss}: with a collator that finds padding by its id, as the "
-        f"one of transformers for language modelling, {then}; TRL goes by position and is immune.",
+        f"one of transformers for language modelling, {then}; TRL goes by position and is immune."
     )
+    return Finding(name, False, text)
 
 
 def _check_places(said: _Said) -> Finding:
     name = "ids are in the vocabulary"
-    sizes = {"tokens in the vocabulary": said.n_tokens, "rows in the embedding": said.n_rows}
-    known = {what: size for what, size in sizes.items() if size is not None}
+    n_rows = said.n_tokens if said.n_rows is None else said.n_rows
+    size = min(said.n_tokens, n_rows)
     for key, tokens in {**{key: (pad,) for key, pad in said.pads.items()}, **said.stops}.items():
-        for what, size in known.items():
-            if max(tokens, default=-1) >= size:
-                text = f"{key} is {max(tokens)}, but there are {size} {what}."
-                return Finding(name, False, text)
-    return Finding(name, True, f"Pad and stops are below {min(known.values())}.")
+        if max(tokens, default=-1) >= size:
+            text = f"{key} is {max(tokens)}, but there are {said.n_tokens} tokens in the vocabulary"
+            return Finding(name, False, f"{text} and {n_rows} rows in the embedding.")
+    return Finding(name, True, f"Pad and stops are below {size}.")
 
 
 def _check_agreement(said: _Said) -> Finding:
@@ -293,14 +267,12 @@ def _check_agreement(said: _Said) -> Finding:
     if len(set(said.pads.values())) > 1:
         listed = ", ".join(f"{token} in {key}" for key, token in said.pads.items())
         return Finding(name, False, f"The files name more than one pad token: {listed}.")
-    own = {key: tokens for key, tokens in said.stops.items() if "eos_token" in key}
     chief = next((said.stops[key] for key in _CHIEF if key in said.stops), None)
-    for key, tokens in own.items():
+    for key, tokens in said.stops.items():
         missing = [token for token in tokens if chief is not None and token not in chief]
         if missing:
-            return Finding(
-                name, False, f"{key} names {missing[0]}, at which generation does not stop."
-            )
+            text = f"{key} names {missing[0]}, at which generation does not stop."
+            return Finding(name, False, text)
     if not said.stops:
         return Finding(name, False, "Nothing names a token at which generation stops.")
     return Finding(name, True, "All that is said of pad and stops agrees.")
@@ -313,12 +285,11 @@ def _check_turn_end(stops: tuple[Token, ...], turn_end: Token | None, said: _Sai
         return Finding(name, True, f"What ends a turn is not known: {why}.")
     if turn_end in stops:
         return Finding(name, True, f"The chat template ends a turn with {turn_end}, a stop.")
-    return Finding(
-        name,
-        False,
+    text = (
         f"The chat template ends a turn with {turn_end}, which is no stop: the model will go on "
-        "with the next turn by itself.",
+        "with the next turn by itself."
     )
+    return Finding(name, False, text)
 
 
 def _check_advice(said: _Said, pad: Token | None, stops: tuple[Token, ...]) -> Finding | None:

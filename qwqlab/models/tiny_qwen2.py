@@ -97,15 +97,9 @@ def write_tiny_model(path: str | Path, weights: dict[str, Array]) -> Path:
 def run_tiny_model(path: str | Path, tokens: Sequence[int], loading: Loading) -> Array:
     """Return llama.cpp's logits after the last token, with a cache of 32-bit numbers."""
     loading = replace(loading, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
-    model = Model(path, loading)
-    try:
-        context = Context(model, loading, 1, max(256, len(tokens)))
-        try:
-            return np.array(context.prefill(tokens, 0)[0])
-        finally:
-            context.close()
-    finally:
-        model.close()
+    width = max(256, len(tokens))
+    with Model(path, loading) as model, Context(model, loading, 1, width) as context:
+        return np.array(context.prefill(tokens, 0)[0])
 
 
 def compute_tiny_logits(

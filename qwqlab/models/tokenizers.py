@@ -21,7 +21,7 @@ class LlamaTokenizer(Closing):
 
     name is "qwq-32b", a name that `model_path` knows, or a file. The header is checked and the
     vocabulary tried in another process before this one loads it. Raise ModelFileError for a file
-    that can't be used, FetchError for one that is not here.
+    that can't be used, FetchError for one that is not on this machine.
     """
 
     engine = "llama.cpp"

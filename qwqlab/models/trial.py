@@ -6,10 +6,10 @@ kernel it would be the end of the notebook. The child runs this module: see `mai
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,42 +19,40 @@ from .. import paths
 from ..errors import ModelFileError, QwqlabError, explain_exit
 from ..files import known_sha256, read_json, update_json
 from ..llamacpp import Loading, library_dir
-from . import catalog
+from .catalog import EMBEDDED
 from .gguf import GGUFInfo, inspect, list_parts
 from .gguf_header import printable
 
 CHILD = ("-m", "qwqlab.models.trial")
-REFUSED = 3  # the exit status of a child that llama.cpp, or this module, said no to
 
 
 def check_loads(
     path: str | os.PathLike[str],
     override_kv: Sequence[str] = (),
     lora: Sequence[str] = (),
-    timeout: float = 900.0,
 ) -> None:
     """Raise ModelFileError, with llama.cpp's own reason, if it can't use the file.
 
     A child process loads the file with these overrides and adapters on the CPU and decodes one
-    token, within `timeout` seconds. A yes is remembered for as long as the files and the library
-    stay as they are. A file that `fetch` has checked against a hash in the catalog needs no trial.
-    Raise ToolchainError if there is no llama.cpp.
+    token, within 15 minutes. A success is remembered for as long as the files and the
+    library stay as they are. The embedded model, whose hash is known, needs no trial. Raise
+    ToolchainError if there is no llama.cpp.
     """
-    _try(Path(path), "load", override_kv, lora, timeout)
+    _try(Path(path), "load", override_kv, lora, 900.0)
 
 
-def check_tokenizes(path: str | os.PathLike[str], timeout: float = 120.0) -> None:
+def check_tokenizes(path: str | os.PathLike[str]) -> None:
     """Raise ModelFileError if llama.cpp can't load the vocabulary or read many letters with it.
 
     A file without a vocabulary is refused; one without tensors is not.
     """
-    _try(Path(path), "vocabulary", (), (), timeout)
+    _try(Path(path), "vocabulary", (), (), 120.0)
 
 
 def _try(
     path: Path, what: str, override_kv: Sequence[str], lora: Sequence[str], timeout: float
 ) -> None:
-    if not override_kv and not lora and known_sha256(path) in catalog.fixed_hashes():
+    if not override_kv and not lora and known_sha256(path) == EMBEDDED.sha256:
         return
     info = inspect(path)
     for adapter in map(Path, lora):
@@ -92,13 +90,6 @@ def _try(
             f"llama.cpp {explain_exit(done.returncode)} while it loaded {path} "
             f"({reason}); {remedy}."
         )
-    if done.returncode != REFUSED:
-        raise ModelFileError(f"{path} could not be tried in llama.cpp: {reason}.")
-    if unknown := re.search(r"unknown model architecture: '?(.*?)'?$", reason):
-        raise ModelFileError(
-            f"{path} is of an architecture that llama.cpp does not know: '{unknown[1]}'; take "
-            "another model or a newer llama.cpp."
-        )
     raise ModelFileError(f"{path} cannot be loaded by llama.cpp: {reason}; {remedy}.")
 
 
@@ -110,7 +101,7 @@ def _describe_state(info: GGUFInfo, lora: Sequence[str]) -> list[int]:
 
 
 def _find_reason(log: str) -> str:
-    """Return the line of llama.cpp's log that says why it refused a file."""
+    """Return the line of llama.cpp's log that gives the reason for a refusal."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower() or "assert" in line.lower()]
     specific = [line for line in errors if "error loading model" in line] or errors or lines[-1:]
@@ -121,12 +112,9 @@ def _find_reason(log: str) -> str:
 
 
 def main(job: str) -> None:
-    """Try a file in this process, which may crash of it; exit with REFUSED if the answer is no."""
+    """Try a file in this process, which may crash of it; exit with 1 if llama.cpp refuses it."""
     what, path, overrides, adapters = json.loads(job)
-    with contextlib.suppress(ImportError):  # a crash leaves no core file; Windows has no such limit
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no core file
     from ..llamacpp import C
 
     C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
@@ -135,7 +123,7 @@ def main(job: str) -> None:
         _decode_a_token(path, loading) if what == "load" else _read_letters(path, loading)
     except QwqlabError as error:
         print(error, file=sys.stderr)
-        sys.exit(REFUSED)
+        sys.exit(1)
 
 
 def _decode_a_token(path: str, loading: Loading) -> None:
