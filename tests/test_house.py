@@ -107,11 +107,7 @@ def find_breaches(name: str, source: str, may_name_modules: bool = False) -> Ite
 
 
 def test_rooms_are_entered_by_their_doors() -> None:
-    breaches = {
-        breach
-        for name, source in read_sources()
-        for breach in find_breaches(name, source)
-    }
+    breaches = {breach for name, source in read_sources() for breach in find_breaches(name, source)}
     assert breaches == set()
 
 
