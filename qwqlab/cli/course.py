@@ -50,9 +50,8 @@ def _reset(args: argparse.Namespace) -> None:
     from ..course import forget_progress, reset_notebooks
 
     done = reset_notebooks(args.notebooks, args.source)
-    for each in done:
-        print(each.sentence())
     if done:
+        print(*done, sep="\n")
         print("One that is open in JupyterLab: File, Reload Notebook from Disk.", file=sys.stderr)
     else:
         print("Nothing to reset: the notebooks are as they came.")
