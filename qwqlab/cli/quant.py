@@ -74,43 +74,30 @@ def _worst(module: Any) -> float:
 
 
 def _select(args: argparse.Namespace) -> None:
-    from ..quant import (
-        METRICS,
-        BnbCodec,
-        Checkpoint,
-        bnb_options,
-        check_budget,
-        find_codec,
-        list_linears,
-        make_skip_list,
-        quant_error,
-        select,
-        tensor_types,
-        verify_skip_list,
-    )
+    from .. import quant
 
-    codec = find_codec(args.type)
-    if not isinstance(codec, BnbCodec):
+    codec = quant.find_codec(args.type)
+    if not isinstance(codec, quant.BnbCodec):
         raise SettingError(f"{args.type} is no type of bitsandbytes; select takes nf4 and fp4")
-    check_budget(args.extra_percent)
-    if args.metric not in METRICS:
-        raise SettingError(f"metric={args.metric!r} is not one of {', '.join(METRICS)}")
-    checkpoint = Checkpoint(args.model)
+    quant.check_budget(args.extra_percent)
+    if args.metric not in quant.METRICS:
+        raise SettingError(f"metric={args.metric!r} is not one of {', '.join(quant.METRICS)}")
+    checkpoint = quant.Checkpoint(args.model)
     outputs = args.metric == "output_rel_mse"
-    errors = quant_error(checkpoint, args.type, args.text, outputs, on_module=_tell_module)
-    chosen = select(errors, args.extra_percent, args.metric)
+    errors = quant.quant_error(checkpoint, args.type, args.text, outputs, on_module=_tell_module)
+    chosen = quant.select(errors, args.extra_percent, args.metric)
     skeleton = checkpoint.skeleton()
-    linears = list_linears(skeleton)
-    skip = make_skip_list(chosen.keep, linears)
-    how = verify_skip_list(checkpoint, skip, chosen.keep, codec)
+    linears = quant.list_linears(skeleton)
+    skip = quant.make_skip_list(chosen.keep, linears)
+    how = quant.verify_skip_list(checkpoint, skip, chosen.keep, codec)
     tied = bool(skeleton.config.tie_word_embeddings)
     values = {
         "skip": skip,
         **chosen.to_dict(),
         "verified": True,
         "verified_by": how,
-        "config": bnb_options(skip, codec),
-        "tensor_types": tensor_types(chosen.keep, linears, tied),
+        "config": quant.bnb_options(skip, codec),
+        "tensor_types": quant.tensor_types(chosen.keep, linears, tied),
     }
     print("\n".join(chosen.keep) or "nothing but the head fits the budget")
     print(
@@ -134,11 +121,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _audit(args: argparse.Namespace) -> None:
-    from ..quant import (
-        audit,
-        read_shapes,
-        read_skip_file,
-    )
+    from ..quant import audit, read_shapes, read_skip_file
 
     shapes = read_shapes(args.config)
     skip = shapes.skip if args.skip_file is None else read_skip_file(args.skip_file)

@@ -96,11 +96,6 @@ class Notebook:
         """Return a Markdown link to it, from a page beside the notebooks' `folder`."""
         return f"[{self.number} {self.title}]({folder}{self.path.name})"
 
-    def count_solved(self) -> tuple[int, int]:
-        """Return how many of its exercises were solved here, and how many it has."""
-        exercises = exercise.list_exercises(self.path.stem)
-        return sum(map(exercise.has_passed, exercises)), len(exercises)
-
 
 def read_notebook(path: Path) -> Notebook:
     """Return a notebook with its contract; raise SettingError, with the file, if that is wrong."""
@@ -154,13 +149,14 @@ def draw_progress(course: Sequence[Notebook]) -> str:
     for each in course:
         # A copy in another folder shows this too, and Jupyter's links lead from there.
         folder = os.path.relpath(each.path.parent)
-        n_solved, n_all = each.count_solved()
+        exercises = exercise.list_exercises(each.path.stem)
         open_ones = [
             f"{place} ({one.kind})"
-            for place, one in enumerate(exercise.list_exercises(each.path.stem), start=1)
+            for place, one in enumerate(exercises, start=1)
             if not exercise.has_passed(one)
         ]
+        solved = f"{len(exercises) - len(open_ones)} of {len(exercises)}"
         state = ", ".join(open_ones) or "none: done"
         link = each.link("" if folder == "." else f"{Path(folder).as_posix()}/")
-        lines.append(f"| {link} | {n_solved} of {n_all} | {state} |")
+        lines.append(f"| {link} | {solved} | {state} |")
     return "\n".join(lines)
