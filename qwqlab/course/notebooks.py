@@ -1,4 +1,4 @@
-"""The notebooks as one course: what each costs, whether it can run here, how far a reader is.
+"""The notebooks as a course: what each costs, whether it can run here, what a reader solved.
 
 A notebook's metadata holds its contract under "qwqlab". From there come the tables in README and
 00, the sentence on costs at each notebook's top, and what CI skips.
@@ -62,7 +62,7 @@ class Contract:
         return ", ".join(parts) + "."
 
     def list_missing(self) -> list[str]:
-        """Return what this machine does not have for it, a phrase each; empty if it can run."""
+        """Return what this machine is missing for it, a phrase each; empty if it can run."""
         missing = []
         memory = preflight.count_memory() / 1e9
         if memory < self.memory_gb:
@@ -144,7 +144,7 @@ def draw_table(course: Sequence[Notebook], folder: str = "") -> str:
 
 
 def draw_progress(course: Sequence[Notebook]) -> str:
-    """Return how far the reader of this checkout is, as a Markdown table."""
+    """Return which exercises were solved in this checkout, as a Markdown table."""
     lines = ["| notebook | exercises solved here | still open |", "| --- | --- | --- |"]
     for each in course:
         # A copy in another folder shows this too, and Jupyter's links lead from there.
