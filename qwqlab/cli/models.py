@@ -57,10 +57,14 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _path(args: argparse.Namespace) -> None:
-    from ..llamacpp import tool
-    from ..models import model_path
+    if args.name.startswith("llama-"):
+        from ..llamacpp import tool
 
-    print(tool(args.name) if args.name.startswith("llama-") else model_path(args.name))
+        print(tool(args.name))
+    else:
+        from ..models import model_path
+
+        print(model_path(args.name))
 
 
 def _render(args: argparse.Namespace) -> None:
