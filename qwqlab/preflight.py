@@ -42,11 +42,6 @@ REMEDIES = {
         "sudo dnf install python3",
         "brew install python@3.13",
     ),
-    "venv": (
-        "sudo apt-get install python3-venv",
-        "sudo dnf install python3",
-        "brew install python@3.13",
-    ),
 }
 
 
@@ -117,7 +112,7 @@ def check_venv() -> Check:
     """Check that this Python can make an environment: Debian ships that part on its own."""
     ok = find_spec("venv") is not None and find_spec("ensurepip") is not None
     detail = "python -m venv works" if ok else "this Python has no venv or no ensurepip"
-    return Check("Python's venv", ok, detail, name_remedy("venv"))
+    return Check("Python's venv", ok, detail, name_remedy("python"))
 
 
 def check_compilers() -> List[Check]:

@@ -182,22 +182,6 @@ def test_a_home_that_no_one_has_is_a_folder_like_any_other(
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
-        ["audit", "QwQ-32B", "--skip-file", "/dev/zero"],
-        ["quant-error", "smollm2-135m", "--text", "/dev/zero"],
-        ["tokenize", "--tokenizer", "smollm2-135m", "--file", "/dev/zero"],
-        ["grade", "/dev/zero"],
-    ],
-)
-def test_a_file_without_an_end_is_refused(
-    args: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(args) in (1, 2)
-    assert "/dev/zero" in capsys.readouterr().err
-
-
 def test_an_empty_file_is_not_made_a_store_by_an_export(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

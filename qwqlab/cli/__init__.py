@@ -17,9 +17,9 @@ from . import course, models, quant, runs, tuning
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 1 or 2, and a sentence, if the lab says no.
+    """Run one command, and return its exit status: 0, or 1 with a sentence if it fails.
 
-    Commands that judge a file return 1 for a bad verdict, and so 2 for what they could not judge.
+    Commands that judge a file return 1 for a bad verdict, and 2 if they could not judge it.
     """
     accept_any_text()
     parser = _make_parser()
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except QwqlabError as error:
         print(f"qwqlab: {error}", file=sys.stderr)
         return int(args.refused)
-    except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say to it
+    except BrokenPipeError:  # the program that reads our pipe has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add doctor, reset and offline to the parser."""
-    doctor = add("doctor", _doctor, "check all that the lab needs; 1 when something fails")
+    doctor = add("doctor", _doctor, "check all that the lab needs; exit with 1 if something fails")
     doctor.add_argument("--json", action="store_true", help="one JSON object on stdout")
     reset = add(
         "reset",
         _reset,
-        "put notebooks back as they came; what you wrote in them is kept in kept/ (outputs alone "
-        "are not), and what you have not saved in JupyterLab is not seen",
+        "put notebooks back as they came, and keep what you wrote in kept/ (outputs alone are not "
+        "kept); save in JupyterLab first",
     )
-    reset.add_argument("notebooks", nargs="*", help="such as 03; all that changed if none is named")
+    reset.add_argument("notebooks", nargs="*", help="such as 03; without a name, all that changed")
     reset.add_argument(
         "--from",
         dest="source",
@@ -30,12 +30,12 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     reset.add_argument(
         "--progress",
         action="store_true",
-        help="forget which exercises were solved too, of all notebooks: for the next reader",
+        help="also forget which exercises were solved, in all notebooks: for the next reader",
     )
     offline = add("offline", _offline, "build a folder for machines without a network")
     offline.add_argument("folder", type=Path)
-    offline.add_argument("--extras", default="", help="besides train, as in 'dev unsloth'")
-    offline.add_argument("--pythons", default="", help="as in 'python3.11 python3.12'")
+    offline.add_argument("--extras", default="", help="more than train, such as 'dev unsloth'")
+    offline.add_argument("--pythons", default="", help="such as 'python3.11 python3.12'")
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -50,9 +50,8 @@ def _reset(args: argparse.Namespace) -> None:
     from ..course import forget_progress, reset_notebooks
 
     done = reset_notebooks(args.notebooks, args.source)
-    for each in done:
-        print(each.sentence())
     if done:
+        print(*done, sep="\n")
         print("One that is open in JupyterLab: File, Reload Notebook from Disk.", file=sys.stderr)
     else:
         print("Nothing to reset: the notebooks are as they came.")

@@ -1,4 +1,4 @@
-"""The commands on model files: bring one here, say what it holds, use its template or tokenizer.
+"""The commands on model files: fetch one, show what it holds, use its template or tokenizer.
 
 Those that judge a file return 0 for a good verdict, 1 for a bad one, and 2, with a sentence, for
 what they cannot judge.
@@ -17,8 +17,8 @@ from ..errors import SettingError
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add fetch, import, path, render, inspect and tokenize to the parser."""
-    add("fetch", _fetch, "bring a model here").add_argument("name")
-    bring = add("import", _import, "bring a local GGUF into the lab")
+    add("fetch", _fetch, "download a model, unless it is here").add_argument("name")
+    bring = add("import", _import, "add a GGUF of yours to the lab")
     bring.add_argument("file")
     bring.add_argument("name", nargs="?")
     add("path", _path, "print the file of a model or a tool").add_argument("name")
@@ -31,10 +31,10 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     render.add_argument("--engine", default="jinja", help="jinja or transformers")
     render.add_argument("--no-generation-prompt", action="store_true", help="end after the last")
     render.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    inspect = add("inspect", _inspect, "say what a GGUF, or a model's folder, holds", refused=2)
+    inspect = add("inspect", _inspect, "show what a GGUF or a model's folder holds", refused=2)
     inspect.add_argument("file", help="a .gguf file, or a folder to check for its pad and stops")
     inspect.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    tokenize = add("tokenize", _tokenize, "make tokens of a text file", refused=2)
+    tokenize = add("tokenize", _tokenize, "split a text file into tokens", refused=2)
     tokenize.add_argument("--tokenizer", required=True, help="qwq-32b, a name, a GGUF or a folder")
     tokenize.add_argument("--engine", default="llama.cpp", help="llama.cpp or transformers")
     tokenize.add_argument("--file", required=True, type=Path, help="text in UTF-8")
@@ -57,10 +57,14 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _path(args: argparse.Namespace) -> None:
-    from ..llamacpp import tool
-    from ..models import model_path
+    if args.name.startswith("llama-"):
+        from ..llamacpp import tool
 
-    print(tool(args.name) if args.name.startswith("llama-") else model_path(args.name))
+        print(tool(args.name))
+    else:
+        from ..models import model_path
+
+        print(model_path(args.name))
 
 
 def _render(args: argparse.Namespace) -> None:

@@ -16,13 +16,13 @@ from ..errors import SettingError
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add quant-error, select, evaluate, audit and ledger to the parser."""
     model_help = "a name, a .gguf file, or a folder that transformers reads"
-    error = add("quant-error", _quant_error, "measure what few bits lose of every linear module")
+    error = add("quant-error", _quant_error, "measure the loss of few bits in each linear module")
     error.add_argument("model", help=model_help)
     error.add_argument("--type", default="nf4", help="nf4, nf4-dq, fp4, nf4-b32, Q4_K, ...")
     error.add_argument("--text", type=Path, help="calibrate with this file instead of the lab's")
     error.add_argument("--weights-only", action="store_true", help="no calibration, less memory")
     error.add_argument("--tokens", type=int, default=2048, help="of the calibration text")
-    error.add_argument("--json", type=Path, metavar="OUT", help="write the errors there")
+    error.add_argument("--json", type=Path, metavar="OUT", help="write the errors to this file")
     select = add("select", _select, "choose modules to keep in 16 bits under a budget")
     select.add_argument("model", help=model_help)
     select.add_argument(
@@ -34,8 +34,8 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     select.add_argument("--type", default="nf4-dq", help="nf4-dq, nf4, fp4-dq or fp4")
     select.add_argument("--metric", default="output_rel_mse", help="or weight_rel_mse, kurtosis")
     select.add_argument("--text", type=Path, help="calibrate with this file instead of the lab's")
-    select.add_argument("--json", type=Path, metavar="OUT", help="write the choice there")
-    evaluate = add("evaluate", _evaluate, "perplexity, KL divergence and agreement on a text")
+    select.add_argument("--json", type=Path, metavar="OUT", help="write the choice to this file")
+    evaluate = add("evaluate", _evaluate, "measure perplexity, KL divergence and agreement")
     evaluate.add_argument("model", help=model_help)
     evaluate.add_argument(
         "--skip-file", type=Path, help="a skip list, or what `select --json` wrote: quantise so"
@@ -43,13 +43,13 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--type", help="quantise to this type (nf4-dq if a skip file is given)")
     evaluate.add_argument("--text", type=Path, help="read this file instead of the lab's")
     evaluate.add_argument("--tokens", type=int, default=4096, help="of the text")
-    evaluate.add_argument("--json", type=Path, metavar="OUT", help="write the numbers there")
-    audit = add("audit", _audit, "bits a weight and GB of a skip list, without weights")
+    evaluate.add_argument("--json", type=Path, metavar="OUT", help="write the numbers to this file")
+    audit = add("audit", _audit, "count bits a weight and GB of a skip list, without weights")
     audit.add_argument("config", help="a config.json, a folder, or QwQ-32B")
-    audit.add_argument("--skip-file", type=Path, help="instead of what the configuration says")
+    audit.add_argument("--skip-file", type=Path, help="use it instead of the configuration's own")
     audit.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    ledger = add("ledger", _ledger, "what each part of a fine-tuning run takes of memory")
-    ledger.add_argument("model", help="QwQ-32B, a config.json, or a model that is here")
+    ledger = add("ledger", _ledger, "show how much memory each part of fine-tuning takes")
+    ledger.add_argument("model", help="QwQ-32B, a config.json, or a local model")
     ledger.add_argument("--quant", default="nf4", help="nf4, fp4 (double quantised) or bf16")
     ledger.add_argument("--rank", type=int, default=32, help="of the LoRA adapters")
     ledger.add_argument("--batch", type=int, default=2)
@@ -74,43 +74,30 @@ def _worst(module: Any) -> float:
 
 
 def _select(args: argparse.Namespace) -> None:
-    from ..quant import (
-        METRICS,
-        BnbCodec,
-        Checkpoint,
-        bnb_options,
-        check_budget,
-        find_codec,
-        list_linears,
-        make_skip_list,
-        quant_error,
-        select,
-        tensor_types,
-        verify_skip_list,
-    )
+    from .. import quant
 
-    codec = find_codec(args.type)
-    if not isinstance(codec, BnbCodec):
+    codec = quant.find_codec(args.type)
+    if not isinstance(codec, quant.BnbCodec):
         raise SettingError(f"{args.type} is no type of bitsandbytes; select takes nf4 and fp4")
-    check_budget(args.extra_percent)
-    if args.metric not in METRICS:
-        raise SettingError(f"metric={args.metric!r} is not one of {', '.join(METRICS)}")
-    checkpoint = Checkpoint(args.model)
+    quant.check_budget(args.extra_percent)
+    if args.metric not in quant.METRICS:
+        raise SettingError(f"metric={args.metric!r} is not one of {', '.join(quant.METRICS)}")
+    checkpoint = quant.Checkpoint(args.model)
     outputs = args.metric == "output_rel_mse"
-    errors = quant_error(checkpoint, args.type, args.text, outputs, on_module=_tell_module)
-    chosen = select(errors, args.extra_percent, args.metric)
+    errors = quant.quant_error(checkpoint, args.type, args.text, outputs, on_module=_tell_module)
+    chosen = quant.select(errors, args.extra_percent, args.metric)
     skeleton = checkpoint.skeleton()
-    linears = list_linears(skeleton)
-    skip = make_skip_list(chosen.keep, linears)
-    how = verify_skip_list(checkpoint, skip, chosen.keep, codec)
+    linears = quant.list_linears(skeleton)
+    skip = quant.make_skip_list(chosen.keep, linears)
+    how = quant.verify_skip_list(checkpoint, skip, chosen.keep, codec)
     tied = bool(skeleton.config.tie_word_embeddings)
     values = {
         "skip": skip,
         **chosen.to_dict(),
         "verified": True,
         "verified_by": how,
-        "config": bnb_options(skip, codec),
-        "tensor_types": tensor_types(chosen.keep, linears, tied),
+        "config": quant.bnb_options(skip, codec),
+        "tensor_types": quant.tensor_types(chosen.keep, linears, tied),
     }
     print("\n".join(chosen.keep) or "nothing but the head fits the budget")
     print(
@@ -134,11 +121,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _audit(args: argparse.Namespace) -> None:
-    from ..quant import (
-        audit,
-        read_shapes,
-        read_skip_file,
-    )
+    from ..quant import audit, read_shapes, read_skip_file
 
     shapes = read_shapes(args.config)
     skip = shapes.skip if args.skip_file is None else read_skip_file(args.skip_file)

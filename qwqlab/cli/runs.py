@@ -28,7 +28,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     grade.add_argument("file", help="a transcript, or a program whose name ends in .py")
     grade.add_argument("--json", action="store_true", help="one JSON object on stdout")
     grade.add_argument(
-        "--frames", type=Path, metavar="DIR", help="write pictures of the game there"
+        "--frames", type=Path, metavar="DIR", help="write pictures of the game to this folder"
     )
     grade.add_argument(
         "--isolation",
@@ -39,7 +39,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     reproduce = add("reproduce", _reproduce, "run the experiment and write its report")
     reproduce.add_argument("--quick", action="store_true", help="about a minute on two cores")
     reproduce.add_argument("--model", default="smollm2-135m")
-    reproduce.add_argument("--json", type=Path, help="write the counts there")
+    reproduce.add_argument("--json", type=Path, help="write the counts to this file")
     reproduce.add_argument("--store", type=Path, help="the store of runs (SQLite)")
     reproduce.add_argument(
         "--dask", metavar="ADDRESS", default="", help="a Dask scheduler, whose workers run it"
@@ -149,7 +149,7 @@ def _export(args: argparse.Namespace) -> None:
     if write is None:
         raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
     if not args.store.is_file() or args.store.stat().st_size == 0:
-        raise StoreError(f"{args.store} holds no runs; `qwqlab reproduce` says where its own are")
+        raise StoreError(f"{args.store} holds no runs; `qwqlab reproduce` prints where its own are")
     damaged: list[str] = []
     with RunStore(args.store) as store:
         print(write(store, args.file, damaged=damaged))

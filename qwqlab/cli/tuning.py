@@ -15,7 +15,7 @@ from .. import files
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add labels, finetune and export-adapter to the parser."""
-    labels = add("labels", _labels, "which tokens are learnt under a pad token and a collator")
+    labels = add("labels", _labels, "show which tokens are learnt with a pad token and a collator")
     labels.add_argument("--pad", required=True, help="a token by its text, as '<|im_end|>'")
     labels.add_argument("--collator", default="transformers", help="transformers or trl")
     labels.add_argument("--model", default="qwq-32b", help="whose tokenizer: qwq-32b, or a model")
@@ -39,9 +39,9 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     tune.add_argument("--skip-file", type=Path, help="modules to keep in 16 bits: see `select`")
     tune.add_argument("--no-checkpointing", action="store_true", help="faster, with more memory")
     tune.add_argument(
-        "--out", type=Path, required=True, help="the run's folder; it can go on there"
+        "--out", type=Path, required=True, help="the run's folder; a stopped run resumes there"
     )
-    tune.add_argument("--json", type=Path, metavar="OUT", help="write the result there")
+    tune.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
     export = add("export-adapter", _export, "write a trained adapter as a GGUF")
     export.add_argument("folder", type=Path, help="a folder of `finetune`, or an adapter of peft's")
     export.add_argument("--gguf", type=Path, required=True, help="the file to write")

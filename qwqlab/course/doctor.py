@@ -1,7 +1,7 @@
-"""Check all that the lab needs, and say what to do about what fails.
+"""Check everything that the lab needs, and tell the reader how to fix what fails.
 
-Nothing leaves the machine, and whatever could crash is tried in a process of its own. At its top
-this imports the standard library alone, so that a missing package is a line of the report.
+Nothing leaves the machine, and whatever could crash runs in a process of its own. At its top this
+module imports only the standard library, so that a missing package is a line of the report.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -41,7 +40,7 @@ EXTENSIONS = {
     "anywidget": "anywidget",
     "jupyterlab-plotly": "plotly",
 }
-"""What the notebooks' pages need of JupyterLab, and the package that brings each."""
+"""The JupyterLab extensions that the notebooks use, and the package of each."""
 
 KERNEL = "python3"
 PATIENCE = 120.0
@@ -54,7 +53,7 @@ _SHOWN = {
 
 
 def run_checks() -> list[Check]:
-    """Return every check, in the order in which one rests on another; nothing is raised."""
+    """Return all checks, each after those that it rests on; nothing is raised."""
     checks: dict[str, Callable[[], Check | Sequence[Check]]] = {
         "Python": preflight.check_python,
         "Compilers": preflight.check_compilers,
@@ -72,14 +71,14 @@ def run_checks() -> list[Check]:
         "GPU": check_gpu,
         "Sandbox": check_sandbox,
     }
-    # Most of them wait for a program that they started.
+    # Most of them wait for a program that they have started.
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(_survive, checks, checks.values())
         return [check for each in found for check in each]
 
 
 def report_checks(checks: Sequence[Check]) -> str:
-    """Return the checks as lines that begin with [OK] or [FAIL], and a last line that counts them.
+    """Return a line for each check, marked [OK] or [FAIL], and one with the count.
 
     >>> print(report_checks([Check("make", False, "no make", "run `apt-get install make`")]))
     [FAIL] make: no make: run `apt-get install make`
@@ -92,7 +91,7 @@ def report_checks(checks: Sequence[Check]) -> str:
 
 
 def checks_to_dict(checks: Sequence[Check]) -> dict[str, Any]:
-    """Return the checks as JSON-ready values: "ok" of all of them, and each under "checks".
+    """Return JSON-ready values: each check under "checks", and under "ok" whether all passed.
 
     >>> checks_to_dict([Check("make", True, "/usr/bin/make", "run something")])["checks"]
     [{'name': 'make', 'ok': True, 'detail': '/usr/bin/make', 'remedy': ''}]
@@ -102,9 +101,9 @@ def checks_to_dict(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def check_packages(extra: str = "") -> Check:
-    """Check that each package that pyproject.toml asks for is installed, and in its range.
+    """Check that each package of pyproject.toml is installed, in a version that it allows.
 
-    extra: "train" for those that fine-tuning takes; the others otherwise.
+    extra: "train" for the packages of fine-tuning, "" for the others.
     """
     from packaging.requirements import Requirement
 
@@ -119,44 +118,40 @@ def check_packages(extra: str = "") -> Check:
 
 
 def check_tools() -> Check:
-    """Check that llama.cpp's programs are built, and say which build it is."""
-    from ..llamacpp import TARGETS, find_build
+    """Check that llama.cpp's programs are built, and show which build it is."""
+    from ..llamacpp import TARGETS, find_build, tool
 
     name = "llama.cpp"
     try:
         llama = find_build()
+        for target in TARGETS:
+            if target != "llama":  # a library
+                tool(target)
     except QwqlabError as error:
         return Check(name, False, str(error))
-    missing = [one for one in TARGETS if one != "llama" and not (llama.bin / one).is_file()]
-    if missing:
-        what = f"{', '.join(missing)} not found in {llama.bin}"
-        return Check(name, False, what, "run `make setup`")
     return Check(name, True, f"{llama.version}, {llama.compiler}, {llama.backend}, in {llama.bin}")
 
 
 def check_bindings() -> Check:
     """Check that llama-cpp-python loads the library of the tools, and was written for it."""
-    from ..llamacpp import SDIST, find_build, library_dir
+    from ..llamacpp import SDIST, find_build
 
     name = "llama.cpp's bindings"
     try:
-        folder = library_dir()
-        found = _ask(probe_bindings)
         version = find_build().version
+        found = _ask(probe_bindings)
     except QwqlabError as error:
         return Check(name, False, f"they do not load ({error})", _name_setup())
     detail = f"llama-cpp-python {found['bindings']} with {found['library']} {found['version']}"
-    if not found["library"].startswith(str(folder)):
-        return Check(name, False, f"{detail}, not the one in {folder}", "unset LLAMA_CPP_LIB_PATH")
-    if SDIST.commit not in version:
-        remedy = "unset QWQLAB_LLAMA_CPP and QWQLAB_LLAMA_CPP_BUILD to use the lab's own build"
-        detail = f"{detail}, written for commit {SDIST.commit} and not for {version}"
-        return Check(name, False, detail, remedy)
-    return Check(name, True, detail)
+    if SDIST.commit in version:
+        return Check(name, True, detail)
+    detail += f", written for commit {SDIST.commit} and not for {version}"
+    remedy = "unset QWQLAB_LLAMA_CPP and QWQLAB_LLAMA_CPP_BUILD to use the lab's own build"
+    return Check(name, False, detail, remedy)
 
 
 def probe_bindings() -> dict[str, Any]:
-    """Return what the bindings load, asked in a process of its own."""
+    """Return the versions of the bindings and of the library that they load."""
     from ..llamacpp import point_bindings
 
     point_bindings()
@@ -171,7 +166,7 @@ def probe_bindings() -> dict[str, Any]:
 
 
 def check_files() -> list[Check]:
-    """Check the two files that everything rests on, byte for byte."""
+    """Check, byte for byte, the two model files that everything needs."""
     from ..models import EMBEDDED, QWQ_RANKS
 
     return [
@@ -194,19 +189,19 @@ def _check_file(name: str, entry: Entry | Vocabulary) -> Check:
 
 
 def check_answer() -> Check:
-    """Check that the embedded model answers with the llama.cpp of this machine."""
+    """Check that the embedded model writes a few tokens on this machine."""
     name = "An answer"
     try:
         found = _ask(probe_answer)
     except QwqlabError as error:
-        remedy = "mend what fails above, or run `make clean` and `make setup`, which compile anew"
+        remedy = "fix what fails above; if nothing does, run `make clean`, then `make setup`"
         return Check(name, False, f"the embedded model gives none ({error})", remedy)
     told = f"the embedded model wrote {found['n_tokens']} tokens in {found['seconds']:.1f} s"
     return Check(name, True, told)
 
 
 def probe_answer() -> dict[str, Any]:
-    """Return a model's first words, asked for as the notebooks do, in a process of its own."""
+    """Return how many tokens a model wrote, as the notebooks have it write, and in what time."""
     from ..models import EMBEDDED
     from ..sampling import Engine
 
@@ -217,10 +212,10 @@ def probe_answer() -> dict[str, Any]:
 
 
 def check_kernel() -> Check:
-    """Check that the kernel of the notebooks starts, answers, and runs in this environment."""
+    """Check that the notebooks' kernel starts, answers, and runs in this environment."""
     name = "Jupyter kernel"
     remedy = (
-        f"run `{sys.executable} -m ipykernel install --sys-prefix`; where that does not help, "
+        f"run `{sys.executable} -m ipykernel install --sys-prefix`; if that does not help, "
         f"delete the kernel {KERNEL} that `{sys.executable} -m jupyter kernelspec list` shows"
     )
     try:
@@ -234,7 +229,7 @@ def check_kernel() -> Check:
 
 
 def probe_kernel() -> dict[str, Any]:
-    """Return where the kernel lies, its own sys.prefix, and the seconds until it answered."""
+    """Return the kernel's folder, its sys.prefix, and the seconds until it answered."""
     from jupyter_client.manager import start_new_kernel
 
     started = time.monotonic()
@@ -264,7 +259,6 @@ def check_extensions() -> Check:
     except ToolchainError as error:
         return Check(name, False, f"`{program} list` fails ({error})", _name_setup())
     said = re.sub(r"\x1b\[\d*m", "", done.stdout + done.stderr)
-    lab = said.partition("\n")[0]
     listed, _, disabled = said.partition("Disabled extensions")
     wrong = [
         one
@@ -272,51 +266,37 @@ def check_extensions() -> Check:
         if not re.search(rf"(?m)^\s*{one} v\S+ enabled OK", listed) or one in disabled
     ]
     if not wrong:
-        return Check(name, True, f"{', '.join(EXTENSIONS)}, enabled in {lab}")
-    packages = " ".join(f"{EXTENSIONS[one]}=={_version(EXTENSIONS[one])}" for one in wrong)
+        return Check(name, True, f"{', '.join(EXTENSIONS)}, enabled in {said.splitlines()[0]}")
     return Check(
         name,
         False,
         f"{', '.join(wrong)}: not found, disabled, or not for this JupyterLab",
-        f"run `{sys.executable} -m pip install --force-reinstall --no-deps {packages}`; where "
-        f"that does not help, `{program} list` names the folder that hides it and what is disabled",
+        f"run `{sys.executable} -m pip install --force-reinstall --no-deps "
+        f"-c {paths.CHECKOUT / 'constraints.txt'} {' '.join(EXTENSIONS[one] for one in wrong)}`; "
+        f"if that does not help, `{program} list` shows which folder hides it and what is disabled",
     )
 
 
 def check_memory() -> Check:
-    """Check that there is memory for the notebooks, and that enough of it is free now."""
+    """Check that this machine has the memory for most notebooks, and enough of it free now."""
     import psutil
 
     from .notebooks import read_course
 
-    asked = {each.number: each.contract.memory_gb for each in read_course()}
-    free = psutil.virtual_memory().available
-    return judge_memory(preflight.count_memory() / 1e9, free / 1e9, asked)
-
-
-def judge_memory(has: float, free: float, asked: Mapping[str, float]) -> Check:
-    """Return the check for so many GB of memory; asked is what each notebook takes.
-
-    >>> judge_memory(8, 0.3, {}).detail
-    '8.0 GB, of which 0.3 GB are free and a notebook takes 1.5'
-    >>> judge_memory(8, 5, {"00": 1.5, "07": 8.5, "08": 9})[1:3]
-    (True, '8.0 GB, of which 5.0 GB are free; too little for notebooks 07, 08')
-    >>> judge_memory(2, 1.6, {}).ok
-    False
-    """
+    has, free = preflight.count_memory() / 1e9, psutil.virtual_memory().available / 1e9
     detail = f"{has:.1f} GB, of which {free:.1f} GB are free"
     if free < FREE_MEMORY_GB:
         remedy = "close other programs, and in JupyterLab use Kernel, Shut Down All Kernels"
         return Check("Memory", False, f"{detail} and a notebook takes {FREE_MEMORY_GB}", remedy)
-    large = [number for number, gb in asked.items() if gb > has]
+    large = [each.number for each in read_course() if each.contract.memory_gb > has]
     if large:
         detail += f"; too little for notebook{'s' * (len(large) > 1)} {', '.join(large)}"
-    remedy = f"take a machine with {MEMORY_GB} GB or more, or keep to the other notebooks"
+    remedy = f"use a machine with {MEMORY_GB} GB or more, or keep to the other notebooks"
     return Check("Memory", has >= MEMORY_GB, detail, remedy)
 
 
 def check_cpu() -> Check:
-    """Return which CPU there is, for a report of a problem; this cannot fail."""
+    """Show which CPU this is, for a report of a problem; this cannot fail."""
     named = None
     if (about := Path("/proc/cpuinfo")).exists():
         named = re.search(r"(?m)^model name\s*:\s*(.+)$", about.read_text(encoding="utf-8"))
@@ -325,15 +305,13 @@ def check_cpu() -> Check:
 
 
 def check_gpu() -> Check:
-    """Return which GPU there is; none is needed, so this cannot fail."""
+    """Show which NVIDIA GPU there is; the lab needs none, so this cannot fail."""
     from ..llamacpp import find_build, find_nvidia_gpu
 
     gpu = find_nvidia_gpu()
-    if gpu is None and sys.platform == "darwin" and platform.machine() == "arm64":
-        gpu = "Apple's, through Metal"
     if gpu is None:
-        silent = "none that nvidia-smi lists" if shutil.which("nvidia-smi") else "none"
-        return Check("GPU", True, f"{silent}, and none is needed: cells that want one are skipped")
+        detail = "none that nvidia-smi lists, and none is needed: cells that want one are skipped"
+        return Check("GPU", True, detail)
     try:
         backend = find_build().backend
     except QwqlabError:
@@ -352,24 +330,24 @@ def check_sandbox() -> Check:
         return Check("Sandbox", False, str(error), "run `make setup`")
     how = f"{isolation.level}, by {', '.join(isolation.applied)}"
     if isolation.level != "strong":
-        how += "; `qwqlab grade` runs nothing here unless told otherwise"
+        how += "; here `qwqlab grade` runs nothing unless you pass --isolation"
     return Check("Sandbox", True, how)
 
 
 def _survive(name: str, check: Callable[[], Check | Sequence[Check]]) -> Sequence[Check]:
-    """Return what a check finds; one that raises has failed, and says so in a sentence."""
+    """Return what a check finds; a check that raises has failed."""
     try:
         found = check()
-    except Exception as error:  # noqa: BLE001 - a machine can be broken in ways unheard of
+    except Exception as error:  # noqa: BLE001 - a machine can be broken in any way
         detail = f"it cannot be checked ({type(error).__name__}: {first_lines(error)})"
-        return [Check(name, False, detail, f"mend what is named there, or {_name_setup()}")]
+        return [Check(name, False, detail, f"fix what is named there, or {_name_setup()}")]
     return [found] if isinstance(found, Check) else found
 
 
 def _ask(probe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what a function of this module returns in a process of its own.
+    """Call a function of this module in a process of its own, and return what it returns.
 
-    Raise ToolchainError with the last line of its stderr if it fails, or is too slow.
+    Raise ToolchainError with the last line of its stderr if it fails or is too slow.
     """
     code = f"import json, {__name__} as d; print(); print(json.dumps(d.{probe.__name__}()))"
     found: dict[str, Any] = json.loads(run_own_python("-c", code).stdout.splitlines()[-1])
@@ -411,25 +389,16 @@ def _is_needed(one: Requirement, extra: str) -> bool:
 
 
 def _find_fault(needed: Requirement) -> str | None:
-    found = _version(needed.name)
-    if found is None:
+    try:
+        found = metadata.version(needed.name)
+    except metadata.PackageNotFoundError:
         return f"{needed.name} is not installed"
     if needed.specifier.contains(found, prereleases=True):
         return None
     return f"{needed.name} is {found}, not {needed.specifier}"
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _name_setup() -> str:
-    """Return what installs packages again; the set-up skips that while its mark is there."""
+    """Return how to install packages again; the set-up skips that while its mark is there."""
     mark = Path(sys.prefix) / ".qwqlab"
     return f"delete {mark}, then run `make setup`" if mark.exists() else "run `make setup`"
-
-
-checks, report = run_checks, report_checks  # aliases until the doors are in

@@ -24,7 +24,7 @@ from ..errors import SettingError
 
 KINDS = ("predict", "change", "build")
 MIMETYPE = "application/vnd.qwqlab.outcome+json"
-"""How a checked answer also shows itself, for a program that ran the notebook."""
+"""The form in which a program that ran the notebook finds the outcome."""
 
 UNANSWERED = "Not answered yet."
 RIGHT = "Right."
@@ -98,7 +98,7 @@ class Exercise:
 
     @property
     def stub(self) -> str:
-        """What the reader finds: the solution without its thought."""
+        """What the reader fills in: the solution with `...` for its values."""
         return make_stub(self.solution, inspect.signature(self.check).parameters)
 
     @property
@@ -127,7 +127,7 @@ def exercise(
 ) -> Callable[[Callable[..., None]], Exercise]:
     """Return a decorator that makes an Exercise of a check; texts may be indented as a whole."""
     if kind not in KINDS:
-        raise SettingError(f"{kind!r} is no kind of exercise: take one of {', '.join(KINDS)}")
+        raise SettingError(f"{kind!r} is no kind of exercise: choose one of {', '.join(KINDS)}")
 
     def make(check: Callable[..., None]) -> Exercise:
         pairs = tuple((_dedent(answer), hint) for answer, hint in wrong)
@@ -187,11 +187,11 @@ def _mark_of(exercise: Exercise) -> Path:
 
 
 def _mark_passed(exercise: Exercise) -> None:
-    """Remember it by an empty file, which two notebooks at once cannot spoil."""
+    """Remember a right answer by an empty file, which two notebooks can write at once."""
     try:
         _mark_of(exercise).parent.mkdir(parents=True, exist_ok=True)
         _mark_of(exercise).touch()
-    except OSError:  # a folder that can't be written: the answer is right all the same
+    except OSError:  # the folder can't be written, but the answer is right
         pass
 
 

@@ -1,4 +1,4 @@
-"""The notebooks as one course: what each costs, whether it can run here, how far a reader is.
+"""The notebooks as a course: what each costs, whether it can run here, what a reader solved.
 
 A notebook's metadata holds its contract under "qwqlab". From there come the tables in README and
 00, the sentence on costs at each notebook's top, and what CI skips.
@@ -62,7 +62,7 @@ class Contract:
         return ", ".join(parts) + "."
 
     def list_missing(self) -> list[str]:
-        """Return what this machine does not have for it, a phrase each; empty if it can run."""
+        """Return what this machine is missing for it, a phrase each; empty if it can run."""
         missing = []
         memory = preflight.count_memory() / 1e9
         if memory < self.memory_gb:
@@ -95,11 +95,6 @@ class Notebook:
     def link(self, folder: str = "") -> str:
         """Return a Markdown link to it, from a page beside the notebooks' `folder`."""
         return f"[{self.number} {self.title}]({folder}{self.path.name})"
-
-    def count_solved(self) -> tuple[int, int]:
-        """Return how many of its exercises were solved here, and how many it has."""
-        exercises = exercise.list_exercises(self.path.stem)
-        return sum(map(exercise.has_passed, exercises)), len(exercises)
 
 
 def read_notebook(path: Path) -> Notebook:
@@ -149,18 +144,19 @@ def draw_table(course: Sequence[Notebook], folder: str = "") -> str:
 
 
 def draw_progress(course: Sequence[Notebook]) -> str:
-    """Return how far the reader of this checkout is, as a Markdown table."""
+    """Return which exercises were solved in this checkout, as a Markdown table."""
     lines = ["| notebook | exercises solved here | still open |", "| --- | --- | --- |"]
     for each in course:
         # A copy in another folder shows this too, and Jupyter's links lead from there.
         folder = os.path.relpath(each.path.parent)
-        n_solved, n_all = each.count_solved()
+        exercises = exercise.list_exercises(each.path.stem)
         open_ones = [
             f"{place} ({one.kind})"
-            for place, one in enumerate(exercise.list_exercises(each.path.stem), start=1)
+            for place, one in enumerate(exercises, start=1)
             if not exercise.has_passed(one)
         ]
+        solved = f"{len(exercises) - len(open_ones)} of {len(exercises)}"
         state = ", ".join(open_ones) or "none: done"
         link = each.link("" if folder == "." else f"{Path(folder).as_posix()}/")
-        lines.append(f"| {link} | {n_solved} of {n_all} | {state} |")
+        lines.append(f"| {link} | {solved} | {state} |")
     return "\n".join(lines)

@@ -1,9 +1,9 @@
 """Build a folder from which machines without a network are set up: `make offline FOLDER=...`.
 
 It holds every wheel that the set-up installs, llama.cpp's source, the embedded model and QwQ's
-vocabulary, the checkout, and `set-up.sh`, which unpacks the checkout and runs `make setup` there
-with `OFFLINE=` the folder: the Makefile then checks the hashes, copies build/, and lets pip see the
-folder alone.
+vocabulary, the checkout, and `set-up.sh`, which unpacks the checkout and runs `make setup
+OFFLINE=...` there. The Makefile then checks the hashes, copies build/, and lets pip see only the
+folder.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ elif [ -n "$(ls -A "$target" 2>/dev/null)" ]; then
 else
   rm -rf "$target.part"
   mkdir -p "$target.part"
-  tar -xzf "$here/{checkout}" -C "$target.part"
+  tar -xozf "$here/{checkout}" -C "$target.part"
   rm -rf "$target"
   mv "$target.part" "$target"
 fi
@@ -74,8 +74,8 @@ README = """qwqlab without a network, for {platform} with Python {pythons}.
     sh set-up.sh TARGET     sets it up somewhere else
 
 It needs a C and a C++17 compiler, make and 5 GB of free disk, and takes about 7 minutes on two
-cores. Typed again, it goes on where it stopped. PYTHON=python3.12 before the command names another
-Python. `sha256sum -c SHA256SUMS` checks this folder.
+cores. Run it again, and it goes on where it stopped. To use another Python, put PYTHON=python3.12
+before the command. `sha256sum -c SHA256SUMS` checks this folder.
 """
 
 
@@ -85,7 +85,7 @@ def build_folder(
     pythons: Sequence[str] = (),
     say: Callable[[str], None] = say,
 ) -> int:
-    """Fill `folder` and return its size in bytes.
+    """Fill `folder`, and return its size in bytes.
 
     extras:  of pyproject.toml, such as "dev", besides "train", which the set-up always installs.
     pythons: names or paths of the Pythons to collect wheels for; by default the running one.
@@ -96,7 +96,7 @@ def build_folder(
     folder = folder.expanduser().resolve()
     if paths.CHECKOUT in (folder, *folder.parents):
         raise FetchError(
-            f"{folder} lies in the checkout, which the folder will hold: name one outside of it, "
+            f"{folder} lies in the checkout, which goes into the folder: name one outside of it, "
             "such as FOLDER=/media/stick/qwqlab."
         )
     programs = {_ask_version(python): python for python in pythons or [sys.executable]}
@@ -118,7 +118,7 @@ def build_folder(
             "or name another folder."
         ) from error
     say(
-        f"{folder} is whole, {n_bytes / 1e9:.2f} GB, for Python {versions} on {name_platform()}. "
+        f"{folder} is ready, {n_bytes / 1e9:.2f} GB, for Python {versions} on {name_platform()}. "
         f"On a machine without a network: sh {shlex.quote(str(folder / 'set-up.sh'))}"
     )
     return n_bytes
@@ -130,7 +130,7 @@ def name_platform() -> str:
 
 
 def write_own_files(folder: Path, versions: str) -> None:
-    """Write all that is not fetched: the checkout, and the program that sets up from it."""
+    """Write what is not fetched: the checkout, and the program that sets it up."""
     _write_checkout(folder / CHECKOUT)
     about = {"platform": name_platform(), "pythons": versions, "checkout": CHECKOUT}
     (folder / "set-up.sh").write_text(SET_UP.format(**about), encoding="utf-8")
@@ -159,11 +159,7 @@ def _ask_version(python: str) -> str:
 
 def _copy_sources(folder: Path, say: Callable[[str], None]) -> None:
     """Copy what the set-up puts into build/."""
-    for source in (
-        fetch_archive(say),
-        fetch(EMBEDDED.name),
-        fetch(QWQ_RANKS.name),
-    ):
+    for source in (fetch_archive(say), fetch(EMBEDDED.name), fetch(QWQ_RANKS.name)):
         goal = folder / "build" / source.relative_to(paths.build_dir())
         goal.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, goal)
@@ -172,11 +168,11 @@ def _copy_sources(folder: Path, say: Callable[[str], None]) -> None:
 def _collect_wheels(
     wheels: Path, pythons: Iterable[str], extras: Sequence[str], say: Callable[[str], None]
 ) -> None:
-    """Let pip bring or build what an installation with these extras takes."""
+    """Let pip fetch or build the wheels of an installation with these extras."""
     shutil.rmtree(wheels, ignore_errors=True)
     wanted = [f".[{','.join(extras)}]", *INSTALLERS]
     with suppress(metadata.PackageNotFoundError):
-        # The build that is here: one such as "+cpu" comes from an index of its own.
+        # The installed build: one such as "+cpu" comes from an index of its own.
         wanted.append(f"torch=={metadata.version('torch')}")
     for python in pythons:
         say(f"Collecting the wheels for {python} (a minute or more, 0.5 GB; with CUDA 3 GB) ...")
@@ -219,8 +215,6 @@ def _write_checkout(path: Path) -> None:
         environment = (paths.CHECKOUT / member.name / "pyvenv.cfg").exists()
         if environment or any(fnmatch(name, pattern) for pattern in ignored):
             return None
-        member.uid = member.gid = 0
-        member.uname = member.gname = ""
         return member
 
     with tarfile.open(path, "w:gz") as archive:

@@ -1,8 +1,9 @@
 """Put notebooks back as they came, and keep what a student wrote in them.
 
-They came as git's HEAD has them, or as a folder or an archive of the lab that is named. What counts
-as written are the cells: their kinds, texts and pasted pictures. Outputs alone are removed and not
-kept, since running the cells brings them back; a notebook with changed cells is kept whole.
+The originals come from git's HEAD, or from a folder or an archive of the lab that the student
+names. What counts as written are the cells: their kinds, texts and pasted pictures. Outputs alone
+are removed and not kept, since running the cells brings them back; a notebook with changed cells is
+kept whole.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,59 +24,31 @@ from .. import files, paths
 from ..errors import FileError, ResetError, SettingError
 
 _MEMBER = re.compile(r"(?:\./)?(?:[^/]+/)?notebooks/([^/]+\.ipynb)")
-_NEIGHBOUR = re.compile(rb"(?<=\]\()(?=\d\d_\w+\.ipynb)")  # where a link names a notebook beside it
-
-BECAUSE = {
-    "written": "yours is kept as {kept}",
-    "broken": "what was there is no notebook any more, and is kept as {kept}",
-    "run": "no cell had changed, so only outputs and the like are gone",
-    "missing": "it was missing",
-}
+_NEIGHBOUR = re.compile(rb"(?<=\]\()(?=\d\d_\w+\.ipynb)")  # before a link to another notebook
 
 
-@dataclass(frozen=True)
-class Reset:
-    """A notebook that was put back: its file's name, a key of BECAUSE, and where the old one is."""
-
-    name: str
-    why: str
-    kept: Path | None = None
-
-    def sentence(self) -> str:
-        """Return a line on it, which names the kept file by its path in the lab's folder."""
-        kept = self.kept and self.kept.relative_to(paths.CHECKOUT)
-        return f"{self.name} is as it came; {BECAUSE[self.why].format(kept=kept)}"
-
-
-def reset_notebooks(names: Sequence[str] = (), source: Path | None = None) -> list[Reset]:
-    """Put these notebooks back, or all of them, and return those that had changed.
+def reset_notebooks(names: Sequence[str] = (), source: Path | None = None) -> list[str]:
+    """Put these notebooks back, or all of them; return a sentence for each that had changed.
 
     names:   a file's name, with or without `.ipynb`, its number, or its path.
     source:  a folder of the lab or an archive of it, instead of git's HEAD.
 
     All that a student wrote is in `kept_dir()` before the first notebook is replaced, each file
     whole. Other notebooks in the folder are left alone. Raise SettingError for a notebook that the
-    lab does not have, ResetError where the originals cannot be read or a file cannot be written.
+    lab does not have, ResetError if the originals cannot be read or a file cannot be written.
     """
     originals = _read_originals(source)
     chosen = dict.fromkeys([_find_name(name, list(originals)) for name in names] or originals)
     now = {name: _read(paths.notebooks_dir() / name) for name in chosen}
-    changed = [
-        Reset(name, _compare(old, originals[name]))
-        for name, old in now.items()
-        if old != originals[name]
-    ]
+    changed = {name: old for name, old in now.items() if old != originals[name]}
     stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S.%f}"[:-3]
-    done = []
-    for each in changed:
-        old, kept = now[each.name], None
-        if old is not None and each.why in ("written", "broken"):
-            kept = paths.kept_dir() / f"{Path(each.name).stem}_{stamp}.ipynb"
-            _write(kept, _NEIGHBOUR.sub(b"../notebooks/", old))
-        done.append(Reset(each.name, each.why, kept))
-    for each in done:
-        _write(paths.notebooks_dir() / each.name, originals[each.name])
-    return done
+    told = []
+    for name, old in changed.items():
+        kept = paths.kept_dir() / f"{Path(name).stem}_{stamp}.ipynb"
+        told.append(f"{name} is as it came; {_keep(old, originals[name], kept)}")
+    for name in changed:
+        _write(paths.notebooks_dir() / name, originals[name])
+    return told
 
 
 def forget_progress() -> int:
@@ -105,26 +76,27 @@ def read_written(data: bytes) -> list[Any] | None:
         return None
 
 
-def _compare(old: bytes | None, original: bytes) -> str:
+def _keep(old: bytes | None, original: bytes, kept: Path) -> str:
+    """Keep a notebook if a person wrote in it, and return what to tell of it."""
     if old is None:
-        return "missing"
+        return "it was missing"
     written = read_written(old)
+    if written == read_written(original):
+        return "no cell had changed, so only outputs and the like are gone"
+    _write(kept, _NEIGHBOUR.sub(b"../notebooks/", old))
+    where = kept.relative_to(paths.CHECKOUT)
     if written is None:
-        return "broken"
-    return "run" if written == read_written(original) else "written"
+        return f"what was there is no notebook any more, and is kept as {where}"
+    return f"yours is kept as {where}"
 
 
 def _find_name(text: str, known: Sequence[str]) -> str:
     """Return the notebook that a person means by a name, a number or a path."""
-    path = paths.from_user(text)
-    name = path.name.removesuffix(".ipynb")
-    if path.name != text and path.resolve().parent != paths.notebooks_dir().resolve():
-        raise SettingError(f"{text} is not in {paths.notebooks_dir()}; name a notebook of the lab")
+    name = Path(text).name.removesuffix(".ipynb")
     found = [each for each in known if name and each.startswith((f"{name}.", f"{name}_"))]
     if len(found) == 1:
         return found[0]
-    near = found or get_close_matches(f"{name}.ipynb", known, 3, 0.7) or known
-    raise SettingError(f"The lab has no notebook {text!r}; it has {', '.join(near)}")
+    raise SettingError(f"The lab has no notebook {text!r}; it has {', '.join(found or known)}")
 
 
 def _read(path: Path) -> bytes | None:
@@ -186,12 +158,10 @@ def _pack_with_git() -> bytes:
     command = ["git", "archive", "HEAD", "notebooks"]
     try:
         return subprocess.run(command, cwd=lab, capture_output=True, check=True).stdout
-    except OSError as error:
-        why = f"git does not start ({error.strerror})"
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = f"git cannot read {lab} ({lines[-1] if lines else 'it said nothing'})"
-    raise ResetError(
-        f"How the notebooks came is not known here: {why}. Name the archive that {lab.name} came "
-        "in, or a fresh copy of the lab: `qwqlab reset --from FILE-OR-FOLDER`."
-    )
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", b"").decode(errors="replace").strip() or str(error)
+        raise ResetError(
+            f"git cannot read how the notebooks of {lab} came ({said.splitlines()[-1]}). Name the "
+            f"archive that {lab.name} came in, or a fresh copy of the lab: "
+            "`qwqlab reset --from FILE-OR-FOLDER`."
+        ) from error

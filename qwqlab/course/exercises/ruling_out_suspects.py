@@ -34,7 +34,7 @@ def other_tokens(differs: set[str], ours: LlamaTokenizer, theirs: TransformersTo
     Which of these get other tokens in llama.cpp than in transformers: (a) `"na\u00efve"`, with ï
     as one character, (b) `"nai\u0308ve"`, with i and two dots after it, (c)
     `"Price: 1,000,000"`, (d) `"<s>old</s>"`? Answer with a set of letters, such as `{"a", "c"}`,
-    before you call `compare`.
+    before you call `compare_tokenizers`.
     """
     from ...experiments import compare_tokenizers
 
