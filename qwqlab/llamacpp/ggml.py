@@ -1,9 +1,9 @@
 """ggml's tensor types: their blocks, their names, and llama.cpp's own quantiser for one matrix.
 
 `ggml_quantize_chunk` is what llama-quantize calls for each tensor of a file, so the bytes are the
-same; gguf, llama.cpp's own Python package, reads them back. Another type is taken where a row
-doesn't divide into the type's blocks, as in llama-quantize. The numbers of the types are those of
-ggml.h and of gguf-py's constants, against which a test checks them.
+same; gguf, llama.cpp's own Python package, reads them back. Where a row doesn't divide into a
+type's blocks, `fit_type` names the type that llama-quantize takes instead. A test compares the
+types' numbers with ggml.h and with gguf-py's constants.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SettingError, ToolchainError
-from .tools import library_dir
+from ..errors import SettingError
+from .tools import SUFFIX, library_dir
 
 Matrix = npt.NDArray[np.float32]
 Packed = npt.NDArray[np.uint8]
@@ -77,17 +77,6 @@ TENSOR_TYPES: dict[int, TensorType] = {
     40: TensorType("NVFP4", 64, 36),
     41: TensorType("Q1_0", 128, 18),
     42: TensorType("Q2_0", 64, 18),
-}
-
-REMOVED_TYPES: dict[int, str] = {
-    4: "Q4_2",
-    5: "Q4_3",
-    31: "Q4_0_4_4",
-    32: "Q4_0_4_8",
-    33: "Q4_0_8_8",
-    36: "IQ4_NL_4_4",
-    37: "IQ4_NL_4_8",
-    38: "IQ4_NL_8_8",
 }
 
 FILE_TYPES: dict[int, str] = {
@@ -170,7 +159,10 @@ def fit_type(name: str, n_in: int) -> str:
 
 
 def quantize(weights: Matrix, name: str) -> Packed:
-    """Pack a matrix of n_out rows and n_in columns: n_out rows of bytes, of a type that fits it."""
+    """Return a matrix of n_out rows and n_in columns as n_out rows of bytes.
+
+    Raise SettingError if n_in doesn't divide into the type's blocks; see `fit_type`.
+    """
     weights = np.ascontiguousarray(weights, np.float32)
     n_out, n_in = weights.shape
     kind = TENSOR_TYPES[number_of(name)]
@@ -178,16 +170,13 @@ def quantize(weights: Matrix, name: str) -> Packed:
         raise SettingError(f"rows of {n_in} numbers do not divide into {name}'s {kind.block}")
     packed = np.empty((n_out, n_in // kind.block * kind.n_bytes), np.uint8)
     source = weights.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-    done = _library().ggml_quantize_chunk(
-        *(number_of(name), source, packed.ctypes.data_as(ctypes.c_void_p), 0, n_out, n_in, None)
-    )
-    if done != packed.nbytes:
-        raise ToolchainError(f"ggml wrote {done} bytes of {name} instead of {packed.nbytes}")
+    target = packed.ctypes.data_as(ctypes.c_void_p)
+    _library().ggml_quantize_chunk(number_of(name), source, target, 0, n_out, n_in, None)
     return packed
 
 
 def dequantize(packed: Packed, name: str) -> Matrix:
-    """Return packed rows as numbers again: those of `quantize`, or of a GGUF's tensor."""
+    """Return the numbers of packed rows, as `quantize` gives them or a GGUF's tensor holds them."""
     from gguf import GGMLQuantizationType, quants
 
     return quants.dequantize(packed, GGMLQuantizationType[name])
@@ -195,11 +184,7 @@ def dequantize(packed: Packed, name: str) -> Matrix:
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    folder = library_dir()
-    found = sorted(folder.glob("*ggml-base.*"), key=lambda path: len(path.name))
-    if not found:
-        raise ToolchainError(f"{folder} holds no libggml-base; build llama.cpp with `make setup`.")
-    library = ctypes.CDLL(str(found[0]))
+    library = ctypes.CDLL(str(library_dir() / f"libggml-base{SUFFIX}"))
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
     library.ggml_quantize_chunk.argtypes = [
         ctypes.c_int,

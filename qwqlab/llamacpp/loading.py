@@ -1,4 +1,4 @@
-"""Loading: how a model is loaded and run, with everything that can change its logits or speed.
+"""How a model is loaded and run: everything that can change its logits or its speed.
 
 Names, flags and defaults are llama.cpp's, so that a Loading means the same to the bindings and to
 the command-line tools.
@@ -6,11 +6,9 @@ the command-line tools.
 
 from __future__ import annotations
 
-import math
 import numbers
 import os
 import re
-import struct
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,9 +66,9 @@ class Loading:
 
     n_ctx counts the tokens of one sequence. override_kv holds llama.cpp's KEY=TYPE:VALUE
     strings, such as `llama.attention.layer_norm_rms_epsilon=float:1e-6`. n_gpu_layers=-1 puts
-    every layer on a GPU, if there is one; llama.cpp's programs put there what fits, and every
-    layer for -2. lora holds files of LoRA adapters (GGUF), which are added to the weights as the
-    model computes. Raise `SettingError` for a value that llama.cpp could not use.
+    every layer on a GPU, if there is one (llama.cpp's programs put there what fits; -2 means every
+    layer to them too). lora holds files of LoRA adapters (GGUF), added to the weights as the model
+    computes. Raise SettingError for a value that llama.cpp can't use.
     """
 
     n_threads: int = 0
@@ -141,8 +139,7 @@ class Loading:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Loading:
         """Return the Loading that `to_dict` described."""
-        lists = {name: tuple(values.get(name, ())) for name in ("override_kv", "lora")}
-        return cls(**{**values, **lists})
+        return cls(**values)
 
 
 def parse_override(text: str) -> tuple[str, int | float | bool | str]:
@@ -157,15 +154,13 @@ def parse_override(text: str) -> tuple[str, int | float | bool | str]:
             raise ValueError
         value = match["value"]
         if match["type"] == "int":
-            return match["key"], struct.unpack("q", struct.pack("q", int(value)))[0]
+            return match["key"], int(value)
         if match["type"] == "float":
             return match["key"], float(value)
         if match["type"] == "bool":
             return match["key"], {"true": True, "false": False}[value]
-        if len(value.encode()) > 127:
-            raise ValueError
         return match["key"], value
-    except (ValueError, KeyError, struct.error):
+    except (ValueError, KeyError):
         raise SettingError(
             f"override_kv={text!r} is not KEY=TYPE:VALUE with TYPE int, float, bool or str, and "
             "no comma"
@@ -176,46 +171,34 @@ def count_threads() -> int:
     """Count the threads that llama.cpp takes: LLAMA_ARG_THREADS, or one for each physical core.
 
     The rule is that of `common_cpu_get_num_physical_cores` in llama.cpp's common/common.cpp. On a
-    hybrid CPU llama.cpp counts the fast cores only: give n_threads there. Raise SettingError where
-    the environment's LLAMA_ARG_THREADS is not a number, or beyond the range of n_threads.
+    hybrid CPU llama.cpp counts the fast cores only: give n_threads there. Raise SettingError if
+    LLAMA_ARG_THREADS is not a whole number.
     """
-    most = int(_RANGES["n_threads"][1])
-    if said := os.environ.get(THREADS):
+    n_cpus = os.cpu_count() or 1
+    if given := os.environ.get(THREADS):
         try:
-            count = int(said)
+            count = int(given)
         except ValueError:
-            count = most + 1
-        if count > most:
-            raise SettingError(f"{THREADS}={said!r} is not a number of threads up to {most}")
-        return count if count > 0 else os.cpu_count() or 1
-    siblings = set()
-    for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings"):
-        try:
-            siblings.add(path.read_text(encoding="ascii"))
-        except OSError:
-            break
-    if siblings:
-        return len(siblings)
-    count = os.cpu_count() or 1
-    return count if count <= 4 else count // 2
+            raise SettingError(f"{THREADS}={given!r} is not a number of threads") from None
+        return count if count > 0 else n_cpus
+    cpus = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings")
+    cores = {path.read_text(encoding="ascii") for path in cpus}
+    return len(cores) or (n_cpus if n_cpus <= 4 else n_cpus // 2)
 
 
 def check_number(name: str, given: Any, kind: type, low: float, high: float) -> float | int:
     """Return a setting's number in its own type, int or float.
 
-    Raise SettingError for one that llama.cpp can't use: not a number, not whole or out of range.
+    Raise SettingError if it is not a number, not whole where it must be, or out of range.
     """
     if isinstance(given, bool) or not isinstance(given, numbers.Real):
         raise SettingError(f"{name}={given!r} is not a number")
-    value: Any = given
-    if value != value or value in (math.inf, -math.inf):
-        raise SettingError(f"{name}={value!r} is not finite; give a number")
-    if kind is int and value != int(value):
-        raise SettingError(f"{name}={value!r} is not a whole number")
-    if not low <= value <= high:
+    if not low <= float(given) <= high:  # not a number (nan) is out of every range
         least, most = ("the largest float" if n == FLOAT_MAX else f"{n:.10g}" for n in (low, high))
-        raise SettingError(f"{name}={value!r} is out of range; give {least} to {most}")
-    number: float | int = kind(value)
+        raise SettingError(f"{name}={given!r} is out of range; give {least} to {most}")
+    number: float | int = kind(given)
+    if number != given and kind is int:
+        raise SettingError(f"{name}={given!r} is not a whole number")
     return number
 
 

@@ -1,6 +1,6 @@
-"""llama.cpp's library, loaded: its log, and a model with its vocabulary.
+"""llama.cpp's library and its log, and a model with its vocabulary.
 
-Handles are freed by `close`. Only this module, `context` and `sampling.chain` call the bindings.
+Only this module, `context` and `sampling.chain` call the bindings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 from ..errors import ClosedError, ModelFileError
@@ -42,8 +41,7 @@ _KV_TAGS = {int: 0, float: 1, bool: 2, str: 3}
 
 @contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Keep a Ctrl-C until llama.cpp has returned; in the callback that keeps its log it would be
-    lost."""
+    """Delay a Ctrl-C until llama.cpp returns: in the callback for its log it would be lost."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:
         yield
@@ -59,17 +57,12 @@ def hold_interrupts() -> Iterator[None]:
 
 
 class Closing(ABC):
-    """Something that must be closed once; usable in a `with` block."""
+    """Something that must be closed: by a `with` block, by `close`, or when it is collected."""
 
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -82,10 +75,8 @@ class Closing(ABC):
 
 
 class Handle(Closing):
-    """Something of llama.cpp's that must be freed.
-
-    Once it is closed, a use raises `ClosedError`: a pointer to freed memory would end the process.
-    """
+    """An object of llama.cpp's, behind a pointer. After `close`, any use raises ClosedError:
+    a pointer to freed memory would end the process."""
 
     _pointer: Any = None
 
@@ -98,11 +89,10 @@ class Handle(Closing):
 
 
 class Model(Handle):
-    """A loaded GGUF: weights and vocabulary. The caller has inspected the file beforehand.
+    """A loaded GGUF: weights and vocabulary. The caller inspects the file first.
 
-    With `vocab_only` it is the vocabulary alone, which any file with a tokenizer has. Where it is
-    not `mapped`, it is read into memory. Raise `ModelFileError` with llama.cpp's own words where
-    llama.cpp refuses the file.
+    vocab_only: load no weights; any file with a tokenizer will do. mapped: map the file, or else
+    read it into memory. Raise ModelFileError with llama.cpp's reason if it refuses the file.
     """
 
     def __init__(
@@ -137,9 +127,7 @@ class Model(Handle):
         with hold_interrupts():
             adapter = C.llama_adapter_lora_init(self.handle, os.fsencode(path))
         if not adapter:
-            reason = last_error()
-            self.close()
-            raise ModelFileError(f"llama.cpp does not load the adapter {path}: {reason}")
+            raise ModelFileError(f"llama.cpp does not load the adapter {path}: {last_error()}")
         return adapter
 
     def close(self) -> None:
@@ -190,10 +178,10 @@ class Model(Handle):
 
     @cached_property
     def special_tokens(self) -> dict[int, bool]:
-        """The tokens that are looked for in a text before anything else, by id.
+        """The tokens that a tokenizer looks for before anything else, by id.
 
-        True for one that counts as plain text unless parse_special is set, as <|im_end|>; False
-        for one that is found in any case, as QwQ's <think>.
+        True: found only with parse_special, such as <|im_end|>. False: always found, such as QwQ's
+        <think>.
         """
         hidden = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
         found = {}
@@ -204,12 +192,12 @@ class Model(Handle):
         return found
 
     def is_end(self, token: int) -> bool:
-        """Say whether a token ends a generation."""
+        """Return whether a token ends a generation."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
-        """Every token that ends a generation."""
+        """The ids of all tokens that end a generation."""
         return tuple(token for token in range(self.n_vocab) if self.is_end(token))
 
     def _render(self, token: int, *, special: bool) -> bytes:
@@ -222,7 +210,7 @@ class Model(Handle):
 
 
 def last_error() -> str:
-    """Return what llama.cpp logged last that reads like an error."""
+    """Return the first line of the kept log that mentions an error or a failure."""
     lines = [line.strip() for line in "".join(log).splitlines() if line.strip()]
     telling = [line for line in lines if any(w in line.lower() for w in ("error", "fail"))]
     return (telling or lines or ["no reason given"])[0][:300]
@@ -247,5 +235,5 @@ def _overrides(loading: Loading) -> Any:
 
 
 def has_gpu() -> bool:
-    """Say whether the loaded llama.cpp can compute on a GPU."""
+    """Return whether this build of llama.cpp can compute on a GPU."""
     return bool(C.llama_supports_gpu_offload())

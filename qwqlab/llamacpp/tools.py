@@ -20,7 +20,7 @@ from pathlib import Path
 from .. import paths
 from ..errors import ToolchainError, explain_exit, last_lines
 from ..progress import accept_any_text
-from .builds import TARGETS, Progress, Say, bin_dir, compile_targets, read_record
+from .builds import TARGETS, Progress, Say, bin_dir, capture, compile_targets, read_record
 
 SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -34,8 +34,8 @@ class Llama:
 
     bin:      the folder of its programs.
     lib:      the folder of its libraries, often the same.
-    version:  as it names itself, such as "0.5.0-dev (build 0, commit 0c1e570)".
-    compiler: as it names it, such as "GNU 12.2.0 for Linux x86_64".
+    version:  such as "0.5.0-dev (build 0, commit 0c1e570)".
+    compiler: such as "GNU 12.2.0 for Linux x86_64".
     backend:  "CPU", or what it can use besides, such as "CUDA".
     """
 
@@ -47,9 +47,9 @@ class Llama:
 
 
 def find_build() -> Llama:
-    """Return the build that the lab uses: that in `QWQLAB_LLAMA_CPP_BUILD`, or else its own.
+    """Return the build that the lab uses: the one in `QWQLAB_LLAMA_CPP_BUILD`, or else its own.
 
-    Raise ToolchainError when there is none, or when it does not start.
+    Raise ToolchainError if there is none, or if it doesn't start.
     """
     named = os.environ.get("QWQLAB_LLAMA_CPP_BUILD")
     if named:
@@ -70,21 +70,15 @@ def find_build() -> Llama:
 
 
 def build(
-    targets: Iterable[str] = TARGETS,
-    progress: Progress | None = None,
-    say: Say = print,
+    targets: Iterable[str] = TARGETS, progress: Progress | None = None, say: Say = print
 ) -> Llama:
-    """Compile what is missing of the lab's own build, and return it.
-
-    targets, progress and errors are those of `builds.compile_targets`: from nothing it takes about
-    5 minutes on two cores.
-    """
+    """Compile what is missing of the lab's own build, and return it; see `compile_targets`."""
     compile_targets(targets, progress, say)
     return find_build()
 
 
 def tool(name: str) -> Path:
-    """Return the path of a program such as "llama-quantize"; ToolchainError if it is not built."""
+    """Return the path of a program, such as llama-quantize; ToolchainError if it is not built."""
     path = find_build().bin / name
     if path.is_file():
         return path
@@ -96,28 +90,16 @@ def tool(name: str) -> Path:
 
 
 def run_tool(
-    name: str,
-    args: Sequence[str | os.PathLike[str]],
-    timeout: float | None = None,
+    name: str, args: Sequence[str | os.PathLike[str]], timeout: float | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run one of llama.cpp's tools to its end; return what it wrote to stdout and stderr.
 
-    Both are decoded as UTF-8, with a replacement character for what is not. timeout: in seconds.
-    Raise ToolchainError with the tool's last lines when it fails, dies or takes too long.
+    timeout: in seconds. Raise ToolchainError with the tool's last lines if it fails, or if it
+    takes too long.
     """
     command = [str(tool(name)), *(os.fspath(arg) for arg in args)]
     spin_briefly()
-    try:
-        raw = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolchainError(f"{name} did not end within {timeout:g} seconds.") from error
-    except OSError as error:
-        raise ToolchainError(f"{name} does not start: {error}.") from error
-    # Decoded here: subprocess's own text mode would turn a carriage return into a newline.
-    stdout, stderr = (stream.decode("utf-8", "replace") for stream in (raw.stdout, raw.stderr))
-    done = subprocess.CompletedProcess(command, raw.returncode, stdout, stderr)
+    done = capture(command, timeout)
     if done.returncode != 0:
         # Its logger writes from a thread that its exit does not wait for (llama.cpp #22142).
         said = last_lines(done.stderr) or f"it said nothing, run `{shlex.join(command)}` to see why"
@@ -134,9 +116,9 @@ def spin_briefly() -> None:
     """Let a thread that waits for another one spin for microseconds, then sleep.
 
     By default OpenMP's threads spin for milliseconds, at each of the thousand joints of a step.
-    Two notebooks on the same cores then spin away each other's time: on two cores both came to a
-    halt. So short a spin costs nothing alone (docs/decisions.md has the figures). OpenMP reads the
-    variable when the library is loaded; what the reader has set by hand is left alone.
+    Two notebooks on the same cores then take each other's time: on two cores both came to a halt.
+    A short spin doesn't slow a lone run (docs/decisions.md has the figures). OpenMP reads the
+    variable when the library is loaded; a value that you set yourself is kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -145,7 +127,7 @@ def spin_briefly() -> None:
 def point_bindings() -> Path:
     """Make the next `import llama_cpp` load the library in `library_dir()`; return that folder.
 
-    Raise ToolchainError when llama_cpp was imported before with the library of another folder.
+    Raise ToolchainError if llama_cpp was imported before, with the library of another folder.
     """
     folder = library_dir()
     spin_briefly()
@@ -160,25 +142,18 @@ def point_bindings() -> Path:
 
 
 def describe_build() -> str:
-    """Return version, compiler and backend of the build in one line, with which runs are stored."""
+    """Return version, compiler and backend of the build in one line, as runs are stored with."""
     llama = find_build()
     return f"llama.cpp {llama.version}, {llama.compiler}, {llama.backend}"
 
 
 @functools.cache
 def _ask_version(program: Path, built_ns: int) -> tuple[str, str]:
-    """Return the version that a program states, and the compiler with its target."""
-    try:
-        done = subprocess.run(
-            [program, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-    except OSError as error:
-        raise ToolchainError(f"{program} does not start: {error}.") from error
+    """Return the version of a program, and the compiler with its target.
+
+    built_ns: when it was built; after another build the answer kept here is not used.
+    """
+    done = capture([program, "--version"])
     text = done.stdout + done.stderr
     version = re.search(r"^version: (.+)$", text, re.MULTILINE)
     compiler = re.search(r"^built with (.+)$", text, re.MULTILINE)

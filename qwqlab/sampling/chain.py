@@ -75,14 +75,14 @@ class Chain(Handle):
             self._pointer = None
 
     def accept(self, tokens: Iterable[int]) -> None:
-        """Tell the stages of tokens that are already in the sequence."""
+        """Tell the stages about tokens that are already in the sequence."""
         for token in tokens:
             C.llama_sampler_accept(self.handle, token)
 
     def sample(self, context: Context, row: int) -> int:
         """Draw the next token from a row of what the context has just decoded, and accept it.
 
-        All of it is one call into llama.cpp, so other threads of Python can do the same.
+        This is a single call into llama.cpp, so other Python threads can draw at the same time.
         """
         return int(C.llama_sampler_sample(self.handle, context.handle, row))
 
@@ -95,7 +95,7 @@ class Chain(Handle):
         return token
 
     def apply(self, candidates: Candidates) -> None:
-        """Apply every stage; the last one draws."""
+        """Apply all stages; the last one draws."""
         C.llama_sampler_apply(self.handle, candidates.pointer)
 
     def apply_stage(self, index: int, candidates: Candidates) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,9 +50,8 @@ class Command:
     def argv(self) -> list[str]:
         """Return llama-completion's arguments for this run, without the program itself.
 
-        Every sampling number is given: a GGUF may carry sampling defaults of its own, which
-        llama-completion takes for what the command leaves out. The prompt goes in one argument,
-        which Linux holds to 128 KiB.
+        Every sampling number is given, since llama-completion fills gaps from the GGUF, which may
+        have sampling defaults of its own. The prompt is one argument: Linux allows it 128 KiB.
         """
         return [
             *("--model", self.model),
@@ -67,29 +66,19 @@ class Command:
     def line(self, width: int = 0) -> str:
         """Return the command, quoted for a shell.
 
-        With a width it is broken between flags into lines of at most so many characters, where a
-        flag and its value are not longer.
+        width: break it between flags into lines of at most so many characters, if no flag with
+        its value is longer.
         """
-        if not width:
-            return shlex.join(["llama-completion", *self.argv()])
-        lines = ["llama-completion"]
-        for flag in _group(self.argv()):
+        words, lines = self.argv(), ["llama-completion"]
+        while words:
+            count = 1 if words[0] in _BARE else 2
+            flag, words = shlex.join(words[:count]), words[count:]
             longer = f"{lines[-1]} {flag}"
-            if len(longer) + 2 <= width:
+            if not width or len(longer) + 2 <= width:
                 lines[-1] = longer
             else:
                 lines.append(f"  {flag}")
         return " \\\n".join(lines)
-
-
-def _group(argv: Sequence[str]) -> Iterator[str]:
-    """Yield each flag with its value, quoted for a shell."""
-    words = list(argv)
-    while words:
-        flag = [words.pop(0)]
-        if flag[0] not in _BARE:
-            flag.append(words.pop(0))
-        yield shlex.join(flag)
 
 
 def _write_sampling(sampling: Sampling) -> list[str]:
@@ -116,26 +105,20 @@ class Loaded(Protocol):
 
 
 def command_of(request: Request, engine: Loaded) -> Command:
-    """Return the llama-completion command that reproduces a request, alone and from nothing.
+    """Return the llama-completion command that reproduces a request in a process of its own.
 
-    It does so token for token where `engine.width_independent`, whatever else was in the
-    batch; elsewhere a run from a batch and the command may part.
+    A run of width 1 is reproduced token for token, and so is a run from a batch if
+    `engine.width_independent`; otherwise a run from a batch and the command may differ.
     """
-    return Command(
-        request.sampling,
-        engine.loading,
-        engine.path,
-        request.prompt,
-        request.seed,
-        request.n_predict,
-    )
+    r = request
+    return Command(r.sampling, engine.loading, engine.path, r.prompt, r.seed, r.n_predict)
 
 
 def complete(command: Command) -> str:
     """Return the text that llama-completion writes for a command, without what it adds at the end.
 
-    It exits without waiting for its printing thread (llama.cpp #22142), so the tail of a text may
-    be missing: then it is run again. Raise `ToolchainError` where that does not help.
+    llama-completion exits without waiting for its printing thread (llama.cpp #22142). If the end
+    of a text is missing, it runs again. Raise ToolchainError if that doesn't help.
     """
     for _ in range(_ATTEMPTS):
         done = run_tool("llama-completion", command.argv())
@@ -148,8 +131,8 @@ def parse_command(line: str | Sequence[str], base: Sampling | None = None) -> Co
     """Read a llama.cpp command line, given as text or as a list of arguments.
 
     A shell's redirections and pipes end the command; backslash-newlines join lines. As in
-    llama.cpp the last of a repeated flag counts. base holds what no flag sets: llama.cpp's
-    defaults, if not given. Raise `SettingError` for a flag that the lab does not know.
+    llama.cpp the last of a repeated flag counts. base: values for what no flag sets, llama.cpp's
+    defaults if you give none. Raise SettingError for a flag that the lab doesn't know.
 
     >>> parse_command("llama-cli -m x.gguf --temp 0.6 --top-k 40 -s 1").sampling.top_k
     40
@@ -226,7 +209,9 @@ class _Reader:
         elif flag in ("-p", "--prompt"):
             self._set(self.rest, "prompt", flag, self._value(flag))
         elif flag in ("-f", "--file"):
-            self._set(self.rest, "prompt", flag, self._file(flag))
+            # llama.cpp drops one newline from the end of the file.
+            prompt = read_prompt(self._value(flag)).removesuffix("\n")
+            self._set(self.rest, "prompt", flag, prompt)
         elif flag in ("-s", "--seed"):
             self._set(self.rest, "seed", flag, check_seed(self._number(flag, int)))
         elif flag in ("-n", "--predict", "--n-predict"):
@@ -270,12 +255,6 @@ class _Reader:
         if unknown:
             raise SettingError(f"{flag} {letters}: {sorted(unknown)} name no sampler")
         return check_order(_STAGE_OF_LETTER[letter] for letter in letters)
-
-    def _file(self, flag: str) -> str:
-        path = self._value(flag)
-        text = read_prompt(path)
-        # llama.cpp drops one newline from the end of the file.
-        return text[:-1] if text.endswith("\n") else text
 
 
 def _cast(flag: str, kind: type, text: str) -> Any:

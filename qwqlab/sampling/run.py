@@ -15,9 +15,9 @@ from .settings import check_seed
 class Request:
     """One sequence to generate.
 
-    prompt is taken as it is, special tokens included; label is the reader's own name for the
-    request (the arm of an experiment) and changes nothing in the run. Raise SettingError for a
-    seed or n_predict that llama.cpp would read as something else.
+    prompt is taken as it is, special tokens included; label is your own name for the request (the
+    arm of an experiment) and doesn't change the run. Raise SettingError for a seed or n_predict
+    that llama.cpp would read as something else.
     """
 
     prompt: str

@@ -1,11 +1,11 @@
 """Sampling: every number and the order of llama.cpp's samplers, under llama.cpp's own names.
 
-A `Sampling` is a value: it is checked when it is made and never changes. Its defaults are those
-of llama.cpp. What a setting belongs to, its flag and its range are in `settings`, one row each,
-and everything else (flags, widgets, warnings) reads them from there.
+A `Sampling` is a value: it is checked when it is made and never changes. Its defaults are
+llama.cpp's. Each setting's stage, flags and range are a row of `settings`, which flags, widgets
+and warnings read.
 
-llama.cpp says nothing when a flag does nothing. That silence is how a widely copied fix came to
-switch the repeat penalty off while its reader went on tuning it; so the lab says it:
+llama.cpp is silent when a flag has no effect. So a widely copied fix switched the repeat penalty
+off, and its readers went on tuning it. Here we tell them:
 
 >>> Sampling(samplers=("top_p", "min_p", "top_k", "temperature"), repeat_penalty=1.1).inert()[0]
 'repeat_penalty=1.1 has no effect: `penalties` is not in the order'
@@ -23,9 +23,9 @@ from .settings import (
     DEFAULT_ORDER,
     SETTINGS,
     Setting,
-    check_biases,
-    check_breakers,
     check_order,
+    check_texts,
+    parse_bias,
 )
 
 ARTICLE_ORDER = ("top_k", "top_p", "min_p", "temperature", "dry", "typ_p", "xtc")
@@ -43,7 +43,7 @@ ARTICLE_ORDER_WITH_PENALTIES = (
 
 @dataclass(frozen=True)
 class Sampling:
-    """The numbers and the order of one run. Raise `SettingError` for what llama.cpp can't use.
+    """The numbers and the order of one run. Raise SettingError for what llama.cpp can't use.
 
     logit_bias holds llama.cpp's TOKEN_ID+BIAS or TOKEN_ID-BIAS, such as "15043+1"; ignore_eos is a
     bias of -inf on every end token. Both act before all stages of the order.
@@ -82,13 +82,11 @@ class Sampling:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "logit_bias", check_biases(self.logit_bias))
-        if not isinstance(self.ignore_eos, bool):
-            raise SettingError(f"ignore_eos={self.ignore_eos!r} is neither True nor False")
         object.__setattr__(self, "samplers", check_order(self.samplers))
-        object.__setattr__(
-            self, "dry_sequence_breakers", check_breakers(self.dry_sequence_breakers)
-        )
+        for name in ("logit_bias", "dry_sequence_breakers"):
+            object.__setattr__(self, name, check_texts(name, getattr(self, name)))
+        for bias in self.logit_bias:
+            parse_bias(bias)
         for setting in SETTINGS:
             given = getattr(self, setting.name)
             value = check_number(setting.name, given, setting.kind, setting.low, setting.high)
@@ -108,11 +106,11 @@ class Sampling:
         return (*first, *stages, "adaptive_p" if "adaptive_p" in self.samplers else "dist")
 
     def inert(self) -> tuple[str, ...]:
-        """Return a sentence for every setting that cannot change the tokens of a run, and why.
+        """Return a sentence for every setting that can't change the tokens of a run, with the why.
 
         A setting at its neutral value (repeat_penalty=1) is off by choice and is not listed;
-        neither is a tuning number at llama.cpp's default. Each sentence is tested: taking the
-        setting back to neutral leaves a run's tokens as they were.
+        neither is a tuning number at llama.cpp's default. The tests check each kind of sentence:
+        taking the setting back to neutral leaves a run's tokens as they were.
         """
         return tuple(
             f"{name}={getattr(self, name):g} has no effect: {why}"
@@ -120,7 +118,7 @@ class Sampling:
         )
 
     def with_(self, **changes: Any) -> Sampling:
-        """Return a copy with some settings changed; raise `SettingError` for an unknown name."""
+        """Return a copy with some settings changed; raise SettingError for an unknown name."""
         known = {item.name for item in fields(self)}
         for name in changes:
             if name not in known:
@@ -174,7 +172,7 @@ TRUNCATIONS = ("top_k", "top_p", "min_p", "top_n_sigma")
 
 
 def find_inert(sampling: Sampling) -> dict[str, str]:
-    """Return the settings of which `Sampling.inert` speaks, each with the reason."""
+    """Return the names of the settings that have no effect, each with the reason."""
     shadows = _find_shadows(sampling)
     found = {
         setting.name: _explain(sampling, setting, shadows)
@@ -185,7 +183,7 @@ def find_inert(sampling: Sampling) -> dict[str, str]:
 
 
 def is_neutral(sampling: Sampling, setting: Setting) -> bool:
-    """Say whether a setting is at the value at which its stage does nothing."""
+    """Return whether a setting is at the value at which its stage does nothing."""
     value: float = getattr(sampling, setting.name)
     if setting.neutral is None:
         return False

@@ -1,7 +1,7 @@
 """Split a model's thinking from its answer, in a whole text or in a stream, and count its tags.
 
-A text alone does not tell where the thinking begins: where the chat template has put `<think>`
-into the prompt, the text starts inside it.
+A text alone does not show where the thinking begins: if the chat template put `<think>` into the
+prompt, the text starts inside it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Thinking:
 
 
 def is_forced(prompt: str) -> bool:
-    r"""Say whether a prompt ends in an opening tag, so that the text begins inside the thinking.
+    r"""Return whether a prompt ends in an opening tag: then the text begins inside the thinking.
 
     >>> is_forced("<|im_start|>assistant\n<think>\n"), is_forced("<|im_start|>assistant\n")
     (True, False)
@@ -75,8 +75,8 @@ def _drop(text: str, tag: str) -> str:
 class ThinkingStream:
     r"""The same split for a text that comes in pieces, however they cut the tags.
 
-    `feed` and `finish` return the thinking and the answer that are certain by now; what might be
-    part of a tag is held back until it is known. `result` is the split once `finish` was called.
+    `feed` and `finish` return the thinking and the answer that are certain by now: what might be
+    part of a tag is held back. After `finish`, `result` is the split of the whole text.
 
     >>> stream = ThinkingStream()
     >>> [stream.feed(piece) for piece in ("<thi", "nk>\nHm", "m\n</th", "ink>\n", "\n4")]
@@ -84,91 +84,50 @@ class ThinkingStream:
     """
 
     def __init__(self, forced: bool = False) -> None:
-        self._opened_by: str | None = "prompt" if forced else None
-        self._closed = False
-        self._step = self._begin_thinking if forced else self._look_for_opening
-        self._held = ""
-        self._thinking: list[str] = []
-        self._answer: list[str] = []
+        self._forced = forced
+        self._text = ""
+        self._n_thinking = self._n_answer = 0  # characters returned so far
 
     def feed(self, piece: str) -> tuple[str, str]:
         """Take a piece; return the thinking and the answer that it completes."""
-        self._held += piece
-        before = len(self._thinking), len(self._answer)
-        while self._step():
-            pass
-        return "".join(self._thinking[before[0] :]), "".join(self._answer[before[1] :])
+        self._text += piece
+        split = self.result
+        thinking, answer = split.thinking, split.answer
+        if split.opened_by is None:
+            answer = "" if _may_begin(answer, OPEN) else answer
+        elif split.closed:
+            answer = "" if _may_begin(answer, CLOSE) else answer
+        else:
+            thinking = "" if _may_begin(thinking, OPEN) else _cut_begun_tag(thinking)
+        return self._give(thinking, answer)
 
     def finish(self) -> tuple[str, str]:
         """End the text; return the rest of the thinking and of the answer."""
-        rest, self._held = self._held, ""
-        if self._step in (self._begin_thinking, self._think):
-            rest = rest.strip("\n") if self._step == self._begin_thinking else rest.rstrip("\n")
-            self._thinking.append(rest)
-            return rest, ""
-        rest = rest.lstrip("\n") if self._step == self._begin_answer else rest
-        self._answer.append(rest)
-        return "", rest
+        return self._give(self.result.thinking, self.result.answer)
 
     @property
     def result(self) -> Thinking:
-        """The split of what has been returned."""
-        thinking, answer = "".join(self._thinking), "".join(self._answer)
-        closed = self._closed or (self._opened_by is None and CLOSE in answer)
-        return Thinking(thinking, answer, self._opened_by, closed)
+        """The split of all that was fed."""
+        return split_thinking(self._text, self._forced)
 
-    # Each step looks at what is held, and returns whether the next one may go on with it.
-
-    def _look_for_opening(self) -> bool:
-        start = self._held.lstrip()
-        if start.startswith(OPEN):
-            self._opened_by, self._step = "text", self._begin_thinking
-        elif OPEN.startswith(start):
-            return False
-        else:
-            self._step = self._say
-        return True
-
-    def _begin_thinking(self) -> bool:
-        self._held = _drop(self._held, OPEN)
-        if OPEN.startswith(self._held.lstrip()):
-            return False
-        self._held, self._step = self._held.lstrip("\n"), self._think
-        return True
-
-    def _think(self) -> bool:
-        inside, self._closed, after = _cut(self._held)
-        self._thinking.append(inside)
-        self._held = after
-        if self._closed:
-            self._step = self._begin_answer
-        return self._closed
-
-    def _begin_answer(self) -> bool:
-        self._held = _drop(self._held, CLOSE)
-        if CLOSE.startswith(self._held.lstrip()):
-            return False
-        self._held, self._step = self._held.lstrip("\n"), self._say
-        return True
-
-    def _say(self) -> bool:
-        self._answer.append(self._held)
-        self._held = ""
-        return False
+    def _give(self, thinking: str, answer: str) -> tuple[str, str]:
+        new = thinking[self._n_thinking :], answer[self._n_answer :]
+        self._n_thinking, self._n_answer = len(thinking), len(answer)
+        return new
 
 
-def _cut(text: str) -> tuple[str, bool, str]:
-    r"""Return what is certainly thinking, whether a closing tag ends it, and the rest.
+def _may_begin(text: str, tag: str) -> bool:
+    return tag.startswith(text.lstrip())
 
-    >>> _cut("so\n</think>\n4"), _cut("so\n</th")
-    (('so', True, '\n4'), ('so', False, '\n</th'))
+
+def _cut_begun_tag(text: str) -> str:
+    r"""Return a thinking without the part of a closing tag at its end.
+
+    >>> _cut_begun_tag("so\n</th")
+    'so'
     """
-    inside, closing, after = text.partition(CLOSE)
-    if closing:
-        return inside.rstrip("\n"), True, after
     begun = next((n for n in range(len(CLOSE) - 1, 0, -1) if text.endswith(CLOSE[:n])), 0)
-    sure = text[: len(text) - begun].rstrip("\n")
-    return sure, False, text[len(sure) :]
+    return text[: len(text) - begun].rstrip("\n")
 
 
 @dataclass(frozen=True)
@@ -183,10 +142,6 @@ class TagCounts:
     opened_interval: tuple[float, float]
     closed: int
     closed_interval: tuple[float, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
 
 
 def count_tags(runs: Iterable[Run]) -> TagCounts:
