@@ -6,13 +6,14 @@ The program is behind the thinking, in the last of the answer's fences.
 from __future__ import annotations
 
 import ast
-import importlib
 import importlib.util
 import os
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 from ..experiments import Block, check_code, find_blocks
 from ..sampling import CLOSE, split_thinking
@@ -132,7 +133,6 @@ def _is_installed(module: str) -> bool:
 def _find_missing_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Yield what is asked of pygame and isn't in it, such as `pygame.draw.star`."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    importlib.import_module("pygame")
     known_as: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -172,17 +172,10 @@ def _dotted(node: ast.AST) -> str:
 
 def _find(name: str) -> object:
     """Return what a dotted name of pygame means; None if there is no such thing."""
-    found: object = sys.modules["pygame"]
-    path = "pygame"
-    for part in name.split(".")[1:]:
-        path = f"{path}.{part}"
-        if not hasattr(found, part):
-            try:
-                importlib.import_module(path)
-            except (ImportError, ValueError):
-                return None
-        found = getattr(found, part, None)
-    return found
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 def _exists(name: str) -> bool:
@@ -190,4 +183,4 @@ def _exists(name: str) -> bool:
 
 
 def _is_module(name: str) -> bool:
-    return type(_find(name)).__name__ == "module"
+    return isinstance(_find(name), ModuleType)
