@@ -187,10 +187,7 @@ def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 def _pick_frames(records: Sequence[GameRecord]) -> tuple[tuple[str, bytes], ...]:
     """Return the first picture of each name, in the order of the game."""
-    frames: dict[str, bytes] = {}
-    for record in records:
-        for name, data in record.pictures:
-            frames.setdefault(name, data)
+    frames = {name: data for record in reversed(records) for name, data in record.pictures}
     return tuple((name, frames[name]) for name in _FRAMES if name in frames)
 
 
