@@ -135,7 +135,6 @@ class Player:
         self._pressed_at = -9
         self._began = self._clock()
         self._alive_at = self._clock(), self._work()
-        self._done = False
 
     def run(self) -> NoReturn:
         """Run the game to the end of the plan, or to its own, and end this process."""
@@ -153,19 +152,17 @@ class Player:
             self._finish("error", _explain(error))
 
     def _finish(self, ended: str, detail: str) -> NoReturn:
-        if not self._done:
-            self._done = True
-            record = {
-                "ended": ended,
-                "detail": detail,
-                "phase": self._phase,
-                "size": self._pygame.size,
-                "asked": self._pygame.keyboard.asked,
-                "log": self._log,
-            }
-            # A mark or a pipe is written as the list of its fields.
-            text = json.dumps(record, default=lambda seen: list(vars(seen).values()))
-            Path(RECORD).write_text(text, encoding="utf-8")
+        record = {
+            "ended": ended,
+            "detail": detail,
+            "phase": self._phase,
+            "size": self._pygame.size,
+            "asked": self._pygame.keyboard.asked,
+            "log": self._log,
+        }
+        # A mark or a pipe is written as the list of its fields.
+        text = json.dumps(record, default=lambda seen: list(vars(seen).values()))
+        Path(RECORD).write_text(text, encoding="utf-8")
         os._exit(0)
 
     def _watch_for_standstill(self) -> None:
