@@ -199,7 +199,6 @@ def _ask_worker(job: dict[str, Any]) -> dict[str, Any]:
         limits=LIMITS[job["engine"]],
         # Jinja's own sandbox holds a template in the first place, on every system.
         minimum="weak",
-        keep="answer.json".__eq__,
     )
     if done.status == -signal.SIGALRM:
         raise ChatError(f"the template did not end within {RENDER_SECONDS:g} s, and was stopped")
