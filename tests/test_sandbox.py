@@ -133,13 +133,6 @@ def test_a_program_gets_its_arguments_and_files_and_gives_what_it_made(run: Run)
     assert done.files == {"made.txt": b"kept data", "data.bin": b"data!"}
 
 
-def test_a_traceback_begins_in_the_program(run: Run) -> None:
-    done = run("def f():\n    1 / 0\nf()")
-    assert done.status == 1
-    assert done.stderr.startswith('Traceback (most recent call last):\n  File "main.py", line 3')
-    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
-
-
 def test_numpy_and_threads_work(run: Run) -> None:
     done = run(
         """
