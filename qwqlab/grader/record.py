@@ -11,7 +11,7 @@ import math
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
@@ -76,14 +76,14 @@ class GameRecord:
         """Return whether the program ended when the plan's key was pressed."""
         return self.ended in ("exit", "error") and self.phase.startswith("quit")
 
-    def in_phase(self, *phases: str) -> Iterator[Tick]:
-        """Yield the ticks of these phases."""
-        return (tick for tick in self.ticks if tick.phase in phases)
+    def in_phase(self, *phases: str) -> list[Tick]:
+        """Return the ticks of these phases."""
+        return [tick for tick in self.ticks if tick.phase in phases]
 
     def rounds(self) -> list[list[Tick]]:
         """Return the ticks of each round: up to the first loss, and after the restart."""
-        first = [*self.in_phase("start", "play", "falling", "over", "never lost")]
-        return [part for part in (first, [*self.in_phase("again", "over again")]) if part]
+        first = self.in_phase("start", "play", "falling", "over", "never lost")
+        return [part for part in (first, self.in_phase("again", "over again")) if part]
 
 
 # One run may take all the time that is left. What is kept short is its processor time, which is the
