@@ -1,6 +1,6 @@
-"""The program in a model's answer, and what it imports; nothing of it is run here.
+"""Find the program in a model's answer, and what it imports; nothing of it is run here.
 
-The program is behind the thinking, in the last of the answer's fences.
+The program comes after the thinking, in a fenced block of the answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OTHER = re.compile(
 
 @dataclass(frozen=True)
 class Extracted:
-    """The program of an answer, "" if there is none. detail says what was found, or why not."""
+    """The program of an answer, "" if there is none. detail tells what was found, or why not."""
 
     program: str
     ok: bool
@@ -82,7 +82,7 @@ def _pick(blocks: list[Block]) -> Block | None:
 
 
 def find_missing(source: str) -> list[str]:
-    """Return a sentence for each module that isn't installed and each name that pygame hasn't.
+    """Return a sentence for each module that isn't installed and each name that isn't in pygame.
 
     source must parse. Imports under `try` may fail, so they don't count.
 
@@ -131,7 +131,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _find_missing_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield what is asked of pygame and isn't in it, such as `pygame.draw.star`."""
+    """Yield line and sentence for what pygame does not have, such as `pygame.draw.star`."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     known_as: dict[str, str] = {}
     for node in ast.walk(tree):

@@ -1,9 +1,9 @@
-"""Run a program that nobody has read: shut in, watched, and gone at its end.
+"""Run an untrusted program: confined, watched, and gone when it ends.
 
 `run_python` writes the program into a fresh folder, the box, and runs it with this Python in a
 process that has confined itself (`confine`) and that is watched from outside (`process`): its
-clock, output, folder and threads. Nothing that the program says of itself is believed; which layers
-hold is known from a report made before its first line. `probe` tells how far they go here.
+clock, output, folder and threads. Which layers hold is known from a report made before the
+program's first line, never from the program itself. `probe` shows how far they go on this machine.
 
 What this does not stop: a hole in the kernel; side channels such as timing; asking whether a path
 exists, and the size and times of a file (stat); reading what every program here may read, which is
@@ -44,7 +44,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Isolation:
-    """What holds and what does not, a sentence each; `applied` names the layers.
+    """How well a program is confined, a sentence for each subject; `applied` names the layers.
 
     The level is "strong" where files, network, processes, memory and time are all held, "partial"
     where some of them are, and "weak" where only time, memory and the size of files are.
@@ -58,7 +58,7 @@ class Isolation:
     applied: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as JSON has it."""
+        """Return it as JSON-ready values."""
         return {**asdict(self), "applied": list(self.applied)}
 
 
@@ -226,7 +226,7 @@ def _rate_isolation(applied: Sequence[str], limits: Limits) -> Isolation:
 
 
 def _check_level(isolation: Isolation, minimum: str, failed: Mapping[str, str]) -> None:
-    """Raise SandboxError, which says what is missing and how to get it, if below the minimum.
+    """Raise SandboxError, with what is missing and how to get it, if below the minimum.
 
     failed: the reason for each layer that was tried and failed.
     """
