@@ -1,4 +1,4 @@
-"""Games that are none: what each does instead, for the tests of the grader."""
+"""Programs that are not games, by what each does instead, for the tests of the grader."""
 
 # ruff: noqa: E501 - a program a line
 

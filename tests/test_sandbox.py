@@ -26,7 +26,6 @@ from qwqlab.sandbox import Limits, Outcome, confine, probe, run_python, sandbox
 
 MARK = "QWQLAB_TEST_MARK"
 NOBODY = 65534
-SHORT = Limits(seconds=2, cpu_seconds=2)
 ALL = ("landlock", "seccomp", "namespaces")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these layers are Linux's")
 
@@ -134,18 +133,6 @@ def test_a_program_gets_its_arguments_and_files_and_gives_what_it_made(run: Run)
     assert done.files == {"made.txt": b"kept data", "data.bin": b"data!"}
 
 
-def test_keep_chooses_among_all_files(run: Run) -> None:
-    done = run("open('a.txt', 'w').write('a')", files={"b.txt": "b"}, keep=lambda name: name < "c")
-    assert done.files == {"a.txt": b"a", "b.txt": b"b"}
-
-
-def test_a_traceback_begins_in_the_program(run: Run) -> None:
-    done = run("def f():\n    1 / 0\nf()")
-    assert done.status == 1
-    assert done.stderr.startswith('Traceback (most recent call last):\n  File "main.py", line 3')
-    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
-
-
 def test_numpy_and_threads_work(run: Run) -> None:
     done = run(
         """
@@ -180,19 +167,6 @@ def test_pygame_draws_writes_and_saves(run: Run) -> None:
     )
     assert done.stdout.endswith("(255, 0, 0, 255)\n"), done.stderr
     assert done.files["shot.png"].startswith(b"\x89PNG")
-
-
-def test_several_run_at_once(run: Run) -> None:
-    done: list[str] = []
-    threads = [
-        threading.Thread(target=lambda n=n: done.append(run(f"print({n})").stdout))
-        for n in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(done) == [f"{n}\n" for n in range(8)]
 
 
 # No other process.
@@ -546,15 +520,11 @@ def test_a_loop_ends_with_its_processor_time(run: Run) -> None:
 SLEEPERS = {
     "ignore every signal": """
         import signal, time
-        for number in range(1, 65):
-            try:
-                signal.signal(number, signal.SIG_IGN)
-            except (OSError, ValueError):
-                pass
+        for number in {*range(1, 65)} - {signal.SIGKILL, signal.SIGSTOP, 32, 33}:
+            signal.signal(number, signal.SIG_IGN)
         time.sleep(60)
         """,
     "stop itself": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
-    "close all files": "import os, time\nos.closerange(0, 1000)\ntime.sleep(60)",
     "never end its exit": "import atexit, time\natexit.register(time.sleep, 60)",
 }
 
@@ -566,22 +536,12 @@ def test_what_does_not_end_is_ended_by_the_clock(run: Run, code: str) -> None:
     assert done.reason == "killed after 0.5 s of wall clock"
 
 
-PRINTERS = {
-    "to stderr": ("stderr", "import sys\nwhile True: sys.stderr.write('x' * 1000)"),
-    "binary": ("stdout", "import os\nwhile True: os.write(1, bytes(range(256)))"),
-}
-
-
-@pytest.mark.parametrize(("where", "code"), PRINTERS.values(), ids=PRINTERS.keys())
-def test_what_prints_for_ever_is_ended(run: Run, where: str, code: str) -> None:
+@pytest.mark.parametrize(("where", "number"), [("stdout", 1), ("stderr", 2)])
+def test_what_prints_for_ever_is_ended(run: Run, where: str, number: int) -> None:
+    code = f"import os\nwhile True: os.write({number}, b'a\\xff\\0b')"
     done = run(code, limits=Limits(output_bytes=1 << 16))
     assert done.reason == f"killed because it printed more than 65536 bytes to {where}"
-    assert len(getattr(done, where)) == 1 << 16
-
-
-def test_output_that_is_no_text_is_shown_with_marks(run: Run) -> None:
-    done = run("import os\nos.write(1, b'a\\xff\\x00b')")
-    assert done.stdout == "a\ufffd\0b"
+    assert getattr(done, where) == "a\ufffd\0b" * (1 << 14)
 
 
 def test_a_file_ends_at_its_limit(run: Run) -> None:
@@ -658,11 +618,9 @@ def test_a_forged_report_changes_nothing(run: Run) -> None:
 
 
 def test_a_name_that_would_leave_the_box_is_refused(run: Run) -> None:
-    for name in ("../x", "/tmp/x", "a/b", "", ".", "..", "a\0b", "x" * 300):
-        with pytest.raises(SandboxError, match=r"must be the name|cannot be put"):
+    for name in ("../x", "/tmp/x", "a/b", "", ".", ".."):
+        with pytest.raises(SandboxError, match="must be the name"):
             run("", files={name: "x"})
-    with pytest.raises(SandboxError, match="is not among the files"):
-        run_python({}, "main.py")
     with pytest.raises(SandboxError, match="must be one of weak, partial, strong"):
         run("", minimum="perfect")
 
@@ -698,14 +656,14 @@ def test_without_seccomp_and_namespaces_processes_and_network_are_open_and_the_w
     assert alone.isolation.network == "none: no socket can be made"
 
 
-def test_with_limits_alone_memory_files_and_time_are_held(run: Run) -> None:
-    weak = {"without": ALL, "minimum": "weak"}
-    done = run("bytearray(2 << 30)", **weak)
-    assert "MemoryError" in done.stderr and done.isolation.level == "weak"
-    assert run("while True: pass", **weak, limits=Limits(5, 1)).reason.endswith("processor time")
-    assert run("import time\ntime.sleep(9)", **weak, limits=Limits(0.5)).reason.endswith("clock")
-    done = run("open('a', 'wb').write(bytes(1 << 20))", **weak, limits=Limits(file_bytes=1000))
-    assert "File too large" in done.stderr
+def test_with_limits_alone_memory_and_files_are_held(run: Run) -> None:
+    done = run(
+        "try: bytearray(2 << 30)\nexcept MemoryError: open('a', 'wb').write(bytes(1 << 20))",
+        without=ALL,
+        minimum="weak",
+        limits=Limits(file_bytes=1000),
+    )
+    assert "File too large" in done.stderr and done.isolation.level == "weak"
 
 
 @pytest.mark.parametrize(
@@ -800,11 +758,7 @@ FOR_BOTH = (
     test_a_namespace_alone_keeps_the_network_out,
     test_the_kernel_refuses_the_calls,
     test_limits_cannot_be_raised_and_rights_are_gone,
-    test_memory_ends_at_its_limit,
     test_threads_end_at_their_limit,
-    test_a_loop_ends_with_its_processor_time,
-    test_a_folder_ends_at_its_limit,
-    test_below_the_minimum_no_line_is_run,
 )
 
 

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from .flappy import list_arms as list_arms  # the article's four commands
     from .flappy import read_prompt as read_prompt  # its prompt
     from .flappy import run_arms as run_arms  # run the four, each to a file
-    from .flappy import show_differences as show_differences  # in what two settings differ
+    from .flappy import show_differences as show_differences  # where two settings differ
     from .grading import STAGES as STAGES  # what a program must get through before it is judged
     from .grading import Grade as Grade  # stages, requirements, verdict
     from .grading import grade_file as grade_file  # grade a transcript or a program in a file
-    from .grading import grade_text as grade_text  # the same of a text
+    from .grading import grade_text as grade_text  # grade the text itself
 else:
     __getattr__, __dir__ = open_room(__name__, __file__)

@@ -1,18 +1,19 @@
-"""The program in a model's answer, and what it imports; nothing of it is run here.
+"""Find the program in a model's answer, and what it imports; nothing of it is run here.
 
-The program is behind the thinking, in the last of the answer's fences.
+The program comes after the thinking, in a fenced block of the answer.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib
 import importlib.util
 import os
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 from ..experiments import Block, check_code, find_blocks
 from ..sampling import CLOSE, split_thinking
@@ -26,7 +27,7 @@ _OTHER = re.compile(
 
 @dataclass(frozen=True)
 class Extracted:
-    """The program of an answer, "" if there is none. detail says what was found, or why not."""
+    """The program of an answer, "" if there is none. detail tells what was found, or why not."""
 
     program: str
     ok: bool
@@ -88,7 +89,7 @@ def _pick(blocks: list[Block]) -> Block | None:
 
 
 def find_missing(source: str) -> list[str]:
-    """Return a sentence for each module that isn't installed and each name that pygame hasn't.
+    """Return a sentence for each module that isn't installed and each name that isn't in pygame.
 
     source must parse. Imports under `try` may fail, so they don't count.
 
@@ -137,9 +138,8 @@ def _is_installed(module: str) -> bool:
 
 
 def _find_missing_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield what is asked of pygame and isn't in it, such as `pygame.draw.star`."""
+    """Yield line and sentence for what pygame does not have, such as `pygame.draw.star`."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    importlib.import_module("pygame")
     known_as: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -179,17 +179,10 @@ def _dotted(node: ast.AST) -> str:
 
 def _find(name: str) -> object:
     """Return what a dotted name of pygame means; None if there is no such thing."""
-    found: object = sys.modules["pygame"]
-    path = "pygame"
-    for part in name.split(".")[1:]:
-        path = f"{path}.{part}"
-        if not hasattr(found, part):
-            try:
-                importlib.import_module(path)
-            except (ImportError, ValueError):
-                return None
-        found = getattr(found, part, None)
-    return found
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 def _exists(name: str) -> bool:
@@ -197,4 +190,4 @@ def _exists(name: str) -> bool:
 
 
 def _is_module(name: str) -> bool:
-    return type(_find(name)).__name__ == "module"
+    return isinstance(_find(name), ModuleType)

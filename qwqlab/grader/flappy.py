@@ -86,19 +86,14 @@ def run_arms(
     arms = list_arms(inspect(model).file_type or model.stem)
     transcripts: list[Transcript] = []
     for quant in dict.fromkeys(arm.quant for arm in arms):
-        path = requantize(model, quant) if quant == _FULL_PRECISION else model
-        with Engine(path) as engine:
+        with Engine(requantize(model, quant) if quant == _FULL_PRECISION else model) as engine:
             for arm in (arm for arm in arms if arm.quant == quant):
                 tell(f"{arm.name}: {n_predict} tokens at most, to {arm.filename} ...")
-                transcripts.append(_run_arm(engine, arm, n_predict, folder))
+                run = engine.generate(read_prompt(), arm.sampling, SEED, n_predict)
+                transcript = Transcript(arm, run, folder / arm.filename)
+                files.write_text(transcript.path, run.text, errors="replace")
+                transcripts.append(transcript)
     return transcripts
-
-
-def _run_arm(engine: Engine, arm: FlappyArm, n_predict: int, folder: Path) -> Transcript:
-    run = engine.generate(read_prompt(), arm.sampling, SEED, n_predict)
-    path = folder / arm.filename
-    files.write_text(path, run.text, errors="replace")
-    return Transcript(arm, run, path)
 
 
 def show_differences(first: Sampling, second: Sampling) -> Sequence[tuple[str, object, object]]:

@@ -74,7 +74,7 @@ class Grade:
         }
 
     def as_text(self) -> str:
-        """Return the same for people, a line each."""
+        """Return it for people, a line for each stage and requirement."""
         lines = [f"{self.verdict.upper()}: {self.reason}"]
         lines += [f"  [{_word(s.ok)}] {s.name}: {s.detail}" for s in self.stages]
         lines += [
@@ -97,7 +97,7 @@ class Grade:
 def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = lambda _: None) -> Grade:
     """Grade a transcript, or a program if the name ends in .py; see `grade_text`.
 
-    Raise SettingError for a file that cannot be read or is no text.
+    Raise SettingError if the file cannot be read, or is not text.
     """
     path = Path(path)
     try:
@@ -162,7 +162,7 @@ def grade_text(
 
 
 def _stop_early(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
-    """Return the grade of what cannot be run: the rest was not reached."""
+    """Return the grade of a program that cannot be run: the rest was not reached."""
     reason = f"not reached: {stages[-1].name} fails"
     rest = [Stage(name, False, reason) for name in STAGES[len(stages) :]]
     nothing = tuple(Requirement(n, False, "not run") for n in range(1, len(TEXTS) + 1))
@@ -190,10 +190,7 @@ def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 def _pick_frames(records: Sequence[GameRecord]) -> tuple[tuple[str, bytes], ...]:
     """Return the first picture of each name, in the order of the game."""
-    frames: dict[str, bytes] = {}
-    for record in records:
-        for name, data in record.pictures:
-            frames.setdefault(name, data)
+    frames = {name: data for record in reversed(records) for name, data in record.pictures}
     return tuple((name, frames[name]) for name in _FRAMES if name in frames)
 
 

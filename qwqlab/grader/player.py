@@ -66,17 +66,15 @@ class Pilot:
         self.still = self.still + 1 if same or not self.bird else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what was seen in the last picture, as values for JSON; `record` reads them."""
-        bird, land, scene = self.bird, self.scene.land, self.scene
+        """Return what was seen in the last picture, as `record` reads it."""
+        scene = self.scene
         return {
             "background": scene.background,
-            "land": [land.color, land.y, land.h] if land else None,
-            "bird": [bird.kind, bird.color, bird.x, bird.y, bird.w, bird.h, bird.detail]
-            if bird
-            else None,
+            "land": scene.land,
+            "bird": self.bird,
             "moving": self.moving,
-            "pipes": [[p.x, p.w, p.top, p.bottom, p.color] for p in scene.pipes[:8]],
-            "texts": [[t.detail[:80], t.x, t.y, t.w, t.h] for t in scene.texts[-12:]],
+            "pipes": scene.pipes[:8],
+            "texts": scene.texts[-12:],
             "passed": self.passed,
         }
 
@@ -137,7 +135,6 @@ class Player:
         self._pressed_at = -9
         self._began = self._clock()
         self._alive_at = self._clock(), self._work()
-        self._done = False
 
     def run(self) -> NoReturn:
         """Run the game to the end of the plan, or to its own, and end this process."""
@@ -151,23 +148,21 @@ class Player:
             hidden = end.__context__  # an exit in `finally` hides the error that led to it
             why = f", after {_explain(hidden)}" if isinstance(hidden, Exception) else ""
             self._finish("exit", f"the program exited{why}")
-        except KeyboardInterrupt:
-            self._finish("error", "KeyboardInterrupt")
         except BaseException as error:  # noqa: BLE001 - whatever the game raises is what is told
             self._finish("error", _explain(error))
 
     def _finish(self, ended: str, detail: str) -> NoReturn:
-        if not self._done:
-            self._done = True
-            record = {
-                "ended": ended,
-                "detail": detail,
-                "phase": self._phase,
-                "size": self._pygame.size,
-                "asked": self._pygame.keyboard.asked,
-                "log": self._log,
-            }
-            Path(RECORD).write_text(json.dumps(record), encoding="utf-8")
+        record = {
+            "ended": ended,
+            "detail": detail,
+            "phase": self._phase,
+            "size": self._pygame.size,
+            "asked": self._pygame.keyboard.asked,
+            "log": self._log,
+        }
+        # A mark or a pipe is written as the list of its fields.
+        text = json.dumps(record, default=lambda seen: list(vars(seen).values()))
+        Path(RECORD).write_text(text, encoding="utf-8")
         os._exit(0)
 
     def _watch_for_standstill(self) -> None:
@@ -191,7 +186,7 @@ class Player:
         if threading.current_thread() is not threading.main_thread():
             return
         self._n_ticks += 1
-        self._pilot.see(self._pygame.picture(), self._pygame.size)
+        self._pilot.see(self._pygame.picture, self._pygame.size)
         self._log.append({"phase": self._phase, **self._pilot.to_dict()})
         for key in self._up:
             self._pygame.keyboard.release(key)

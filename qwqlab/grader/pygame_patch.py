@@ -21,6 +21,24 @@ from .scene import Mark
 
 MOST_MARKS = 3000
 SMALLEST_CANVAS = 120  # pixels of the longer side; smaller surfaces are sprites
+# What pygame draws with: module, function, the kind of its mark, and its arguments in their order
+# behind the surface, as far as they matter here.
+_DRAWING: tuple[tuple[Any, str, str, str], ...] = (
+    (pygame.draw, "rect", "rect", "color rect width"),
+    (pygame.draw, "circle", "circle", "color center radius width"),
+    (pygame.draw, "aacircle", "circle", "color center radius width"),
+    (pygame.draw, "ellipse", "circle", "color rect width"),
+    (pygame.draw, "polygon", "polygon", "color points width"),
+    (pygame.draw, "line", "line", "color"),
+    (pygame.draw, "lines", "line", "color"),
+    (pygame.draw, "aaline", "line", "color"),
+    (pygame.draw, "aalines", "line", "color"),
+    (pygame.gfxdraw, "box", "rect", "rect color"),
+    (pygame.gfxdraw, "filled_circle", "circle", "x y radius color"),
+    (pygame.gfxdraw, "filled_ellipse", "circle", "x y rx ry color"),
+    (pygame.gfxdraw, "filled_polygon", "polygon", "points color"),
+    (pygame.gfxdraw, "filled_trigon", "polygon", "x1 y1 x2 y2 x3 y3 color"),
+)
 
 
 class PatchedPygame:
@@ -32,7 +50,7 @@ class PatchedPygame:
         self.time.replace_clocks()
         self.screen: pygame.Surface | None = None
         self._on_tick = on_tick
-        self._picture: list[Mark] = []
+        self.picture: list[Mark] = []  # what is on the screen, in the order of drawing
         # What was drawn on each surface large enough to be the window or a canvas behind it.
         self._drawn: WeakKeyDictionary[pygame.Surface, list[Mark]] = WeakKeyDictionary()
         self._last_flip = -1.0
@@ -46,17 +64,13 @@ class PatchedPygame:
     def size(self) -> tuple[int, int]:
         return self.screen.get_size() if self.screen else (0, 0)
 
-    def picture(self) -> list[Mark]:
-        """Return what is on the screen, in the order in which it was drawn."""
-        return self._picture
-
     def _show(self, *_: Any, **__: Any) -> None:
         width, height = self.size
         fresh = list(self._drawn.get(self.screen, ())) if self.screen else []
         if self.screen:
             self._drawn[self.screen].clear()
         whole = any(m.solid and m.kind != "text" and m.area >= 0.5 * width * height for m in fresh)
-        self._picture = (fresh if whole else self._picture + fresh)[-MOST_MARKS:]
+        self.picture = (fresh if whole else self.picture + fresh)[-MOST_MARKS:]
         self.keyboard.begin_picture()
         if self.time.now == self._last_flip:  # no clock limits the game's speed
             self.time.pass_(FRAME)
@@ -111,28 +125,19 @@ class PatchedPygame:
         pygame.display.flip = pygame.display.update = watch._show
 
     def _patch_drawing(self) -> None:
-        for name in "rect circle aacircle ellipse polygon line aaline lines aalines".split():
-            if hasattr(pygame.draw, name):  # aacircle is not in every pygame
-                self._wrap(pygame.draw, name, color_at=1)
-        for name in ("box", "filled_circle", "filled_ellipse", "filled_polygon", "filled_trigon"):
-            self._wrap(pygame.gfxdraw, name, color_at=-1)
+        for module, name, kind, parameters in _DRAWING:
+            self._wrap(module, name, kind, parameters.split())
 
-    def _wrap(self, module: Any, name: str, color_at: int) -> None:
+    def _wrap(self, module: Any, name: str, kind: str, parameters: Sequence[str]) -> None:
         draw = getattr(module, name)
-        kind = name.removeprefix("filled_").removeprefix("aa").rstrip("s")
-        kind = {"box": "rect", "ellipse": "circle", "trigon": "polygon"}.get(kind, kind)
 
         def drawn(surface: Any, *args: Any, **named: Any) -> Any:
             box = draw(surface, *args, **named)
             if isinstance(surface, pygame.Surface):
-                color = named.get("color", args[color_at - (color_at > 0)] if args else 0)
-                area = _bound(name, module, args, named, box)
-                width = named.get("width", _find_outline(name, args))
-                points = named.get("points", args[1] if len(args) > 1 else ())
-                corners = len(points) if kind == "polygon" and name == "polygon" else 3
-                detail = str(corners) if kind == "polygon" else ""
-                solid = not (kind in ("rect", "circle", "polygon") and 0 < width < 6)
-                self._note(surface, kind, color, area, detail, solid)
+                given = dict(zip(parameters, args, strict=False)) | named
+                detail = str(len(given.get("points", "123"))) if kind == "polygon" else ""
+                solid = not 0 < given.get("width", 0) < 6 or kind == "line"
+                self._note(surface, kind, given.get("color"), _bound(given, box), detail, solid)
             return box
 
         setattr(module, name, drawn)
@@ -226,40 +231,23 @@ class PatchedPygame:
         pygame.font.get_fonts = list
 
 
-def _bound(name: str, module: Any, args: Any, named: Any, box: Any) -> pygame.Rect:
+def _bound(given: dict[str, Any], box: Any) -> pygame.Rect:
     """Return the whole box that was drawn on; pygame's own answer is cut at the window's edge."""
     try:
-        if name == "rect" or name == "ellipse":
-            return pygame.Rect(named.get("rect", args[1] if len(args) > 1 else None))
-        if name == "box":
-            return pygame.Rect(args[0])
-        if name in ("circle", "aacircle") and module is pygame.draw:
-            (x, y) = named.get("center", args[1] if len(args) > 1 else None)
-            r = named.get("radius", args[2] if len(args) > 2 else 0)
-            return pygame.Rect(x - r, y - r, 2 * r, 2 * r)
-        if name == "polygon":
-            return _bound_points(named.get("points", args[1] if len(args) > 1 else ()))
-        if name == "filled_circle":
-            x, y, r = args[:3]
-            return pygame.Rect(x - r, y - r, 2 * r, 2 * r)
-        if name == "filled_ellipse":
-            x, y, rx, ry = args[:4]
+        if "rect" in given:
+            return pygame.Rect(given["rect"])
+        if "radius" in given or "rx" in given:
+            x, y = given["center"] if "center" in given else (given["x"], given["y"])
+            rx = given["radius"] if "radius" in given else given["rx"]
+            ry = given.get("ry", rx)
             return pygame.Rect(x - rx, y - ry, 2 * rx, 2 * ry)
-        if name == "filled_trigon":
-            return _bound_points([args[0:2], args[2:4], args[4:6]])
-        if name == "filled_polygon":
-            return _bound_points(args[0])
-    except (TypeError, ValueError):
+        if "x1" in given or "points" in given:
+            corners = [(given[f"x{n}"], given[f"y{n}"]) for n in "123" if f"x{n}" in given]
+            xs, ys = zip(*((p[0], p[1]) for p in given.get("points", corners)), strict=True)
+            return pygame.Rect(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
+    except (TypeError, ValueError):  # numbers that are drawn, but too large for a Rect
         pass
     return pygame.Rect(box or (0, 0, 0, 0))
-
-
-def _find_outline(name: str, args: Sequence[Any]) -> float:
-    """Return the width of an outline; 0 if the shape is filled."""
-    place = {"rect": 2, "ellipse": 2, "polygon": 2, "circle": 3}.get(name)
-    if place is None or len(args) <= place or not isinstance(args[place], (int, float)):
-        return 0
-    return float(args[place])
 
 
 def _place(mark: Mark, x: float, y: float, by_x: float = 1, by_y: float = 1) -> Mark:
@@ -294,9 +282,3 @@ def _look_at(
         whole.blit(surface, (0, 0))
     r, g, b, *_ = pygame.transform.average_color(whole, box, see_through)
     return filled, lopsided, (r, g, b), box
-
-
-def _bound_points(points: Any) -> pygame.Rect:
-    xs, ys = zip(*((p[0], p[1]) for p in points), strict=True)
-    left, top = min(xs), min(ys)
-    return pygame.Rect(left, top, max(xs) - left, max(ys) - top)

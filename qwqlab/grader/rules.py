@@ -82,7 +82,7 @@ def _judge_background(records: Sequence[GameRecord]) -> tuple[bool, str]:
     problems = []
     if odd := [c for c in first if not is_light_blue(c)]:
         problems.append(
-            f"{len(odd)} of {len(first)} runs start with {_name(odd[0])}, no light blue"
+            f"{len(odd)} of {len(first)} runs start with {_name(odd[0])}, not light blue"
         )
     if dark := [c for c in every if not is_light(c)]:
         problems.append(f"{_name(dark[0])} is not light")
@@ -140,7 +140,7 @@ def _judge_score(records: Sequence[GameRecord]) -> tuple[bool, str]:
     elsewhere = ""
     for record in records:
         for phase in ("play", "again"):
-            ticks = [*record.in_phase(phase)]
+            ticks = record.in_phase(phase)
             if not ticks:
                 continue
             tries += 1
@@ -153,7 +153,7 @@ def _judge_score(records: Sequence[GameRecord]) -> tuple[bool, str]:
                 elsewhere = place
             wrong += 1
     if elsewhere:
-        return False, f"it grows, and stands not at the top right: {elsewhere}"
+        return False, f"it grows, but not at the top right: {elsewhere}"
     if wrong:
         return False, f"in {wrong} rounds the bird passed pipes and no number on the screen grew"
     return False, f"not seen: the bird got past no pipe in {tries} rounds"
@@ -164,7 +164,7 @@ def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
     gaps = {(round(p.top), round(p.bottom)) for t in ticks for p in t.pipes if p.x > 0}
     colors = Counter(p.color for t in ticks for p in t.pipes if p.x > 0)
     if not gaps:
-        return False, "nothing was seen that stands up from the bottom or hangs from the top"
+        return False, "no pipe was seen: nothing rises from the bottom or hangs from the top"
     heights = [t.bird.h for t in ticks if t.bird]
     bird = sorted(heights)[len(heights) // 2] if heights else 0.0
     passed = sum(max((t.passed for t in r.in_phase("play", "again")), default=0) for r in records)
@@ -184,7 +184,7 @@ def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
     played = [r for r in records if r.plan.goal == "play"]
-    overs = [(r, [*r.in_phase("over")]) for r in played]
+    overs = [(r, r.in_phase("over")) for r in played]
     ends = [(r, ticks[-1]) for r, ticks in overs if ticks]
     if not ends:
         return False, "the game was never seen to be lost"
@@ -193,13 +193,13 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
     if not best:
         problems.append("no best score is shown when the game is lost")
     for record, tick in ends:
-        later = next(reversed([*record.in_phase("over again")]), None)
-        first, second = _find_best(tick), _find_best(later) if later else None
+        later = record.in_phase("over again")
+        first, second = _find_best(tick), _find_best(later[-1]) if later else None
         if first and second and second[1] < first[1]:
             problems.append(f"the best score falls from {first[1]} to {second[1]} in a new round")
             break
     for record, tick in ends:
-        found, score = _find_best(tick), _find_score([*record.in_phase("play")])
+        found, score = _find_best(tick), _find_score(record.in_phase("play"))
         if found and score is not None and found[1] < score:
             problems.append(f"the best score shown is {found[1]}, and the score was {score}")
             break
@@ -314,8 +314,8 @@ def _find_best(tick: Tick) -> tuple[str, int] | None:
 def _has_restarted(record: GameRecord) -> bool:
     """Return whether the bird moved again for half a second, with no text left that was only there
     when the game was lost."""
-    ticks = [*record.in_phase("again")]
-    lost = {_make_pattern(t) for tick in [*record.in_phase("over")][-1:] for t in tick.texts}
+    ticks = record.in_phase("again")
+    lost = {_make_pattern(t) for tick in record.in_phase("over")[-1:] for t in tick.texts}
     played = {_make_pattern(t) for tick in record.in_phase("play") for t in tick.texts}
     free = [t for t in ticks if not {_make_pattern(x) for x in t.texts} & (lost - played)]
     heights = {round(t.bird.y) for t in free if t.bird}

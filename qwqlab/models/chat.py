@@ -183,7 +183,6 @@ def render_many(
         limits=LIMITS[engine],
         # Jinja's own sandbox holds a template in the first place, on every system.
         minimum="weak",
-        keep="answer.json".__eq__,
     )
     if done.status == -signal.SIGALRM:
         raise ChatError(f"the template did not end within {RENDER_SECONDS:g} s, and was stopped")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..stats import wilson
-from .run import Run
+
+if TYPE_CHECKING:
+    from .run import Run
 
 OPEN, CLOSE = "<think>", "</think>"
 

@@ -1,4 +1,4 @@
-"""Run what nobody has read, shut in: games, chat templates, whatever a model wrote."""
+"""Run untrusted programs in a sandbox: games, chat templates, whatever a model wrote."""
 
 from typing import TYPE_CHECKING
 
@@ -6,9 +6,9 @@ from ..rooms import open_room
 
 if TYPE_CHECKING:
     from .process import Limits as Limits  # what a program may use up
-    from .sandbox import Isolation as Isolation  # how far it was shut in, in words
+    from .sandbox import Isolation as Isolation  # how well it was confined, in words
     from .sandbox import Outcome as Outcome  # how it ended, and what it left
-    from .sandbox import probe as probe  # what the sandbox holds on this machine
-    from .sandbox import run_python as run_python  # run files in a box of their own
+    from .sandbox import probe as probe  # how well this machine can confine one
+    from .sandbox import run_python as run_python  # run a program in the sandbox
 else:
     __getattr__, __dir__ = open_room(__name__, __file__)

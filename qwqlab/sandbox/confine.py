@@ -219,14 +219,6 @@ def _refuse_programs(event: str, args: tuple[Any, ...]) -> None:
         raise FileNotFoundError(errno.ENOENT, "No program can be started in the sandbox", args[0])
 
 
-def _hide_own_frames(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Show an exception as Python shows it for a program started by itself."""
-    own = (__file__, runpy.__file__, "<frozen runpy>")
-    while trace and trace.tb_frame.f_code.co_filename in own:
-        trace = trace.tb_next
-    sys.__excepthook__(kind, error.with_traceback(trace), trace)
-
-
 def _stay_behind(report: int) -> None:
     """As the first process of a namespace, let a child go on, and tell how it ended.
 
@@ -259,7 +251,6 @@ def _main() -> None:
     os.close(plan["report"])
     if LEVELS.index(rate(applied)) < LEVELS.index(plan["minimum"]):
         sys.exit(1)
-    sys.excepthook = _hide_own_frames
     sys.addaudithook(_refuse_programs)
     sys.argv = [plan["main"], *plan["args"]]
     # A folder that may not be read makes an import fail with another error than "no module".

@@ -195,11 +195,9 @@ class Watch:
             return f"killed {self.verdict}"
         if self.status >= 0:
             return f"exited with status {self.status}"
-        if -self.status in (signal.SIGKILL, signal.SIGXCPU):
-            if self.cpu > self.limits.cpu_seconds - 0.5:
-                return (
-                    f"killed because it used up its {self.limits.cpu_seconds} s of processor time"
-                )
+        most = self.limits.cpu_seconds
+        if -self.status in (signal.SIGKILL, signal.SIGXCPU) and self.cpu > most - 0.5:
+            return f"killed because it used up its {most} s of processor time"
         try:
             return f"killed by signal {signal.Signals(-self.status).name}"
         except ValueError:

@@ -1,9 +1,9 @@
-"""Run a program that nobody has read: shut in, watched, and gone at its end.
+"""Run an untrusted program: confined, watched, and gone when it ends.
 
 `run_python` writes the program into a fresh folder, the box, and runs it with this Python in a
 process that has confined itself (`confine`) and that is watched from outside (`process`): its
-clock, output, folder and threads. Nothing that the program says of itself is believed; which layers
-hold is known from a report made before its first line. `probe` tells how far they go here.
+clock, output, folder and threads. Which layers hold is known from a report made before the
+program's first line, never from the program itself. `probe` shows how far they go on this machine.
 
 What this does not stop: a hole in the kernel; side channels such as timing; asking whether a path
 exists, and the size and times of a file (stat); reading what every program here may read, which is
@@ -23,7 +23,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Isolation:
-    """What holds and what does not, a sentence each; `applied` names the layers.
+    """How well a program is confined, a sentence for each subject; `applied` names the layers.
 
     The level is "strong" where files, network, processes, memory and time are all held, "partial"
     where some of them are, and "weak" where only time, memory and the size of files are.
@@ -58,7 +58,7 @@ class Isolation:
     applied: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as JSON has it."""
+        """Return it as JSON-ready values."""
         return {**asdict(self), "applied": list(self.applied)}
 
 
@@ -99,24 +99,20 @@ def run_python(
     limits: Limits = _DEFAULT_LIMITS,
     environment: Mapping[str, str] | None = None,
     minimum: str = "strong",
-    keep: Callable[[str], bool] | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Run `main`, one of these files (name to content), in a box of its own; return how it ended.
 
     It sees this Python with its packages, a folder with the files in which it can make plain
-    files, and no variable of the lab's environment but those given. What it leaves there comes
-    back if keep(name); without keep, all that it made or changed. Setting `stop` ends it at once.
-    Raise SandboxError if the level does not reach `minimum`, in which case no line of the program
-    has run, and if a file cannot be put there.
+    files, and no variable of the lab's environment but those given. What it made or
+    changed there comes back. Setting `stop` ends it at once. Raise SandboxError if the level does
+    not reach `minimum`: then no line of the program has run.
 
     >>> run_python({"a.py": "print(6 * 7)"}, "a.py", minimum="weak").stdout
     '42\\n'
     """
     if minimum not in LEVELS:
         raise SandboxError(f"minimum is {minimum!r}; it must be one of {', '.join(LEVELS)}.")
-    if main not in files:
-        raise SandboxError(f"{main!r} is to be run, but is not among the files.")
     box = os.path.realpath(tempfile.mkdtemp(prefix="qwqlab-box-"))
     try:
         given = _write_files(box, files)
@@ -141,9 +137,9 @@ def run_python(
             raise SandboxError(
                 f"The sandbox did not start, and the program was not run: {said[-1]}"
             )
-        isolation = rate_isolation(watch.report["applied"], limits)
+        isolation = _rate_isolation(watch.report["applied"], limits)
         _check_level(isolation, minimum, watch.report["failed"])
-        left = _read_files(box, limits, given, keep)
+        left = _read_files(box, limits, given)
     finally:
         with contextlib.suppress(RecursionError):  # no layer may have held it from deep folders
             shutil.rmtree(box, ignore_errors=True)
@@ -162,31 +158,23 @@ def run_python(
 def _write_files(box: str, files: Mapping[str, str | bytes]) -> dict[str, bytes]:
     given = {}
     for name, text in files.items():
-        # Half a surrogate pair is for the program to stumble over.
-        given[name] = text.encode(errors="surrogatepass") if isinstance(text, str) else text
         if "/" in name or name in ("", ".", ".."):
             raise SandboxError(f"{name!r} must be the name of a file, without a folder.")
-        try:
-            Path(box, name).write_bytes(given[name])
-        except (OSError, ValueError) as error:
-            raise SandboxError(f"{name!r} cannot be put into the sandbox: {error}.") from None
+        # Half a surrogate pair is for the program to stumble over.
+        given[name] = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+        Path(box, name).write_bytes(given[name])
     return given
 
 
-def _read_files(
-    box: str,
-    limits: Limits,
-    given: Mapping[str, bytes],
-    keep: Callable[[str], bool] | None,
-) -> dict[str, bytes]:
-    """Return what lies in the box: plain files alone, within the limits on size and number."""
+def _read_files(box: str, limits: Limits, given: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what is new in the box: plain files alone, within the limits on size and number."""
     found: dict[str, bytes] = {}
     room = limits.folder_bytes
     with contextlib.suppress(OSError):
         for path in sorted(Path(box).iterdir()):
             name = os.fsencode(path.name).decode(errors="replace")
-            if len(found) == limits.files or (keep and not keep(name)):
-                continue
+            if len(found) == limits.files:
+                break
             with contextlib.suppress(OSError):
                 # Neither a link is followed nor a pipe waited for.
                 handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -195,16 +183,16 @@ def _read_files(
                     if not stat.S_ISREG(about.st_mode) or about.st_size > room:
                         continue
                     content = file.read(about.st_size)
-                if keep or given.get(name) != content:
+                if given.get(name) != content:
                     found[name] = content
                     room -= len(content)
     return found
 
 
-def rate_isolation(applied: Sequence[str], limits: Limits) -> Isolation:
+def _rate_isolation(applied: Sequence[str], limits: Limits) -> Isolation:
     """Return what these layers give together.
 
-    >>> rate_isolation(["limits"], Limits()).network
+    >>> _rate_isolation(["limits"], Limits()).network
     'open: all that this machine reaches'
     """
     filtered, apart = "seccomp" in applied, "namespaces" in applied
@@ -238,7 +226,7 @@ def rate_isolation(applied: Sequence[str], limits: Limits) -> Isolation:
 
 
 def _check_level(isolation: Isolation, minimum: str, failed: Mapping[str, str]) -> None:
-    """Raise SandboxError, which says what is missing and how to get it, if below the minimum.
+    """Raise SandboxError, with what is missing and how to get it, if below the minimum.
 
     failed: the reason for each layer that was tried and failed.
     """
