@@ -37,7 +37,7 @@ COMPLETE = (SPECIMENS / "complete.py").read_text(encoding="utf-8")
 # Each stage and each requirement fails in one of these.
 ONE_OF_EACH = (
     "syntax.py", "global_trick.py", "missing_module.py", "no_pygame.py", "color_overflow.py",
-    "no_restart.py", "space_does_nothing.py", "bright_bird.py", "no_land.py",
+    "no_restart.py", "space_does_nothing.py", "bright_bird.py", "no_land.py", "endless_loop.py",
 )  # fmt: skip
 
 

@@ -19,8 +19,10 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..sampling import Run
+if TYPE_CHECKING:
+    from ..sampling import Run
 
 CUT_OFF = "the block has no closing fence"
 DYNAMIC = "a star import, exec or globals() may bind any name, so no name was judged"
