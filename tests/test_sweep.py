@@ -19,7 +19,7 @@ from qwqlab.experiments import (
     summarize,
     sweep,
 )
-from qwqlab.experiments.penalties import QUICK
+from qwqlab.experiments.penalty_and_order import QUICK
 from qwqlab.models import sweep_copy
 from qwqlab.sampling import PRESETS, Engine, Request, Run
 

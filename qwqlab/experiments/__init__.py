@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from .loops import find_loop as find_loop  # the cycle in which tokens or a text end
     from .metrics import RunMetrics as RunMetrics  # what is counted in a run
     from .metrics import measure as measure  # all that is counted in a run: code, loop, escapes
-    from .penalties import CHATML as CHATML  # the form of the prompts
-    from .penalties import LOADING as LOADING  # how models are loaded for sweeps
-    from .penalties import ArmResult as ArmResult  # what one arm of the experiment did
-    from .penalties import Grid as Grid  # how many prompts, seeds and tokens each arm has
-    from .penalties import count_arms as count_arms  # runs of the experiment into arms
-    from .penalties import list_arms as list_arms  # the arms by name
-    from .penalties import open_engine as open_engine  # an engine for sweeps
-    from .penalties import plan_requests as plan_requests  # every run of the experiment
-    from .penalties import read_prompts as read_prompts  # the prompts of data/prompts
-    from .penalties import run_experiment as run_experiment  # penalties and order, taken apart
-    from .penalties import summarize as summarize  # what the arms show, in sentences
+    from .penalty_and_order import CHATML as CHATML  # the form of the prompts
+    from .penalty_and_order import LOADING as LOADING  # how models are loaded for sweeps
+    from .penalty_and_order import ArmResult as ArmResult  # what one arm of the experiment did
+    from .penalty_and_order import Grid as Grid  # how many prompts, seeds and tokens each arm has
+    from .penalty_and_order import count_arms as count_arms  # runs of the experiment into arms
+    from .penalty_and_order import list_arms as list_arms  # the arms by name
+    from .penalty_and_order import open_engine as open_engine  # an engine for sweeps
+    from .penalty_and_order import plan_requests as plan_requests  # every run of the experiment
+    from .penalty_and_order import read_prompts as read_prompts  # the prompts of data/prompts
+    from .penalty_and_order import (
+        run_experiment as run_experiment,  # penalties and order, taken apart
+    )
+    from .penalty_and_order import summarize as summarize  # what the arms show, in sentences
     from .store import RunStore as RunStore  # every run with its metrics, in one file
     from .suspects import CONTEXTS as CONTEXTS  # contexts in which to measure predictions
     from .suspects import Conduct as Conduct  # valid code and loops before and after an override

@@ -23,7 +23,7 @@ from ..models import GGUFInfo
 from ..sampling import Engine, Request, Run, preset
 from ..stats import Paired, pair, wilson
 from .metrics import measure
-from .penalties import LOADING, read_prompts
+from .penalty_and_order import LOADING, read_prompts
 from .store import RunStore
 from .sweeps import OnRun, sweep
 

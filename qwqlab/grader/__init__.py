@@ -6,10 +6,10 @@ from ..rooms import open_room
 
 if TYPE_CHECKING:
     from .answer import extract_program as extract_program  # the program in a model's answer
-    from .flappy import list_arms as list_arms  # the article's four commands
-    from .flappy import read_prompt as read_prompt  # its prompt
-    from .flappy import run_arms as run_arms  # run the four, each to a file
-    from .flappy import show_differences as show_differences  # where two settings differ
+    from .four_commands import list_arms as list_arms  # the article's four commands
+    from .four_commands import read_prompt as read_prompt  # its prompt
+    from .four_commands import run_arms as run_arms  # run the four, each to a file
+    from .four_commands import show_differences as show_differences  # where two settings differ
     from .grading import STAGES as STAGES  # what a program must get through before it is judged
     from .grading import Grade as Grade  # stages, requirements, verdict
     from .grading import grade_file as grade_file  # grade a transcript or a program in a file

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .evaluation import compare_blocks as compare_blocks  # two variants, block by block
     from .evaluation import evaluate as evaluate  # a model's predictions in a codec
     from .evaluation import measure_alone as measure_alone  # the harm of each module alone
+    from .memory import audit as audit  # what a skip list costs
+    from .memory import bits_per_weight as bits_per_weight  # of nf4 and fp4
+    from .memory import ledger as ledger  # what each part of fine-tuning takes of memory
+    from .memory import read_shapes as read_shapes  # how large a model's parts are
     from .module_errors import ModuleError as ModuleError  # what one module lost
     from .module_errors import QuantErrors as QuantErrors  # the errors of all modules
     from .module_errors import peak_memory as peak_memory  # the most that this process held
@@ -29,10 +33,6 @@ if TYPE_CHECKING:
     from .selection import baselines as baselines  # other choices for the same bytes
     from .selection import check_budget as check_budget  # refuses a budget that is none
     from .selection import select as select  # the modules to keep in 16 bits
-    from .sizes import audit as audit  # what a skip list costs
-    from .sizes import bits_per_weight as bits_per_weight  # of nf4 and fp4
-    from .sizes import ledger as ledger  # what each part of fine-tuning takes of memory
-    from .sizes import read_shapes as read_shapes  # how large a model's parts are
     from .skip_list import bnb_options as bnb_options  # for transformers' BitsAndBytesConfig
     from .skip_list import load_in_4bit as load_in_4bit  # a model in 4 bits, checked
     from .skip_list import load_quantised as load_quantised  # in 4 bits but for a skip list

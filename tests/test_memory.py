@@ -20,7 +20,7 @@ from qwqlab.quant import (
     load_quantised,
     read_shapes,
 )
-from qwqlab.quant.sizes import Ledger, Shapes
+from qwqlab.quant.memory import Ledger, Shapes
 
 
 @pytest.fixture(scope="module")
