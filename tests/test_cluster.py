@@ -30,7 +30,6 @@ from qwqlab.experiments import (
     cluster,
     cut_grid,
     list_arms,
-    penalties,
     plan_requests,
     sweep,
     sweep_on,
@@ -321,7 +320,7 @@ def test_pieces_fill_a_batch_where_there_is_enough_for_all(n_runs: int, n_worker
 def test_the_experiment_by_the_command_line(
     room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(penalties, "QUICK", Grid(1, 1, 6, 1, 1, 6))
+    monkeypatch.setattr(penalty_and_order, "QUICK", Grid(1, 1, 6, 1, 1, 6))
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path)
     out, store = str(tmp_path / "counts.json"), str(tmp_path / "runs.sqlite")
     command = ["reproduce", "--quick", "--json", out, "--store", store, "--dask", room.address]
