@@ -30,6 +30,7 @@ from qwqlab.experiments import (
     cluster,
     cut_grid,
     list_arms,
+    penalty_and_order,
     plan_requests,
     sweep,
     sweep_on,
