@@ -193,7 +193,8 @@ def check_number(name: str, given: Any, kind: type, low: float, high: float) -> 
     """
     if isinstance(given, bool) or not isinstance(given, numbers.Real):
         raise SettingError(f"{name}={given!r} is not a number")
-    if not low <= given <= high:  # not a number (nan) is out of every range
+    value: Any = given  # of 400 digits, too: float() would not take it
+    if not low <= value <= high:  # not a number (nan) is out of every range
         least, most = ("the largest float" if n == FLOAT_MAX else f"{n:.10g}" for n in (low, high))
         raise SettingError(f"{name}={given!r} is out of range; give {least} to {most}")
     number: float | int = kind(given)
