@@ -55,7 +55,9 @@ def _check_target(target: object) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="qwqlab", allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="qwqlab", allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(
