@@ -142,7 +142,7 @@ def test_a_prompt_longer_than_a_physical_batch_gives_the_same_tokens(
 def test_a_full_context_ends_the_run_where_llama_completion_ends_it(
     model_path: Path, llama_completion: Callable[[Sequence[str]], str], code_prompt: str
 ) -> None:
-    with Engine(model_path, Loading(n_ctx=64)) as engine:
+    with Engine(model_path, Loading(n_ctx=256)) as engine:
         run = engine.generate(code_prompt * 10, NEVER_ENDS, 1, n_predict=-1)
     assert run.stop == "context"
     assert run.runaway
