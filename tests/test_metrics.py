@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from qwqlab import paths
+from qwqlab.errors import SettingError
 from qwqlab.experiments import find_loop, measure
 from qwqlab.experiments.metrics import distinct_n, escape_rate, find_run_loop, seq_rep_n
 from qwqlab.sampling import Request, Run
@@ -238,6 +239,12 @@ def test_the_escape_rate_weighs_every_token_alike() -> None:
     ]
     assert escape_rate(runs) == pytest.approx(3 / 100)
     assert escape_rate([]) == 0.0
+
+
+def test_a_pair_of_the_engine_is_no_run_and_the_sentence_says_so() -> None:
+    pair: Any = (0, make_run("text", (1, 2), "end"))
+    with pytest.raises(SettingError, match=r"tuple is not a Run; Engine.run yields \(index, run\)"):
+        measure(pair)
 
 
 def test_measure_tells_a_good_run_from_a_runaway() -> None:

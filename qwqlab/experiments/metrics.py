@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..errors import SettingError
 from ..sampling import Run
 from .code_check import check_text
 from .loops import Loop, find_loop
@@ -106,7 +107,13 @@ _MEASURED: WeakKeyDictionary[Run, RunMetrics] = WeakKeyDictionary()
 
 
 def measure(run: Run) -> RunMetrics:
-    """Return all that is counted in one run, counted at the first call."""
+    """Return all that is counted in one run: valid code, the loop at its end, escapes, repetition.
+
+    It is counted at the first call, and remembered. `Engine.run` yields pairs (index, run): give
+    the run. Raise SettingError for anything else.
+    """
+    if not isinstance(run, Run):
+        raise SettingError(f"{type(run).__name__} is not a Run; Engine.run yields (index, run)")
     found = _MEASURED.get(run)
     return remember(run, _measure(run)) if found is None else found
 
