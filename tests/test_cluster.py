@@ -64,8 +64,15 @@ class Room:
         self._start("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
 
     def kill_a_worker(self) -> None:
-        """The way of a machine that is switched off."""
-        os.kill(next(iter(self.client.run(os.getpid).values())), signal.SIGKILL)
+        """The way of a machine that is switched off, here one that has finished a piece."""
+        while not (busy := [each for each, has in self.client.has_what().items() if has]):
+            time.sleep(0.05)
+        os.kill(self.client.run(os.getpid)[busy[0]], signal.SIGKILL)
+        while self.count_workers() > 1:
+            time.sleep(0.05)
+
+    def count_workers(self) -> int:
+        return len(self.client.scheduler_info(n_workers=-1)["workers"])
 
     def count_plugins(self) -> list[int]:
         return list(self.client.run(_count_benches).values())
@@ -176,7 +183,7 @@ def test_the_death_of_a_worker_costs_no_finished_run(
             assert len(list(store.runs())) == len(requests)
         told = [message["place"] for _, message in room.client.get_events(PLACES)]
         assert sorted(told) == list(range(len(requests)))  # none was run a second time
-        assert len(room.client.scheduler_info(n_workers=-1)["workers"]) == 1
+        assert room.count_workers() == 1
     finally:
         room.close()
 

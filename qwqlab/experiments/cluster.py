@@ -151,7 +151,8 @@ _KINDS = {kind.__name__: kind for kind in QwqlabError.__subclasses__()}
 
 def _explain_failure(future: Any) -> ClusterError | None:
     """Return why a piece was given up, or None if it is done."""
-    if future.status == "finished":
+    # "lost": it was finished, on a worker that has died since; its runs were told before.
+    if future.status in ("finished", "lost"):
         return None
     error = future.exception(timeout=CONNECT_SECONDS) if future.status == "error" else None
     if isinstance(error, KilledWorker):
