@@ -25,7 +25,7 @@ from qwqlab.grader import (
     show_differences,
 )
 from qwqlab.grader import grading as grade
-from qwqlab.grader.answer import find_missing
+from qwqlab.grader.answer import check_imports
 from qwqlab.grader.record import PlayPlan, read_record
 from qwqlab.grader.scene import Mark, is_brown_or_yellow, is_light_blue, is_pipe_color, name_shape
 from qwqlab.paths import CHECKOUT, data_dir
@@ -190,7 +190,7 @@ def test_an_answer_that_was_cut_off_is_judged_as_far_as_it_goes() -> None:
     ],
 )  # fmt: skip
 def test_imports_that_lead_nowhere_are_named(source: str, found: list[Any] | list[str]) -> None:
-    assert find_missing(source) == found
+    assert check_imports(source)[1] == found
 
 
 def test_the_prompt_is_the_articles_to_the_letter() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import SettingError
 from ..experiments import check_code
 from ..sandbox import Isolation, probe
-from .answer import extract_program, find_missing, list_modules, looks_like_answer
+from .answer import check_imports, extract_program, looks_like_answer
 from .record import PLANS, GameRecord, Tell, play_game
 from .rules import TEXTS, Requirement, judge_game
 
@@ -147,11 +147,11 @@ def grade_text(
         return _stop_early(stages, isolation, source)
     found = check.reason or ", ".join(check.notes) or "every name is bound somewhere"
     stages.append(Stage("names", not check.unbound, found))
-    missing = find_missing(source)
-    modules = ", ".join(list_modules(source)) or "nothing"
+    modules, missing = check_imports(source)
+    imported = ", ".join(modules) or "nothing"
     if "pygame" not in modules:
-        missing.insert(0, f"pygame is not imported, only {modules}")
-    stages.append(Stage("imports", not missing, "; ".join(missing[:5]) or modules))
+        missing.insert(0, f"pygame is not imported, only {imported}")
+    stages.append(Stage("imports", not missing, "; ".join(missing[:5]) or imported))
     if any("there is no module" in each or "not imported" in each for each in missing):
         return _stop_early(stages, isolation, source)
     tell("Playing the game in the sandbox ...")
