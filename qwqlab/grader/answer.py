@@ -20,9 +20,6 @@ from ..sampling import CLOSE, split_thinking
 
 _PYTHON = re.compile(r"^(python\d?|py|pygame)\b", re.I)
 _PYGAME = re.compile(r"^\s*(import|from)\s+pygame\b", re.M)
-_OTHER = re.compile(
-    r"^(ba)?sh\b|^(console|shell|text|txt|json|ya?ml|diff|html|output|plaintext)", re.I
-)
 
 
 @dataclass(frozen=True)
@@ -78,14 +75,10 @@ def looks_like_answer(text: str) -> bool:
 
 
 def _pick(blocks: list[Block]) -> Block | None:
-    """Return the last block that imports pygame, else the last in Python, else the last of code."""
-    code = [block for block in blocks if not _OTHER.match(block.info)]
-    wanted = (
-        [block for block in code if _PYGAME.search(block.source)],
-        [block for block in code if _PYTHON.match(block.info)],
-        code,
-    )
-    return next((some[-1] for some in wanted if some), None)
+    """Return the last block that imports pygame, else the last that is Python or does not say."""
+    games = [block for block in blocks if _PYGAME.search(block.source)]
+    python = [block for block in blocks if _PYTHON.match(block.info or "python")]
+    return (games or python or [None])[-1]
 
 
 def check_imports(source: str) -> tuple[list[str], list[str]]:

@@ -1,6 +1,6 @@
 """Play a game in the sandbox: run it, press its keys, and write down what it showed.
 
-`main` runs inside the sandbox, and so does the game: what it writes is untrusted outside. A game
+`Player` runs inside the sandbox, and so does the game: what it writes is untrusted outside. A game
 that knows this file could forge the record; the judge grades programs, it does not guard a prize.
 """
 
@@ -64,19 +64,6 @@ class Pilot:
         self._tops = [*self._tops[-2:], self.bird.y] if self.bird else []
         same = before == (self.scene.pipes, self.bird)
         self.still = self.still + 1 if same or not self.bird else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what was seen in the last picture, as `record` reads it."""
-        scene = self.scene
-        return {
-            "background": scene.background,
-            "land": scene.land,
-            "bird": self.bird,
-            "moving": self.moving,
-            "pipes": scene.pipes[:8],
-            "texts": scene.texts[-12:],
-            "passed": self.passed,
-        }
 
     def forget(self) -> None:
         """Begin a new round, in which the bird may be another one."""
@@ -187,7 +174,20 @@ class Player:
             return
         self._n_ticks += 1
         self._pilot.see(self._pygame.picture, self._pygame.size)
-        self._log.append({"phase": self._phase, **self._pilot.to_dict()})
+        scene = self._pilot.scene
+        self._log.append(
+            {
+                "phase": self._phase,
+                "background": scene.background,
+                "land": scene.land,
+                "bird": self._pilot.bird,
+                "moving": self._pilot.moving,
+                "pipes": scene.pipes[:8],
+                "texts": scene.texts[-12:],
+                "passed": self._pilot.passed,
+                "key": "",
+            }
+        )
         for key in self._up:
             self._pygame.keyboard.release(key)
         self._up.clear()
@@ -312,8 +312,3 @@ def _explain(error: BaseException) -> str:
     where = f"line {lines[-1]}: " if lines else ""
     text = str(error).replace(os.getcwd(), "the game's folder")  # noqa: PTH109 - as pygame says it
     return f"{where}{type(error).__name__}: {text[:300]}"
-
-
-def main() -> NoReturn:
-    """Play by the first argument, a plan as JSON, for at most the second, in seconds."""
-    Player(json.loads(sys.argv[1]), float(sys.argv[2])).run()

@@ -21,24 +21,15 @@ from .scene import Mark
 
 MOST_MARKS = 3000
 SMALLEST_CANVAS = 120  # pixels of the longer side; smaller surfaces are sprites
-# What pygame draws with: module, function, the kind of its mark, and its arguments in their order
-# behind the surface, as far as they matter here.
-_DRAWING: tuple[tuple[Any, str, str, str], ...] = (
-    (pygame.draw, "rect", "rect", "color rect width"),
-    (pygame.draw, "circle", "circle", "color center radius width"),
-    (pygame.draw, "aacircle", "circle", "color center radius width"),
-    (pygame.draw, "ellipse", "circle", "color rect width"),
-    (pygame.draw, "polygon", "polygon", "color points width"),
-    (pygame.draw, "line", "line", "color"),
-    (pygame.draw, "lines", "line", "color"),
-    (pygame.draw, "aaline", "line", "color"),
-    (pygame.draw, "aalines", "line", "color"),
-    (pygame.gfxdraw, "box", "rect", "rect color"),
-    (pygame.gfxdraw, "filled_circle", "circle", "x y radius color"),
-    (pygame.gfxdraw, "filled_ellipse", "circle", "x y rx ry color"),
-    (pygame.gfxdraw, "filled_polygon", "polygon", "points color"),
-    (pygame.gfxdraw, "filled_trigon", "polygon", "x1 y1 x2 y2 x3 y3 color"),
-)
+# What pygame.draw has: the kind of mark, and its arguments behind the surface in their order.
+_DRAWING = {
+    "rect": ("rect", "color rect width"),
+    "circle": ("circle", "color center radius width"),
+    "aacircle": ("circle", "color center radius width"),
+    "ellipse": ("circle", "color rect width"),
+    "polygon": ("polygon", "color points width"),
+    **dict.fromkeys(("line", "lines", "aaline", "aalines"), ("line", "color")),
+}
 
 
 class PatchedPygame:
@@ -125,22 +116,30 @@ class PatchedPygame:
         pygame.display.flip = pygame.display.update = watch._show
 
     def _patch_drawing(self) -> None:
-        for module, name, kind, parameters in _DRAWING:
-            self._wrap(module, name, kind, parameters.split())
+        draw, gfx = pygame.draw, pygame.gfxdraw
+        for name, (kind, parameters) in _DRAWING.items():
+            setattr(draw, name, self._wrap(getattr(draw, name), kind, parameters.split()))
+        # gfxdraw's filled shapes by way of those.
+        gfx.box = lambda s, rect, color: draw.rect(s, color, rect)
+        gfx.filled_circle = lambda s, x, y, r, color: draw.circle(s, color, (x, y), r)
+        gfx.filled_ellipse = lambda s, x, y, rx, ry, color: draw.ellipse(
+            s, color, (x - rx, y - ry, 2 * rx, 2 * ry)
+        )
+        gfx.filled_polygon = lambda s, points, color: draw.polygon(s, color, points)
+        gfx.filled_trigon = lambda s, x1, y1, x2, y2, x3, y3, color: draw.polygon(
+            s, color, [(x1, y1), (x2, y2), (x3, y3)]
+        )
 
-    def _wrap(self, module: Any, name: str, kind: str, parameters: Sequence[str]) -> None:
-        draw = getattr(module, name)
-
+    def _wrap(self, draw: Any, kind: str, parameters: Sequence[str]) -> Any:
         def drawn(surface: Any, *args: Any, **named: Any) -> Any:
             box = draw(surface, *args, **named)
-            if isinstance(surface, pygame.Surface):
-                given = dict(zip(parameters, args, strict=False)) | named
-                detail = str(len(given.get("points", "123"))) if kind == "polygon" else ""
-                solid = not 0 < given.get("width", 0) < 6 or kind == "line"
-                self._note(surface, kind, given.get("color"), _bound(given, box), detail, solid)
+            given = dict(zip(parameters, args, strict=False)) | named
+            detail = str(len(given["points"])) if kind == "polygon" else ""
+            solid = not 0 < given.get("width", 0) < 6 or kind == "line"
+            self._note(surface, kind, given["color"], box, detail, solid)
             return box
 
-        setattr(module, name, drawn)
+        return drawn
 
     def _note(
         self,
@@ -229,25 +228,6 @@ class PatchedPygame:
         pygame.freetype.SysFont = lambda name=None, size=20, *_, **__: FreeFont(None, size)
         pygame.font.match_font = lambda *_, **__: None
         pygame.font.get_fonts = list
-
-
-def _bound(given: dict[str, Any], box: Any) -> pygame.Rect:
-    """Return the whole box that was drawn on; pygame's own answer is cut at the window's edge."""
-    try:
-        if "rect" in given:
-            return pygame.Rect(given["rect"])
-        if "radius" in given or "rx" in given:
-            x, y = given["center"] if "center" in given else (given["x"], given["y"])
-            rx = given["radius"] if "radius" in given else given["rx"]
-            ry = given.get("ry", rx)
-            return pygame.Rect(x - rx, y - ry, 2 * rx, 2 * ry)
-        if "x1" in given or "points" in given:
-            corners = [(given[f"x{n}"], given[f"y{n}"]) for n in "123" if f"x{n}" in given]
-            xs, ys = zip(*((p[0], p[1]) for p in given.get("points", corners)), strict=True)
-            return pygame.Rect(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
-    except (TypeError, ValueError):  # numbers that are drawn, but too large for a Rect
-        pass
-    return pygame.Rect(box or (0, 0, 0, 0))
 
 
 def _place(mark: Mark, x: float, y: float, by_x: float = 1, by_y: float = 1) -> Mark:

@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class GameRecord:
 
 # One run may take all the time that is left. What is kept short is its processor time, which is the
 # same on a busy machine.
-_LIMITS = Limits(cpu_seconds=18)
+_CPU_SECONDS = 18
 # Four runs that are lost and quit, each with another key, and six looks at other luck.
 PLANS = (
     PlayPlan(1, key="q", when="over"),
@@ -98,13 +98,14 @@ PLANS = (
     *(PlayPlan(seed, goal="look") for seed in range(5, 11)),
 )
 # A package inside, so that a game's own `import player` doesn't find the lab's.
-_START = "import sys\nsys.path.insert(0, 'lab.zip')\nfrom grader.player import main\nmain()\n"
+_START = """
+import os, sys
+os.environ |= {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
+sys.path.insert(0, "lab.zip")
+from grader.player import Player
+"""
 _SHIPPED = ("scene.py", "pygame_time.py", "pygame_patch.py", "player.py")
-_ENVIRONMENT = {
-    "SDL_VIDEODRIVER": "dummy",
-    "SDL_AUDIODRIVER": "dummy",
-    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-}
 
 Tell = Callable[[str], None]
 
@@ -138,12 +139,11 @@ def play_game(
 def _play_once(
     source: str, plan: PlayPlan, minimum: str, seconds: float, stop: threading.Event | None
 ) -> tuple[GameRecord, Outcome]:
+    start = f"{_START}Player({asdict(plan)}, {seconds - 1}).run()\n"
     outcome = run_python(
-        {"main.py": _START, "game.py": source, "lab.zip": _pack()},
+        {"main.py": start, "game.py": source, "lab.zip": _pack()},
         "main.py",
-        args=[json.dumps(asdict(plan)), str(seconds - 1)],
-        limits=replace(_LIMITS, seconds=seconds),
-        environment=_ENVIRONMENT,
+        limits=Limits(seconds, _CPU_SECONDS),
         minimum=minimum,
         stop=stop,
     )
@@ -155,10 +155,7 @@ def _play_once(
         for name, data in outcome.files.items()
         if name.endswith(".png")
     }
-    try:
-        return read_record(record, plan, pictures), outcome
-    except ValueError as error:
-        return GameRecord(plan, "killed", str(error)), outcome
+    return read_record(record, plan, pictures), outcome
 
 
 def _pack() -> bytes:
@@ -172,7 +169,7 @@ def _pack() -> bytes:
 
 
 def read_record(data: bytes, plan: PlayPlan, pictures: dict[str, bytes]) -> GameRecord:
-    """Return the record that the player wrote. Raise ValueError for anything but what it writes."""
+    """Return the record that the player wrote; "killed" for anything but what it writes."""
     try:
         values = json.loads(data)
         width, height = map(int, values["size"])
@@ -187,7 +184,7 @@ def read_record(data: bytes, plan: PlayPlan, pictures: dict[str, bytes]) -> Game
             tuple((name, data) for name, data in pictures.items() if data[:4] == b"\x89PNG"),
         )
     except Exception as error:  # noqa: BLE001 - a game may have written anything there
-        raise ValueError(f"the record of the game cannot be read: {error!r}") from None
+        return GameRecord(plan, "killed", f"the record of the game cannot be read: {error!r}")
 
 
 def _read_tick(values: dict[str, Any]) -> Tick:
@@ -203,7 +200,7 @@ def _read_tick(values: dict[str, Any]) -> Tick:
         tuple(map(_read_pipe, values["pipes"])),
         tuple(map(_read_mark, values["texts"])),
         int(values["passed"]),
-        str(values.get("key", "")),
+        str(values["key"]),
     )
 
 

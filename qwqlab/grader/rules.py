@@ -26,17 +26,6 @@ from .scene import (
 
 _SHAPES = ("circle", "square", "triangle")
 
-TEXTS = (
-    "uses pygame",
-    "a light background, chosen at random, that starts light blue",
-    "SPACE accelerates the bird",
-    "the bird is a square, circle or triangle, dark, both chosen at random",
-    "land along the bottom, dark brown or yellow, chosen at random",
-    "a score at the top right that grows with each pipe",
-    "randomly spaced pipes with enough space, dark green, light brown or dark gray",
-    "the best score when lost, inside the screen; q and Esc quit; SPACE restarts",
-)
-
 _BEST = re.compile(r"best|high|record|top", re.I)
 _BEST_NUMBER = re.compile(r"(?:best|high|record|top)\D*(\d{1,9})", re.I)
 _NUMBER = re.compile(r"\d+")
@@ -44,26 +33,25 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Requirement:
-    """One of the eight, by its number in the prompt. frame names the picture that shows it."""
+    """One of the eight, by its number in the prompt; text is what it asks for, in short.
+
+    frame names the picture that shows it, if there is one.
+    """
 
     number: int
     ok: bool
     evidence: str
-    frame: str = ""
-
-    @property
-    def text(self) -> str:
-        """What the prompt asks for, in short."""
-        return TEXTS[self.number - 1]
+    frame: str
+    text: str
 
 
-def judge_game(records: Sequence[GameRecord]) -> list[Requirement]:
-    """Judge all eight, in the order of the prompt."""
+def judge_game(records: Sequence[GameRecord]) -> tuple[Requirement, ...]:
+    """Judge all eight, in the order of the prompt; without records none of them holds."""
     judged = []
-    for number, (rule, frame) in enumerate(_RULES, start=1):
-        ok, evidence = rule(records)
-        judged.append(Requirement(number, ok, evidence, frame))
-    return judged
+    for number, (rule, frame, text) in enumerate(_RULES, start=1):
+        ok, evidence = rule(records) if records else (False, "not run")
+        judged.append(Requirement(number, ok, evidence, frame if records else "", text))
+    return tuple(judged)
 
 
 def _judge_pygame(records: Sequence[GameRecord]) -> tuple[bool, str]:
@@ -219,15 +207,32 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
     return _say(problems, f"'{shown}' inside the screen; q and Esc quit; SPACE starts again")
 
 
-_RULES: tuple[tuple[Callable[[Sequence[GameRecord]], tuple[bool, str]], str], ...] = (
-    (_judge_pygame, "start"),
-    (_judge_background, "start"),
-    (_judge_space, "play"),
-    (_judge_bird, "play"),
-    (_judge_land, "start"),
-    (_judge_score, "play"),
-    (_judge_pipes, "play"),
-    (_judge_end, "over"),
+_Rule = Callable[[Sequence[GameRecord]], tuple[bool, str]]
+_RULES: tuple[tuple[_Rule, str, str], ...] = (
+    (_judge_pygame, "start", "uses pygame"),
+    (
+        _judge_background,
+        "start",
+        "a light background, chosen at random, that starts light blue",
+    ),
+    (_judge_space, "play", "SPACE accelerates the bird"),
+    (
+        _judge_bird,
+        "play",
+        "the bird is a square, circle or triangle, dark, both chosen at random",
+    ),
+    (_judge_land, "start", "land along the bottom, dark brown or yellow, chosen at random"),
+    (_judge_score, "play", "a score at the top right that grows with each pipe"),
+    (
+        _judge_pipes,
+        "play",
+        "randomly spaced pipes with enough space, dark green, light brown or dark gray",
+    ),
+    (
+        _judge_end,
+        "over",
+        "the best score when lost, inside the screen; q and Esc quit; SPACE restarts",
+    ),
 )
 
 
@@ -290,8 +295,8 @@ def _last_number(text: Mark) -> int | None:
 
 def _is_top_right(text: Mark, size: tuple[int, int]) -> bool:
     """Return whether a text is whole and in the upper right part of the screen."""
-    middle = text.x + text.w / 2
-    return _is_inside(text, size) and middle > 0.55 * size[0] and text.bottom < 0.3 * size[1]
+    inside = _is_inside(text, size)
+    return inside and text.middle[0] > 0.55 * size[0] and text.bottom < 0.3 * size[1]
 
 
 def _is_inside(text: Mark, size: tuple[int, int]) -> bool:

@@ -23,7 +23,6 @@ import json
 import os
 import runpy
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -78,10 +77,8 @@ def rate(applied: Iterable[str]) -> str:
 
 def _list_readable() -> list[str]:
     """Return what a Python program needs to read: Python, its environment, system libraries."""
-    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
-    python += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    found = {os.path.realpath(path) for path in (*python, *_SYSTEM)}
-    # A Python whose prefix is the root would open everything; its library folders are enough.
+    found = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, *_SYSTEM)}
+    # A Python whose prefix is the root would open everything; the system's folders are enough.
     return sorted(path for path in found - {"/"} if Path(path).exists())
 
 
@@ -188,7 +185,7 @@ def _confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     # Outside a namespace the kernel counts all that the user runs, and for root it counts nothing.
     processes = plan["threads"] if applied and os.getuid() else 0
     layers: dict[str, Callable[[], None]] = {
-        "limits": lambda: _apply_limits(**plan["limits"], processes=processes),
+        "limits": lambda: _apply_limits(*plan["limits"], processes),
         "no new privileges": _refuse_new_privileges,
         "landlock": lambda: _apply_landlock(plan["box"]),
         "seccomp": _apply_seccomp,
@@ -207,16 +204,6 @@ def _confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
         else:
             applied.append(name)
     return applied, failed
-
-
-def _refuse_programs(event: str, args: tuple[Any, ...]) -> None:
-    """Tell `subprocess` that there is no such program, an answer that its callers are ready for.
-
-    pygame asks fc-list for the fonts, and goes on without it only if it is not found. This is not
-    a layer: the kernel refuses the process in any case.
-    """
-    if event == "subprocess.Popen":
-        raise FileNotFoundError(errno.ENOENT, "No program can be started in the sandbox", args[0])
 
 
 def _stay_behind(report: int) -> None:
@@ -251,11 +238,7 @@ def _main() -> None:
     os.close(plan["report"])
     if LEVELS.index(rate(applied)) < LEVELS.index(plan["minimum"]):
         sys.exit(1)
-    sys.addaudithook(_refuse_programs)
-    sys.argv = [plan["main"], *plan["args"]]
-    # A folder that may not be read makes an import fail with another error than "no module".
-    readable = tuple(f"{path}/" for path in _list_readable())
-    sys.path = [path for path in sys.path if f"{os.path.realpath(path)}/".startswith(readable)]
+    sys.argv = [plan["main"]]
     sys.path.insert(0, plan["box"])
     runpy.run_path(plan["main"], run_name="__main__")
 

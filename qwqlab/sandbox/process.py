@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -29,26 +29,20 @@ from . import confine
 
 # Seconds: for the start, for the end, and between two looks at what the program uses.
 START, GRACE, TICK = 20.0, 5.0, 0.05
-THREADS = 64
+# Bytes: of one file, of all in the folder, of stdout and of stderr.
+FILE, FOLDER, OUTPUT = 64 << 20, 128 << 20, 1 << 20
+FILES, THREADS = 1000, 64
 _UNSHARE = "--user --map-current-user --net --ipc --pid --fork --kill-child".split()
 _SETPRIV = "--bounding-set=-all --inh-caps=-all".split()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use up: seconds of wall clock and of processor, bytes, files.
-
-    file_bytes is for one file, folder_bytes for all in its folder, output_bytes for stdout and
-    for stderr each.
-    """
+    """What a program may use up: seconds of wall clock and of processor, bytes of memory."""
 
     seconds: float = 20
     cpu_seconds: int = 15
     memory_bytes: int = 1 << 30
-    file_bytes: int = 32 << 20
-    folder_bytes: int = 128 << 20
-    files: int = 1000
-    output_bytes: int = 1 << 20
 
 
 @dataclass
@@ -71,7 +65,7 @@ class Watch:
     seconds: float = 0.0
     printed: dict[str, str] = field(default_factory=dict)
 
-    def run(self, plan: dict[str, Any], environment: Mapping[str, str]) -> None:
+    def run(self, plan: dict[str, Any]) -> None:
         """Start the child, watch it and end it; when this returns or raises, nothing of it runs."""
         command = [*_find_wrapper("namespaces" not in plan["without"]), sys.executable]
         if timeout := shutil.which("timeout"):
@@ -93,14 +87,16 @@ class Watch:
                 start_new_session=True,
                 pass_fds=[told.fileno()],
                 cwd=self.box,
-                env={**_list_variables(self.box), **environment},
+                env=_list_variables(self.box),
             )
             try:
                 self._follow(process, told, {"stdout": out, "stderr": err})
             finally:
                 self._end(process)
                 self._read_report(told)
-                self.printed = {"stdout": self._read(out), "stderr": self._read(err)}
+                for name, file in (("stdout", out), ("stderr", err)):
+                    said = os.pread(file.fileno(), OUTPUT, 0)
+                    self.printed[name] = said.decode(errors="replace")
 
     def _follow(
         self, process: subprocess.Popen[bytes], told: IO[bytes], outputs: dict[str, IO[bytes]]
@@ -129,26 +125,21 @@ class Watch:
     def _measure(self, outputs: dict[str, IO[bytes]]) -> None:
         """See whether output, folder and threads are within their limits."""
         for name, file in outputs.items():
-            if os.fstat(file.fileno()).st_size > self.limits.output_bytes:
-                most = show_bytes(self.limits.output_bytes)
-                self.verdict = f"because it printed more than {most} to {name}"
+            if os.fstat(file.fileno()).st_size > OUTPUT:
+                self.verdict = f"because it printed more than {show_bytes(OUTPUT)} to {name}"
         pid = self.report.get("pid")
         used = count = 0
         for size in _list_sizes(self.box, pid):
             used, count = used + size, count + 1
-            if used > self.limits.folder_bytes:
-                most = show_bytes(self.limits.folder_bytes)
-                self.verdict = f"because it filled its folder with more than {most}"
+            if used > FOLDER:
+                self.verdict = f"because it filled its folder with more than {show_bytes(FOLDER)}"
                 return
-            if count > self.limits.files:
-                self.verdict = f"because it made more than {self.limits.files} files"
+            if count > FILES:
+                self.verdict = f"because it made more than {FILES} files"
                 return
         with contextlib.suppress(OSError):
             if sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > THREADS:
                 self.verdict = f"because it started more than {THREADS} threads"
-
-    def _read(self, file: IO[bytes]) -> str:
-        return os.pread(file.fileno(), self.limits.output_bytes, 0).decode(errors="replace")
 
     def _reap(self, process: subprocess.Popen[bytes]) -> bool:
         """Return whether the process has ended; if so, take its status and processor time."""
