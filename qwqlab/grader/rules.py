@@ -26,6 +26,17 @@ from .scene import (
 
 _SHAPES = ("circle", "square", "triangle")
 
+_TEXTS = (
+    "uses pygame",
+    "a light background, chosen at random, that starts light blue",
+    "SPACE accelerates the bird",
+    "the bird is a square, circle or triangle, dark, both chosen at random",
+    "land along the bottom, dark brown or yellow, chosen at random",
+    "a score at the top right that grows with each pipe",
+    "randomly spaced pipes with enough space, dark green, light brown or dark gray",
+    "the best score when lost, inside the screen; q and Esc quit; SPACE restarts",
+)
+
 _BEST = re.compile(r"best|high|record|top", re.I)
 _BEST_NUMBER = re.compile(r"(?:best|high|record|top)\D*(\d{1,9})", re.I)
 _NUMBER = re.compile(r"\d+")
@@ -48,9 +59,10 @@ class Requirement:
 def judge_game(records: Sequence[GameRecord]) -> tuple[Requirement, ...]:
     """Judge all eight, in the order of the prompt; without records none of them holds."""
     judged = []
-    for number, (rule, frame, text) in enumerate(_RULES, start=1):
+    for text, (rule, frame) in zip(_TEXTS, _RULES, strict=True):
         ok, evidence = rule(records) if records else (False, "not run")
-        judged.append(Requirement(number, ok, evidence, frame if records else "", text))
+        shown = frame if records else ""
+        judged.append(Requirement(len(judged) + 1, ok, evidence, shown, text))
     return tuple(judged)
 
 
@@ -207,32 +219,15 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
     return _say(problems, f"'{shown}' inside the screen; q and Esc quit; SPACE starts again")
 
 
-_Rule = Callable[[Sequence[GameRecord]], tuple[bool, str]]
-_RULES: tuple[tuple[_Rule, str, str], ...] = (
-    (_judge_pygame, "start", "uses pygame"),
-    (
-        _judge_background,
-        "start",
-        "a light background, chosen at random, that starts light blue",
-    ),
-    (_judge_space, "play", "SPACE accelerates the bird"),
-    (
-        _judge_bird,
-        "play",
-        "the bird is a square, circle or triangle, dark, both chosen at random",
-    ),
-    (_judge_land, "start", "land along the bottom, dark brown or yellow, chosen at random"),
-    (_judge_score, "play", "a score at the top right that grows with each pipe"),
-    (
-        _judge_pipes,
-        "play",
-        "randomly spaced pipes with enough space, dark green, light brown or dark gray",
-    ),
-    (
-        _judge_end,
-        "over",
-        "the best score when lost, inside the screen; q and Esc quit; SPACE restarts",
-    ),
+_RULES: tuple[tuple[Callable[[Sequence[GameRecord]], tuple[bool, str]], str], ...] = (
+    (_judge_pygame, "start"),
+    (_judge_background, "start"),
+    (_judge_space, "play"),
+    (_judge_bird, "play"),
+    (_judge_land, "start"),
+    (_judge_score, "play"),
+    (_judge_pipes, "play"),
+    (_judge_end, "over"),
 )
 
 
@@ -241,9 +236,6 @@ def _typical_bird(ticks: Sequence[Tick]) -> Mark | None:
     moving = [t.bird for t in ticks if t.bird and t.moving]
     if not moving:
         return None
-    if images := [bird for bird in moving if bird.kind == "image"]:
-        # Turned, a square fills less of its box; level, all of it.
-        return max(images, key=lambda bird: int(bird.detail.split()[0]))
     looks = Counter((name_shape(bird), bird.color) for bird in moving)
     look = looks.most_common(1)[0][0]
     return next(bird for bird in moving if (name_shape(bird), bird.color) == look)

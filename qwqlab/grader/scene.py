@@ -15,11 +15,10 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Mark:
-    """One thing drawn: kind, colour and bounding box; detail is a text, or what tells the shape.
+    """One thing drawn: kind, colour and bounding box.
 
-    kind is "rect", "circle", "polygon", "line", "image" or "text". detail of a polygon is the
-    number of its corners; of an image two per cents: how much of its box it fills, and how far its
-    weight lies from the middle. solid is whether it hides what is behind it.
+    kind is "rect", "circle", "polygon", "line" or "text"; detail is the text, or the number of a
+    polygon's corners. solid is whether it hides what is behind it.
     """
 
     kind: str
@@ -227,11 +226,6 @@ def name_shape(mark: Mark) -> str:
     if mark.kind == "polygon":
         corners = int(mark.detail or 0)
         return {3: "triangle", 4: "square"}.get(corners, "circle" if corners > 8 else "polygon")
-    if mark.kind == "image":
-        filled, lopsided = map(int, mark.detail.split())
-        if filled < 68:  # half of its box: a triangle, or a square that stands on its corner
-            return "triangle" if lopsided >= 8 else "square"
-        return "circle" if filled <= 90 else "square"
     return "square" if 0.6 < ratio < 1.7 else "rectangle"
 
 

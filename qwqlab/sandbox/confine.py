@@ -239,6 +239,9 @@ def _main() -> None:
     if LEVELS.index(rate(applied)) < LEVELS.index(plan["minimum"]):
         sys.exit(1)
     sys.argv = [plan["main"]]
+    # A folder that may not be read makes an import fail with another error than "no module".
+    readable = tuple(f"{path}/" for path in _list_readable())
+    sys.path = [path for path in sys.path if f"{os.path.realpath(path)}/".startswith(readable)]
     sys.path.insert(0, plan["box"])
     runpy.run_path(plan["main"], run_name="__main__")
 
