@@ -27,10 +27,11 @@ from qwqlab.grader import (
 )
 from qwqlab.grader import grading as grade
 from qwqlab.grader.answer import check_imports
-from qwqlab.grader.record import PlayPlan, read_record
+from qwqlab.grader.record import GameRecord, PlayPlan, read_record
 from qwqlab.grader.scene import Mark, is_brown_or_yellow, is_light_blue, is_pipe_color, name_shape
 from qwqlab.paths import CHECKOUT, data_dir
 from qwqlab.sampling import parse_command
+from qwqlab.sandbox import Outcome, probe
 
 SPECIMENS = CHECKOUT / "data" / "specimens"
 EXPECTED = json.loads((SPECIMENS / "expected.json").read_text(encoding="utf-8"))
@@ -225,23 +226,26 @@ def test_shapes_and_colours_have_their_names() -> None:
 
 
 def test_a_forged_or_broken_record_is_refused() -> None:
+    def read(data: bytes) -> GameRecord:
+        done = Outcome(0, "exited", "", "", {"record.json": data}, 1.0, probe())
+        return read_record(PlayPlan(1), done)
+
     sound = {"ended": "exit", "detail": "", "phase": "start", "size": [1, 1], "asked": 1, "log": []}
-    assert read_record(json.dumps(sound).encode(), PlayPlan(1), {}).ended == "exit"
-    nothing = dict.fromkeys(("background", "land", "bird", "moving"))
-    tick: dict[str, object] = {**nothing, "phase": "play", "pipes": [], "texts": [], "passed": 0}
+    tick = ["play", None, None, None, False, [], [], 0, ""]
+    assert read(json.dumps({**sound, "log": [tick]}).encode()).ended == "exit"
     flat = ["rect", [0, 0, 0], 1, 1, 0, 0, "", True]
     shapeless = ["polygon", [0, 0, 0], 1, 1, 9, 9, "many", True]
+    ticks: list[Any] = [
+        [], {}, tick[1:], *([*tick[:3], bird, *tick[4:]] for bird in (flat, shapeless, [1])),
+        [*tick[:5], [[1, 2]], *tick[6:]], [*tick[:6], [["x", "a", 1, 1, 1]], *tick[7:]],
+    ]  # fmt: skip
     broken = [
         b"", b"\xff", b"[]", b"[" * 100_000, json.dumps({**sound, "size": 3}).encode(),
         json.dumps({**sound, "size": [1e400, 1]}).encode(),
-        json.dumps({**sound, "log": [{}]}).encode(),
-        json.dumps({**sound, "log": [{**tick, "pipes": [[1, 2]]}]}).encode(),
-        *(json.dumps({**sound, "log": [{**tick, "bird": bird}]}).encode()
-          for bird in (flat, shapeless, [1])),
-        json.dumps({**sound, "log": [{**tick, "texts": [["x", "a", 1, 1, 1]]}]}).encode(),
+        *(json.dumps({**sound, "log": [each]}).encode() for each in ticks),
     ]  # fmt: skip
     for data in broken:
-        record = read_record(data, PlayPlan(1), {})
+        record = read(data)
         assert record.ended == "killed" and "cannot be read" in record.detail
 
 

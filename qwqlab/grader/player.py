@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import pygame
 
 from .pygame_patch import PatchedPygame
-from .scene import BirdTracker, Mark, Pipe, Scene, read_scene
+from .scene import BirdTracker, Mark, Pipe, Scene, Tick, read_scene
 
 GAME, RECORD = "game.py", "record.json"
 # Of processor time, which passes no faster where other programs want the processor too.
@@ -64,6 +64,12 @@ class Pilot:
         self._tops = [*self._tops[-2:], self.bird.y] if self.bird else []
         same = before == (self.scene.pipes, self.bird)
         self.still = self.still + 1 if same or not self.bird else 0
+
+    def note(self, phase: str) -> Tick:
+        """Return what the judge is to know of the last picture."""
+        s = self.scene
+        pipes, texts = s.pipes[:8], s.texts[-12:]
+        return Tick(phase, s.background, s.land, self.bird, self.moving, pipes, texts, self.passed)
 
     def forget(self) -> None:
         """Begin a new round, in which the bird may be another one."""
@@ -116,8 +122,7 @@ class Player:
         self._phase = "start"
         self._first_texts: set[str] = set()
         self._up: list[int] = []  # keys to let up, and when
-        self._log: list[dict[str, Any]] = []
-        self._pictures: list[str] = []
+        self._log: list[Tick] = []
         self._n_ticks = 0
         self._pressed_at = -9
         self._began = self._clock()
@@ -147,7 +152,7 @@ class Player:
             "asked": self._pygame.keyboard.asked,
             "log": self._log,
         }
-        # A mark or a pipe is written as the list of its fields.
+        # A tick, a mark or a pipe is written as the list of its fields.
         text = json.dumps(record, default=lambda seen: list(vars(seen).values()))
         Path(RECORD).write_text(text, encoding="utf-8")
         os._exit(0)
@@ -174,20 +179,7 @@ class Player:
             return
         self._n_ticks += 1
         self._pilot.see(self._pygame.picture, self._pygame.size)
-        scene = self._pilot.scene
-        self._log.append(
-            {
-                "phase": self._phase,
-                "background": scene.background,
-                "land": scene.land,
-                "bird": self._pilot.bird,
-                "moving": self._pilot.moving,
-                "pipes": scene.pipes[:8],
-                "texts": scene.texts[-12:],
-                "passed": self._pilot.passed,
-                "key": "",
-            }
-        )
+        self._log.append(self._pilot.note(self._phase))
         for key in self._up:
             self._pygame.keyboard.release(key)
         self._up.clear()
@@ -201,12 +193,11 @@ class Player:
         self._pressed_at = self._n_ticks
         self._pygame.keyboard.press(key, text)
         self._up.append(key)
-        self._log[-1]["key"] = name
+        self._log[-1].key = name
 
     def _save(self, name: str) -> None:
-        if self._pygame.screen and f"{name}.png" not in self._pictures:
+        if self._pygame.screen and not Path(f"{name}.png").exists():
             pygame.image.save(self._pygame.screen, f"{name}.png")
-            self._pictures.append(f"{name}.png")
 
     def _follow_plan(self) -> Iterator[None]:
         yield from self._wait(8)
@@ -238,32 +229,23 @@ class Player:
         self._press("space")
         yield
         self._first_texts = self._read_texts()
-        started = False
+        started, left = False, 20  # pictures to go on for: the score may change after the pipe
         for tick in range(ticks):
             if self._is_lost():
                 return
             started = started or not self._pilot.still
-            if not started and self._pilot.still in (15, 30):
-                self._press("space")  # it waits for another first key
-            elif self._pilot.wants_up():
+            waits_for_another_key = not started and self._pilot.still in (15, 30)
+            if waits_for_another_key or self._pilot.wants_up():
                 self._press("space")
             yield
             if tick > 100 and any(
                 0 < p.x < 0.8 * self._pygame.size[0] for p in self._pilot.scene.pipes
             ):
                 self._save(phase)
-            if self._pilot.passed >= wanted:
-                yield from self._steer(20)  # the score may change after the pipe
+            left -= self._pilot.passed >= wanted
+            if not left:
                 break
         self._save(phase)
-
-    def _steer(self, ticks: int) -> Iterator[None]:
-        for _ in range(ticks):
-            if self._is_lost():
-                return
-            if self._pilot.wants_up():
-                self._press("space")
-            yield
 
     def _lose(self, phase: str) -> Iterator[None]:
         """Let the bird fall until the game says that it is lost."""

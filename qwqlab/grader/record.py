@@ -19,25 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..sandbox import Isolation, Limits, Outcome, run_python
-from .scene import Color, Mark, Pipe, name_shape
-
-
-@dataclass(frozen=True)
-class Tick:
-    """One picture. phase is what the player was doing; passed counts pipes within the phase.
-
-    moving says whether the bird had been seen to move; key was pressed after this picture.
-    """
-
-    phase: str
-    background: Color | None
-    land: Mark | None
-    bird: Mark | None
-    moving: bool
-    pipes: tuple[Pipe, ...]
-    texts: tuple[Mark, ...]
-    passed: int
-    key: str
+from .scene import Color, Mark, Pipe, Tick, name_shape
 
 
 @dataclass(frozen=True)
@@ -147,15 +129,7 @@ def _play_once(
         minimum=minimum,
         stop=stop,
     )
-    record = outcome.files.get("record.json")
-    if record is None:
-        return GameRecord(plan, "killed", outcome.reason), outcome
-    pictures = {
-        name.removesuffix(".png"): data
-        for name, data in outcome.files.items()
-        if name.endswith(".png")
-    }
-    return read_record(record, plan, pictures), outcome
+    return read_record(plan, outcome), outcome
 
 
 def _pack() -> bytes:
@@ -168,10 +142,12 @@ def _pack() -> bytes:
     return packed.getvalue()
 
 
-def read_record(data: bytes, plan: PlayPlan, pictures: dict[str, bytes]) -> GameRecord:
-    """Return the record that the player wrote; "killed" for anything but what it writes."""
+def read_record(plan: PlayPlan, outcome: Outcome) -> GameRecord:
+    """Return the record that the player wrote; "killed" if there is none that can be read."""
+    if "record.json" not in outcome.files:
+        return GameRecord(plan, "killed", outcome.reason)
     try:
-        values = json.loads(data)
+        values = json.loads(outcome.files["record.json"])
         width, height = map(int, values["size"])
         return GameRecord(
             plan,
@@ -181,26 +157,30 @@ def read_record(data: bytes, plan: PlayPlan, pictures: dict[str, bytes]) -> Game
             (width, height),
             int(values["asked"]),
             tuple(map(_read_tick, values["log"])),
-            tuple((name, data) for name, data in pictures.items() if data[:4] == b"\x89PNG"),
+            tuple(
+                (name.removesuffix(".png"), data)
+                for name, data in outcome.files.items()
+                if name.endswith(".png") and data.startswith(b"\x89PNG")
+            ),
         )
     except Exception as error:  # noqa: BLE001 - a game may have written anything there
         return GameRecord(plan, "killed", f"the record of the game cannot be read: {error!r}")
 
 
-def _read_tick(values: dict[str, Any]) -> Tick:
-    background, land, bird = values["background"], values["land"], values["bird"]
+def _read_tick(values: list[Any]) -> Tick:
+    phase, background, land, bird, moving, pipes, texts, passed, key = values
     if bird:
         name_shape(_read_mark(bird))  # raises for what has no size or shape
     return Tick(
-        str(values["phase"]),
+        str(phase),
         _color(background) if background else None,
         _read_mark(land) if land else None,
         _read_mark(bird) if bird else None,
-        bool(values["moving"]),
-        tuple(map(_read_pipe, values["pipes"])),
-        tuple(map(_read_mark, values["texts"])),
-        int(values["passed"]),
-        str(values["key"]),
+        bool(moving),
+        tuple(map(_read_pipe, pipes)),
+        tuple(map(_read_mark, texts)),
+        int(passed),
+        str(key),
     )
 
 

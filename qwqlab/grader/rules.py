@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .record import GameRecord, Tick
+from .record import GameRecord
 from .scene import (
     Color,
     Mark,
+    Tick,
     is_brown_or_yellow,
     is_dark,
     is_light,

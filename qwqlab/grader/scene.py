@@ -73,6 +73,25 @@ class Scene:
     texts: tuple[Mark, ...]
 
 
+@dataclass
+class Tick:
+    """One picture, as the player noted it and the judge reads it.
+
+    phase is what the player was doing, moving whether the bird had been seen to move, passed the
+    number of pipes within the phase; key was pressed after this picture.
+    """
+
+    phase: str
+    background: Color | None
+    land: Mark | None
+    bird: Mark | None
+    moving: bool
+    pipes: tuple[Pipe, ...]
+    texts: tuple[Mark, ...]
+    passed: int
+    key: str = ""
+
+
 def read_scene(marks: Iterable[Mark], width: int, height: int, bird: Mark | None = None) -> Scene:
     """Sort the marks of one picture, in the order in which they were drawn.
 
