@@ -18,7 +18,7 @@ from ..errors import SettingError
 from ..experiments import check_code
 from ..files import read_bytes
 from ..sandbox import Isolation, probe
-from .answer import check_imports, extract_program, looks_like_answer
+from .answer import check_imports, extract_program
 from .record import PLANS, GameRecord, Tell, play_game
 from .rules import Requirement, judge_game
 
@@ -113,21 +113,19 @@ def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = lambda _:
 
 def grade_text(
     text: str,
-    is_program: bool | None = None,
+    is_program: bool = False,
     minimum: str = "strong",
     tell: Tell = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Grade:
     """Grade an answer: a transcript with its thinking, or a program alone.
 
-    is_program: which of them it is; by default a text with fences or thinking is a transcript.
+    is_program: take the whole text; by default its program is looked for, see `extract_program`.
     minimum is the level of isolation below which nothing is run; tell gets a sentence for each
     step; setting `stop` ends the runs, and what was seen until then is judged. Nothing that the
     text holds raises. Raise SandboxError if the level cannot be reached.
     """
     until = time.monotonic() + _BUDGET
-    if is_program is None:
-        is_program = not looks_like_answer(text)
     extracted = extract_program(text, is_program)
     source = extracted.program
     stages = [Stage("extract", extracted.ok, extracted.detail)]

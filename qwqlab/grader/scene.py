@@ -128,7 +128,7 @@ def read_scene(marks: Iterable[Mark], width: int, height: int, bird: Mark | None
         and 0.02 * width <= m.w <= 0.4 * width
         and (m.y <= 1 or m.bottom >= floor - 3)
         and m.y < floor - 1
-        and not (bird and abs(m.x - bird.x) < 4 and abs(m.h - bird.h) < 4 and m.h < 0.2 * height)
+        and not (bird and abs(m.x - bird.x) < 4 and abs(m.w - bird.w) < 4 and m.h < 0.2 * height)
     ]
     small = [m for m in small if m not in columns and m.y < floor - 1]
     small.sort(key=lambda m: -m.area)

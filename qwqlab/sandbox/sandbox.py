@@ -8,7 +8,7 @@ program's first line, never from the program itself. `probe` shows how far they 
 What this does not stop: a hole in the kernel; side channels such as timing; asking whether a path
 exists, and the size and times of a file (stat); reading what every program here may read, which is
 Python, its packages and the system's libraries; and the use of processor, memory and disk within
-the limits. The folder is measured twenty times a second, so more can lie in it for a moment. Where
+the limits. The folder is measured many times a second, so more can lie in it for a moment. Where
 the lab itself is killed, the program ends soon after its time and the box stays behind. What a
 program prints is text of its own choice: show it, and believe none of it.
 """
@@ -31,7 +31,7 @@ from typing import Any
 from ..errors import SandboxError
 from . import confine, process
 from .confine import LEVELS
-from .process import Limits, Watch, show_bytes
+from .process import Limits, Watch
 
 _DEFAULT_LIMITS = Limits()
 _LEFT_OUT: tuple[str, ...] = ()  # layers that a test takes away, to see what the others hold
@@ -118,13 +118,12 @@ def run_python(
             "main": main,
             "minimum": minimum,
             "without": _LEFT_OUT,
-            "outside": confine.list_namespaces(),
             "threads": process.THREADS,
             "limits": [limits.cpu_seconds, limits.memory_bytes, process.FILE],
         }
         watch.run(plan)
         if not watch.report:
-            said = watch.printed["stderr"].strip().splitlines() or [watch.explain()]
+            said = watch.stderr.strip().splitlines() or [watch.explain()]
             raise SandboxError(
                 f"The sandbox did not start, and the program was not run: {said[-1]}"
             )
@@ -137,8 +136,8 @@ def run_python(
     return Outcome(
         status=watch.status,
         reason=watch.explain(),
-        stdout=watch.printed["stdout"],
-        stderr=watch.printed["stderr"],
+        stdout=watch.stdout,
+        stderr=watch.stderr,
         files=left,
         seconds=watch.seconds,
         isolation=isolation,
@@ -186,7 +185,7 @@ def _rate_isolation(applied: Sequence[str], memory_bytes: int) -> Isolation:
     'open: all that this machine reaches'
     """
     filtered, apart = "seccomp" in applied, "namespaces" in applied
-    folder, memory = show_bytes(process.FOLDER), show_bytes(memory_bytes)
+    folder, memory = f"{process.FOLDER >> 20} MiB", f"{memory_bytes >> 20} MiB"
     network = ["no socket can be made"] if filtered else []
     network += ["its network has no device"] if apart else []
     filesystem = f"open: all that this user may open; its own folder is held to {folder}"
