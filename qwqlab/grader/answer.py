@@ -62,10 +62,10 @@ def extract_program(text: str, is_program: bool = False) -> Extracted:
         return Extracted(answer, True, f"{thought}no fence, but all of the answer is a program")
     lines = block.source.count("\n")
     which = f"the last of {len(blocks)} blocks" if len(blocks) > 1 else "one fenced block"
+    detail = f"{thought}{which}, {lines} lines"
     if not block.closed:
-        ends = "its fence is never closed, so more may have been meant to follow"
-        return Extracted(block.source, bool(lines), f"{thought}{which}, {lines} lines; {ends}")
-    return Extracted(block.source, bool(lines), f"{thought}{which}, {lines} lines")
+        detail += "; its fence is never closed, so more may have been meant to follow"
+    return Extracted(block.source, bool(lines), detail)
 
 
 def _pick(blocks: list[Block]) -> Block | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -112,11 +112,11 @@ def _judge_space(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    birds = [b for b in (_typical_bird(ticks) for r in records for ticks in r.rounds()) if b]
-    if not birds:
+    looks = list(_typical_looks(ticks for r in records for ticks in r.rounds()))
+    if not looks:
         return False, "nothing was seen that keeps its place and moves up and down"
-    shapes = Counter("circle" if s == "ellipse" else s for s in map(name_shape, birds))
-    colors = Counter(bird.color for bird in birds)
+    shapes = Counter("circle" if shape == "ellipse" else shape for shape, _ in looks)
+    colors = Counter(color for _, color in looks)
     problems = []
     if odd := [shape for shape in shapes if shape not in _SHAPES]:
         problems.append(f"it is drawn as {', '.join(odd)}")
@@ -124,7 +124,7 @@ def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
         problems.append(f"its shape is always {', '.join(shapes)}")
     problems += _judge_colors(colors, is_dark, "is not dark", "its")
     counts = ", ".join(f"{n} {shape}" for shape, n in shapes.most_common())
-    return _say(problems, f"{counts} in {len(birds)} rounds; {len(colors)} colours, all dark")
+    return _say(problems, f"{counts} in {len(looks)} rounds; {len(colors)} colours, all dark")
 
 
 def _judge_land(records: Sequence[GameRecord]) -> tuple[bool, str]:
@@ -232,14 +232,12 @@ _RULES: tuple[tuple[Callable[[Sequence[GameRecord]], tuple[bool, str]], str], ..
 )
 
 
-def _typical_bird(ticks: Sequence[Tick]) -> Mark | None:
-    """Return the bird as it looks in most of the pictures in which it was seen to move."""
-    moving = [t.bird for t in ticks if t.bird and t.moving]
-    if not moving:
-        return None
-    looks = Counter((name_shape(bird), bird.color) for bird in moving)
-    look = looks.most_common(1)[0][0]
-    return next(bird for bird in moving if (name_shape(bird), bird.color) == look)
+def _typical_looks(rounds: Iterable[Sequence[Tick]]) -> Iterator[tuple[str, Color]]:
+    """Yield the bird's shape and colour in most of the pictures of each round in which it moved."""
+    for ticks in rounds:
+        birds = (t.bird for t in ticks if t.bird and t.moving)
+        looks = Counter((name_shape(bird), bird.color) for bird in birds)
+        yield from (look for look, _ in looks.most_common(1))
 
 
 def _judge_colors(
