@@ -31,7 +31,7 @@ MOST_SECONDS = 15.0  # below what the sandbox allows, so that what was seen is k
 ASLEEP_SECONDS = 15.0  # of the clock, for what waits without end and takes no processor time
 MOST_TICKS = 6000
 PIPES_WANTED = 3
-KEYS = {"space": (pygame.K_SPACE, " "), "q": (pygame.K_q, "q"), "escape": (pygame.K_ESCAPE, "\x1b")}
+KEYS = {"space": pygame.K_SPACE, "q": pygame.K_q, "escape": pygame.K_ESCAPE}
 _LOST = re.compile(r"game\s*over|best|high|you\s+(lose|lost|died)|again|restart|retry", re.I)
 
 
@@ -121,7 +121,6 @@ class Player:
         self._script = self._follow_plan()
         self._phase = "start"
         self._first_texts: set[str] = set()
-        self._up: list[int] = []  # keys to let up, and when
         self._log: list[Tick] = []
         self._n_ticks = 0
         self._pressed_at = -9
@@ -180,19 +179,16 @@ class Player:
         self._n_ticks += 1
         self._pilot.see(self._pygame.picture, self._pygame.size)
         self._log.append(self._pilot.note(self._phase))
-        for key in self._up:
-            self._pygame.keyboard.release(key)
-        self._up.clear()
+        self._pygame.keyboard.release()
         if self._n_ticks > MOST_TICKS or next(self._script, "over") == "over":
             self._finish("script", "the plan was played to its end")
 
     def _press(self, name: str) -> None:
-        key, text = KEYS[name]
-        if key in self._pygame.keyboard.held or self._n_ticks - self._pressed_at < 2:
+        keyboard = self._pygame.keyboard
+        if KEYS[name] in keyboard.held or self._n_ticks - self._pressed_at < 2:
             return  # a key that stays down is no second press
         self._pressed_at = self._n_ticks
-        self._pygame.keyboard.press(key, text)
-        self._up.append(key)
+        keyboard.press(KEYS[name])
         self._log[-1].key = name
 
     def _save(self, name: str) -> None:

@@ -115,19 +115,21 @@ class Keyboard:
         """The game has shown a picture."""
         self._asked_since_picture = 0
 
-    def press(self, key: int, text: str) -> None:
-        """Put a key down."""
+    def press(self, key: int) -> None:
+        """Put a key down; its constant is the code of its character."""
         self.held.add(key)
-        values = {"key": key, "mod": 0, "unicode": text, "scancode": 0}
-        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, values))
-        if text.isprintable() and text:
-            pygame.event.post(pygame.event.Event(pygame.TEXTINPUT, {"text": text}))
+        self._post(pygame.KEYDOWN, key=key, mod=0, unicode=chr(key), scancode=0)
+        if chr(key).isprintable():
+            self._post(pygame.TEXTINPUT, text=chr(key))
 
-    def release(self, key: int) -> None:
-        """Let it up again."""
-        self.held.discard(key)
-        values = {"key": key, "mod": 0, "unicode": "", "scancode": 0}
-        pygame.event.post(pygame.event.Event(pygame.KEYUP, values))
+    def release(self) -> None:
+        """Let every key up again."""
+        for key in self.held:
+            self._post(pygame.KEYUP, key=key, mod=0, unicode="", scancode=0)
+        self.held.clear()
+
+    def _post(self, kind: int, **values: Any) -> None:
+        pygame.event.post(pygame.event.Event(kind, values))
 
     def _list_pressed(self) -> Any:
         """Return whether a key is down, by its constant."""

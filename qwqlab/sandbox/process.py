@@ -122,15 +122,11 @@ class Watch:
             if os.fstat(file.fileno()).st_size > OUTPUT:
                 self.verdict = f"because it printed more than {OUTPUT >> 20} MiB to {name}"
         pid = self.report.get("pid")
-        used = count = 0
-        for size in _list_sizes(self.box, pid):
-            used, count = used + size, count + 1
-            if used > FOLDER:
-                self.verdict = f"because it filled its folder with more than {FOLDER >> 20} MiB"
-                return
-            if count > FILES:
-                self.verdict = f"because it made more than {FILES} files"
-                return
+        sizes = list(_list_sizes(self.box, pid))
+        if sum(sizes) > FOLDER:
+            self.verdict = f"because it filled its folder with more than {FOLDER >> 20} MiB"
+        elif len(sizes) > FILES:
+            self.verdict = f"because it made more than {FILES} files"
         with contextlib.suppress(OSError):
             if sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > THREADS:
                 self.verdict = f"because it started more than {THREADS} threads"
