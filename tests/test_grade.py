@@ -232,7 +232,7 @@ def test_a_forged_or_broken_record_is_refused() -> None:
         return read_record(PlayPlan(1), done)
 
     sound = {"ended": "exit", "detail": "", "phase": "start", "size": [1, 1], "asked": 1, "log": []}
-    tick = ["play", None, None, None, False, [], [], 0, ""]
+    tick: list[Any] = ["play", None, None, None, False, [], [], 0, ""]
     assert read(json.dumps({**sound, "log": [tick]}).encode()).ended == "exit"
     flat = ["rect", [0, 0, 0], 1, 1, 0, 0, "", True]
     shapeless = ["polygon", [0, 0, 0], 1, 1, 9, 9, "many", True]

@@ -72,7 +72,8 @@ def _pick(blocks: list[Block]) -> Block | None:
     """Return the last block that imports pygame, else the last that is Python or does not say."""
     games = [block for block in blocks if _PYGAME.search(block.source)]
     python = [block for block in blocks if _PYTHON.match(block.info or "python")]
-    return (games or python or [None])[-1]
+    found = games or python
+    return found[-1] if found else None
 
 
 def check_imports(source: str) -> tuple[list[str], list[str]]:
@@ -122,14 +123,14 @@ def _find_missing_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 known_as[alias.asname or alias.name] = whole
             if _find(whole) is None:
                 yield node.lineno, missing
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            known_as.pop(node.id, None)  # it may mean something else, too
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            owner = _resolve(node.value, known_as)
-            if isinstance(_find(owner), ModuleType) and _find(f"{owner}.{node.attr}") is None:
-                yield node.lineno, f"{owner} has no {node.attr}"
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load):
+            known_as.pop(each.id, None)  # it may mean something else, too
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Load):
+            owner = _resolve(each.value, known_as)
+            if isinstance(_find(owner), ModuleType) and _find(f"{owner}.{each.attr}") is None:
+                yield each.lineno, f"{owner} has no {each.attr}"
 
 
 def _resolve(node: ast.AST, known_as: dict[str, str]) -> str:

@@ -85,8 +85,8 @@ class PatchedPygame:
                 watch._put(self, source, dest)
                 return done
 
-            def blits(self, sequence: Any, *_: Any, **__: Any) -> Any:
-                return [self.blit(*each) for each in sequence]
+            def blits(self, blit_sequence: Any, doreturn: Any = True) -> Any:
+                return [self.blit(*each) for each in blit_sequence]
 
             fblits = blits
 
@@ -119,7 +119,8 @@ class PatchedPygame:
         return changed
 
     def _patch_drawing(self) -> None:
-        draw, gfx = pygame.draw, pygame.gfxdraw
+        draw: Any = pygame.draw
+        gfx: Any = pygame.gfxdraw
         for name, (kind, parameters) in _DRAWING.items():
             setattr(draw, name, self._wrap(getattr(draw, name), kind, parameters.split()))
         # gfxdraw's filled shapes by way of those.
@@ -158,7 +159,8 @@ class PatchedPygame:
         except (TypeError, ValueError):
             return
         alpha = shade.a if surface.get_flags() & pygame.SRCALPHA else 255
-        mark = Mark(kind, (shade.r, shade.g, shade.b), *area, detail, solid and alpha >= SOLID)
+        color, solid = (shade.r, shade.g, shade.b), solid and alpha >= SOLID
+        mark = Mark(kind, color, area.x, area.y, area.w, area.h, detail, solid)
         if surface is not self.screen and (mark.solid or not alpha) and kind != "text":
             width, height = surface.get_size()
             if mark.area >= 0.95 * width * height:

@@ -109,7 +109,7 @@ class Keyboard:
         for name in ("get", "poll", "peek"):
             setattr(pygame.event, name, self._count(getattr(pygame.event, name)))
         pygame.event.wait = self._await
-        pygame.key.get_pressed = self._list_pressed  # type: ignore[assignment]
+        pygame.key.get_pressed = self._list_pressed
 
     def begin_picture(self) -> None:
         """The game has shown a picture."""

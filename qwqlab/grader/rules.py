@@ -59,7 +59,7 @@ class Requirement:
 
 def judge_game(records: Sequence[GameRecord]) -> tuple[Requirement, ...]:
     """Judge all eight, in the order of the prompt; without records none of them holds."""
-    judged = []
+    judged: list[Requirement] = []
     for text, (rule, frame) in zip(_TEXTS, _RULES, strict=True):
         ok, evidence = rule(records) if records else (False, "not run")
         shown = frame if records else ""
