@@ -176,8 +176,9 @@ def _confine(plan: dict[str, Any], apart: bool) -> tuple[list[str], dict[str, st
     applied, failed = ["namespaces"] if apart else [], {}
     # Outside a namespace the kernel counts all that the user runs, and for root it counts nothing.
     processes = plan["threads"] if apart and os.getuid() else 0
+    cpu_seconds, memory_bytes, file_bytes = plan["limits"]
     layers: dict[str, Callable[[], None]] = {
-        "limits": lambda: _apply_limits(*plan["limits"], processes=processes),
+        "limits": lambda: _apply_limits(cpu_seconds, memory_bytes, file_bytes, processes),
         "no new privileges": _refuse_new_privileges,
         "landlock": lambda: _apply_landlock(plan["box"]),
         "seccomp": _apply_seccomp,
