@@ -94,6 +94,13 @@ OTHER_WAYS = {
     def draw_shape(self):
         if self.shape =="""
     },
+    "a veil over a lost game": {
+        "        if self.lost:\n            self.write": """        if self.lost:
+            veil = pygame.Surface((WIDTH, HEIGHT), pygame.SRCALPHA)
+            veil.fill((0, 0, 0, 90))
+            self.screen.blit(veil, (0, 0))
+            self.write"""
+    },
     "a pair of pipes as one image": {
         """            for wall in self.walls(pipe):
                 pygame.draw.rect(self.screen, pipe["color"], wall)

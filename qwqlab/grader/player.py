@@ -107,7 +107,7 @@ class Pilot:
 
 
 class Player:
-    """One run of the game. plan: {"seed", "goal": "play" or "look", "key", "when"}.
+    """One run of the game. plan: the fields of a PlayPlan.
 
     seconds: after so many of the clock it is left, wherever it is.
     """
@@ -198,7 +198,7 @@ class Player:
     def _follow_plan(self) -> Iterator[None]:
         yield from self._wait(8)
         self._save("start")
-        if self._plan["goal"] == "look":
+        if self._plan["when"] == "look":
             for _ in range(8):
                 self._press("space")
                 yield from self._wait(10)

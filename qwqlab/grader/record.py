@@ -24,13 +24,12 @@ from .scene import Color, Mark, Pipe, Tick, name_shape
 
 @dataclass(frozen=True)
 class PlayPlan:
-    """How a game is played: to lose twice ("play") or for a moment ("look").
+    """How a game is played. key should end it, and is pressed `when` it is in "play" or "over".
 
-    key should end it, and is pressed in "play" or when the game is "over".
+    If `when` is "look" it is only looked at for a moment, and no key is pressed to end it.
     """
 
     seed: int
-    goal: str = "play"
     key: str = "q"
     when: str = "over"
 
@@ -77,7 +76,7 @@ PLANS = (
     PlayPlan(2, key="escape", when="over"),
     PlayPlan(3, key="q", when="play"),
     PlayPlan(4, key="escape", when="play"),
-    *(PlayPlan(seed, goal="look") for seed in range(5, 11)),
+    *(PlayPlan(seed, when="look") for seed in range(5, 11)),
 )
 # A package inside, so that a game's own `import player` doesn't find the lab's.
 _START = """

@@ -184,7 +184,7 @@ def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    played = [r for r in records if r.plan.goal == "play"]
+    played = [r for r in records if r.plan.when != "look"]
     overs = [(r, r.in_phase("over")) for r in played]
     ends = [(r, ticks[-1]) for r, ticks in overs if ticks]
     if not ends:
