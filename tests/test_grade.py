@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from qwqlab.grader import (
     show_differences,
 )
 from qwqlab.grader import grading as grade
-from qwqlab.grader.answer import find_missing
-from qwqlab.grader.record import PlayPlan, read_record
+from qwqlab.grader.answer import check_imports
+from qwqlab.grader.record import GameRecord, PlayPlan, read_record
 from qwqlab.grader.scene import Mark, is_brown_or_yellow, is_light_blue, is_pipe_color, name_shape
 from qwqlab.paths import CHECKOUT, data_dir
 from qwqlab.sampling import parse_command
+from qwqlab.sandbox import Outcome, probe
 
 SPECIMENS = CHECKOUT / "data" / "specimens"
 EXPECTED = json.loads((SPECIMENS / "expected.json").read_text(encoding="utf-8"))
@@ -91,6 +93,13 @@ OTHER_WAYS = {
 
     def draw_shape(self):
         if self.shape =="""
+    },
+    "a veil over a lost game": {
+        "        if self.lost:\n            self.write": """        if self.lost:
+            veil = pygame.Surface((WIDTH, HEIGHT), pygame.SRCALPHA)
+            veil.fill((0, 0, 0, 90))
+            self.screen.blit(veil, (0, 0))
+            self.write"""
     },
     "a pair of pipes as one image": {
         """            for wall in self.walls(pipe):
@@ -165,7 +174,8 @@ def test_the_final_program_is_found(name: str, text: str, found: Any) -> None:
     if found:
         assert extracted.program.strip() == COMPLETE.strip()
     else:
-        assert grade_text(text).failed_stage in ("extract", "parse")
+        graded = grade_text(text)
+        assert graded.failed_stage == "extract" and graded.stages[0].detail
 
 
 def test_an_answer_that_was_cut_off_is_judged_as_far_as_it_goes() -> None:
@@ -190,7 +200,7 @@ def test_an_answer_that_was_cut_off_is_judged_as_far_as_it_goes() -> None:
     ],
 )  # fmt: skip
 def test_imports_that_lead_nowhere_are_named(source: str, found: list[Any] | list[str]) -> None:
-    assert find_missing(source) == found
+    assert check_imports(source)[1] == found
 
 
 def test_the_prompt_is_the_articles_to_the_letter() -> None:
@@ -215,34 +225,36 @@ def test_the_arms_differ_in_one_thing_each() -> None:
 
 
 def test_shapes_and_colours_have_their_names() -> None:
-    box = Mark("image", (0, 0, 0), 0, 0, 30, 30)
-    shapes = {"99 0": "square", "79 1": "circle", "50 17": "triangle", "52 1": "square"}
-    for detail, shape in shapes.items():
-        assert name_shape(Mark(**{**vars(box), "detail": detail})) == shape
+    box = Mark("polygon", (0, 0, 0), 0, 0, 30, 30)
+    for corners, shape in {"3": "triangle", "4": "square", "12": "circle"}.items():
+        assert name_shape(replace(box, detail=corners)) == shape
     assert is_light_blue((173, 216, 230)) and not is_light_blue((0, 0, 139))
     assert is_brown_or_yellow((139, 69, 19)) and not is_brown_or_yellow((34, 139, 34))
     assert is_pipe_color((205, 133, 63)) and not is_pipe_color((255, 215, 0))
 
 
 def test_a_forged_or_broken_record_is_refused() -> None:
+    def read(data: bytes) -> GameRecord:
+        done = Outcome(0, "exited", "", "", {"record.json": data}, 1.0, probe())
+        return read_record(PlayPlan(1), done)
+
     sound = {"ended": "exit", "detail": "", "phase": "start", "size": [1, 1], "asked": 1, "log": []}
-    assert read_record(json.dumps(sound).encode(), PlayPlan(1), {}).ended == "exit"
-    nothing = dict.fromkeys(("background", "land", "bird", "moving"))
-    tick: dict[str, object] = {**nothing, "phase": "play", "pipes": [], "texts": [], "passed": 0}
+    tick: list[Any] = ["play", None, None, None, False, [], [], 0, ""]
+    assert read(json.dumps({**sound, "log": [tick]}).encode()).ended == "exit"
     flat = ["rect", [0, 0, 0], 1, 1, 0, 0, "", True]
-    shapeless = ["image", [0, 0, 0], 1, 1, 9, 9, "99", True]
+    shapeless = ["polygon", [0, 0, 0], 1, 1, 9, 9, "many", True]
+    ticks: list[Any] = [
+        [], {}, tick[1:], *([*tick[:3], bird, *tick[4:]] for bird in (flat, shapeless, [1])),
+        [*tick[:5], [[1, 2]], *tick[6:]], [*tick[:6], [["x", "a", 1, 1, 1]], *tick[7:]],
+    ]  # fmt: skip
     broken = [
         b"", b"\xff", b"[]", b"[" * 100_000, json.dumps({**sound, "size": 3}).encode(),
         json.dumps({**sound, "size": [1e400, 1]}).encode(),
-        json.dumps({**sound, "log": [{}]}).encode(),
-        json.dumps({**sound, "log": [{**tick, "pipes": [[1, 2]]}]}).encode(),
-        *(json.dumps({**sound, "log": [{**tick, "bird": bird}]}).encode()
-          for bird in (flat, shapeless, [1])),
-        json.dumps({**sound, "log": [{**tick, "texts": [["x", "a", 1, 1, 1]]}]}).encode(),
+        *(json.dumps({**sound, "log": [each]}).encode() for each in ticks),
     ]  # fmt: skip
     for data in broken:
-        with pytest.raises(ValueError, match="cannot be read"):
-            read_record(data, PlayPlan(1), {})
+        record = read(data)
+        assert record.ended == "killed" and "cannot be read" in record.detail
 
 
 QUICK = HOSTILE_GAMES.keys() - {"waits for ever", "swallows all"}  # until they are called stuck
@@ -302,8 +314,8 @@ def test_grade_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     ("name", "data", "words"),
     [
         ("missing.txt", None, "cannot be read: No such file"),
-        ("empty.txt", b" \n", "is empty"),
-        ("latin.txt", b"caf\xe9", "is not UTF-8 text (byte 3)"),
+        ("empty.txt", b" \n", "is empty; give a transcript or a program"),
+        ("latin.txt", b"caf\xe9", "is not UTF-8 text (byte 3); give a transcript or a program"),
         ("binary.py", bytes(range(256)), "is not UTF-8"),
     ],
 )
@@ -319,7 +331,7 @@ def test_what_is_no_text_is_refused_with_a_sentence(
 
 
 def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="Is a directory"):
+    with pytest.raises(SettingError, match="Is a directory; give a transcript or a program"):
         grade_file(tmp_path)
     huge = tmp_path / "huge.txt"
     with huge.open("wb") as file:

@@ -6,23 +6,21 @@ The program comes after the thinking, in a fenced block of the answer.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import os
 import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from types import ModuleType
 
-from ..experiments import Block, check_code, find_blocks
+from ..experiments import Block, find_blocks
 from ..sampling import CLOSE, split_thinking
 
 _PYTHON = re.compile(r"^(python\d?|py|pygame)\b", re.I)
+_IMPORT = re.compile(r"^(from\s+\S+\s+)?import\s+\w", re.M)
 _PYGAME = re.compile(r"^\s*(import|from)\s+pygame\b", re.M)
-_OTHER = re.compile(
-    r"^(ba)?sh\b|^(console|shell|text|txt|json|ya?ml|diff|html|output|plaintext)", re.I
-)
 
 
 @dataclass(frozen=True)
@@ -58,123 +56,88 @@ def extract_program(text: str, is_program: bool = False) -> Extracted:
     blocks = list(find_blocks(answer))
     block = _pick(blocks)
     if block is None:
-        check = check_code(answer)
-        if blocks or not check.parses or check.problem or "import" not in answer:
-            return Extracted("", False, f"{thought}no fenced block of Python")
+        if blocks or not _IMPORT.search(answer):
+            what = "no program: no fenced block of Python, and no line that is an import"
+            return Extracted("", False, thought + what)
         return Extracted(answer, True, f"{thought}no fence, but all of the answer is a program")
     lines = block.source.count("\n")
     which = f"the last of {len(blocks)} blocks" if len(blocks) > 1 else "one fenced block"
+    detail = f"{thought}{which}, {lines} lines"
     if not block.closed:
-        ends = "its fence is never closed, so more may have been meant to follow"
-        return Extracted(block.source, bool(lines), f"{thought}{which}, {lines} lines; {ends}")
-    return Extracted(block.source, bool(lines), f"{thought}{which}, {lines} lines")
-
-
-def looks_like_answer(text: str) -> bool:
-    """Return whether a text is a transcript, with fences or thinking, and no program."""
-    return CLOSE in text or any(
-        line.lstrip().startswith(("```", "~~~")) for line in text.splitlines()
-    )
+        detail += "; its fence is never closed, so more may have been meant to follow"
+    return Extracted(block.source, bool(lines), detail)
 
 
 def _pick(blocks: list[Block]) -> Block | None:
-    """Return the last block that imports pygame, else the last in Python, else the last of code."""
-    code = [block for block in blocks if not _OTHER.match(block.info)]
-    wanted = (
-        [block for block in code if _PYGAME.search(block.source)],
-        [block for block in code if _PYTHON.match(block.info)],
-        code,
-    )
-    return next((some[-1] for some in wanted if some), None)
+    """Return the last block that imports pygame, else the last that is Python or does not say."""
+    games = [block for block in blocks if _PYGAME.search(block.source)]
+    python = [block for block in blocks if _PYTHON.match(block.info or "python")]
+    found = games or python
+    return found[-1] if found else None
 
 
-def find_missing(source: str) -> list[str]:
-    """Return a sentence for each module that isn't installed and each name that isn't in pygame.
+def check_imports(source: str) -> tuple[list[str], list[str]]:
+    """Return the modules that a program imports, by their first part, and its faults in sentences.
 
-    source must parse. Imports under `try` may fail, so they don't count.
+    A fault is a module that isn't installed, unless it is imported under `try`, or a name that
+    pygame doesn't have. source must parse.
 
-    >>> find_missing("import pygame as pg\\nimport nowhere\\npg.draw.star(1, 2)\\n")
+    >>> check_imports("import pygame as pg\\nimport nowhere\\npg.draw.star(1, 2)\\n")[1]
     ['line 2: there is no module nowhere', 'line 3: pygame.draw has no star']
     """
     tree = ast.parse(source)
-    guarded = {
-        child
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Try)
-        for part in node.body
-        for child in ast.walk(part)
-    }
-    problems = []
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in guarded:
-            for module in _modules(node):
-                if not _is_installed(module):
-                    problems.append((node.lineno, f"there is no module {module}"))
-    problems += _find_missing_names(tree)
-    return [f"line {line}: {what}" for line, what in sorted(set(problems))]
+    tried = [part for node in ast.walk(tree) if isinstance(node, ast.Try) for part in node.body]
+    guarded = {id(node) for part in tried for node in ast.walk(part)}
+    modules: dict[str, None] = {}
+    faults = set(_find_missing_names(tree))
+    for node in sorted(_list_imports(tree), key=lambda node: node.lineno):
+        names = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module and not node.level else []
+        for module in (name.partition(".")[0] for name in names):
+            modules[module] = None
+            known = module in sys.stdlib_module_names or PathFinder.find_spec(module)
+            if not known and id(node) not in guarded:
+                faults.add((node.lineno, f"there is no module {module}"))
+    return list(modules), [f"line {line}: {what}" for line, what in sorted(faults)]
 
 
-def list_modules(source: str) -> list[str]:
-    """Return the modules that a program imports, by their first part, in the source's order."""
-    nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.Import, ast.ImportFrom))]
-    nodes.sort(key=lambda node: node.lineno)
-    return list(dict.fromkeys(module for node in nodes for module in _modules(node)))
-
-
-def _modules(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        yield from (alias.name.partition(".")[0] for alias in node.names)
-    elif node.level == 0 and node.module:
-        yield node.module.partition(".")[0]
-
-
-def _is_installed(module: str) -> bool:
-    if module in sys.stdlib_module_names:
-        return True
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+def _list_imports(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    return [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
 
 
 def _find_missing_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Yield line and sentence for what pygame does not have, such as `pygame.draw.star`."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    known_as: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.split(".")[0] == "pygame":
-                    whole = alias.name if alias.asname else "pygame"
-                    known_as[alias.asname or "pygame"] = whole
-                    if not _exists(alias.name):
-                        yield node.lineno, f"there is no module {alias.name}"
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pygame":
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                if alias.name != "*" and not _exists(name):
-                    yield node.lineno, f"{node.module} has no {alias.name}"
-                elif _is_module(name):
-                    known_as[alias.asname or alias.name] = name
-    assigned = {
-        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            owner = _dotted(node.value)
-            first, _, rest = owner.partition(".")
-            if first in known_as and first not in assigned:
-                owner = ".".join(part for part in (known_as[first], rest) if part)
-                if _is_module(owner) and not _exists(f"{owner}.{node.attr}"):
-                    yield node.lineno, f"{owner} has no {node.attr}"
+    known_as: dict[str, str] = {}  # what a name of the program means
+    for node in _list_imports(tree):
+        for alias in node.names:
+            whole, missing = alias.name, f"there is no module {alias.name}"
+            if isinstance(node, ast.ImportFrom):
+                whole, missing = f"{node.module}.{alias.name}", f"{node.module} has no {alias.name}"
+            if whole.partition(".")[0] != "pygame" or alias.name == "*":
+                continue
+            if isinstance(node, ast.Import) and not alias.asname:
+                known_as["pygame"] = "pygame"
+            else:
+                known_as[alias.asname or alias.name] = whole
+            if _find(whole) is None:
+                yield node.lineno, missing
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load):
+            known_as.pop(each.id, None)  # it may mean something else, too
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Load):
+            owner = _resolve(each.value, known_as)
+            if isinstance(_find(owner), ModuleType) and _find(f"{owner}.{each.attr}") is None:
+                yield each.lineno, f"{owner} has no {each.attr}"
 
 
-def _dotted(node: ast.AST) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
+def _resolve(node: ast.AST, known_as: dict[str, str]) -> str:
+    """Return the dotted name of pygame that an expression means, "?" if it is none."""
     if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}"
-    return "?"
+        return f"{_resolve(node.value, known_as)}.{node.attr}"
+    return known_as.get(node.id, "?") if isinstance(node, ast.Name) else "?"
 
 
 def _find(name: str) -> object:
@@ -183,11 +146,3 @@ def _find(name: str) -> object:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError):
         return None
-
-
-def _exists(name: str) -> bool:
-    return _find(name) is not None
-
-
-def _is_module(name: str) -> bool:
-    return isinstance(_find(name), ModuleType)

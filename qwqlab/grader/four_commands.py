@@ -8,7 +8,8 @@ takes the last; and min_p is 0.0 with the list and 0.1 without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,6 @@ from ..models import inspect, requantize
 from ..sampling import Command, Engine, Run, Sampling, preset
 
 SEED = 3407
-_THINK = "<think>\n"
-_FULL_PRECISION = "BF16"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Transcript:
 
 def read_prompt() -> str:
     """Return the article's prompt, wrapped as its commands wrap it, with the forced `<think>`."""
-    return read_prompts("flappy_bird")[0] + _THINK
+    return read_prompts("flappy_bird")[0] + "<think>\n"
 
 
 def list_arms(quant: str) -> tuple[FlappyArm, ...]:
@@ -62,37 +61,30 @@ def list_arms(quant: str) -> tuple[FlappyArm, ...]:
     with_fix = preset("article")
     without = preset("article_without_fix").with_(min_p=with_fix.min_p)
     strong = without.with_(repeat_penalty=1.5)
-    full = _FULL_PRECISION
     return (
         FlappyArm("with the fix", quant, with_fix, f"{quant}_yes_samplers.txt"),
         FlappyArm("without the fix", quant, without, f"{quant}_no_samplers.txt"),
         FlappyArm("repeat penalty 1.5", quant, strong, f"{quant}_no_samplers_1.5.txt"),
-        FlappyArm("full precision", full, without, f"{full}_no_samplers.txt"),
+        FlappyArm("full precision", "BF16", without, "BF16_no_samplers.txt"),
     )
 
 
-def run_arms(
-    model: Path,
-    n_predict: int,
-    folder: Path | None = None,
-    tell: Callable[[str], None] = print,
-) -> list[Transcript]:
+def run_arms(model: Path, n_predict: int) -> list[Transcript]:
     """Run the four commands on this model and on its BF16 copy, one sequence at a time.
 
-    Each text is saved as soon as it is whole, under the article's name for it, in `folder` (by
-    default build/runs/flappy_bird).
+    Each text is saved as soon as it is whole, under the article's name for it, in
+    build/runs/flappy_bird.
     """
-    folder = folder or files.make_folder(paths.runs_dir() / "flappy_bird")
-    arms = list_arms(inspect(model).file_type or model.stem)
+    folder = files.make_folder(paths.runs_dir() / "flappy_bird")
     transcripts: list[Transcript] = []
-    for quant in dict.fromkeys(arm.quant for arm in arms):
-        with Engine(requantize(model, quant) if quant == _FULL_PRECISION else model) as engine:
-            for arm in (arm for arm in arms if arm.quant == quant):
-                tell(f"{arm.name}: {n_predict} tokens at most, to {arm.filename} ...")
+    arms = list_arms(inspect(model).file_type or model.stem)
+    for quant, group in itertools.groupby(arms, lambda arm: arm.quant):
+        with Engine(requantize(model, quant) if quant == "BF16" else model) as engine:
+            for arm in group:
+                print(f"{arm.name}: {n_predict} tokens at most, to {arm.filename} ...")
                 run = engine.generate(read_prompt(), arm.sampling, SEED, n_predict)
-                transcript = Transcript(arm, run, folder / arm.filename)
-                files.write_text(transcript.path, run.text, errors="replace")
-                transcripts.append(transcript)
+                path = files.write_text(folder / arm.filename, run.text, errors="replace")
+                transcripts.append(Transcript(arm, run, path))
     return transcripts
 
 

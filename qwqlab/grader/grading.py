@@ -16,10 +16,11 @@ from typing import Any
 
 from ..errors import SettingError
 from ..experiments import check_code
+from ..files import read_bytes
 from ..sandbox import Isolation, probe
-from .answer import extract_program, find_missing, list_modules, looks_like_answer
+from .answer import check_imports, extract_program
 from .record import PLANS, GameRecord, Tell, play_game
-from .rules import TEXTS, Requirement, judge_game
+from .rules import Requirement, judge_game
 
 STAGES = ("extract", "parse", "names", "imports", "run")
 _FRAMES = ("start", "play", "over", "again", "over again")
@@ -47,7 +48,6 @@ class Grade:
     stages: tuple[Stage, ...]
     requirements: tuple[Requirement, ...]
     isolation: Isolation
-    program: str
     frames: tuple[tuple[str, bytes], ...] = ()
 
     @property
@@ -69,7 +69,7 @@ class Grade:
         return {
             "verdict": self.verdict,
             "stages": [asdict(stage) for stage in self.stages],
-            "requirements": [{**asdict(each), "text": each.text} for each in self.requirements],
+            "requirements": [asdict(each) for each in self.requirements],
             "isolation": self.isolation.to_dict(),
         }
 
@@ -99,74 +99,66 @@ def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = lambda _:
 
     Raise SettingError if the file cannot be read, or is not text.
     """
-    path = Path(path)
+    path, remedy = Path(path), "give a transcript or a program"
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+        text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
-        raise SettingError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > _MOST_BYTES:
-        raise SettingError(f"{path} has more than {_MOST_BYTES:,} bytes; give one transcript")
-    try:
-        text = data.decode("utf-8-sig")
+        raise SettingError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
     except UnicodeDecodeError as error:
-        raise SettingError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from None
+        raise SettingError(f"{path} is not UTF-8 text (byte {error.start}); {remedy}") from None
     if not text.strip():
-        raise SettingError(f"{path} is empty; give a transcript or a program")
+        raise SettingError(f"{path} is empty; {remedy}")
     return grade_text(text, path.suffix == ".py", minimum, tell)
 
 
 def grade_text(
     text: str,
-    is_program: bool | None = None,
+    is_program: bool = False,
     minimum: str = "strong",
     tell: Tell = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Grade:
     """Grade an answer: a transcript with its thinking, or a program alone.
 
-    is_program: which of them it is; by default a text with fences or thinking is a transcript.
+    is_program: take the whole text; by default its program is looked for, see `extract_program`.
     minimum is the level of isolation below which nothing is run; tell gets a sentence for each
     step; setting `stop` ends the runs, and what was seen until then is judged. Nothing that the
     text holds raises. Raise SandboxError if the level cannot be reached.
     """
     until = time.monotonic() + _BUDGET
-    if is_program is None:
-        is_program = not looks_like_answer(text)
     extracted = extract_program(text, is_program)
     source = extracted.program
     stages = [Stage("extract", extracted.ok, extracted.detail)]
     isolation = probe()
     if not source.strip():
-        return _stop_early(stages, isolation, source)
+        return _stop_early(stages, isolation)
     check = check_code(source)
     parses = check.parses and not check.problem
     n_lines = len(source.splitlines())
     stages.append(Stage("parse", parses, f"{n_lines} lines" if parses else check.reason))
     if not parses:
-        return _stop_early(stages, isolation, source)
+        return _stop_early(stages, isolation)
     found = check.reason or ", ".join(check.notes) or "every name is bound somewhere"
     stages.append(Stage("names", not check.unbound, found))
-    missing = find_missing(source)
-    modules = ", ".join(list_modules(source)) or "nothing"
+    modules, missing = check_imports(source)
+    imported = ", ".join(modules) or "nothing"
     if "pygame" not in modules:
-        missing.insert(0, f"pygame is not imported, only {modules}")
-    stages.append(Stage("imports", not missing, "; ".join(missing[:5]) or modules))
+        missing.insert(0, f"pygame is not imported, only {imported}")
+    stages.append(Stage("imports", not missing, "; ".join(missing[:5]) or imported))
     if any("there is no module" in each or "not imported" in each for each in missing):
-        return _stop_early(stages, isolation, source)
+        return _stop_early(stages, isolation)
     tell("Playing the game in the sandbox ...")
     records, isolation = play_game(source, minimum, tell, stop, until)
     stages.append(Stage("run", *_judge_run(records)))
     frames = _pick_frames(records)
-    return Grade(tuple(stages), tuple(judge_game(records)), isolation, source, frames)
+    return Grade(tuple(stages), judge_game(records), isolation, frames)
 
 
-def _stop_early(stages: list[Stage], isolation: Isolation, source: str) -> Grade:
+def _stop_early(stages: list[Stage], isolation: Isolation) -> Grade:
     """Return the grade of a program that cannot be run: the rest was not reached."""
     reason = f"not reached: {stages[-1].name} fails"
     rest = [Stage(name, False, reason) for name in STAGES[len(stages) :]]
-    nothing = tuple(Requirement(n, False, "not run") for n in range(1, len(TEXTS) + 1))
-    return Grade((*stages, *rest), nothing, isolation, source)
+    return Grade((*stages, *rest), judge_game(()), isolation)
 
 
 def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:

@@ -1,6 +1,6 @@
 """Play a game in the sandbox: run it, press its keys, and write down what it showed.
 
-`main` runs inside the sandbox, and so does the game: what it writes is untrusted outside. A game
+`Player` runs inside the sandbox, and so does the game: what it writes is untrusted outside. A game
 that knows this file could forge the record; the judge grades programs, it does not guard a prize.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import pygame
 
 from .pygame_patch import PatchedPygame
-from .scene import BirdTracker, Mark, Pipe, Scene, read_scene
+from .scene import BirdTracker, Mark, Pipe, Scene, Tick, read_scene
 
 GAME, RECORD = "game.py", "record.json"
 # Of processor time, which passes no faster where other programs want the processor too.
@@ -31,7 +31,7 @@ MOST_SECONDS = 15.0  # below what the sandbox allows, so that what was seen is k
 ASLEEP_SECONDS = 15.0  # of the clock, for what waits without end and takes no processor time
 MOST_TICKS = 6000
 PIPES_WANTED = 3
-KEYS = {"space": (pygame.K_SPACE, " "), "q": (pygame.K_q, "q"), "escape": (pygame.K_ESCAPE, "\x1b")}
+KEYS = {"space": pygame.K_SPACE, "q": pygame.K_q, "escape": pygame.K_ESCAPE}
 _LOST = re.compile(r"game\s*over|best|high|you\s+(lose|lost|died)|again|restart|retry", re.I)
 
 
@@ -65,18 +65,11 @@ class Pilot:
         same = before == (self.scene.pipes, self.bird)
         self.still = self.still + 1 if same or not self.bird else 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what was seen in the last picture, as `record` reads it."""
-        scene = self.scene
-        return {
-            "background": scene.background,
-            "land": scene.land,
-            "bird": self.bird,
-            "moving": self.moving,
-            "pipes": scene.pipes[:8],
-            "texts": scene.texts[-12:],
-            "passed": self.passed,
-        }
+    def note(self, phase: str) -> Tick:
+        """Return what the judge is to know of the last picture."""
+        s = self.scene
+        pipes, texts = s.pipes[:8], s.texts[-12:]
+        return Tick(phase, s.background, s.land, self.bird, self.moving, pipes, texts, self.passed)
 
     def forget(self) -> None:
         """Begin a new round, in which the bird may be another one."""
@@ -114,7 +107,7 @@ class Pilot:
 
 
 class Player:
-    """One run of the game. plan: {"seed", "goal": "play" or "look", "key", "when"}.
+    """One run of the game. plan: the fields of a PlayPlan.
 
     seconds: after so many of the clock it is left, wherever it is.
     """
@@ -128,9 +121,7 @@ class Player:
         self._script = self._follow_plan()
         self._phase = "start"
         self._first_texts: set[str] = set()
-        self._up: list[int] = []  # keys to let up, and when
-        self._log: list[dict[str, Any]] = []
-        self._pictures: list[str] = []
+        self._log: list[Tick] = []
         self._n_ticks = 0
         self._pressed_at = -9
         self._began = self._clock()
@@ -160,7 +151,7 @@ class Player:
             "asked": self._pygame.keyboard.asked,
             "log": self._log,
         }
-        # A mark or a pipe is written as the list of its fields.
+        # A tick, a mark or a pipe is written as the list of its fields.
         text = json.dumps(record, default=lambda seen: list(vars(seen).values()))
         Path(RECORD).write_text(text, encoding="utf-8")
         os._exit(0)
@@ -187,31 +178,27 @@ class Player:
             return
         self._n_ticks += 1
         self._pilot.see(self._pygame.picture, self._pygame.size)
-        self._log.append({"phase": self._phase, **self._pilot.to_dict()})
-        for key in self._up:
-            self._pygame.keyboard.release(key)
-        self._up.clear()
+        self._log.append(self._pilot.note(self._phase))
+        self._pygame.keyboard.release()
         if self._n_ticks > MOST_TICKS or next(self._script, "over") == "over":
             self._finish("script", "the plan was played to its end")
 
     def _press(self, name: str) -> None:
-        key, text = KEYS[name]
-        if key in self._pygame.keyboard.held or self._n_ticks - self._pressed_at < 2:
+        keyboard = self._pygame.keyboard
+        if KEYS[name] in keyboard.held or self._n_ticks - self._pressed_at < 2:
             return  # a key that stays down is no second press
         self._pressed_at = self._n_ticks
-        self._pygame.keyboard.press(key, text)
-        self._up.append(key)
-        self._log[-1]["key"] = name
+        keyboard.press(KEYS[name])
+        self._log[-1].key = name
 
     def _save(self, name: str) -> None:
-        if self._pygame.screen and f"{name}.png" not in self._pictures:
+        if self._pygame.screen and not Path(f"{name}.png").exists():
             pygame.image.save(self._pygame.screen, f"{name}.png")
-            self._pictures.append(f"{name}.png")
 
     def _follow_plan(self) -> Iterator[None]:
         yield from self._wait(8)
         self._save("start")
-        if self._plan["goal"] == "look":
+        if self._plan["when"] == "look":
             for _ in range(8):
                 self._press("space")
                 yield from self._wait(10)
@@ -238,32 +225,23 @@ class Player:
         self._press("space")
         yield
         self._first_texts = self._read_texts()
-        started = False
+        started, left = False, 20  # pictures to go on for: the score may change after the pipe
         for tick in range(ticks):
             if self._is_lost():
                 return
             started = started or not self._pilot.still
-            if not started and self._pilot.still in (15, 30):
-                self._press("space")  # it waits for another first key
-            elif self._pilot.wants_up():
+            waits_for_another_key = not started and self._pilot.still in (15, 30)
+            if waits_for_another_key or self._pilot.wants_up():
                 self._press("space")
             yield
             if tick > 100 and any(
                 0 < p.x < 0.8 * self._pygame.size[0] for p in self._pilot.scene.pipes
             ):
                 self._save(phase)
-            if self._pilot.passed >= wanted:
-                yield from self._steer(20)  # the score may change after the pipe
+            left -= self._pilot.passed >= wanted
+            if not left:
                 break
         self._save(phase)
-
-    def _steer(self, ticks: int) -> Iterator[None]:
-        for _ in range(ticks):
-            if self._is_lost():
-                return
-            if self._pilot.wants_up():
-                self._press("space")
-            yield
 
     def _lose(self, phase: str) -> Iterator[None]:
         """Let the bird fall until the game says that it is lost."""
@@ -312,8 +290,3 @@ def _explain(error: BaseException) -> str:
     where = f"line {lines[-1]}: " if lines else ""
     text = str(error).replace(os.getcwd(), "the game's folder")  # noqa: PTH109 - as pygame says it
     return f"{where}{type(error).__name__}: {text[:300]}"
-
-
-def main() -> NoReturn:
-    """Play by the first argument, a plan as JSON, for at most the second, in seconds."""
-    Player(json.loads(sys.argv[1]), float(sys.argv[2])).run()

@@ -20,25 +20,16 @@ from .pygame_time import FRAME, Keyboard, VirtualTime
 from .scene import Mark
 
 MOST_MARKS = 3000
-SMALLEST_CANVAS = 120  # pixels of the longer side; smaller surfaces are sprites
-# What pygame draws with: module, function, the kind of its mark, and its arguments in their order
-# behind the surface, as far as they matter here.
-_DRAWING: tuple[tuple[Any, str, str, str], ...] = (
-    (pygame.draw, "rect", "rect", "color rect width"),
-    (pygame.draw, "circle", "circle", "color center radius width"),
-    (pygame.draw, "aacircle", "circle", "color center radius width"),
-    (pygame.draw, "ellipse", "circle", "color rect width"),
-    (pygame.draw, "polygon", "polygon", "color points width"),
-    (pygame.draw, "line", "line", "color"),
-    (pygame.draw, "lines", "line", "color"),
-    (pygame.draw, "aaline", "line", "color"),
-    (pygame.draw, "aalines", "line", "color"),
-    (pygame.gfxdraw, "box", "rect", "rect color"),
-    (pygame.gfxdraw, "filled_circle", "circle", "x y radius color"),
-    (pygame.gfxdraw, "filled_ellipse", "circle", "x y rx ry color"),
-    (pygame.gfxdraw, "filled_polygon", "polygon", "points color"),
-    (pygame.gfxdraw, "filled_trigon", "polygon", "x1 y1 x2 y2 x3 y3 color"),
-)
+SOLID = 250  # of 255: what is less opaque lets something through
+# What pygame.draw has: the kind of mark, and its arguments behind the surface in their order.
+_DRAWING = {
+    "rect": ("rect", "color rect width"),
+    "circle": ("circle", "color center radius width"),
+    "aacircle": ("circle", "color center radius width"),
+    "ellipse": ("circle", "color rect width"),
+    "polygon": ("polygon", "color points width"),
+    **dict.fromkeys(("line", "lines", "aaline", "aalines"), ("line", "color")),
+}
 
 
 class PatchedPygame:
@@ -51,10 +42,10 @@ class PatchedPygame:
         self.screen: pygame.Surface | None = None
         self._on_tick = on_tick
         self.picture: list[Mark] = []  # what is on the screen, in the order of drawing
-        # What was drawn on each surface large enough to be the window or a canvas behind it.
-        self._drawn: WeakKeyDictionary[pygame.Surface, list[Mark]] = WeakKeyDictionary()
+        # What is on each surface, in that order too. A blit, a copy and a turn take it along. A
+        # mark that is drawn again is no second one: sprites are painted over and over.
+        self._drawn: WeakKeyDictionary[pygame.Surface, dict[Mark, None]] = WeakKeyDictionary()
         self._last_flip = -1.0
-        self._texts: WeakKeyDictionary[pygame.Surface, str] = WeakKeyDictionary()
         self._patch_screen()
         self._patch_drawing()
         self._patch_text()
@@ -91,56 +82,68 @@ class PatchedPygame:
 
             def blit(self, source: Any, dest: Any = (0, 0), *more: Any, **named: Any) -> Any:
                 done = super().blit(source, dest, *more, **named)
-                watch._note_image(self, source, dest)
+                watch._put(self, source, dest)
                 return done
 
-            def blits(self, sequence: Any, doreturn: Any = True) -> Any:
-                done = [self.blit(*each) for each in sequence]
-                return done if doreturn else None
+            def blits(self, blit_sequence: Any, doreturn: Any = True) -> Any:
+                return [self.blit(*each) for each in blit_sequence]
 
-            def fblits(self, sequence: Any, *_: Any) -> None:
-                for source, dest in sequence:
-                    self.blit(source, dest)
+            fblits = blits
 
         def open_window(*args: Any, **named: Any) -> pygame.Surface:
             watch.screen = Canvas(set_mode(*args, **named).get_size())
-            watch._drawn[watch.screen] = []
+            watch._drawn[watch.screen] = {}
             return watch.screen
 
-        def carry(change: Any) -> Any:
-            def changed(surface: Any, *args: Any, **named: Any) -> Any:
-                made = change(surface, *args, **named)
-                if marks := watch._drawn.get(surface):
-                    x, y = (a / b for a, b in zip(made.get_size(), surface.get_size(), strict=True))
-                    watch._drawn[made] = [_place(mark, 0, 0, x, y) for mark in marks]
-                return made
-
-            return changed
-
-        for name in ("scale", "smoothscale", "scale_by", "smoothscale_by"):
-            setattr(pygame.transform, name, carry(getattr(pygame.transform, name)))
+        for name in ("copy", "convert", "convert_alpha"):
+            setattr(Canvas, name, self._carry(getattr(pygame.Surface, name)))
+        for name in "scale smoothscale scale_by smoothscale_by rotate rotozoom flip".split():
+            setattr(pygame.transform, name, self._carry(getattr(pygame.transform, name)))
         pygame.Surface = Canvas  # type: ignore[misc]
         pygame.display.set_mode = open_window
         pygame.display.get_surface = lambda: watch.screen
         pygame.display.flip = pygame.display.update = watch._show
 
+    def _carry(self, change: Any) -> Any:
+        """Return a function that makes another surface of one, with the marks in their places."""
+
+        def changed(surface: Any, *args: Any, **named: Any) -> Any:
+            made = change(surface, *args, **named)
+            if marks := self._drawn.get(surface):
+                sizes = zip(made.get_size(), surface.get_size(), strict=True)
+                x, y = (new / old for new, old in sizes)
+                moved = (replace(m, x=m.x * x, y=m.y * y, w=m.w * x, h=m.h * y) for m in marks)
+                self._drawn[made] = dict.fromkeys(moved)
+            return made
+
+        return changed
+
     def _patch_drawing(self) -> None:
-        for module, name, kind, parameters in _DRAWING:
-            self._wrap(module, name, kind, parameters.split())
+        draw: Any = pygame.draw
+        gfx: Any = pygame.gfxdraw
+        for name, (kind, parameters) in _DRAWING.items():
+            setattr(draw, name, self._wrap(getattr(draw, name), kind, parameters.split()))
+        # gfxdraw's filled shapes by way of those.
+        gfx.box = lambda s, rect, color: draw.rect(s, color, rect)
+        gfx.filled_circle = lambda s, x, y, r, color: draw.circle(s, color, (x, y), r)
+        gfx.filled_ellipse = lambda s, x, y, rx, ry, color: draw.ellipse(
+            s, color, (x - rx, y - ry, 2 * rx, 2 * ry)
+        )
+        gfx.filled_polygon = lambda s, points, color: draw.polygon(s, color, points)
+        gfx.filled_trigon = lambda s, x1, y1, x2, y2, x3, y3, color: draw.polygon(
+            s, color, [(x1, y1), (x2, y2), (x3, y3)]
+        )
 
-    def _wrap(self, module: Any, name: str, kind: str, parameters: Sequence[str]) -> None:
-        draw = getattr(module, name)
-
+    def _wrap(self, draw: Any, kind: str, parameters: Sequence[str]) -> Any:
         def drawn(surface: Any, *args: Any, **named: Any) -> Any:
             box = draw(surface, *args, **named)
-            if isinstance(surface, pygame.Surface):
-                given = dict(zip(parameters, args, strict=False)) | named
-                detail = str(len(given.get("points", "123"))) if kind == "polygon" else ""
-                solid = not 0 < given.get("width", 0) < 6 or kind == "line"
-                self._note(surface, kind, given.get("color"), _bound(given, box), detail, solid)
+            given = dict(zip(parameters, args, strict=False)) | named
+            detail = str(len(given["points"])) if kind == "polygon" else ""
+            solid = not 0 < given.get("width", 0) < 6 or kind == "line"
+            self._note(surface, kind, given["color"], box, detail, solid)
             return box
 
-        setattr(module, name, drawn)
+        return drawn
 
     def _note(
         self,
@@ -155,50 +158,54 @@ class PatchedPygame:
             shade = pygame.Color(color)
         except (TypeError, ValueError):
             return
-        mark = Mark(
-            kind, (shade.r, shade.g, shade.b), area.x, area.y, area.w, area.h, detail, solid
-        )
-        self._add(surface, [mark])
+        alpha = shade.a if surface.get_flags() & pygame.SRCALPHA else 255
+        color, solid = (shade.r, shade.g, shade.b), solid and alpha >= SOLID
+        mark = Mark(kind, color, area.x, area.y, area.w, area.h, detail, solid)
+        if surface is not self.screen and (mark.solid or not alpha) and kind != "text":
+            width, height = surface.get_size()
+            if mark.area >= 0.95 * width * height:
+                self._drawn.pop(surface, None)  # all that was there before is hidden
+        if alpha:
+            self._add(surface, [mark])
 
     def _add(self, surface: pygame.Surface, marks: list[Mark]) -> None:
-        width, height = surface.get_size()
-        if max(width, height) < SMALLEST_CANVAS:
-            return
-        drawn = self._drawn.setdefault(surface, [])
-        if surface is not self.screen and marks[0].solid:
-            if marks[0].area >= 0.95 * width * height and marks[0].kind != "text":
-                drawn.clear()  # all that was there before is hidden
-        drawn.extend(marks)
-        del drawn[:-MOST_MARKS]
+        drawn = self._drawn.setdefault(surface, {})
+        for mark in marks:
+            drawn.pop(mark, None)
+            drawn[mark] = None
+        for mark in list(drawn)[:-MOST_MARKS] if len(drawn) > MOST_MARKS else ():
+            del drawn[mark]
 
-    def _note_image(self, surface: pygame.Surface, source: pygame.Surface, dest: Any) -> None:
-        corner = dest.topleft if isinstance(dest, pygame.Rect) else tuple(dest)[:2]
-        area = pygame.Rect((int(corner[0]), int(corner[1])), source.get_size())
-        text = self._texts.get(source)
-        if text is not None:
-            self._note(surface, "text", "white", area, text)
-            return
-        marks = self._drawn.get(source)
-        look = _look_at(source)
-        # A narrow one with two pipes and the gap between them is what was drawn on it.
-        if look is not None and not (marks and min(source.get_size()) < SMALLEST_CANVAS):
-            filled, lopsided, color, box = look
-            size = surface.get_size()
-            solid = filled > 95 or area.w * area.h < 0.2 * size[0] * size[1]
-            box = box.move(area.topleft)
-            self._note(surface, "image", color, box, f"{filled} {lopsided}", solid)
-        if marks:
-            self._add(surface, [_place(mark, area.x, area.y) for mark in marks])
+    def _put(self, surface: pygame.Surface, source: pygame.Surface, dest: Any) -> None:
+        """Note what is on one surface where it was put on another."""
+        x, y = dest.topleft if isinstance(dest, pygame.Rect) else tuple(dest)[:2]
+        key, alpha = source.get_colorkey(), source.get_alpha()
+        marks = [m for m in self._drawn.get(source, ()) if not key or m.color != key[:3]]
+        whole, small = source.get_rect(), 0.2 * surface.get_width() * surface.get_height()
+        opaque = not key and not source.get_flags() & pygame.SRCALPHA
+        covered = any(m.kind != "line" and m.area >= 0.5 * whole.w * whole.h for m in marks)
+        box = source.get_bounding_rect()
+        if box and (all(m.kind == "line" for m in marks) or (opaque and not covered)):
+            # Lines, or pixels that were set one by one: from afar, a box of one colour.
+            r, g, b, *_ = pygame.transform.average_color(source, box)
+            marks.insert(0, Mark("rect", (r, g, b), *box))
+        if alpha != 0:
+            veil = alpha is not None and alpha < SOLID
+            placed = [
+                replace(m, x=m.x + x, y=m.y + y, solid=m.solid and not (veil and m.area > small))
+                for m in marks
+            ]
+            self._add(surface, placed)
 
     def _patch_text(self) -> None:
-        watch, texts = self, self._texts
+        watch = self
 
         class Font(pygame.font.Font):
             """A font that remembers what it wrote."""
 
             def render(self, text: Any, *args: Any, **named: Any) -> pygame.Surface:
                 surface = super().render(text, *args, **named)
-                texts[surface] = str(text)
+                watch._note(surface, "text", "white", surface.get_rect(), str(text))
                 return surface
 
         class FreeFont(pygame.freetype.Font):
@@ -206,7 +213,7 @@ class PatchedPygame:
 
             def render(self, text: Any, *args: Any, **named: Any) -> Any:
                 surface, rect = super().render(text, *args, **named)
-                texts[surface] = str(text)
+                watch._note(surface, "text", "white", surface.get_rect(), str(text))
                 return surface, rect
 
             def render_to(self, surf: Any, dest: Any, text: Any, *args: Any, **named: Any) -> Any:
@@ -229,56 +236,3 @@ class PatchedPygame:
         pygame.freetype.SysFont = lambda name=None, size=20, *_, **__: FreeFont(None, size)
         pygame.font.match_font = lambda *_, **__: None
         pygame.font.get_fonts = list
-
-
-def _bound(given: dict[str, Any], box: Any) -> pygame.Rect:
-    """Return the whole box that was drawn on; pygame's own answer is cut at the window's edge."""
-    try:
-        if "rect" in given:
-            return pygame.Rect(given["rect"])
-        if "radius" in given or "rx" in given:
-            x, y = given["center"] if "center" in given else (given["x"], given["y"])
-            rx = given["radius"] if "radius" in given else given["rx"]
-            ry = given.get("ry", rx)
-            return pygame.Rect(x - rx, y - ry, 2 * rx, 2 * ry)
-        if "x1" in given or "points" in given:
-            corners = [(given[f"x{n}"], given[f"y{n}"]) for n in "123" if f"x{n}" in given]
-            xs, ys = zip(*((p[0], p[1]) for p in given.get("points", corners)), strict=True)
-            return pygame.Rect(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
-    except (TypeError, ValueError):  # numbers that are drawn, but too large for a Rect
-        pass
-    return pygame.Rect(box or (0, 0, 0, 0))
-
-
-def _place(mark: Mark, x: float, y: float, by_x: float = 1, by_y: float = 1) -> Mark:
-    """Return a mark in its place on the surface that its own surface was put on."""
-    return replace(mark, x=mark.x * by_x + x, y=mark.y * by_y + y, w=mark.w * by_x, h=mark.h * by_y)
-
-
-def _look_at(
-    surface: pygame.Surface,
-) -> tuple[int, int, tuple[int, int, int], pygame.Rect] | None:
-    """Return what a surface shows; None if it is empty or wholly transparent.
-
-    That is how much of its visible box is filled, and how far the weight is from the box's middle,
-    both in per cent; its mean colour; the box.
-    """
-    box = surface.get_bounding_rect()
-    if not box.w or not box.h or surface.get_alpha() == 0:
-        return None
-    filled, lopsided = 100, 0
-    see_through = bool(surface.get_flags() & pygame.SRCALPHA) or surface.get_colorkey() is not None
-    if see_through:
-        mask = pygame.mask.from_surface(surface)
-        filled = round(100 * mask.count() / (box.w * box.h))
-        x, y = mask.centroid()
-        lopsided = round(100 * max(abs(x - box.centerx) / box.w, abs(y - box.centery) / box.h))
-    if (surface.get_alpha() or 255) < 250:
-        filled = min(filled, 50)
-    whole: pygame.Surface = surface
-    if surface.get_colorkey() is not None:
-        # What the key hides counts as transparent. `pygame.Surface` notes what is drawn on it.
-        whole = pygame.surface.Surface(surface.get_size(), pygame.SRCALPHA)
-        whole.blit(surface, (0, 0))
-    r, g, b, *_ = pygame.transform.average_color(whole, box, see_through)
-    return filled, lopsided, (r, g, b), box

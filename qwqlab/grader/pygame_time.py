@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pygame
@@ -20,29 +21,24 @@ class VirtualTime:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._timers: dict[int, list[Any]] = {}
+        self._timers: dict[int, tuple[Any, float, float, int]] = {}
 
     def pass_(self, seconds: float) -> None:
         """Let time pass, and post the events of timers that are due."""
         self.now += max(0.0, min(float(seconds), 60.0))
-        for kind, timer in list(self._timers.items()):
-            event, interval, due, loops = timer
-            for _ in range(8):
-                if self.now < due or kind not in self._timers:
-                    break
+        for kind, (event, interval, due, loops) in list(self._timers.items()):
+            if self.now >= due:
                 pygame.event.post(event)
-                due += interval
-                loops -= 1
-                if loops == 0:
+                self._timers[kind] = event, interval, max(due + interval, self.now), loops - 1
+                if loops == 1:
                     del self._timers[kind]
-            timer[2:] = [max(due, self.now), loops]
 
     def set_timer(self, event: Any, millis: int, loops: int = 0) -> None:
         event = pygame.event.Event(event) if isinstance(event, int) else event
         self._timers.pop(event.type, None)
         if millis > 0:
             interval = millis / 1000
-            self._timers[event.type] = [event, interval, self.now + interval, loops or -1]
+            self._timers[event.type] = event, interval, self.now + interval, loops or -1
 
     def replace_clocks(self) -> None:
         """Replace the clocks and sleeps of pygame and of Python by this time."""
@@ -73,27 +69,19 @@ class VirtualTime:
             virtual.pass_(milliseconds / 1000)
             return int(milliseconds)
 
-        class Loop(asyncio.BaseEventLoop):
-            """asyncio's loop, which waits for this time and, in a sandbox, for nothing else."""
+        async def sleep(delay: float, result: Any = None) -> Any:
+            virtual.pass_(delay)
+            return result
 
-            def __init__(self) -> None:
-                super().__init__()
-                self._selector = self
+        def run(game: Coroutine[Any, Any, Any], **_: Any) -> Any:
+            """Run a coroutine that waits for `sleep` alone: asyncio's own loop needs a socket."""
+            try:
+                game.send(None)
+            except StopIteration as end:
+                return end.value
+            raise RuntimeError("the game awaits something else than asyncio.sleep")
 
-            def select(self, timeout: float | None) -> list[Any]:
-                virtual.pass_(timeout or 0)
-                return []
-
-            def _process_events(self, events: list[Any]) -> None:
-                pass
-
-            def _write_to_self(self) -> None:
-                pass
-
-        class Policy(asyncio.DefaultEventLoopPolicy):
-            _loop_factory = Loop
-
-        asyncio.set_event_loop_policy(Policy())
+        asyncio.sleep, asyncio.run = sleep, run  # type: ignore[assignment]
         began = time.time()
         pygame.time.Clock = Clock  # type: ignore[misc, assignment]
         pygame.time.get_ticks = lambda: int(1000 * virtual.now)
@@ -121,25 +109,31 @@ class Keyboard:
         for name in ("get", "poll", "peek"):
             setattr(pygame.event, name, self._count(getattr(pygame.event, name)))
         pygame.event.wait = self._await
-        pygame.key.get_pressed = lambda: _Held(self.held)  # type: ignore[assignment, return-value]
+        pygame.key.get_pressed = self._list_pressed
 
     def begin_picture(self) -> None:
         """The game has shown a picture."""
         self._asked_since_picture = 0
 
-    def press(self, key: int, text: str) -> None:
-        """Put a key down."""
+    def press(self, key: int) -> None:
+        """Put a key down; its constant is the code of its character."""
         self.held.add(key)
-        values = {"key": key, "mod": 0, "unicode": text, "scancode": 0}
-        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, values))
-        if text.isprintable() and text:
-            pygame.event.post(pygame.event.Event(pygame.TEXTINPUT, {"text": text}))
+        self._post(pygame.KEYDOWN, key=key, mod=0, unicode=chr(key), scancode=0)
+        if chr(key).isprintable():
+            self._post(pygame.TEXTINPUT, text=chr(key))
 
-    def release(self, key: int) -> None:
-        """Let it up again."""
-        self.held.discard(key)
-        values = {"key": key, "mod": 0, "unicode": "", "scancode": 0}
-        pygame.event.post(pygame.event.Event(pygame.KEYUP, values))
+    def release(self) -> None:
+        """Let every key up again."""
+        for key in self.held:
+            self._post(pygame.KEYUP, key=key, mod=0, unicode="", scancode=0)
+        self.held.clear()
+
+    def _post(self, kind: int, **values: Any) -> None:
+        pygame.event.post(pygame.event.Event(kind, values))
+
+    def _list_pressed(self) -> Any:
+        """Return whether a key is down, by its constant."""
+        return defaultdict(bool, dict.fromkeys(self.held, True))
 
     def _count(self, function: Any) -> Any:
         def ask(*args: Any, **named: Any) -> Any:
@@ -161,19 +155,3 @@ class Keyboard:
     def _idle(self) -> None:
         self._time.pass_(FRAME)
         self._on_tick()
-
-
-class _Held:
-    """What pygame.key.get_pressed returns: whether a key is down, by its constant."""
-
-    def __init__(self, keys: set[int]) -> None:
-        self._keys = frozenset(keys)
-
-    def __getitem__(self, key: int) -> bool:
-        return key in self._keys
-
-    def __len__(self) -> int:
-        return 512
-
-    def __iter__(self) -> Iterator[bool]:
-        return (key in self._keys for key in range(512))

@@ -13,42 +13,23 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from ..sandbox import Isolation, Limits, Outcome, run_python
-from .scene import Color, Mark, Pipe, name_shape
-
-
-@dataclass(frozen=True)
-class Tick:
-    """One picture. phase is what the player was doing; passed counts pipes within the phase.
-
-    moving says whether the bird had been seen to move; key was pressed after this picture.
-    """
-
-    phase: str
-    background: Color | None
-    land: Mark | None
-    bird: Mark | None
-    moving: bool
-    pipes: tuple[Pipe, ...]
-    texts: tuple[Mark, ...]
-    passed: int
-    key: str
+from .scene import Color, Mark, Pipe, Tick, name_shape
 
 
 @dataclass(frozen=True)
 class PlayPlan:
-    """How a game is played: to lose twice ("play") or for a moment ("look").
+    """How a game is played. key should end it, and is pressed `when` it is in "play" or "over".
 
-    key should end it, and is pressed in "play" or when the game is "over".
+    If `when` is "look" it is only looked at for a moment, and no key is pressed to end it.
     """
 
     seed: int
-    goal: str = "play"
     key: str = "q"
     when: str = "over"
 
@@ -88,23 +69,24 @@ class GameRecord:
 
 # One run may take all the time that is left. What is kept short is its processor time, which is the
 # same on a busy machine.
-_LIMITS = Limits(cpu_seconds=18)
+_CPU_SECONDS = 18
 # Four runs that are lost and quit, each with another key, and six looks at other luck.
 PLANS = (
     PlayPlan(1, key="q", when="over"),
     PlayPlan(2, key="escape", when="over"),
     PlayPlan(3, key="q", when="play"),
     PlayPlan(4, key="escape", when="play"),
-    *(PlayPlan(seed, goal="look") for seed in range(5, 11)),
+    *(PlayPlan(seed, when="look") for seed in range(5, 11)),
 )
 # A package inside, so that a game's own `import player` doesn't find the lab's.
-_START = "import sys\nsys.path.insert(0, 'lab.zip')\nfrom grader.player import main\nmain()\n"
+_START = """
+import os, sys
+os.environ |= {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
+sys.path.insert(0, "lab.zip")
+from grader.player import Player
+"""
 _SHIPPED = ("scene.py", "pygame_time.py", "pygame_patch.py", "player.py")
-_ENVIRONMENT = {
-    "SDL_VIDEODRIVER": "dummy",
-    "SDL_AUDIODRIVER": "dummy",
-    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-}
 
 Tell = Callable[[str], None]
 
@@ -138,27 +120,15 @@ def play_game(
 def _play_once(
     source: str, plan: PlayPlan, minimum: str, seconds: float, stop: threading.Event | None
 ) -> tuple[GameRecord, Outcome]:
+    start = f"{_START}Player({asdict(plan)}, {seconds - 1}).run()\n"
     outcome = run_python(
-        {"main.py": _START, "game.py": source, "lab.zip": _pack()},
+        {"main.py": start, "game.py": source, "lab.zip": _pack()},
         "main.py",
-        args=[json.dumps(asdict(plan)), str(seconds - 1)],
-        limits=replace(_LIMITS, seconds=seconds),
-        environment=_ENVIRONMENT,
+        limits=Limits(seconds, _CPU_SECONDS),
         minimum=minimum,
         stop=stop,
     )
-    record = outcome.files.get("record.json")
-    if record is None:
-        return GameRecord(plan, "killed", outcome.reason), outcome
-    pictures = {
-        name.removesuffix(".png"): data
-        for name, data in outcome.files.items()
-        if name.endswith(".png")
-    }
-    try:
-        return read_record(record, plan, pictures), outcome
-    except ValueError as error:
-        return GameRecord(plan, "killed", str(error)), outcome
+    return read_record(plan, outcome), outcome
 
 
 def _pack() -> bytes:
@@ -171,10 +141,12 @@ def _pack() -> bytes:
     return packed.getvalue()
 
 
-def read_record(data: bytes, plan: PlayPlan, pictures: dict[str, bytes]) -> GameRecord:
-    """Return the record that the player wrote. Raise ValueError for anything but what it writes."""
+def read_record(plan: PlayPlan, outcome: Outcome) -> GameRecord:
+    """Return the record that the player wrote; "killed" if there is none that can be read."""
+    if "record.json" not in outcome.files:
+        return GameRecord(plan, "killed", outcome.reason)
     try:
-        values = json.loads(data)
+        values = json.loads(outcome.files["record.json"])
         width, height = map(int, values["size"])
         return GameRecord(
             plan,
@@ -184,26 +156,30 @@ def read_record(data: bytes, plan: PlayPlan, pictures: dict[str, bytes]) -> Game
             (width, height),
             int(values["asked"]),
             tuple(map(_read_tick, values["log"])),
-            tuple((name, data) for name, data in pictures.items() if data[:4] == b"\x89PNG"),
+            tuple(
+                (name.removesuffix(".png"), data)
+                for name, data in outcome.files.items()
+                if name.endswith(".png") and data.startswith(b"\x89PNG")
+            ),
         )
     except Exception as error:  # noqa: BLE001 - a game may have written anything there
-        raise ValueError(f"the record of the game cannot be read: {error!r}") from None
+        return GameRecord(plan, "killed", f"the record of the game cannot be read: {error!r}")
 
 
-def _read_tick(values: dict[str, Any]) -> Tick:
-    background, land, bird = values["background"], values["land"], values["bird"]
+def _read_tick(values: list[Any]) -> Tick:
+    phase, background, land, bird, moving, pipes, texts, passed, key = values
     if bird:
         name_shape(_read_mark(bird))  # raises for what has no size or shape
     return Tick(
-        str(values["phase"]),
+        str(phase),
         _color(background) if background else None,
         _read_mark(land) if land else None,
         _read_mark(bird) if bird else None,
-        bool(values["moving"]),
-        tuple(map(_read_pipe, values["pipes"])),
-        tuple(map(_read_mark, values["texts"])),
-        int(values["passed"]),
-        str(values.get("key", "")),
+        bool(moving),
+        tuple(map(_read_pipe, pipes)),
+        tuple(map(_read_mark, texts)),
+        int(passed),
+        str(key),
     )
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .record import GameRecord, Tick
+from .record import GameRecord
 from .scene import (
     Color,
     Mark,
+    Tick,
     is_brown_or_yellow,
     is_dark,
     is_light,
@@ -26,7 +27,7 @@ from .scene import (
 
 _SHAPES = ("circle", "square", "triangle")
 
-TEXTS = (
+_TEXTS = (
     "uses pygame",
     "a light background, chosen at random, that starts light blue",
     "SPACE accelerates the bird",
@@ -44,26 +45,26 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Requirement:
-    """One of the eight, by its number in the prompt. frame names the picture that shows it."""
+    """One of the eight, by its number in the prompt; text is what it asks for, in short.
+
+    frame names the picture that shows it, if there is one.
+    """
 
     number: int
     ok: bool
     evidence: str
-    frame: str = ""
-
-    @property
-    def text(self) -> str:
-        """What the prompt asks for, in short."""
-        return TEXTS[self.number - 1]
+    frame: str
+    text: str
 
 
-def judge_game(records: Sequence[GameRecord]) -> list[Requirement]:
-    """Judge all eight, in the order of the prompt."""
-    judged = []
-    for number, (rule, frame) in enumerate(_RULES, start=1):
-        ok, evidence = rule(records)
-        judged.append(Requirement(number, ok, evidence, frame))
-    return judged
+def judge_game(records: Sequence[GameRecord]) -> tuple[Requirement, ...]:
+    """Judge all eight, in the order of the prompt; without records none of them holds."""
+    judged: list[Requirement] = []
+    for text, (rule, frame) in zip(_TEXTS, _RULES, strict=True):
+        ok, evidence = rule(records) if records else (False, "not run")
+        shown = frame if records else ""
+        judged.append(Requirement(len(judged) + 1, ok, evidence, shown, text))
+    return tuple(judged)
 
 
 def _judge_pygame(records: Sequence[GameRecord]) -> tuple[bool, str]:
@@ -111,11 +112,11 @@ def _judge_space(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    birds = [b for b in (_typical_bird(ticks) for r in records for ticks in r.rounds()) if b]
-    if not birds:
+    looks = list(_typical_looks(ticks for r in records for ticks in r.rounds()))
+    if not looks:
         return False, "nothing was seen that keeps its place and moves up and down"
-    shapes = Counter("circle" if s == "ellipse" else s for s in map(name_shape, birds))
-    colors = Counter(bird.color for bird in birds)
+    shapes = Counter("circle" if shape == "ellipse" else shape for shape, _ in looks)
+    colors = Counter(color for _, color in looks)
     problems = []
     if odd := [shape for shape in shapes if shape not in _SHAPES]:
         problems.append(f"it is drawn as {', '.join(odd)}")
@@ -123,7 +124,7 @@ def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
         problems.append(f"its shape is always {', '.join(shapes)}")
     problems += _judge_colors(colors, is_dark, "is not dark", "its")
     counts = ", ".join(f"{n} {shape}" for shape, n in shapes.most_common())
-    return _say(problems, f"{counts} in {len(birds)} rounds; {len(colors)} colours, all dark")
+    return _say(problems, f"{counts} in {len(looks)} rounds; {len(colors)} colours, all dark")
 
 
 def _judge_land(records: Sequence[GameRecord]) -> tuple[bool, str]:
@@ -183,7 +184,7 @@ def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    played = [r for r in records if r.plan.goal == "play"]
+    played = [r for r in records if r.plan.when != "look"]
     overs = [(r, r.in_phase("over")) for r in played]
     ends = [(r, ticks[-1]) for r, ticks in overs if ticks]
     if not ends:
@@ -231,17 +232,12 @@ _RULES: tuple[tuple[Callable[[Sequence[GameRecord]], tuple[bool, str]], str], ..
 )
 
 
-def _typical_bird(ticks: Sequence[Tick]) -> Mark | None:
-    """Return the bird as it looks in most of the pictures in which it was seen to move."""
-    moving = [t.bird for t in ticks if t.bird and t.moving]
-    if not moving:
-        return None
-    if images := [bird for bird in moving if bird.kind == "image"]:
-        # Turned, a square fills less of its box; level, all of it.
-        return max(images, key=lambda bird: int(bird.detail.split()[0]))
-    looks = Counter((name_shape(bird), bird.color) for bird in moving)
-    look = looks.most_common(1)[0][0]
-    return next(bird for bird in moving if (name_shape(bird), bird.color) == look)
+def _typical_looks(rounds: Iterable[Sequence[Tick]]) -> Iterator[tuple[str, Color]]:
+    """Yield the bird's shape and colour in most of the pictures of each round in which it moved."""
+    for ticks in rounds:
+        birds = (t.bird for t in ticks if t.bird and t.moving)
+        looks = Counter((name_shape(bird), bird.color) for bird in birds)
+        yield from (look for look, _ in looks.most_common(1))
 
 
 def _judge_colors(
@@ -290,8 +286,8 @@ def _last_number(text: Mark) -> int | None:
 
 def _is_top_right(text: Mark, size: tuple[int, int]) -> bool:
     """Return whether a text is whole and in the upper right part of the screen."""
-    middle = text.x + text.w / 2
-    return _is_inside(text, size) and middle > 0.55 * size[0] and text.bottom < 0.3 * size[1]
+    inside = _is_inside(text, size)
+    return inside and text.middle[0] > 0.55 * size[0] and text.bottom < 0.3 * size[1]
 
 
 def _is_inside(text: Mark, size: tuple[int, int]) -> bool:

@@ -15,11 +15,10 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Mark:
-    """One thing drawn: kind, colour and bounding box; detail is a text, or what tells the shape.
+    """One thing drawn: kind, colour and bounding box.
 
-    kind is "rect", "circle", "polygon", "line", "image" or "text". detail of a polygon is the
-    number of its corners; of an image two per cents: how much of its box it fills, and how far its
-    weight lies from the middle. solid is whether it hides what is behind it.
+    kind is "rect", "circle", "polygon", "line" or "text"; detail is the text, or the number of a
+    polygon's corners. solid is whether it hides what is behind it.
     """
 
     kind: str
@@ -38,6 +37,10 @@ class Mark:
     @property
     def bottom(self) -> float:
         return self.y + self.h
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        return self.x + self.w / 2, self.y + self.h / 2
 
     @property
     def area(self) -> float:
@@ -70,6 +73,25 @@ class Scene:
     texts: tuple[Mark, ...]
 
 
+@dataclass
+class Tick:
+    """One picture, as the player noted it and the judge reads it.
+
+    phase is what the player was doing, moving whether the bird had been seen to move, passed the
+    number of pipes within the phase; key was pressed after this picture.
+    """
+
+    phase: str
+    background: Color | None
+    land: Mark | None
+    bird: Mark | None
+    moving: bool
+    pipes: tuple[Pipe, ...]
+    texts: tuple[Mark, ...]
+    passed: int
+    key: str = ""
+
+
 def read_scene(marks: Iterable[Mark], width: int, height: int, bird: Mark | None = None) -> Scene:
     """Sort the marks of one picture, in the order in which they were drawn.
 
@@ -86,12 +108,10 @@ def read_scene(marks: Iterable[Mark], width: int, height: int, bird: Mark | None
     shapes: list[Mark] = []
     background, behind = None, None
     for mark in marks:
-        if mark.right <= 0 or mark.x >= width or mark.bottom <= 0 or mark.y >= height:
-            if mark.kind == "text":
-                texts.append(mark)
-        elif mark.kind == "text":
+        outside = mark.right <= 0 or mark.x >= width or mark.bottom <= 0 or mark.y >= height
+        if mark.kind == "text":
             texts.append(mark)
-        elif not mark.solid:
+        elif outside or not mark.solid:
             continue
         elif mark.area >= 0.55 * width * height:
             background, behind = mark.color, mark
@@ -108,7 +128,7 @@ def read_scene(marks: Iterable[Mark], width: int, height: int, bird: Mark | None
         and 0.02 * width <= m.w <= 0.4 * width
         and (m.y <= 1 or m.bottom >= floor - 3)
         and m.y < floor - 1
-        and not (bird and abs(m.x - bird.x) < 4 and abs(m.h - bird.h) < 4 and m.h < 0.2 * height)
+        and not (bird and abs(m.x - bird.x) < 4 and abs(m.w - bird.w) < 4 and m.h < 0.2 * height)
     ]
     small = [m for m in small if m not in columns and m.y < floor - 1]
     small.sort(key=lambda m: -m.area)
@@ -169,44 +189,52 @@ def _group_columns(marks: Sequence[Mark], floor: float) -> list[Pipe]:
     return pipes
 
 
+@dataclass
+class _Track:
+    """Marks that may be one thing in picture after picture; x is where the first had its middle."""
+
+    mark: Mark
+    x: float
+    seen: int = 0
+    moved: int = 0
+
+    def goes_on_with(self, mark: Mark) -> bool:
+        """Return whether a mark of the next picture can be the same thing."""
+        return (
+            abs(mark.middle[0] - self.x) <= 3
+            and abs(mark.middle[1] - self.mark.middle[1]) <= 60
+            and 0.5 <= mark.w / self.mark.w <= 2
+        )
+
+
 class BirdTracker:
     """Follows what keeps its place from left to right and moves up and down."""
 
     def __init__(self) -> None:
-        self._tracks: list[dict[str, float]] = []
-        self._marks: dict[int, Mark] = {}
+        self._tracks: list[_Track] = []
         self._now = 0
 
     def follow(self, small: Sequence[Mark], width: int) -> tuple[Mark | None, bool]:
         """Return the bird in this picture, and whether it has been seen to move up or down."""
         self._now += 1
-        self._marks.clear()
         for mark in small:
-            cx, cy = mark.x + mark.w / 2, mark.y + mark.h / 2
-            track = next((t for t in self._tracks if self._is_next(t, mark, cx, cy)), None)
+            free = (t for t in self._tracks if t.seen < self._now and t.goes_on_with(mark))
+            track = next(free, None)
             if track is None:
-                track = {"x": cx, "y": cy, "w": mark.w, "moved": 0, "seen": 0}
+                track = _Track(mark, mark.middle[0])
                 self._tracks.append(track)
-            track["moved"] += abs(cy - track["y"]) > 0.3
-            track["y"], track["w"], track["seen"] = cy, mark.w, self._now
-            self._marks[id(track)] = mark
-        self._tracks = [t for t in self._tracks if t["seen"] > self._now - 4]
-        here = [t for t in self._tracks if t["seen"] == self._now]
-        most = max((t["moved"] for t in here), default=0)
-        if most < 2:
-            still = [t for t in here if 0.03 * width < t["x"] < 0.75 * width]
-            best = max(still, key=lambda t: self._marks[id(t)].area, default=None)
-            return (self._marks[id(best)] if best else None), False
-        movers = [t for t in here if t["moved"] >= 0.5 * most]
-        return self._marks[id(max(movers, key=lambda t: self._marks[id(t)].area))], True
-
-    def _is_next(self, track: dict[str, float], mark: Mark, cx: float, cy: float) -> bool:
-        return (
-            track["seen"] < self._now
-            and abs(cx - track["x"]) <= 3
-            and abs(cy - track["y"]) <= 60
-            and 0.5 <= mark.w / track["w"] <= 2
-        )
+            track.moved += abs(mark.middle[1] - track.mark.middle[1]) > 0.3
+            track.mark, track.seen = mark, self._now
+        self._tracks = [t for t in self._tracks if t.seen > self._now - 4]
+        here = [t for t in self._tracks if t.seen == self._now]
+        most = max((t.moved for t in here), default=0)
+        moving = most >= 2
+        birds = [
+            t.mark
+            for t in here
+            if (t.moved >= 0.5 * most if moving else 0.03 * width < t.x < 0.75 * width)
+        ]
+        return max(birds, key=lambda mark: mark.area, default=None), moving
 
 
 def name_shape(mark: Mark) -> str:
@@ -217,11 +245,6 @@ def name_shape(mark: Mark) -> str:
     if mark.kind == "polygon":
         corners = int(mark.detail or 0)
         return {3: "triangle", 4: "square"}.get(corners, "circle" if corners > 8 else "polygon")
-    if mark.kind == "image":
-        filled, lopsided = map(int, mark.detail.split())
-        if filled < 68:  # half of its box: a triangle, or a square that stands on its corner
-            return "triangle" if lopsided >= 8 else "square"
-        return "circle" if filled <= 90 else "square"
     return "square" if 0.6 < ratio < 1.7 else "rectangle"
 
 

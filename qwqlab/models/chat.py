@@ -37,10 +37,9 @@ RENDERERS = ("jinja", "transformers")
 RENDER_SECONDS = 0.7  # with the start of a process, a hostile template is answered in a second
 RENDER_MEMORY = 512 << 20  # bytes for the process that renders; transformers needs more to begin
 MOST = 4_000_000  # characters of a prompt
-FILE = 64 << 20  # bytes of a job, and of its answer
 START = 120.0  # seconds that a process may take to begin: transformers may import torch
 LIMITS = {
-    engine: Limits(START, round(START), memory, file_bytes=FILE, folder_bytes=2 * FILE)
+    engine: Limits(START, round(START), memory)
     for engine, memory in (("jinja", RENDER_MEMORY), ("transformers", 8 * RENDER_MEMORY))
 }
 

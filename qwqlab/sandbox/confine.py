@@ -23,13 +23,11 @@ import json
 import os
 import runpy
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 LEVELS = ("weak", "partial", "strong")
-_NAMESPACES = ("user", "net", "ipc", "pid")
 _SYSTEM = (
     "/usr/lib /usr/lib64 /usr/local/lib /lib /lib64 /usr/share/fonts /usr/share/zoneinfo "
     "/etc/ld.so.cache /etc/localtime /dev/urandom /dev/null"
@@ -78,18 +76,9 @@ def rate(applied: Iterable[str]) -> str:
 
 def _list_readable() -> list[str]:
     """Return what a Python program needs to read: Python, its environment, system libraries."""
-    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
-    python += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    found = {os.path.realpath(path) for path in (*python, *_SYSTEM)}
-    # A Python whose prefix is the root would open everything; its library folders are enough.
+    found = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, *_SYSTEM)}
+    # A Python whose prefix is the root would open everything; the system's folders are enough.
     return sorted(path for path in found - {"/"} if Path(path).exists())
-
-
-def list_namespaces() -> dict[str, str]:
-    """Return this process's namespaces as the kernel names them; none where it does not tell."""
-    with contextlib.suppress(OSError):
-        return {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in _NAMESPACES}
-    return {}
 
 
 def _apply_limits(cpu_seconds: int, memory_bytes: int, file_bytes: int, processes: int) -> None:
@@ -111,8 +100,11 @@ def _apply_limits(cpu_seconds: int, memory_bytes: int, file_bytes: int, processe
         if hasattr(resource, name):
             which = getattr(resource, name)
             hard = resource.getrlimit(which)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(which, (most, most))
+            # Beyond the soft limit on time a program gets SIGXCPU, which says why it ends.
+            both = [most, most + 1 if name == "RLIMIT_CPU" else most]
+            if hard != resource.RLIM_INFINITY:
+                both = [min(each, hard) for each in both]
+            resource.setrlimit(which, (both[0], both[1]))
 
 
 def _refuse_new_privileges() -> None:
@@ -175,20 +167,18 @@ def _apply_seccomp() -> None:
     rules.load()
 
 
-def _confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+def _confine(plan: dict[str, Any], apart: bool) -> tuple[list[str], dict[str, str]]:
     """Apply every layer that this machine has and the plan does not leave out.
 
-    Return the names of those applied, and a reason for each that failed.
+    apart: whether namespaces are there already. Return the names of those applied, and a reason
+    for each that failed.
     """
-    applied, failed = [], {}
-    # As the kernel tells it, not as `unshare` was asked for it.
-    inside, outside = list_namespaces(), plan["outside"]
-    if inside and outside and all(inside[name] != outside[name] for name in _NAMESPACES):
-        applied.append("namespaces")
+    applied, failed = ["namespaces"] if apart else [], {}
     # Outside a namespace the kernel counts all that the user runs, and for root it counts nothing.
-    processes = plan["threads"] if applied and os.getuid() else 0
+    processes = plan["threads"] if apart and os.getuid() else 0
+    cpu_seconds, memory_bytes, file_bytes = plan["limits"]
     layers: dict[str, Callable[[], None]] = {
-        "limits": lambda: _apply_limits(**plan["limits"], processes=processes),
+        "limits": lambda: _apply_limits(cpu_seconds, memory_bytes, file_bytes, processes),
         "no new privileges": _refuse_new_privileges,
         "landlock": lambda: _apply_landlock(plan["box"]),
         "seccomp": _apply_seccomp,
@@ -209,16 +199,6 @@ def _confine(plan: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     return applied, failed
 
 
-def _refuse_programs(event: str, args: tuple[Any, ...]) -> None:
-    """Tell `subprocess` that there is no such program, an answer that its callers are ready for.
-
-    pygame asks fc-list for the fonts, and goes on without it only if it is not found. This is not
-    a layer: the kernel refuses the process in any case.
-    """
-    if event == "subprocess.Popen":
-        raise FileNotFoundError(errno.ENOENT, "No program can be started in the sandbox", args[0])
-
-
 def _stay_behind(report: int) -> None:
     """As the first process of a namespace, let a child go on, and tell how it ended.
 
@@ -227,9 +207,8 @@ def _stay_behind(report: int) -> None:
     with this process.
     """
     if child := os.fork():
-        _, status, used = os.wait4(child, 0)
-        end = {"status": os.waitstatus_to_exitcode(status), "cpu": used.ru_utime + used.ru_stime}
-        os.write(report, json.dumps(end).encode() + b"\n")
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.write(report, f"{status}\n".encode())
         os._exit(0)
 
 
@@ -239,20 +218,21 @@ def _main() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.chdir(plan["box"])
-    if os.getpid() == 1:
+    # `unshare` asks the kernel for every namespace in one call, and runs nothing if that fails.
+    apart = os.getpid() == 1
+    if apart:
         _stay_behind(plan["report"])
     pid = 0
     with contextlib.suppress(OSError):
         # The pid outside: /proc is that of the process which started this one.
         pid = int(str(Path("/proc/self").readlink()))
-    applied, failed = _confine(plan)
+    applied, failed = _confine(plan, apart)
     report = json.dumps({"pid": pid, "applied": applied, "failed": failed})
     os.write(plan["report"], report.encode() + b"\n")
     os.close(plan["report"])
     if LEVELS.index(rate(applied)) < LEVELS.index(plan["minimum"]):
         sys.exit(1)
-    sys.addaudithook(_refuse_programs)
-    sys.argv = [plan["main"], *plan["args"]]
+    sys.argv = [plan["main"]]
     # A folder that may not be read makes an import fail with another error than "no module".
     readable = tuple(f"{path}/" for path in _list_readable())
     sys.path = [path for path in sys.path if f"{os.path.realpath(path)}/".startswith(readable)]

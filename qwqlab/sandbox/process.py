@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -28,27 +28,21 @@ from typing import IO, Any
 from . import confine
 
 # Seconds: for the start, for the end, and between two looks at what the program uses.
-START, GRACE, TICK = 20.0, 5.0, 0.05
-THREADS = 64
+START, GRACE, TICK = 20.0, 5.0, 0.01
+# Bytes: of one file, of all in the folder, of stdout and of stderr.
+FILE, FOLDER, OUTPUT = 64 << 20, 128 << 20, 1 << 20
+FILES, THREADS = 1000, 64
 _UNSHARE = "--user --map-current-user --net --ipc --pid --fork --kill-child".split()
 _SETPRIV = "--bounding-set=-all --inh-caps=-all".split()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use up: seconds of wall clock and of processor, bytes, files.
-
-    file_bytes is for one file, folder_bytes for all in its folder, output_bytes for stdout and
-    for stderr each.
-    """
+    """What a program may use up: seconds of wall clock and of processor, bytes of memory."""
 
     seconds: float = 20
     cpu_seconds: int = 15
     memory_bytes: int = 1 << 30
-    file_bytes: int = 32 << 20
-    folder_bytes: int = 128 << 20
-    files: int = 1000
-    output_bytes: int = 1 << 20
 
 
 @dataclass
@@ -57,8 +51,7 @@ class Watch:
 
     report is what the child said before the program started, empty if it never came to that;
     verdict the reason for which it was killed, or ""; status its exit code or the negative number
-    of a signal; cpu and seconds the time of processor and clock since the program started;
-    printed what it wrote to "stdout" and "stderr".
+    of a signal; seconds the time of the clock since the program started.
     """
 
     box: str
@@ -67,11 +60,11 @@ class Watch:
     report: dict[str, Any] = field(default_factory=dict)
     verdict: str = ""
     status: int = 0
-    cpu: float = 0.0
     seconds: float = 0.0
-    printed: dict[str, str] = field(default_factory=dict)
+    stdout: str = ""
+    stderr: str = ""
 
-    def run(self, plan: dict[str, Any], environment: Mapping[str, str]) -> None:
+    def run(self, plan: dict[str, Any]) -> None:
         """Start the child, watch it and end it; when this returns or raises, nothing of it runs."""
         command = [*_find_wrapper("namespaces" not in plan["without"]), sys.executable]
         if timeout := shutil.which("timeout"):
@@ -93,88 +86,66 @@ class Watch:
                 start_new_session=True,
                 pass_fds=[told.fileno()],
                 cwd=self.box,
-                env={**_list_variables(self.box), **environment},
+                env=_list_variables(self.box),
             )
             try:
                 self._follow(process, told, {"stdout": out, "stderr": err})
             finally:
                 self._end(process)
                 self._read_report(told)
-                self.printed = {"stdout": self._read(out), "stderr": self._read(err)}
+                self.stdout, self.stderr = (
+                    os.pread(file.fileno(), OUTPUT, 0).decode(errors="replace")
+                    for file in (out, err)
+                )
 
     def _follow(
         self, process: subprocess.Popen[bytes], told: IO[bytes], outputs: dict[str, IO[bytes]]
     ) -> None:
         """Look at it until it ends or goes beyond a limit."""
-        begun, look = time.monotonic(), 0.0
+        begun, ended = time.monotonic(), False
         until = begun + START
-        ended = False
         while not ended and not self.verdict:
-            ended = self._reap(process)
-            now = time.monotonic()
+            time.sleep(TICK)
+            ended, now = process.poll() is not None, time.monotonic()
             if not self.report and self._read_report(told):
                 begun, until = now, now + self.limits.seconds
-            if ended or now >= look:
-                look = now + TICK
-                self._measure(outputs)
-            if not (ended or self.verdict):
-                if self.report and self.stop.is_set():
-                    self.verdict = "because it was stopped"
-                elif now >= until:
-                    self.verdict = f"after {until - begun:g} s of wall clock"
-                else:
-                    time.sleep(TICK / 10)
+            if self.report and self.stop.is_set() and not ended:
+                self.verdict = "because it was stopped"
+            elif now >= until and not ended:
+                self.verdict = f"after {until - begun:g} s of wall clock"
+            self._measure(outputs)
         self.seconds = time.monotonic() - begun
 
     def _measure(self, outputs: dict[str, IO[bytes]]) -> None:
         """See whether output, folder and threads are within their limits."""
         for name, file in outputs.items():
-            if os.fstat(file.fileno()).st_size > self.limits.output_bytes:
-                most = show_bytes(self.limits.output_bytes)
-                self.verdict = f"because it printed more than {most} to {name}"
+            if os.fstat(file.fileno()).st_size > OUTPUT:
+                self.verdict = f"because it printed more than {OUTPUT >> 20} MiB to {name}"
         pid = self.report.get("pid")
-        used = count = 0
-        for size in _list_sizes(self.box, pid):
-            used, count = used + size, count + 1
-            if used > self.limits.folder_bytes:
-                most = show_bytes(self.limits.folder_bytes)
-                self.verdict = f"because it filled its folder with more than {most}"
-                return
-            if count > self.limits.files:
-                self.verdict = f"because it made more than {self.limits.files} files"
-                return
+        sizes = list(_list_sizes(self.box, pid))
+        if sum(sizes) > FOLDER:
+            self.verdict = f"because it filled its folder with more than {FOLDER >> 20} MiB"
+        elif len(sizes) > FILES:
+            self.verdict = f"because it made more than {FILES} files"
         with contextlib.suppress(OSError):
             if sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > THREADS:
                 self.verdict = f"because it started more than {THREADS} threads"
 
-    def _read(self, file: IO[bytes]) -> str:
-        return os.pread(file.fileno(), self.limits.output_bytes, 0).decode(errors="replace")
-
-    def _reap(self, process: subprocess.Popen[bytes]) -> bool:
-        """Return whether the process has ended; if so, take its status and processor time."""
-        if process.returncode is None:
-            # Popen.wait would drop the time that it and its children took.
-            pid, status, used = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                process.returncode = self.status = os.waitstatus_to_exitcode(status)
-                self.cpu = used.ru_utime + used.ru_stime
-        return process.returncode is not None
-
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Kill what is left of it, from the inside out, so that each parent reaps its child."""
-        pid, until = self.report.get("pid"), time.monotonic() + GRACE
-        if pid and not self._reap(process):
+        pid = self.report.get("pid")
+        if pid and process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            while not self._reap(process) and time.monotonic() < until:
-                time.sleep(TICK / 20)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
         held = {"namespaces", "seccomp"} & {*self.report.get("applied", ())}
-        if not self._reap(process) or not held:
+        if process.poll() is None or not held:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            while not self._reap(process):
-                time.sleep(TICK / 20)
+            process.wait()
             _kill_strays(self.box)
+        self.status = process.returncode
 
     def _read_report(self, told: IO[bytes]) -> bool:
         """Take what `confine` told; return whether the program has started.
@@ -185,8 +156,7 @@ class Watch:
         if lines:
             self.report = json.loads(lines[0])
         if len(lines) > 1:
-            end = json.loads(lines[1])
-            self.status, self.cpu = end["status"], end["cpu"]
+            self.status = json.loads(lines[1])
         return bool(lines)
 
     def explain(self) -> str:
@@ -195,9 +165,8 @@ class Watch:
             return f"killed {self.verdict}"
         if self.status >= 0:
             return f"exited with status {self.status}"
-        most = self.limits.cpu_seconds
-        if -self.status in (signal.SIGKILL, signal.SIGXCPU) and self.cpu > most - 0.5:
-            return f"killed because it used up its {most} s of processor time"
+        if self.status == -signal.SIGXCPU:
+            return f"killed because it used up its {self.limits.cpu_seconds} s of processor time"
         try:
             return f"killed by signal {signal.Signals(-self.status).name}"
         except ValueError:
@@ -259,11 +228,3 @@ def _kill_strays(box: str) -> None:
         if not found:
             return
         time.sleep(TICK)
-
-
-def show_bytes(count: int) -> str:
-    """
-    >>> show_bytes(128 << 20), show_bytes(1000)
-    ('128 MiB', '1000 bytes')
-    """
-    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"

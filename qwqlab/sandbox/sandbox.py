@@ -8,7 +8,7 @@ program's first line, never from the program itself. `probe` shows how far they 
 What this does not stop: a hole in the kernel; side channels such as timing; asking whether a path
 exists, and the size and times of a file (stat); reading what every program here may read, which is
 Python, its packages and the system's libraries; and the use of processor, memory and disk within
-the limits. The folder is measured twenty times a second, so more can lie in it for a moment. Where
+the limits. The folder is measured many times a second, so more can lie in it for a moment. Where
 the lab itself is killed, the program ends soon after its time and the box stays behind. What a
 program prints is text of its own choice: show it, and believe none of it.
 """
@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SandboxError
-from . import confine
+from . import confine, process
 from .confine import LEVELS
-from .process import THREADS, Limits, Watch, show_bytes
+from .process import Limits, Watch
 
 _DEFAULT_LIMITS = Limits()
 _LEFT_OUT: tuple[str, ...] = ()  # layers that a test takes away, to see what the others hold
@@ -59,20 +59,18 @@ class Isolation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
-        return {**asdict(self), "applied": list(self.applied)}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a program ended, what it printed and what it left in its folder.
 
-    ended is "exited" or "killed"; status its exit code, or the negative number of the signal that
-    ended it; reason a sentence for people; files name to content; seconds the wall clock from the
-    program's first line.
+    status is its exit code, or the negative number of the signal that ended it; reason a sentence
+    for people; files name to content; seconds the wall clock from the program's first line.
     """
 
-    ended: str
-    status: int | None
+    status: int
     reason: str
     stdout: str
     stderr: str
@@ -95,17 +93,15 @@ def run_python(
     files: Mapping[str, str | bytes],
     main: str,
     *,
-    args: Sequence[str] = (),
     limits: Limits = _DEFAULT_LIMITS,
-    environment: Mapping[str, str] | None = None,
     minimum: str = "strong",
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Run `main`, one of these files (name to content), in a box of its own; return how it ended.
 
     It sees this Python with its packages, a folder with the files in which it can make plain
-    files, and no variable of the lab's environment but those given. What it made or
-    changed there comes back. Setting `stop` ends it at once. Raise SandboxError if the level does
+    files, and no variable of the lab's environment. What it made or changed there comes back.
+    Setting `stop` ends it at once. Raise SandboxError if the level does
     not reach `minimum`: then no line of the program has run.
 
     >>> run_python({"a.py": "print(6 * 7)"}, "a.py", minimum="weak").stdout
@@ -120,35 +116,28 @@ def run_python(
         plan = {
             "box": box,
             "main": main,
-            "args": list(args),
             "minimum": minimum,
             "without": _LEFT_OUT,
-            "outside": confine.list_namespaces(),
-            "threads": THREADS,
-            "limits": {
-                "cpu_seconds": limits.cpu_seconds,
-                "memory_bytes": limits.memory_bytes,
-                "file_bytes": limits.file_bytes,
-            },
+            "threads": process.THREADS,
+            "limits": [limits.cpu_seconds, limits.memory_bytes, process.FILE],
         }
-        watch.run(plan, environment or {})
+        watch.run(plan)
         if not watch.report:
-            said = watch.printed["stderr"].strip().splitlines() or [watch.explain()]
+            said = watch.stderr.strip().splitlines() or [watch.explain()]
             raise SandboxError(
                 f"The sandbox did not start, and the program was not run: {said[-1]}"
             )
-        isolation = _rate_isolation(watch.report["applied"], limits)
+        isolation = _rate_isolation(watch.report["applied"], limits.memory_bytes)
         _check_level(isolation, minimum, watch.report["failed"])
-        left = _read_files(box, limits, given)
+        left = _read_files(box, given)
     finally:
         with contextlib.suppress(RecursionError):  # no layer may have held it from deep folders
             shutil.rmtree(box, ignore_errors=True)
     return Outcome(
-        ended="killed" if watch.verdict or watch.status < 0 else "exited",
         status=watch.status,
         reason=watch.explain(),
-        stdout=watch.printed["stdout"],
-        stderr=watch.printed["stderr"],
+        stdout=watch.stdout,
+        stderr=watch.stderr,
         files=left,
         seconds=watch.seconds,
         isolation=isolation,
@@ -166,14 +155,14 @@ def _write_files(box: str, files: Mapping[str, str | bytes]) -> dict[str, bytes]
     return given
 
 
-def _read_files(box: str, limits: Limits, given: Mapping[str, bytes]) -> dict[str, bytes]:
+def _read_files(box: str, given: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return what is new in the box: plain files alone, within the limits on size and number."""
     found: dict[str, bytes] = {}
-    room = limits.folder_bytes
+    room = process.FOLDER
     with contextlib.suppress(OSError):
         for path in sorted(Path(box).iterdir()):
             name = os.fsencode(path.name).decode(errors="replace")
-            if len(found) == limits.files:
+            if len(found) == process.FILES:
                 break
             with contextlib.suppress(OSError):
                 # Neither a link is followed nor a pipe waited for.
@@ -189,14 +178,14 @@ def _read_files(box: str, limits: Limits, given: Mapping[str, bytes]) -> dict[st
     return found
 
 
-def _rate_isolation(applied: Sequence[str], limits: Limits) -> Isolation:
+def _rate_isolation(applied: Sequence[str], memory_bytes: int) -> Isolation:
     """Return what these layers give together.
 
-    >>> _rate_isolation(["limits"], Limits()).network
+    >>> _rate_isolation(["limits"], 1 << 30).network
     'open: all that this machine reaches'
     """
     filtered, apart = "seccomp" in applied, "namespaces" in applied
-    folder, memory = show_bytes(limits.folder_bytes), show_bytes(limits.memory_bytes)
+    folder, memory = f"{process.FOLDER >> 20} MiB", f"{memory_bytes >> 20} MiB"
     network = ["no socket can be made"] if filtered else []
     network += ["its network has no device"] if apart else []
     filesystem = f"open: all that this user may open; its own folder is held to {folder}"
@@ -209,7 +198,7 @@ def _rate_isolation(applied: Sequence[str], limits: Limits) -> Isolation:
             filesystem += ", but mode, owner and times of this user's files can be changed"
     processes = "open: it can start others, and signal this user's; one that hides may outlive it"
     if filtered:
-        processes = f"itself alone, of at most {THREADS} threads; it can signal no other"
+        processes = f"itself alone, of at most {process.THREADS} threads; it can signal no other"
     elif apart:
         processes = "its own, which end with it; it can signal no other"
     # macOS takes a limit on memory and does not hold anybody to it.
