@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,22 @@ from typing import Any
 
 from .. import files, paths
 from ..errors import SettingError, StoreError
+from ..llamacpp import LOADING_FLAGS
+from ..sampling import SETTINGS
 
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add generate, grade, reproduce and export to the parser."""
     generate = add("generate", _generate, "generate one text; takes llama.cpp's flags")
+    flags = [setting.flags[0] for setting in SETTINGS]
+    flags += [spelled[-1] for spelled in LOADING_FLAGS.values()]
+    generate.formatter_class = argparse.RawDescriptionHelpFormatter
+    generate.epilog = textwrap.fill(
+        "It also takes llama.cpp's --prompt, --seed, --n-predict, --samplers, --sampling-seq, "
+        f"--dry-sequence-breaker, --logit-bias, --ignore-eos, {', '.join(flags)}.",
+        width=78,
+        break_on_hyphens=False,
+    )
     generate.add_argument("--model", "-m", default="smollm2-135m", help="a name or a .gguf file")
     generate.add_argument("--prompt-file", help="taken byte for byte; or --prompt TEXT")
     generate.add_argument(
@@ -60,6 +72,8 @@ def _generate(args: argparse.Namespace) -> None:
     if args.prompt_file and command.prompt:
         raise SettingError("give --prompt-file or --prompt, not both")
     prompt = read_prompt(args.prompt_file) if args.prompt_file else command.prompt
+    if not prompt:
+        raise SettingError('there is no prompt; give one, as in `qwqlab generate --prompt "Hello"`')
     seed = 3407 if command.seed is None else command.seed
     if args.adapter:
         loading = Loading.from_dict({**loading.to_dict(), "lora": [args.adapter, *loading.lora]})
