@@ -27,7 +27,9 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     render.add_argument(
         "--template", required=True, help="with-think, without-think, a .jinja or a .gguf file"
     )
-    render.add_argument("--messages", required=True, help='a file: a JSON list of {"role", "content"}')
+    render.add_argument(
+        "--messages", required=True, help='a file: a JSON list of {"role", "content"}'
+    )
     render.add_argument("--tools", help="a JSON list of JSON schemas")
     render.add_argument("--engine", default="jinja", help="jinja or transformers")
     render.add_argument("--no-generation-prompt", action="store_true", help="end after the last")

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from ..llamacpp import Loading, read_prompt
+    from ..llamacpp import read_prompt
     from ..models import model_path
     from ..sampling import Engine, Sampling, parse_command, preset
 
@@ -76,7 +77,7 @@ def _generate(args: argparse.Namespace) -> None:
         raise SettingError('there is no prompt; give one, as in `qwqlab generate --prompt "Hello"`')
     seed = 3407 if command.seed is None else command.seed
     if args.adapter:
-        loading = Loading.from_dict({**loading.to_dict(), "lora": [args.adapter, *loading.lora]})
+        loading = replace(loading, lora=(args.adapter, *loading.lora))
     with Engine(model_path(args.model), loading) as engine:
         show = None if args.json else lambda _i, _t, text: print(text, end="", flush=True)
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The notebooks as a course: what each costs, whether it can run here, what a reader solved.
+"""The notebooks as a course: what each costs, and what a reader solved.
 
 A notebook's metadata holds its contract under "qwqlab". From there come the tables in README and
 00, the sentence on costs at each notebook's top, and what CI skips.
@@ -9,18 +9,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import paths, preflight
+from .. import paths
 from ..errors import SettingError
-from ..llamacpp import find_nvidia_gpu
 from . import exercise
-
-NEEDS = ("none", "optional", "needed")
 
 
 @dataclass(frozen=True)
@@ -38,13 +34,6 @@ class Contract:
     gpu: str
     network: str
 
-    def __post_init__(self) -> None:
-        numbers = (self.minutes, self.disk_gb, self.memory_gb)
-        if not all(isinstance(n, (int, float)) and n >= 0 for n in numbers):
-            raise SettingError("minutes, disk_gb and memory_gb are numbers from 0 on")
-        if self.gpu not in NEEDS or self.network not in NEEDS:
-            raise SettingError(f"gpu and network are one of {', '.join(NEEDS)}")
-
     def sentence(self) -> str:
         """Return the costs in words.
 
@@ -60,22 +49,6 @@ class Contract:
             "a network" if self.network == "needed" else "no network",
         ]
         return ", ".join(parts) + "."
-
-    def list_missing(self) -> list[str]:
-        """Return what this machine is missing for it, a phrase each; empty if it can run."""
-        missing = []
-        memory = preflight.count_memory() / 1e9
-        if memory < self.memory_gb:
-            missing.append(f"{self.memory_gb:g} GB of memory (this machine has {memory:.1f})")
-        folder = next(p for p in (paths.build_dir(), *paths.build_dir().parents) if p.exists())
-        free = shutil.disk_usage(folder).free / 1e9
-        if free < self.disk_gb:
-            missing.append(f"{self.disk_gb:g} GB of free disk ({free:.1f} are free)")
-        if self.gpu == "needed" and find_nvidia_gpu() is None:
-            missing.append("a GPU")
-        if self.network == "needed" and not os.environ.get("QWQLAB_NETWORK"):
-            missing.append("a network (say that there is one with QWQLAB_NETWORK=1)")
-        return missing
 
 
 @dataclass(frozen=True)

@@ -376,16 +376,17 @@ def _explain_log() -> str:
 
 
 def capture(
-    command: Sequence[str | Path], timeout: float | None = None
+    command: Sequence[str | Path], timeout: float | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; return what it wrote, decoded as UTF-8.
 
-    Raise ToolchainError if it doesn't start, or takes more than `timeout` seconds.
+    options: cwd and env, as subprocess takes them. Raise ToolchainError if it doesn't start, or
+    takes more than `timeout` seconds.
     """
     name = Path(command[0]).name
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, **options
         )
     except subprocess.TimeoutExpired as error:
         raise ToolchainError(f"{name} did not end within {timeout:g} seconds.") from error

@@ -130,16 +130,11 @@ class Loading:
         return flags
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; `from_dict` is the inverse."""
+        """Return JSON-ready values; `Loading(**values)` is the inverse."""
         values = {**asdict(self), "override_kv": list(self.override_kv), "lora": list(self.lora)}
         if not self.lora:  # keys of stored runs hold these values, and were made without it
             del values["lora"]
         return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Loading:
-        """Return the Loading that `to_dict` described."""
-        return cls(**values)
 
 
 def parse_override(text: str) -> tuple[str, int | float | bool | str]:
