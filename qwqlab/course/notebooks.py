@@ -34,22 +34,6 @@ class Contract:
     gpu: str
     network: str
 
-    def sentence(self) -> str:
-        """Return the costs in words.
-
-        >>> Contract(4, 1.2, 1, "none", "optional").sentence()
-        '4 minutes of computing on two cores, 1.2 GB of disk, 1 GB of memory, no GPU, no network.'
-        """
-        disk = [f"{self.disk_gb:g} GB of disk"] if self.disk_gb else []
-        parts = [
-            f"{show_minutes(self.minutes)} of computing on two cores",
-            *disk,
-            f"{self.memory_gb:g} GB of memory",
-            "a GPU" if self.gpu == "needed" else "no GPU",
-            "a network" if self.network == "needed" else "no network",
-        ]
-        return ", ".join(parts) + "."
-
 
 @dataclass(frozen=True)
 class Notebook:
@@ -88,18 +72,6 @@ def read_notebook(path: Path) -> Notebook:
 def read_course(folder: Path = paths.CHECKOUT / "notebooks") -> list[Notebook]:
     """Return the notebooks in their order."""
     return [read_notebook(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
-
-
-def show_minutes(minutes: float) -> str:
-    """Return minutes in words, rounded up.
-
-    >>> show_minutes(0.4), show_minutes(1), show_minutes(3.2)
-    ('less than a minute', '1 minute', '4 minutes')
-    """
-    if minutes < 1:
-        return "less than a minute"
-    whole = math.ceil(minutes)
-    return "1 minute" if whole == 1 else f"{whole} minutes"
 
 
 def draw_table(course: Sequence[Notebook], folder: str = "") -> str:

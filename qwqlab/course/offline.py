@@ -143,7 +143,7 @@ def _ask_version(python: str) -> str:
 
 def _copy_sources(folder: Path) -> None:
     """Copy what the set-up puts into build/."""
-    for source in (fetch_archive(say), fetch(EMBEDDED.name), fetch(QWQ_RANKS.name)):
+    for source in (fetch_archive(), fetch(EMBEDDED.name), fetch(QWQ_RANKS.name)):
         goal = folder / "build" / source.relative_to(paths.build_dir())
         goal.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, goal)

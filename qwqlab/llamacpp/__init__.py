@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from .builds import OPTIONS as OPTIONS  # what llama.cpp is compiled with, and why
     from .builds import SDIST as SDIST  # the source that is compiled, fixed by its hash
     from .builds import TARGETS as TARGETS  # the programs that the set-up builds
-    from .builds import Say as Say  # what takes a line for the person who waits
     from .builds import capture as capture  # run a program to its end, and take what it wrote
     from .builds import choose_backend as choose_backend  # CPU or CUDA, and why
     from .builds import fetch_archive as fetch_archive  # the source's archive, downloaded

@@ -20,7 +20,7 @@ from pathlib import Path
 from .. import paths
 from ..errors import ToolchainError, explain_exit, last_lines
 from ..progress import accept_any_text
-from .builds import TARGETS, Progress, Say, bin_dir, capture, compile_targets, read_record
+from .builds import TARGETS, Progress, bin_dir, capture, compile_targets, read_record
 
 SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -69,11 +69,9 @@ def find_build() -> Llama:
     return Llama(folder, lib, version, compiler, "+".join(found) or "CPU")
 
 
-def build(
-    targets: Iterable[str] = TARGETS, progress: Progress | None = None, say: Say = print
-) -> Llama:
+def build(targets: Iterable[str] = TARGETS, progress: Progress | None = None) -> Llama:
     """Compile what is missing of the lab's own build, and return it; see `compile_targets`."""
-    compile_targets(targets, progress, say)
+    compile_targets(targets, progress)
     return find_build()
 
 

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from ..errors import QwqlabError
 from ..models import TEMPLATES, Conversation, explain_template, read_template, render
 from ..plots import STOPS, mark_names, name_token
-from ..sampling import PRESETS, Engine, Run, Sampling, Thinking, is_forced, split_thinking
+from ..sampling import PRESETS, Engine, Run, Thinking, is_forced, split_thinking
 from .base import (
     HALVES,
     EnginePanel,
@@ -64,20 +64,18 @@ class ThinkPanel(EnginePanel):
         self,
         engine: Engine,
         question: str,
-        template: str = "with-think",
-        sampling: Sampling = PRESETS["official"],
         seed: int = 3407,
         n_predict: int = 200,
     ) -> None:
         super().__init__(engine, "Generate", "let the model go on from here")
-        self.sampling, self.n_predict = sampling, n_predict
+        self.sampling, self.n_predict = PRESETS["official"], n_predict
         self.shown: str | None = None
         self.run: Run | None = None
         self.split: Thinking | None = None
         self._templates = {name: read_template(name) for name in TEMPLATES}
         if engine.info.chat_template is not None:
             self._templates[OWN] = engine.info.chat_template
-        self._make_widgets(question, template, seed)
+        self._make_widgets(question, seed)
         self._try(self.template.value, self.conversation)()
 
     @property
@@ -85,16 +83,16 @@ class ThinkPanel(EnginePanel):
         """The conversation of the fields."""
         return Conversation.ask(self.question.value, self.system.value)
 
-    def _make_widgets(self, question: str, template: str, seed: int) -> None:
+    def _make_widgets(self, question: str, seed: int) -> None:
         wide = {"width": "auto"}
         self.choice = widgets.Dropdown(
             options=[*self._templates, EDITED],
-            value=template,
+            value="with-think",
             description="start from",
             layout=wide,
         )
         self.template = widgets.Textarea(
-            self._templates[template], description="template", rows=16, layout=wide
+            self._templates["with-think"], description="template", rows=16, layout=wide
         )
         self.system = widgets.Text(description="system", placeholder="none", layout=wide)
         self.question = widgets.Textarea(question, description="user", rows=2, layout=wide)
