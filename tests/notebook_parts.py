@@ -82,7 +82,8 @@ def _fill_exercises(cells: Sequence[Cell], exercises: Sequence[Exercise]) -> lis
 def write_exercise(exercise: Exercise, number: int) -> list[Cell]:
     """The four cells of an exercise, the `number`-th of its notebook."""
     how = f"\n\n{HOW}" if number == 1 else ""
-    question = f"### Exercise {number}: {exercise.kind}\n\n{unwrap(exercise.check.__doc__ or '')}{how}"
+    asked = unwrap(exercise.check.__doc__ or "")
+    question = f"### Exercise {number}: {exercise.kind}\n\n{asked}{how}"
     after = f"\n\n{unwrap(exercise.after)}" if exercise.after else ""
     solution = (
         "<details><summary>Solution</summary>\n\n"

@@ -305,23 +305,6 @@ def test_cmake_args_have_the_last_word_on_cuda(
     assert builds.choose_backend().options == ()
 
 
-def test_bindings_that_were_imported_with_another_library_are_refused(tmp_path: Path) -> None:
-    code = (
-        "import os, sys, types; sys.modules['llama_cpp'] = types.ModuleType('llama_cpp');"
-        "from qwqlab.llamacpp import tools; tools.point_bindings()"
-    )
-    environment = {**os.environ, "LLAMA_CPP_LIB_PATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=paths.CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "restart Python and import qwqlab first" in done.stderr.splitlines()[-1]
-
-
 def test_a_process_spins_briefly_unless_the_reader_said_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

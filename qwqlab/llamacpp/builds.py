@@ -242,8 +242,8 @@ def compile_targets(targets: Iterable[str] = TARGETS, progress: Progress | None 
 
     targets: CMake targets, such as "llama-server"; those built before stay. A first build takes
     about 5 minutes on two cores. A finished build is kept until `CMAKE_ARGS` or `QWQLAB_LLAMA_CPP`
-    asks for another. Raise ToolchainError with the compiler's message, or with what is missing:
-    compiler, disk or source.
+    asks for another. Raise ToolchainError with CMake's or the compiler's message, or if the source
+    can't be had.
     """
     if named := os.environ.get("QWQLAB_LLAMA_CPP_BUILD"):
         print(f"Using the llama.cpp in {named}, as QWQLAB_LLAMA_CPP_BUILD says.")
@@ -255,11 +255,9 @@ def compile_targets(targets: Iterable[str] = TARGETS, progress: Progress | None 
     # A checkout may have moved on since, which only ninja can tell.
     if set(wanted) == done and not os.environ.get("QWQLAB_LLAMA_CPP"):
         return bin_dir()
-    for check in [*preflight.check_compilers(), preflight.check_disk(build_dir(), 1.0)]:
-        if not check.ok:
-            raise ToolchainError(check.sentence())
     source = fetch_source()
-    _clear_stale(source, keep=plan["flags"] == record.get("flags"))
+    if plan["flags"] != record.get("flags"):
+        shutil.rmtree(bin_dir().parent, ignore_errors=True)
     _write_record({**plan, "targets": sorted(done)})
     print(plan["backend"])
     print(f"Compiling llama.cpp (about 5 minutes on two cores; the log is {log_path()}) ...")
@@ -299,20 +297,9 @@ def _plan(record: dict[str, Any]) -> dict[str, Any]:
     return {**plan, "cmake_args": asked or "", "flags": flags, "backend": backend.sentence}
 
 
-def _clear_stale(source: Path, keep: bool) -> None:
-    """Remove a build with other flags or source, or one that was moved: CMake refuses it."""
-    folder = bin_dir().parent
-    cache = folder / "CMakeCache.txt"
-    if not cache.is_file():
-        return
-    lines = cache.read_text(encoding="utf-8").splitlines()
-    places = {f"CMAKE_HOME_DIRECTORY:INTERNAL={source}", f"CMAKE_CACHEFILE_DIR:INTERNAL={folder}"}
-    if not (keep and places <= set(lines)):
-        shutil.rmtree(folder)
-
-
 def _configure(source: Path, flags: list[str]) -> None:
-    command = [_find_program("cmake"), "-G", "Ninja"]
+    # Fresh: a build that was moved here is not refused; ninja keeps what is still good.
+    command = [_find_program("cmake"), "--fresh", "-G", "Ninja"]
     command += [f"-DCMAKE_MAKE_PROGRAM={_find_program('ninja')}"]
     command += ["-S", str(source), "-B", str(bin_dir().parent), *flags]
     done = capture(command)

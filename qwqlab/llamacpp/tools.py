@@ -123,18 +123,9 @@ def spin_briefly() -> None:
 
 
 def point_bindings() -> Path:
-    """Make the next `import llama_cpp` load the library in `library_dir()`; return that folder.
-
-    Raise ToolchainError if llama_cpp was imported before, with the library of another folder.
-    """
-    folder = library_dir()
+    """Make the next `import llama_cpp` load the library in `library_dir()`; return that folder."""
     spin_briefly()
-    before = os.environ.get("LLAMA_CPP_LIB_PATH")
-    if "llama_cpp" in sys.modules and before != str(folder):
-        raise ToolchainError(
-            f"llama_cpp was imported before qwqlab could point it at {folder}: restart Python and "
-            "import qwqlab first."
-        )
+    folder = library_dir()
     os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
     return folder
 
