@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 from .. import files, paths
 from ..errors import SettingError, StoreError
 from ..llamacpp import LOADING_FLAGS
+from ..progress import say
 from ..sampling import SETTINGS
 
 
@@ -84,7 +84,7 @@ def _generate(args: argparse.Namespace) -> None:
         run = engine.generate(prompt, sampling, seed, command.n_predict, show)
         rate = len(run.tokens) / max(1e-9, time.perf_counter() - started)
     for sentence in (*command.notes, *sampling.inert()):
-        print(f"qwqlab: {sentence}", file=sys.stderr)
+        say(f"qwqlab: {sentence}")
     values = {
         "text": run.text,
         "tokens": run.tokens,
@@ -99,7 +99,7 @@ def _generate(args: argparse.Namespace) -> None:
 def _grade(args: argparse.Namespace) -> int:
     from ..grader import grade_file
 
-    grade = grade_file(args.file, args.isolation, lambda text: print(text, file=sys.stderr))
+    grade = grade_file(args.file, args.isolation, say)
     if args.frames:
         for name, data in grade.frames:
             with files.replacing(args.frames / f"{name}.png") as part:
@@ -126,10 +126,10 @@ def _reproduce(args: argparse.Namespace) -> None:
         generated += len(run.tokens)
         if done == total or done % 20 == 0:
             seconds = time.perf_counter() - started
-            print(f"{done} of {total} runs, {seconds:.0f} s", file=sys.stderr, flush=True)
+            say(f"{done} of {total} runs, {seconds:.0f} s")
 
     where = f"on {args.dask}" if args.dask else f"{1 if args.quick else 9} min on two cores"
-    print(f"Running the experiment ({where}) ...", file=sys.stderr)
+    say(f"Running the experiment ({where}) ...")
     with open_engine(args.model) as engine, RunStore(path) as store:
         runs = run_experiment(engine, args.quick, store, tell, args.dask)
         seconds = time.perf_counter() - started
@@ -169,4 +169,4 @@ def _export(args: argparse.Namespace) -> None:
     with RunStore(args.store) as store:
         print(write(store, args.file, damaged=damaged))
     for sentence in damaged:
-        print(f"qwqlab: {sentence}", file=sys.stderr)
+        say(f"qwqlab: {sentence}")

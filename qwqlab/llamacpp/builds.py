@@ -298,8 +298,9 @@ def _plan(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _configure(source: Path, flags: list[str]) -> None:
-    # Fresh: a build that was moved here is not refused; ninja keeps what is still good.
-    command = [_find_program("cmake"), "--fresh", "-G", "Ninja"]
+    # CMake would refuse the cache of a build that was moved; ninja keeps what is still good.
+    (bin_dir().parent / "CMakeCache.txt").unlink(missing_ok=True)
+    command = [_find_program("cmake"), "-G", "Ninja"]
     command += [f"-DCMAKE_MAKE_PROGRAM={_find_program('ninja')}"]
     command += ["-S", str(source), "-B", str(bin_dir().parent), *flags]
     done = capture(command)
