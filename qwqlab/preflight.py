@@ -7,7 +7,6 @@ and exits with 1, or prints nothing and exits with 0.
 
 import os
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,21 +59,8 @@ def check_python(version: Tuple[int, int] = sys.version_info[:2]) -> Check:
     found = "{}.{} ({})".format(version[0], version[1], sys.executable)
     if OLDEST <= version <= NEWEST:
         return Check("Python", True, found)
-    others = ["python3.{}".format(minor) for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
-    for other in filter(_runs, others):
-        remedy = "{} is on this machine: add `PYTHON={}` to the make command".format(other, other)
-        return Check("Python", False, "{} is not {}".format(found, wanted), remedy)
-    return Check("Python", False, "{} is not {}".format(found, wanted), REMEDIES["python"])
-
-
-def _runs(program: str) -> bool:
-    """Return whether a Python starts: a version manager's stand-in is on PATH and does not."""
-    if shutil.which(program) is None:
-        return False
-    done = subprocess.run(
-        [program, "-c", "import ensurepip"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    return done.returncode == 0
+    remedy = "if you have another, add it to the make command, such as `PYTHON=python3.13`, or "
+    return Check("Python", False, "{} is not {}".format(found, wanted), remedy + REMEDIES["python"])
 
 
 def check_venv() -> Check:

@@ -13,6 +13,7 @@ import html
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -171,11 +172,9 @@ def _mark_of(exercise: Exercise) -> Path:
 
 def _mark_passed(exercise: Exercise) -> None:
     """Remember a right answer by an empty file, which two notebooks can write at once."""
-    try:
+    with suppress(OSError):  # the folder can't be written, but the answer is right
         _mark_of(exercise).parent.mkdir(parents=True, exist_ok=True)
         _mark_of(exercise).touch()
-    except OSError:  # the folder can't be written, but the answer is right
-        pass
 
 
 def has_passed(exercise: Exercise) -> bool:
