@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .ggml import TENSOR_TYPES as TENSOR_TYPES  # tensor types, by number
     from .ggml import TYPES as TYPES  # the types to which a matrix can be quantised
     from .ggml import Matrix as Matrix  # logits or weights, float32
-    from .ggml import Packed as Packed  # rows of a quantised matrix, bytes
     from .ggml import bits_of as bits_of  # bits that an element of a type takes
     from .ggml import dequantize as dequantize  # packed rows as numbers again
     from .ggml import fit_type as fit_type  # the type in which rows of a length are stored
