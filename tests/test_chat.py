@@ -449,7 +449,8 @@ def test_the_models_own_template_can_be_chosen(panel: ThinkPanel) -> None:
 def test_a_template_that_does_not_render_is_told_and_mended(panel: ThinkPanel) -> None:
     panel.template.value = "{% if %}"
     assert panel.wait()
-    assert not panel.shown and "is no Jinja (line 1)" in panel.status.value
+    assert "There is no prompt." in panel.words.value
+    assert "is no Jinja (line 1)" in panel.status.value
     panel.start()
     assert panel.wait()
     assert not panel.run and "is no Jinja (line 1)" in panel.status.value
