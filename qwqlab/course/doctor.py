@@ -1,7 +1,8 @@
 """Check everything that the lab needs, and tell the reader how to fix what fails.
 
-Nothing leaves the machine, and whatever could crash runs in a process of its own. At its top this
-module imports only the standard library, so that a missing package is a line of the report.
+Nothing leaves the machine, and whatever could crash runs in a process of its own. What this module
+imports at its top needs only the standard library, so that a missing package is a line of the
+report.
 """
 
 from __future__ import annotations
@@ -229,23 +230,19 @@ def check_kernel() -> str:
 
 def probe_kernel() -> dict[str, Any]:
     """Return the kernel's folder, its sys.prefix, and the seconds until it answered."""
-    from jupyter_client.manager import start_new_kernel
+    from jupyter_client.kernelspec import get_kernel_spec
+    from jupyter_client.manager import run_kernel
 
-    started = time.monotonic()
-    manager, client = start_new_kernel(kernel_name=KERNEL, cwd=str(paths.CHECKOUT))
-    try:
-        asked = {"prefix": "sys.prefix"}
-        reply = client.execute("import sys, qwqlab", user_expressions=asked, reply=True, timeout=60)
-        told = reply["content"]
-        if told["status"] != "ok":
-            raise RuntimeError(told["evalue"])
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    started, asked = time.monotonic(), {"prefix": "sys.prefix"}
+    with run_kernel(kernel_name=KERNEL, cwd=str(paths.CHECKOUT)) as kernel:
+        reply = kernel.execute("import sys, qwqlab", user_expressions=asked, reply=True, timeout=60)
+        told, seconds = reply["content"], time.monotonic() - started
+    if told["status"] != "ok":
+        raise RuntimeError(told["evalue"])
     return {
-        "folder": manager.kernel_spec.resource_dir if manager.kernel_spec else "",
+        "folder": get_kernel_spec(KERNEL).resource_dir,
         "prefix": ast.literal_eval(told["user_expressions"]["prefix"]["data"]["text/plain"]),
-        "seconds": time.monotonic() - started,
+        "seconds": seconds,
     }
 
 
