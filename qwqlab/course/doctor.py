@@ -234,7 +234,8 @@ def probe_kernel() -> dict[str, Any]:
     from jupyter_client.manager import run_kernel
 
     started, asked = time.monotonic(), {"prefix": "sys.prefix"}
-    with run_kernel(kernel_name=KERNEL, cwd=str(paths.CHECKOUT)) as kernel:
+    with run_kernel(kernel_name=KERNEL, cwd=str(paths.CHECKOUT)) as client:
+        kernel: Any = client  # a blocking one, which its annotation does not say
         reply = kernel.execute("import sys, qwqlab", user_expressions=asked, reply=True, timeout=60)
         told, seconds = reply["content"], time.monotonic() - started
     if told["status"] != "ok":
