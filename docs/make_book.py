@@ -32,7 +32,7 @@ from typing import Any
 
 from qwqlab import paths, preflight
 from qwqlab.course import RIGHT, UNANSWERED, Exercise, Notebook, list_exercises, read_course
-from qwqlab.llamacpp import THREADS
+from qwqlab.llamacpp import THREADS, find_nvidia_gpu
 
 sys.path.append(str(Path(__file__).parent))
 from book_pages import write_pages
@@ -84,7 +84,7 @@ def write_runs(at_once: int, short: bool) -> int:
     shutil.rmtree(BOOK, ignore_errors=True)
     RUN.mkdir(parents=True)
     course = read_course()
-    lacks = {each: each.contract.list_missing() for each in course}
+    lacks = {each: list_missing(each) for each in course}
     largest = sorted(each.contract.memory_gb for each in course)[-at_once:]
     # A quarter is for the system, and for whoever works here meanwhile.
     if at_once > 1 and sum(largest) > 0.75 * preflight.count_memory() / 1e9:
@@ -108,6 +108,22 @@ def write_runs(at_once: int, short: bool) -> int:
     (BOOK / "order").write_text("\n".join(order) + "\n", encoding="utf-8")
     # In continuous integration everything must be there.
     return 1 if os.environ.get("CI") and len(ready) < len(course) else 0
+
+
+def list_missing(notebook: Notebook) -> list[str]:
+    """Return what this machine is missing for a notebook, a phrase each; empty if it can run."""
+    contract, missing = notebook.contract, []
+    memory = preflight.count_memory() / 1e9
+    if memory < contract.memory_gb:
+        missing.append(f"{contract.memory_gb:g} GB of memory (this machine has {memory:.1f})")
+    disk = preflight.check_disk(paths.build_dir(), contract.disk_gb)
+    if not disk.ok:
+        missing.append(f"{contract.disk_gb:g} GB of free disk ({disk.detail})")
+    if contract.gpu == "needed" and find_nvidia_gpu() is None:
+        missing.append("a GPU")
+    if contract.network == "needed" and not os.environ.get("QWQLAB_NETWORK"):
+        missing.append("a network (say that there is one with QWQLAB_NETWORK=1)")
+    return missing
 
 
 def shorten(cells: list[Cell]) -> None:

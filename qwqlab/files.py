@@ -19,7 +19,6 @@ from . import paths
 from .errors import FetchError, FileError, QwqlabError, SettingError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_STAMP = ("size", "mtime_ns", "ctime_ns")
 
 
 @contextmanager
@@ -124,13 +123,10 @@ def sha256_of(path: Path) -> str:
     can set back mtime but not ctime. Raise FetchError if the file cannot be read.
     """
     known = known_sha256(path)
-    if known is not None:
-        return known
-    before = _stamp(path.stat()) if path.exists() else None
-    found = read_sha256(path)
-    if before == _stamp(path.stat()):
-        remember_sha256(path, found)
-    return found
+    if known is None:
+        known = read_sha256(path)
+        remember_sha256(path, known)
+    return known
 
 
 def read_sha256(path: Path) -> str:
@@ -145,13 +141,12 @@ def known_sha256(path: Path) -> str | None:
     except OSError:
         return None
     record = read_json(_hashes_file()).get(str(path.resolve()), {})
-    same = _stamp(stat) == [record.get(name) for name in _STAMP]
-    return record.get("sha256") if same else None
+    return record.get("sha256") if record.get("stamp") == _stamp(stat) else None
 
 
 def remember_sha256(path: Path, sha256: str) -> None:
     """Remember the hash of a file that was just hashed, if the models folder can be written."""
-    record = {**dict(zip(_STAMP, _stamp(path.stat()), strict=True)), "sha256": sha256}
+    record = {"stamp": _stamp(path.stat()), "sha256": sha256}
     update_json(_hashes_file(), str(path.resolve()), record)
 
 

@@ -14,10 +14,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 def from_user(text: str | os.PathLike[str]) -> Path:
     """Return a path that a person wrote, with `~` expanded if there is such a home."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's own raises if there is none
 
 
 def home() -> Path:

@@ -7,11 +7,10 @@ and exits with 1, or prints nothing and exits with 0.
 
 import os
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Set, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 OLDEST, NEWEST = (3, 10), (3, 13)
 
@@ -26,22 +25,13 @@ COMPILERS = {
     "C++ compiler": ("CXX", ["c++", "g++", "clang++"]),
 }
 
+_INSTALL = (
+    "run `sudo apt-get install {}` (Debian, Ubuntu), `sudo dnf install {}` (Fedora) or `{}` (macOS)"
+)
 REMEDIES = {
-    "compiler": (
-        "sudo apt-get install build-essential",
-        "sudo dnf install gcc gcc-c++ make",
-        "xcode-select --install",
-    ),
-    "make": (
-        "sudo apt-get install make",
-        "sudo dnf install make",
-        "xcode-select --install",
-    ),
-    "python": (
-        "sudo apt-get install python3 python3-venv",
-        "sudo dnf install python3",
-        "brew install python@3.13",
-    ),
+    "compiler": _INSTALL.format("build-essential", "gcc gcc-c++ make", "xcode-select --install"),
+    "make": _INSTALL.format("make", "make", "xcode-select --install"),
+    "python": _INSTALL.format("python3 python3-venv", "python3", "brew install python@3.13"),
 }
 
 
@@ -59,28 +49,6 @@ class Check(NamedTuple):
         return "{}: {}{}".format(self.name, self.detail, need)
 
 
-def name_remedy(thing: str) -> str:
-    """Return the command that installs a thing here, or for three systems if this is another."""
-    debian, fedora, macos = REMEDIES[thing]
-    if sys.platform == "darwin":
-        return "run `{}`".format(macos)
-    family = _read_os_family()
-    if family & {"debian", "ubuntu"}:
-        return "run `{}`".format(debian)
-    if family & {"fedora", "rhel", "centos"}:
-        return "run `{}`".format(fedora)
-    return "run `{}` (Debian, Ubuntu), `{}` (Fedora) or `{}` (macOS)".format(debian, fedora, macos)
-
-
-def _read_os_family() -> Set[str]:
-    try:
-        text = Path("/etc/os-release").read_text(encoding="utf-8")
-    except OSError:
-        return set()
-    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return {word for key in ("ID", "ID_LIKE") for word in values.get(key, "").strip("\"'").split()}
-
-
 def check_python(version: Tuple[int, int] = sys.version_info[:2]) -> Check:
     """Check that every dependency is pinned for this Python.
 
@@ -91,28 +59,15 @@ def check_python(version: Tuple[int, int] = sys.version_info[:2]) -> Check:
     found = "{}.{} ({})".format(version[0], version[1], sys.executable)
     if OLDEST <= version <= NEWEST:
         return Check("Python", True, found)
-    others = ["python3.{}".format(minor) for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
-    for other in filter(_runs, others):
-        remedy = "{} is on this machine: add `PYTHON={}` to the make command".format(other, other)
-        return Check("Python", False, "{} is not {}".format(found, wanted), remedy)
-    return Check("Python", False, "{} is not {}".format(found, wanted), name_remedy("python"))
-
-
-def _runs(program: str) -> bool:
-    """Return whether a Python starts: a version manager's stand-in is on PATH and does not."""
-    if shutil.which(program) is None:
-        return False
-    done = subprocess.run(
-        [program, "-c", "import ensurepip"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    return done.returncode == 0
+    remedy = "if you have another, add it to the make command, such as `PYTHON=python3.13`, or "
+    return Check("Python", False, "{} is not {}".format(found, wanted), remedy + REMEDIES["python"])
 
 
 def check_venv() -> Check:
     """Check that this Python can make an environment: Debian ships that part on its own."""
     ok = find_spec("venv") is not None and find_spec("ensurepip") is not None
     detail = "python -m venv works" if ok else "this Python has no venv or no ensurepip"
-    return Check("Python's venv", ok, detail, name_remedy("python"))
+    return Check("Python's venv", ok, detail, REMEDIES["python"])
 
 
 def check_compilers() -> List[Check]:
@@ -122,14 +77,14 @@ def check_compilers() -> List[Check]:
         names = os.environ.get(variable, "").split()[:1] or names
         found = next(filter(None, map(shutil.which, names)), None)
         detail = found or "no {}".format(" or ".join(names))
-        checks.append(Check(what, found is not None, detail, name_remedy("compiler")))
+        checks.append(Check(what, found is not None, detail, REMEDIES["compiler"]))
     return checks
 
 
 def check_make() -> Check:
     """Check that make is there."""
     found = shutil.which((os.environ.get("MAKE", "").split() or ["make"])[0])
-    return Check("make", found is not None, found or "no make", name_remedy("make"))
+    return Check("make", found is not None, found or "no make", REMEDIES["make"])
 
 
 def check_disk(folder: Optional[Path] = None, need_gb: float = NEED_GB) -> Check:

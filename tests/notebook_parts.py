@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from qwqlab.course import Exercise, Notebook, draw_table, list_exercises
+from qwqlab.course.notebooks import Contract
 
 Cell = dict[str, Any]
 TABLE = re.compile(r"(?s)(?<=<!-- course -->\n).*?(?=<!-- /course -->)")
@@ -26,7 +28,7 @@ def fill_notebook(content: dict[str, Any], course: Sequence[Notebook], place: in
     cells, this = content["cells"], course[place]
     content["cells"] = cells = _fill_exercises(cells, list_exercises(this.path.stem))
     first, last = cells[0], cells[-1]
-    first["source"] = COST.sub(lambda _: this.contract.sentence(), _source(first), count=1)
+    first["source"] = COST.sub(lambda _: tell_costs(this.contract), _source(first), count=1)
     links = [] if place == 0 else [f"**Previous:** {course[place - 1].link()}"]
     links += [] if place == 0 else [f"**Contents:** {course[0].link()}"]
     links += [f"**Next:** {each.link()}" for each in course[place + 1 : place + 2]]
@@ -34,6 +36,23 @@ def fill_notebook(content: dict[str, Any], course: Sequence[Notebook], place: in
     for cell in cells:
         if cell["cell_type"] == "markdown":
             cell["source"] = fill_tables(_source(cell), course)
+
+
+def tell_costs(contract: Contract) -> str:
+    """What a notebook costs, in words.
+
+    >>> tell_costs(Contract(3.2, 1.2, 1, "none", "optional"))
+    '4 minutes of computing on two cores, 1.2 GB of disk, 1 GB of memory, no GPU, no network.'
+    """
+    minutes = math.ceil(contract.minutes)
+    parts = [
+        f"{minutes} minute{'s' * (minutes > 1)} of computing on two cores",
+        *([f"{contract.disk_gb:g} GB of disk"] if contract.disk_gb else []),
+        f"{contract.memory_gb:g} GB of memory",
+        "a GPU" if contract.gpu == "needed" else "no GPU",
+        "a network" if contract.network == "needed" else "no network",
+    ]
+    return ", ".join(parts) + "."
 
 
 def fill_tables(text: str, course: Sequence[Notebook], folder: str = "") -> str:
@@ -63,7 +82,8 @@ def _fill_exercises(cells: Sequence[Cell], exercises: Sequence[Exercise]) -> lis
 def write_exercise(exercise: Exercise, number: int) -> list[Cell]:
     """The four cells of an exercise, the `number`-th of its notebook."""
     how = f"\n\n{HOW}" if number == 1 else ""
-    question = f"### Exercise {number}: {exercise.kind}\n\n{unwrap(exercise.question)}{how}"
+    asked = unwrap(exercise.check.__doc__ or "")
+    question = f"### Exercise {number}: {exercise.kind}\n\n{asked}{how}"
     after = f"\n\n{unwrap(exercise.after)}" if exercise.after else ""
     solution = (
         "<details><summary>Solution</summary>\n\n"
@@ -72,9 +92,14 @@ def write_exercise(exercise: Exercise, number: int) -> list[Cell]:
     return [
         _make_cell(exercise, "question", "markdown", question),
         _make_cell(exercise, "stub", "code", exercise.stub),
-        _make_cell(exercise, "check", "code", exercise.call),
+        _make_cell(exercise, "check", "code", write_call(exercise)),
         _make_cell(exercise, "solution", "markdown", solution),
     ]
+
+
+def write_call(exercise: Exercise) -> str:
+    """The line that checks an answer."""
+    return f"check.{exercise.name}({', '.join(exercise.asked)})"
 
 
 def unwrap(text: str) -> str:

@@ -42,8 +42,8 @@ from qwqlab.sampling import (
     split_thinking,
 )
 from qwqlab.sampling.thinking import OPEN
-from qwqlab.widgets import ThinkPanel, preview, think_aloud
-from qwqlab.widgets.think import EDITED, OWN, describe_split
+from qwqlab.widgets import ThinkPanel
+from qwqlab.widgets.think import EDITED, OWN, describe_split, preview
 
 HELLO = Conversation.ask("Hi")
 WITH, WITHOUT = map(read_template, TEMPLATES)
@@ -290,7 +290,7 @@ def test_a_generation_block_and_no_documents_are_shown_as_transformers_shows_the
 
 def test_a_template_may_ask_for_the_models_special_tokens(engine: Engine) -> None:
     source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
-    assert preview(engine, source, HELLO).prompt == "<|im_start|>Hi<|im_end|>"
+    assert preview(engine, source, HELLO) == "<|im_start|>Hi<|im_end|>"
     assert render(source, HELLO) == "Hi"
 
 
@@ -412,33 +412,33 @@ def test_an_edit_of_the_template_changes_the_prompt_and_the_tokens(
 ) -> None:
     before = panel.shown
     assert before is not None
-    assert before.prompt == render(WITH, Conversation.ask("What is 2 + 2?"))
+    assert before == render(WITH, Conversation.ask("What is 2 + 2?"))
     panel.template.value = WITHOUT
     assert panel.wait()
     assert panel.shown is not None
-    assert panel.shown.prompt == before.prompt.removesuffix("<think>\n")
-    assert panel.shown.tokens == tuple(engine.model.tokenize(panel.shown.prompt))
+    assert panel.shown == before.removesuffix("<think>\n")
+    assert f"{len(engine.model.tokenize(panel.shown))} tokens" in panel.words.value
     assert "It equals without-think." in panel.words.value
     assert "&lt;|im_start|&gt;assistant" in panel.prompt.value
     panel.system.value = "Be brief."
     assert panel.wait()
     assert panel.shown is not None
-    assert panel.shown.prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert panel.shown.startswith("<|im_start|>system\nBe brief.<|im_end|>")
 
 
 def test_the_tokens_are_those_that_llama_cpp_reads(
     engine: Engine, llama_tokenize: Callable[[str], list[int]]
 ) -> None:
     for name in ("earlier thinking", "text like a template", "markers in the text"):
-        found = preview(engine, WITH, CONVERSATIONS[name])
-        assert list(found.tokens) == llama_tokenize(escape(found.prompt))
+        prompt = preview(engine, WITH, CONVERSATIONS[name])
+        assert engine.model.tokenize(prompt) == llama_tokenize(escape(prompt))
 
 
 def test_the_models_own_template_can_be_chosen(panel: ThinkPanel) -> None:
     panel.choice.value = OWN
     assert panel.wait()
     assert panel.shown is not None
-    assert "named SmolLM" in panel.shown.prompt
+    assert "named SmolLM" in panel.shown
     panel.template.value += "x"
     assert panel.choice.value == EDITED
     panel.choice.value = "without-think"
@@ -449,7 +449,8 @@ def test_the_models_own_template_can_be_chosen(panel: ThinkPanel) -> None:
 def test_a_template_that_does_not_render_is_told_and_mended(panel: ThinkPanel) -> None:
     panel.template.value = "{% if %}"
     assert panel.wait()
-    assert not panel.shown and "is no Jinja (line 1)" in panel.status.value
+    assert "There is no prompt." in panel.words.value
+    assert "is no Jinja (line 1)" in panel.status.value
     panel.start()
     assert panel.wait()
     assert not panel.run and "is no Jinja (line 1)" in panel.status.value
@@ -457,14 +458,15 @@ def test_a_template_that_does_not_render_is_told_and_mended(panel: ThinkPanel) -
     assert panel.wait()
     assert panel.status.value == ""
     assert panel.shown is not None
-    assert panel.shown.prompt == "What is 2 + 2?"
+    assert panel.shown == "What is 2 + 2?"
 
 
 def test_generate_shows_what_the_plain_function_gives(panel: ThinkPanel, engine: Engine) -> None:
     panel.run_button.click()
     assert panel.wait()
     prompt = render(WITH, panel.conversation)
-    run, split = think_aloud(engine, prompt, panel.sampling, 3407, 24)
+    run = engine.generate(prompt, panel.sampling, 3407, 24)
+    split = split_thinking(run.text, is_forced(prompt))
     assert panel.run is not None
     assert (panel.run.tokens, panel.split) == (run.tokens, split)
     assert split.opened_by == "prompt" and split.thinking == run.text.strip("\n")

@@ -17,6 +17,7 @@ from test_runs import ABOUT, make_run
 
 from qwqlab.cli import main
 from qwqlab.experiments import RunStore
+from qwqlab.paths import CHECKOUT
 from qwqlab.sampling import PRESETS
 
 FLAGS = ["--samplers", "top_k;top_p;temperature", "--temp", "0.7", "--repeat-penalty", "1.3"]
@@ -107,6 +108,11 @@ def test_path_prints_files_that_are_there(
         (["generate", "--prompt", "x", "--rope-scale", "1e-300"], "logits are not numbers"),
         (["generate", "--prompt", "x", "--model", "~no_such_user/a.gguf"], "~no_such_user/a.gguf"),
         (["generate", "--prompt", "x", "--repeat-last-n", "2000000000"], "repeat_last_n=2000"),
+        (["generate"], "there is no prompt; give one, as in `qwqlab generate --prompt"),
+        (["generate", "word"], "'word' is not a flag that the lab knows; a prompt goes after --pr"),
+        (["generate", "--tmp", "0.6"], "do you mean --temp?"),
+        (["path", str(CHECKOUT / "README.md")], "README.md is no .gguf file; give a model's name"),
+        (["path", "nonsense"], "A tool's name begins with llama-."),
         (["path", "llama-nothing"], "llama-nothing is not built"),
         (["fetch", "no-such-model"], "no-such-model"),
         (["export", "/no/such.sqlite", "runs.csv"], "/no/such.sqlite holds no runs"),
@@ -121,6 +127,17 @@ def test_an_error_is_one_sentence_on_stderr(
     assert words in said.err
     assert said.out == ""
     assert "Traceback" not in said.err
+
+
+def test_the_version_and_the_flags_of_generate_can_be_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for argv, words in ((["--version"], "qwqlab 0.1.0"), (["generate", "--help"], "--min-p")):
+        with pytest.raises(SystemExit, match="0"):
+            main(argv)
+        assert words in capsys.readouterr().out
+    assert main(["render", "--template", "with-think", "--messages", "nothing"]) == 2
+    assert "--messages nothing: there is no such file; it takes" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_ends_a_run_in_silence(prompt_file: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -390,7 +391,7 @@ def test_an_adapter_predicts_in_llama_cpp_what_it_does_in_peft(
     # llama-export-lora writes F16, which holds the weights to 2^-11.
     plain = requantize(checkpoint.path, "F32")
     exact = Loading(n_ctx=256, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
-    with_adapter = Loading.from_dict({**exact.to_dict(), "lora": [str(gguf)]})
+    with_adapter = replace(exact, lora=(str(gguf),))
     merged = merge_adapter(gguf, plain, tmp_path / "merged.gguf")
     wanted = _logits(plain, with_adapter, text)
     assert np.abs(wanted - _logits(merged, exact, text)).max() < found.effect / 5

@@ -16,7 +16,7 @@ from qwqlab.sampling import Engine
 
 def test_a_loading_round_trips_through_json() -> None:
     loading = Loading(n_ctx=512, override_kv=("a=int:1",), rope_scaling="yarn")
-    assert Loading.from_dict(json.loads(json.dumps(loading.to_dict()))) == loading
+    assert Loading(**json.loads(json.dumps(loading.to_dict()))) == loading
 
 
 def test_defaults_need_no_flag() -> None:

@@ -23,7 +23,7 @@ import pytest
 
 from qwqlab import paths
 from qwqlab.course import offline
-from qwqlab.errors import FetchError
+from qwqlab.errors import FetchError, QwqlabError
 from qwqlab.files import read_sha256
 from qwqlab.llamacpp import builds
 
@@ -135,7 +135,7 @@ def test_a_folder_is_built_only_where_it_does_no_harm(tmp_path: Path) -> None:
         (tmp_path / "full", "holds other things: name a new or an empty folder"),
         (tmp_path / "full" / "letter" / "stick", "cannot be written"),
     ):
-        with pytest.raises(FetchError, match=sentence) as caught:
+        with pytest.raises(QwqlabError, match=sentence) as caught:
             offline.build_folder(folder)
         assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter"]

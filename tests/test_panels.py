@@ -19,7 +19,7 @@ from qwqlab.sampling import BY_NAME, PRESETS, Command, Engine, Request, Run, Sam
 from qwqlab.widgets import Microscope, RunProgress, SideBySide
 from qwqlab.widgets.base import Latest, Panel, Throttle
 from qwqlab.widgets.controls import MAIN, MORE, OrderEditor, SamplingControls
-from qwqlab.widgets.side_by_side import compare_runs, summarize_run
+from qwqlab.widgets.side_by_side import summarize_run
 
 ARTICLE = PRESETS["article"]
 STRONG = PRESETS["official"].with_(repeat_penalty=1.5)
@@ -253,17 +253,6 @@ def test_a_prompt_that_does_not_fit_is_told_in_the_status_line(engine: Engine) -
     panel.run_button.click()
     assert panel.wait()
     assert "shorten it or raise n_ctx" in panel.status.value
-
-
-def test_compare_runs_streams_the_whole_text_of_each_run(engine: Engine, code_prompt: str) -> None:
-    texts = ["", ""]
-    requests = [Request(code_prompt, sampling, 1, 30) for sampling in (STRONG, ARTICLE)]
-
-    def add(index: int, text: str) -> None:
-        texts[index] += text
-
-    runs = compare_runs(engine, requests, add)
-    assert texts == [run.text for run in runs if run]
 
 
 @pytest.mark.parametrize(

@@ -222,8 +222,10 @@ def test_a_run_is_shown_whole_with_its_escapes_marked(engine: Engine, probe: Pro
 
 
 def test_a_loop_and_a_breaking_token_are_marked_once(engine: Engine, probe: Probe) -> None:
-    cycle = engine.model.tokenize(" and so it went on and on, day after day.", special=False)
-    tokens = (*engine.model.tokenize("It began well!", special=False), *cycle * 12)
+    cycle = engine.model.tokenize_all(
+        [" and so it went on and on, day after day."], parse_special=False
+    )[0]
+    tokens = (*engine.model.tokenize_all(["It began well!"], parse_special=False)[0], *cycle * 12)
     text = b"".join(engine.model.piece(token) for token in tokens).decode()
     run = Run(Request("p"), 1, tokens, text, "length", (0,) * len(tokens), (), 0.1)
     marked = show_run(run, engine, breaking=2)
@@ -235,7 +237,7 @@ def test_a_loop_and_a_breaking_token_are_marked_once(engine: Engine, probe: Prob
 
 def test_what_a_model_wrote_is_never_markup(engine: Engine) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert('x')</script>&amp;"
-    tokens = tuple(engine.model.tokenize(evil, special=False))
+    tokens = tuple(engine.model.tokenize_all([evil], parse_special=False)[0])
     run = Run(Request("p"), 1, tokens, evil, "length", (9,) * len(tokens), (1, 3), 0.1)
     shown = show_run(run, engine, title="<b>mine</b>").html
     assert "<img" not in shown and "<script" not in shown and "<b>" not in shown
@@ -248,7 +250,7 @@ def test_what_a_model_wrote_is_never_markup(engine: Engine) -> None:
 
 def test_a_character_of_several_tokens_is_shown_when_it_is_complete(engine: Engine) -> None:
     text = "naïve 🙂 日本"
-    tokens = tuple(engine.model.tokenize(text, special=False))
+    tokens = tuple(engine.model.tokenize_all([text], parse_special=False)[0])
     run = Run(Request("p"), 1, tokens, text, "end", (0,) * len(tokens), (), 0.1)
     assert "".join(decode_steps(run, engine)) == text
     assert text in show_run(run, engine).html

@@ -68,10 +68,6 @@ def write_tiny_source(folder: Path) -> None:
     (folder / "main.c").write_text(PROGRAM)
 
 
-def keep_quiet(_line: str) -> None:
-    pass
-
-
 def test_the_real_build_names_its_version_compiler_and_backend() -> None:
     llama = tools.find_build()
     assert llama.version[0].isdigit()
@@ -117,7 +113,7 @@ def test_a_tool_that_takes_too_long_is_stopped(model_path: Path) -> None:
 def test_a_tool_that_is_not_built_names_the_command_that_builds_it(tiny: Path) -> None:
     with pytest.raises(ToolchainError, match="run `make setup`"):
         tools.tool("llama-completion")
-    tools.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS)
     assert tools.tool("llama-completion").is_file()
     with pytest.raises(ToolchainError, match="llama-quantize is not built: run `make setup`"):
         tools.tool("llama-quantize")
@@ -127,7 +123,7 @@ def test_a_tool_that_is_not_built_names_the_command_that_builds_it(tiny: Path) -
 
 def test_a_build_from_a_checkout_is_found_and_reports_its_progress(tiny: Path) -> None:
     steps: list[tuple[int, int]] = []
-    llama = tools.build(TARGETS, lambda done, total: steps.append((done, total)), keep_quiet)
+    llama = tools.build(TARGETS, lambda done, total: steps.append((done, total)))
     assert llama.version == "0.0.1-tiny (build 7, commit abc)"
     assert llama.compiler == "C for here"
     assert llama.backend == "CPU"
@@ -137,7 +133,7 @@ def test_a_build_from_a_checkout_is_found_and_reports_its_progress(tiny: Path) -
 def test_a_build_can_be_moved_since_its_programs_look_beside_themselves(
     tiny: Path, tmp_path: Path
 ) -> None:
-    llama = tools.build(TARGETS, say=keep_quiet)
+    llama = tools.build(TARGETS)
     moved = tmp_path / "elsewhere"
     shutil.move(llama.bin, moved)
     done = subprocess.run([moved / "llama-completion"], capture_output=True, text=True, check=True)
@@ -145,9 +141,9 @@ def test_a_build_can_be_moved_since_its_programs_look_beside_themselves(
 
 
 def test_another_target_is_added_and_the_others_stay(tiny: Path) -> None:
-    tools.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS)
     before = tools.tool("llama-completion").stat().st_mtime_ns
-    tools.build(["llama-server"], say=keep_quiet)
+    tools.build(["llama-server"])
     assert tools.tool("llama-server").is_file()
     assert tools.tool("llama-completion").stat().st_mtime_ns == before
     assert builds.read_record()["targets"] == ["llama", "llama-completion", "llama-server"]
@@ -157,21 +153,21 @@ def test_other_cmake_arguments_build_anew_and_none_keep_what_is_there(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CMAKE_ARGS", "-DTHING=one")
-    tools.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS)
     cache = builds.bin_dir().parent / "CMakeCache.txt"
     assert "THING:UNINITIALIZED=one" in cache.read_text()
     monkeypatch.delenv("CMAKE_ARGS")
-    tools.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS)
     assert "THING:UNINITIALIZED=one" in cache.read_text()
     monkeypatch.setenv("CMAKE_ARGS", "-DTHING=two")
-    tools.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS)
     assert "THING:UNINITIALIZED=two" in cache.read_text()
 
 
 def test_a_compiler_error_is_quoted_and_the_log_is_named(tiny: Path) -> None:
     (tiny / "llama.c").write_text("int llama( {\n")
     with pytest.raises(ToolchainError, match=r"did not compile: .*llama\.c:1:.*error") as caught:
-        tools.build(TARGETS, say=keep_quiet)
+        tools.build(TARGETS)
     assert str(builds.log_path()) in str(caught.value)
     with pytest.raises(ToolchainError, match="not built"):
         tools.find_build()
@@ -194,17 +190,17 @@ def test_a_killed_build_is_no_build_and_goes_on_where_it_stopped(tiny: Path) -> 
     with pytest.raises(ToolchainError, match="not built"):
         tools.find_build()
     before = program.stat().st_mtime_ns
-    tools.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS)
     assert tools.tool("llama-completion").stat().st_mtime_ns == before
 
 
 def test_a_build_in_a_copied_checkout_starts_anew_rather_than_fail(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tools.build(TARGETS, say=keep_quiet)
+    tools.build(TARGETS)
     shutil.copytree(tmp_path / "home", tmp_path / "copy")
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "copy"))
-    assert tools.build(["llama-server"], say=keep_quiet).bin == builds.bin_dir()
+    assert tools.build(["llama-server"]).bin == builds.bin_dir()
     assert tools.tool("llama-completion").is_file()
 
 
@@ -227,7 +223,7 @@ def test_the_source_is_unpacked_from_an_archive_with_the_pinned_hash(
     left = paths.build_dir() / builds.SDIST.folder
     left.mkdir()
     (left / "half").write_text("a killed unpacking")
-    assert tools.build(TARGETS, say=keep_quiet).version.startswith("0.0.1-tiny")
+    assert tools.build(TARGETS).version.startswith("0.0.1-tiny")
     assert not (left / "half").exists()
     assert not list(paths.build_dir().glob(".unpack-*"))
 
@@ -242,7 +238,7 @@ def test_an_archive_with_another_hash_is_not_used(
     archive = pack_tiny_sdist(tiny, monkeypatch)
     archive.write_bytes(archive.read_bytes()[:-1] + b"!")
     with pytest.raises(ToolchainError, match="pip could not download llama-cpp-python"):
-        builds.fetch_source(keep_quiet)
+        builds.fetch_source()
     assert builds.find_source() is None
     assert not list(paths.build_dir().glob(".download-*"))
 
@@ -307,23 +303,6 @@ def test_cmake_args_have_the_last_word_on_cuda(
     write_program(programs / "nvcc", "")
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=OFF")
     assert builds.choose_backend().options == ()
-
-
-def test_bindings_that_were_imported_with_another_library_are_refused(tmp_path: Path) -> None:
-    code = (
-        "import os, sys, types; sys.modules['llama_cpp'] = types.ModuleType('llama_cpp');"
-        "from qwqlab.llamacpp import tools; tools.point_bindings()"
-    )
-    environment = {**os.environ, "LLAMA_CPP_LIB_PATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=paths.CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "restart Python and import qwqlab first" in done.stderr.splitlines()[-1]
 
 
 def test_a_process_spins_briefly_unless_the_reader_said_otherwise(

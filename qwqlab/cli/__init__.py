@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .. import __version__
 from ..errors import QwqlabError, SettingError
 from ..progress import accept_any_text
 from . import course, models, quant, runs, tuning
@@ -58,6 +59,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qwqlab", allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
     )
+    parser.add_argument("--version", action="version", version=f"qwqlab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(

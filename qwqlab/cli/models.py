@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import SettingError
+from ..errors import FetchError, SettingError
 
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -21,12 +21,15 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     bring = add("import", _import, "add a GGUF of yours to the lab")
     bring.add_argument("file")
     bring.add_argument("name", nargs="?")
-    add("path", _path, "print the file of a model or a tool").add_argument("name")
+    path = add("path", _path, "print the file of a model or a tool")
+    path.add_argument("name", help="of a model, of its .gguf file, or of a tool: llama-quantize")
     render = add("render", _render, "print the prompt that a chat template makes", refused=2)
     render.add_argument(
         "--template", required=True, help="with-think, without-think, a .jinja or a .gguf file"
     )
-    render.add_argument("--messages", required=True, help='a JSON list of {"role", "content"}')
+    render.add_argument(
+        "--messages", required=True, help='a file: a JSON list of {"role", "content"}'
+    )
     render.add_argument("--tools", help="a JSON list of JSON schemas")
     render.add_argument("--engine", default="jinja", help="jinja or transformers")
     render.add_argument("--no-generation-prompt", action="store_true", help="end after the last")
@@ -64,13 +67,26 @@ def _path(args: argparse.Namespace) -> None:
     else:
         from ..models import model_path
 
-        print(model_path(args.name))
+        if Path(args.name).is_file() and not args.name.endswith(".gguf"):
+            raise SettingError(
+                f"{args.name} is no .gguf file; give a model's name, its file, or a tool's name, "
+                "such as llama-quantize"
+            )
+        try:
+            print(model_path(args.name))
+        except FetchError as error:
+            raise FetchError(f"{error} A tool's name begins with llama-.") from None
 
 
 def _render(args: argparse.Namespace) -> None:
     from ..models import identify_template, read_conversation, read_template, render
     from ..sampling import is_forced
 
+    if not Path(args.messages).exists():
+        raise SettingError(
+            f"--messages {args.messages}: there is no such file; it takes one that holds a JSON "
+            'list, such as [{"role": "user", "content": "Hello"}]'
+        )
     conversation = read_conversation(args.messages, args.tools, not args.no_generation_prompt)
     template = read_template(args.template)
     prompt = render(template, conversation, args.engine)

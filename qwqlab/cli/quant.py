@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .. import files
 from ..errors import SettingError
+from ..progress import say
 
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -100,10 +100,9 @@ def _select(args: argparse.Namespace) -> None:
         "tensor_types": quant.tensor_types(chosen.keep, linears, tied),
     }
     print("\n".join(chosen.keep) or "nothing but the head fits the budget")
-    print(
+    say(
         f"{len(chosen.keep)} modules, {chosen.extra_bytes:,} bytes ({chosen.extra_percent:.2f} %), "
-        f"{chosen.bits_per_weight:.3f} bits a weight; {how}",
-        file=sys.stderr,
+        f"{chosen.bits_per_weight:.3f} bits a weight; {how}"
     )
     files.write_json(args.json, values)
 
@@ -141,4 +140,4 @@ def _ledger(args: argparse.Namespace) -> None:
 
 def _tell_module(done: int, total: int, module: Any) -> None:
     if done == total or done % 20 == 0:
-        print(f"{done} of {total} modules", file=sys.stderr, flush=True)
+        say(f"{done} of {total} modules")

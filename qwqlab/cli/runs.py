@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import files, paths
 from ..errors import SettingError, StoreError
+from ..llamacpp import LOADING_FLAGS
+from ..progress import say
+from ..sampling import SETTINGS
 
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add generate, grade, reproduce and export to the parser."""
     generate = add("generate", _generate, "generate one text; takes llama.cpp's flags")
+    flags = [setting.flags[0] for setting in SETTINGS]
+    flags += [spelled[-1] for spelled in LOADING_FLAGS.values()]
+    generate.formatter_class = argparse.RawDescriptionHelpFormatter
+    generate.epilog = textwrap.fill(
+        "It also takes llama.cpp's --prompt, --seed, --n-predict, --samplers, --sampling-seq, "
+        f"--dry-sequence-breaker, --logit-bias, --ignore-eos, {', '.join(flags)}.",
+        width=78,
+        break_on_hyphens=False,
+    )
     generate.add_argument("--model", "-m", default="smollm2-135m", help="a name or a .gguf file")
     generate.add_argument("--prompt-file", help="taken byte for byte; or --prompt TEXT")
     generate.add_argument(
@@ -50,7 +63,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from ..llamacpp import Loading, read_prompt
+    from ..llamacpp import read_prompt
     from ..models import model_path
     from ..sampling import Engine, Sampling, parse_command, preset
 
@@ -60,16 +73,18 @@ def _generate(args: argparse.Namespace) -> None:
     if args.prompt_file and command.prompt:
         raise SettingError("give --prompt-file or --prompt, not both")
     prompt = read_prompt(args.prompt_file) if args.prompt_file else command.prompt
+    if not prompt:
+        raise SettingError('there is no prompt; give one, as in `qwqlab generate --prompt "Hello"`')
     seed = 3407 if command.seed is None else command.seed
     if args.adapter:
-        loading = Loading.from_dict({**loading.to_dict(), "lora": [args.adapter, *loading.lora]})
+        loading = replace(loading, lora=(args.adapter, *loading.lora))
     with Engine(model_path(args.model), loading) as engine:
         show = None if args.json else lambda _i, _t, text: print(text, end="", flush=True)
         started = time.perf_counter()
         run = engine.generate(prompt, sampling, seed, command.n_predict, show)
         rate = len(run.tokens) / max(1e-9, time.perf_counter() - started)
     for sentence in (*command.notes, *sampling.inert()):
-        print(f"qwqlab: {sentence}", file=sys.stderr)
+        say(f"qwqlab: {sentence}")
     values = {
         "text": run.text,
         "tokens": run.tokens,
@@ -84,7 +99,7 @@ def _generate(args: argparse.Namespace) -> None:
 def _grade(args: argparse.Namespace) -> int:
     from ..grader import grade_file
 
-    grade = grade_file(args.file, args.isolation, lambda text: print(text, file=sys.stderr))
+    grade = grade_file(args.file, args.isolation, say)
     if args.frames:
         for name, data in grade.frames:
             with files.replacing(args.frames / f"{name}.png") as part:
@@ -111,10 +126,10 @@ def _reproduce(args: argparse.Namespace) -> None:
         generated += len(run.tokens)
         if done == total or done % 20 == 0:
             seconds = time.perf_counter() - started
-            print(f"{done} of {total} runs, {seconds:.0f} s", file=sys.stderr, flush=True)
+            say(f"{done} of {total} runs, {seconds:.0f} s")
 
     where = f"on {args.dask}" if args.dask else f"{1 if args.quick else 9} min on two cores"
-    print(f"Running the experiment ({where}) ...", file=sys.stderr)
+    say(f"Running the experiment ({where}) ...")
     with open_engine(args.model) as engine, RunStore(path) as store:
         runs = run_experiment(engine, args.quick, store, tell, args.dask)
         seconds = time.perf_counter() - started
@@ -154,4 +169,4 @@ def _export(args: argparse.Namespace) -> None:
     with RunStore(args.store) as store:
         print(write(store, args.file, damaged=damaged))
     for sentence in damaged:
-        print(f"qwqlab: {sentence}", file=sys.stderr)
+        say(f"qwqlab: {sentence}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..progress import say
 
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -108,11 +108,7 @@ def _finetune(args: argparse.Namespace) -> None:
 
 
 def _tell(done: int, total: int, step: Any) -> None:
-    print(
-        f"{done} of {total}: loss {step.loss:.4f}, {step.seconds:.1f} s",
-        file=sys.stderr,
-        flush=True,
-    )
+    say(f"{done} of {total}: loss {step.loss:.4f}, {step.seconds:.1f} s")
 
 
 def _export(args: argparse.Namespace) -> None:

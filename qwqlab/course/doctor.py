@@ -1,7 +1,8 @@
 """Check everything that the lab needs, and tell the reader how to fix what fails.
 
-Nothing leaves the machine, and whatever could crash runs in a process of its own. At its top this
-module imports only the standard library, so that a missing package is a line of the report.
+Nothing leaves the machine, and whatever could crash runs in a process of its own. What this module
+imports at its top needs only the standard library, so that a missing package is a line of the
+report.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import files, paths, preflight
-from ..errors import QwqlabError, ToolchainError, explain_exit, first_lines
+from ..errors import QwqlabError, ToolchainError, explain_exit, first_lines, last_lines
+from ..llamacpp import SDIST, TARGETS, capture, find_build, find_nvidia_gpu, tool
 from ..preflight import Check
 
 if TYPE_CHECKING:
@@ -52,29 +54,47 @@ _SHOWN = {
 }
 
 
+class Fault(QwqlabError):
+    """What a check found to be wrong, with a remedy for just that."""
+
+    def __init__(self, detail: str, remedy: str) -> None:
+        super().__init__(detail)
+        self.remedy = remedy
+
+
+CHECKS: dict[str, Callable[[], Check]] = {}
+"""All checks of this module, each after those that it rests on."""
+
+
+def check(name: str, remedy: str = "") -> Callable[[Callable[[], str]], Callable[[], Check]]:
+    """Return a decorator that makes a check of a function, which returns what it found.
+
+    The check fails if the function raises: with the remedy of a Fault, or else with this one.
+    """
+
+    def make(look: Callable[[], str]) -> Callable[[], Check]:
+        def run() -> Check:
+            try:
+                return Check(name, True, look())
+            except QwqlabError as error:
+                return Check(name, False, str(error), getattr(error, "remedy", remedy))
+            except Exception as error:  # noqa: BLE001 - a machine can be broken in any way
+                detail = f"it cannot be checked ({type(error).__name__}: {first_lines(error)})"
+                return Check(name, False, detail, f"fix what is named there, or {_name_setup()}")
+
+        CHECKS[name] = run
+        return run
+
+    return make
+
+
 def run_checks() -> list[Check]:
-    """Return all checks, each after those that it rests on; nothing is raised."""
-    checks: dict[str, Callable[[], Check | Sequence[Check]]] = {
-        "Python": preflight.check_python,
-        "Compilers": preflight.check_compilers,
-        "Python packages": check_packages,
-        "Packages for fine-tuning": lambda: check_packages("train"),
-        "llama.cpp": check_tools,
-        "llama.cpp's bindings": check_bindings,
-        "Model files": check_files,
-        "An answer": check_answer,
-        "Jupyter kernel": check_kernel,
-        "JupyterLab extensions": check_extensions,
-        "Disk": lambda: preflight.check_disk(paths.build_dir(), FREE_GB),
-        "Memory": check_memory,
-        "CPU": check_cpu,
-        "GPU": check_gpu,
-        "Sandbox": check_sandbox,
-    }
-    # Most of them wait for a program that they have started.
+    """Return all checks, those of the set-up first; nothing is raised."""
+    machine = [preflight.check_python(), *preflight.check_compilers()]
+    machine.append(preflight.check_disk(paths.build_dir(), FREE_GB))
+    # Most of the others wait for a program that they have started.
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(_survive, checks, checks.values())
-        return [check for each in found for check in each]
+        return machine + list(pool.map(lambda run: run(), CHECKS.values()))
 
 
 def report_checks(checks: Sequence[Check]) -> str:
@@ -100,164 +120,137 @@ def checks_to_dict(checks: Sequence[Check]) -> dict[str, Any]:
     return {"ok": all(check.ok for check in checks), "checks": each}
 
 
-def check_packages(extra: str = "") -> Check:
-    """Check that each package of pyproject.toml is installed, in a version that it allows.
+@check("Python packages")
+def check_packages() -> str:
+    """Check that each package of pyproject.toml is installed, in a version that it allows."""
+    return _compare_packages("")
 
-    extra: "train" for the packages of fine-tuning, "" for the others.
-    """
+
+@check("Packages for fine-tuning")
+def check_training_packages() -> str:
+    """Check the same of the extra "train"."""
+    return _compare_packages("train")
+
+
+def _compare_packages(extra: str) -> str:
     from packaging.requirements import Requirement
 
-    name = "Packages for fine-tuning" if extra else "Python packages"
     asked = [Requirement(line) for line in metadata.requires("qwqlab") or []]
     needed = [one for one in asked if _is_needed(one, extra)]
     wrong = [fault for one in needed if (fault := _find_fault(one))]
     if wrong:
-        return Check(name, False, "; ".join(wrong), _name_setup())
+        raise Fault("; ".join(wrong), _name_setup())
     shown = [f"{one} {metadata.version(one)}" for one in _SHOWN[extra]]
-    return Check(name, True, f"{len(needed)} as pyproject.toml asks, {', '.join(shown)}")
+    return f"{len(needed)} as pyproject.toml asks, {', '.join(shown)}"
 
 
-def check_tools() -> Check:
-    """Check that llama.cpp's programs are built, and show which build it is."""
-    from ..llamacpp import TARGETS, find_build, tool
-
-    name = "llama.cpp"
-    try:
-        llama = find_build()
-        for target in TARGETS:
-            if target != "llama":  # a library
-                tool(target)
-    except QwqlabError as error:
-        return Check(name, False, str(error))
-    return Check(name, True, f"{llama.version}, {llama.compiler}, {llama.backend}, in {llama.bin}")
-
-
-def check_bindings() -> Check:
-    """Check that llama-cpp-python loads the library of the tools, and was written for it."""
-    from ..llamacpp import SDIST, find_build
-
-    name = "llama.cpp's bindings"
-    try:
-        version = find_build().version
-        found = _ask(probe_bindings)
-    except QwqlabError as error:
-        return Check(name, False, f"they do not load ({error})", _name_setup())
-    detail = f"llama-cpp-python {found['bindings']} with {found['library']} {found['version']}"
-    if SDIST.commit in version:
-        return Check(name, True, detail)
-    detail += f", written for commit {SDIST.commit} and not for {version}"
-    remedy = "unset QWQLAB_LLAMA_CPP and QWQLAB_LLAMA_CPP_BUILD to use the lab's own build"
-    return Check(name, False, detail, remedy)
+@check("llama.cpp")
+def check_tools() -> str:
+    """Check that llama.cpp's programs are built, from the source that the bindings belong to."""
+    llama = find_build()
+    for target in TARGETS:
+        if target != "llama":  # a library
+            tool(target)
+    if SDIST.commit not in llama.version:
+        raise Fault(
+            f"{llama.version}, but the bindings were written for commit {SDIST.commit}",
+            "unset QWQLAB_LLAMA_CPP and QWQLAB_LLAMA_CPP_BUILD to use the lab's own build",
+        )
+    return f"{llama.version}, {llama.compiler}, {llama.backend}, in {llama.bin}"
 
 
-def probe_bindings() -> dict[str, Any]:
-    """Return the versions of the bindings and of the library that they load."""
-    from ..llamacpp import point_bindings
+@check("Embedded model")
+def check_model() -> str:
+    """Check the model that everything needs, byte for byte."""
+    from ..models import EMBEDDED
 
-    point_bindings()
-    import llama_cpp
-
-    low: Any = llama_cpp.llama_cpp
-    return {
-        "bindings": llama_cpp.__version__,
-        "library": low._lib._name,
-        "version": low.llama_version().decode(),
-    }
+    return _compare_file(EMBEDDED)
 
 
-def check_files() -> list[Check]:
-    """Check, byte for byte, the two model files that everything needs."""
-    from ..models import EMBEDDED, QWQ_RANKS
+@check("QwQ-32B's vocabulary")
+def check_vocabulary() -> str:
+    """Check the other file that everything needs."""
+    from ..models import QWQ_RANKS
 
-    return [
-        _check_file("Embedded model", EMBEDDED),
-        _check_file("QwQ-32B's vocabulary", QWQ_RANKS),
-    ]
+    return _compare_file(QWQ_RANKS)
 
 
-def _check_file(name: str, entry: Entry | Vocabulary) -> Check:
+def _compare_file(entry: Entry | Vocabulary) -> str:
     path = paths.models_dir() / entry.filename
     remedy = f"run `qwqlab fetch {entry.name}`"
     try:
         found = files.sha256_of(path)
     except QwqlabError as error:
-        return Check(name, False, str(error), remedy)
+        raise Fault(str(error), remedy) from error
     if found != entry.sha256:
         wrong = f"{path} has sha256 {found}, not {entry.sha256}"
-        return Check(name, False, wrong, f"delete it, then {remedy}")
-    return Check(name, True, f"{path.name}, {entry.n_bytes / 1e6:.1f} MB, sha256 as catalogued")
+        raise Fault(wrong, f"delete it, then {remedy}")
+    return f"{path.name}, {entry.n_bytes / 1e6:.1f} MB, sha256 as catalogued"
 
 
-def check_answer() -> Check:
-    """Check that the embedded model writes a few tokens on this machine."""
-    name = "An answer"
-    try:
-        found = _ask(probe_answer)
-    except QwqlabError as error:
-        remedy = "fix what fails above; if nothing does, run `make clean`, then `make setup`"
-        return Check(name, False, f"the embedded model gives none ({error})", remedy)
-    told = f"the embedded model wrote {found['n_tokens']} tokens in {found['seconds']:.1f} s"
-    return Check(name, True, told)
+@check("An answer", "fix what fails above; if nothing does, `make clean`, then `make setup`")
+def check_answer() -> str:
+    """Check that the bindings load the build, and that the embedded model writes with them."""
+    found = _ask(probe_answer)
+    wrote = f"the embedded model wrote {found['n_tokens']} tokens in {found['seconds']:.1f} s"
+    return f"{wrote}, by llama-cpp-python {found['bindings']} with {found['library']}"
 
 
 def probe_answer() -> dict[str, Any]:
-    """Return how many tokens a model wrote, as the notebooks have it write, and in what time."""
+    """Return how many tokens a model wrote, as the notebooks have it write, in what time and by
+    which library."""
+    from ..llamacpp import C
     from ..models import EMBEDDED
     from ..sampling import Engine
 
     prompt = "A prompt that is long enough to be read as a batch of tokens. " * 4
     with Engine(paths.models_dir() / EMBEDDED.filename) as engine:
         run = engine.generate(prompt, n_predict=8)
-    return {"n_tokens": len(run.tokens), "seconds": run.seconds}
+    return {
+        "n_tokens": len(run.tokens),
+        "seconds": run.seconds,
+        "bindings": metadata.version(SDIST.package),
+        "library": C._lib._name,
+    }
 
 
-def check_kernel() -> Check:
+@check(
+    "Jupyter kernel",
+    f"run `{sys.executable} -m ipykernel install --sys-prefix`; if that does not help, delete the "
+    f"kernel {KERNEL} that `{sys.executable} -m jupyter kernelspec list` shows",
+)
+def check_kernel() -> str:
     """Check that the notebooks' kernel starts, answers, and runs in this environment."""
-    name = "Jupyter kernel"
-    remedy = (
-        f"run `{sys.executable} -m ipykernel install --sys-prefix`; if that does not help, "
-        f"delete the kernel {KERNEL} that `{sys.executable} -m jupyter kernelspec list` shows"
-    )
-    try:
-        found = _ask(probe_kernel)
-    except ToolchainError as error:
-        return Check(name, False, f"{KERNEL} does not work ({error})", remedy)
+    found = _ask(probe_kernel)
+    where = f"{KERNEL} in {found['folder']}"
     if Path(found["prefix"]).resolve() != Path(sys.prefix).resolve():
-        runs = f"{KERNEL} in {found['folder']} runs in {found['prefix']}, not in {sys.prefix}"
-        return Check(name, False, runs, remedy)
-    return Check(name, True, f"{KERNEL} in {found['folder']} answers in {found['seconds']:.1f} s")
+        raise ToolchainError(f"{where} runs in {found['prefix']}, not in {sys.prefix}")
+    return f"{where} answers in {found['seconds']:.1f} s"
 
 
 def probe_kernel() -> dict[str, Any]:
     """Return the kernel's folder, its sys.prefix, and the seconds until it answered."""
-    from jupyter_client.manager import start_new_kernel
+    from jupyter_client.kernelspec import get_kernel_spec
+    from jupyter_client.manager import run_kernel
 
-    started = time.monotonic()
-    manager, client = start_new_kernel(kernel_name=KERNEL, cwd=str(paths.CHECKOUT))
-    try:
-        asked = {"prefix": "sys.prefix"}
-        reply = client.execute("import sys, qwqlab", user_expressions=asked, reply=True, timeout=60)
-        told = reply["content"]
-        if told["status"] != "ok":
-            raise RuntimeError(told["evalue"])
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    started, asked = time.monotonic(), {"prefix": "sys.prefix"}
+    with run_kernel(kernel_name=KERNEL, cwd=str(paths.CHECKOUT)) as client:
+        kernel: Any = client  # a blocking one, which its annotation does not say
+        reply = kernel.execute("import sys, qwqlab", user_expressions=asked, reply=True, timeout=60)
+        told, seconds = reply["content"], time.monotonic() - started
+    if told["status"] != "ok":
+        raise RuntimeError(told["evalue"])
     return {
-        "folder": manager.kernel_spec.resource_dir if manager.kernel_spec else "",
+        "folder": get_kernel_spec(KERNEL).resource_dir,
         "prefix": ast.literal_eval(told["user_expressions"]["prefix"]["data"]["text/plain"]),
-        "seconds": time.monotonic() - started,
+        "seconds": seconds,
     }
 
 
-def check_extensions() -> Check:
+@check("JupyterLab extensions")
+def check_extensions() -> str:
     """Check that JupyterLab finds, can load and has enabled what shows widgets and charts."""
-    name = "JupyterLab extensions"
-    program = f"{sys.executable} -m jupyterlab.labextensions"
-    try:
-        done = run_own_python("-m", "jupyterlab.labextensions", "list")
-    except ToolchainError as error:
-        return Check(name, False, f"`{program} list` fails ({error})", _name_setup())
+    done = run_own_python("-m", "jupyterlab.labextensions", "list")
     said = re.sub(r"\x1b\[\d*m", "", done.stdout + done.stderr)
     listed, _, disabled = said.partition("Disabled extensions")
     wrong = [
@@ -266,18 +259,18 @@ def check_extensions() -> Check:
         if not re.search(rf"(?m)^\s*{one} v\S+ enabled OK", listed) or one in disabled
     ]
     if not wrong:
-        return Check(name, True, f"{', '.join(EXTENSIONS)}, enabled in {said.splitlines()[0]}")
-    return Check(
-        name,
-        False,
+        return f"{', '.join(EXTENSIONS)}, enabled in {said.splitlines()[0]}"
+    raise Fault(
         f"{', '.join(wrong)}: not found, disabled, or not for this JupyterLab",
         f"run `{sys.executable} -m pip install --force-reinstall --no-deps "
         f"-c {paths.CHECKOUT / 'constraints.txt'} {' '.join(EXTENSIONS[one] for one in wrong)}`; "
-        f"if that does not help, `{program} list` shows which folder hides it and what is disabled",
+        f"if that does not help, `{sys.executable} -m jupyterlab.labextensions list` shows which "
+        "folder hides it and what is disabled",
     )
 
 
-def check_memory() -> Check:
+@check("Memory", f"use a machine with {MEMORY_GB} GB or more, or keep to the other notebooks")
+def check_memory() -> str:
     """Check that this machine has the memory for most notebooks, and enough of it free now."""
     import psutil
 
@@ -287,98 +280,70 @@ def check_memory() -> Check:
     detail = f"{has:.1f} GB, of which {free:.1f} GB are free"
     if free < FREE_MEMORY_GB:
         remedy = "close other programs, and in JupyterLab use Kernel, Shut Down All Kernels"
-        return Check("Memory", False, f"{detail} and a notebook takes {FREE_MEMORY_GB}", remedy)
+        raise Fault(f"{detail} and a notebook takes {FREE_MEMORY_GB}", remedy)
     large = [each.number for each in read_course() if each.contract.memory_gb > has]
     if large:
         detail += f"; too little for notebook{'s' * (len(large) > 1)} {', '.join(large)}"
-    remedy = f"use a machine with {MEMORY_GB} GB or more, or keep to the other notebooks"
-    return Check("Memory", has >= MEMORY_GB, detail, remedy)
+    if has < MEMORY_GB:
+        raise QwqlabError(detail)
+    return detail
 
 
-def check_cpu() -> Check:
+@check("CPU")
+def check_cpu() -> str:
     """Show which CPU this is, for a report of a problem; this cannot fail."""
     named = None
     if (about := Path("/proc/cpuinfo")).exists():
         named = re.search(r"(?m)^model name\s*:\s*(.+)$", about.read_text(encoding="utf-8"))
     cpu = named[1] if named else platform.processor() or platform.machine()
-    return Check("CPU", True, f"{preflight.count_cpus()} threads, {cpu}")
+    return f"{preflight.count_cpus()} threads, {cpu}"
 
 
-def check_gpu() -> Check:
-    """Show which NVIDIA GPU there is; the lab needs none, so this cannot fail."""
-    from ..llamacpp import find_build, find_nvidia_gpu
-
+@check("GPU")
+def check_gpu() -> str:
+    """Show which NVIDIA GPU there is, and whether llama.cpp was built for it; none is needed."""
     gpu = find_nvidia_gpu()
     if gpu is None:
-        detail = "none that nvidia-smi lists, and none is needed: cells that want one are skipped"
-        return Check("GPU", True, detail)
-    try:
-        backend = find_build().backend
-    except QwqlabError:
-        backend = "unknown"
+        return "none that nvidia-smi lists, and none is needed: cells that want one are skipped"
+    backend = find_build().backend
     hint = "" if backend != "CPU" else "; `CMAKE_ARGS=-DGGML_CUDA=ON make setup` builds for it"
-    return Check("GPU", True, f"{gpu}; llama.cpp is a {backend} build{hint}")
+    return f"{gpu}; llama.cpp is a {backend} build{hint}"
 
 
-def check_sandbox() -> Check:
+@check("Sandbox", "run `make setup`")
+def check_sandbox() -> str:
     """Check how well a program that a model wrote can be isolated; the grader asks for "strong"."""
     from ..sandbox import probe
 
-    try:
-        isolation = probe()
-    except QwqlabError as error:
-        return Check("Sandbox", False, str(error), "run `make setup`")
+    isolation = probe()
     how = f"{isolation.level}, by {', '.join(isolation.applied)}"
     if isolation.level != "strong":
         how += "; here `qwqlab grade` runs nothing unless you pass --isolation"
-    return Check("Sandbox", True, how)
-
-
-def _survive(name: str, check: Callable[[], Check | Sequence[Check]]) -> Sequence[Check]:
-    """Return what a check finds; a check that raises has failed."""
-    try:
-        found = check()
-    except Exception as error:  # noqa: BLE001 - a machine can be broken in any way
-        detail = f"it cannot be checked ({type(error).__name__}: {first_lines(error)})"
-        return [Check(name, False, detail, f"fix what is named there, or {_name_setup()}")]
-    return [found] if isinstance(found, Check) else found
+    return how
 
 
 def _ask(probe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Call a function of this module in a process of its own, and return what it returns.
-
-    Raise ToolchainError with the last line of its stderr if it fails or is too slow.
-    """
+    """Call a function of this module in a process of its own, and return what it returns."""
     code = f"import json, {__name__} as d; print(); print(json.dumps(d.{probe.__name__}()))"
     found: dict[str, Any] = json.loads(run_own_python("-c", code).stdout.splitlines()[-1])
     return found
 
 
 def run_own_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this environment's Python, with the settings that `make lab` gives to JupyterLab."""
+    """Run this environment's Python, with the settings that `make lab` gives to JupyterLab.
+
+    Raise ToolchainError with the last line of its stderr if it fails or is too slow.
+    """
     settings = {
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_CONFIG_PATH": str(paths.CHECKOUT / "jupyter"),
     }
-    try:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            cwd=paths.CHECKOUT,
-            env={**os.environ, **settings},
-            timeout=PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolchainError(f"no answer within {PATIENCE:g} seconds") from error
+    command = [sys.executable, *arguments]
+    done = capture(command, PATIENCE, cwd=paths.CHECKOUT, env={**os.environ, **settings})
     if done.returncode < 0:
         raise ToolchainError(f"it {explain_exit(done.returncode)}")
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [explain_exit(done.returncode)])[-1]
-        raise ToolchainError(last.strip()[:300])
+    if done.returncode > 0:
+        raise ToolchainError(last_lines(done.stderr, 1)[:300] or explain_exit(done.returncode))
     return done
 
 

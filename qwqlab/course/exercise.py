@@ -13,6 +13,7 @@ import html
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,9 +24,6 @@ from .. import paths
 from ..errors import SettingError
 
 KINDS = ("predict", "change", "build")
-MIMETYPE = "application/vnd.qwqlab.outcome+json"
-"""The form in which a program that ran the notebook finds the outcome."""
-
 UNANSWERED = "Not answered yet."
 RIGHT = "Right."
 
@@ -44,7 +42,6 @@ def expect(holds: bool, hint: str) -> None:
 class Checked:
     """A checked answer: passed or not, and the sentence for the reader."""
 
-    exercise: str
     passed: bool
     sentence: str
 
@@ -53,18 +50,10 @@ class Checked:
 
     __repr__ = __str__
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_html_(self) -> str:
         edge = "#009E73" if self.passed else "#E69F00"
         style = f"border-left: 4px solid {edge}; padding: 0.3em 0.8em; margin: 0.3em 0"
-        return {
-            "text/plain": self.sentence,
-            "text/html": f'<div role="status" style="{style}">{html.escape(self.sentence)}</div>',
-            MIMETYPE: {
-                "exercise": self.exercise,
-                "passed": self.passed,
-                "sentence": self.sentence,
-            },
-        }
+        return f'<div role="status" style="{style}">{html.escape(self.sentence)}</div>'
 
 
 @dataclass(frozen=True)
@@ -92,34 +81,29 @@ class Exercise:
         return self.check.__module__.rpartition(".")[2]
 
     @property
-    def question(self) -> str:
-        """The question, as Markdown."""
-        return inspect.cleandoc(self.check.__doc__ or "")
+    def asked(self) -> tuple[str, ...]:
+        """The names of the notebook that the check looks at."""
+        return tuple(inspect.signature(self.check).parameters)
 
     @property
     def stub(self) -> str:
         """What the reader fills in: the solution with `...` for its values."""
-        return make_stub(self.solution, inspect.signature(self.check).parameters)
-
-    @property
-    def call(self) -> str:
-        """The line that checks an answer, in the notebook."""
-        return f"check.{self.name}({', '.join(inspect.signature(self.check).parameters)})"
+        return make_stub(self.solution, self.asked)
 
     def __call__(self, *values: Any) -> Checked:
         """Check an answer, which may be anything; nothing is raised, and the notebook goes on."""
-        named = dict(zip(inspect.signature(self.check).parameters, values, strict=True))
+        named = dict(zip(self.asked, values, strict=True))
         if is_untouched(named, self.stub):
-            return Checked(self.name, False, UNANSWERED)
+            return Checked(False, UNANSWERED)
         try:
             self.check(*values)
         except Hint as hint:
-            return Checked(self.name, False, f"Not yet: {hint}")
+            return Checked(False, f"Not yet: {hint}")
         except Exception as error:  # noqa: BLE001 - an answer can be anything, and raise anything
             found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            return Checked(self.name, False, f"Not yet: this answer can't be checked ({found})")
+            return Checked(False, f"Not yet: this answer can't be checked ({found})")
         _mark_passed(self)
-        return Checked(self.name, True, RIGHT)
+        return Checked(True, RIGHT)
 
 
 def exercise(
@@ -188,11 +172,9 @@ def _mark_of(exercise: Exercise) -> Path:
 
 def _mark_passed(exercise: Exercise) -> None:
     """Remember a right answer by an empty file, which two notebooks can write at once."""
-    try:
+    with suppress(OSError):  # the folder can't be written, but the answer is right
         _mark_of(exercise).parent.mkdir(parents=True, exist_ok=True)
         _mark_of(exercise).touch()
-    except OSError:  # the folder can't be written, but the answer is right
-        pass
 
 
 def has_passed(exercise: Exercise) -> bool:

@@ -1,4 +1,4 @@
-"""The notebooks as a course: what each costs, whether it can run here, what a reader solved.
+"""The notebooks as a course: what each costs, and what a reader solved.
 
 A notebook's metadata holds its contract under "qwqlab". From there come the tables in README and
 00, the sentence on costs at each notebook's top, and what CI skips.
@@ -9,18 +9,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import paths, preflight
+from .. import paths
 from ..errors import SettingError
-from ..llamacpp import find_nvidia_gpu
 from . import exercise
-
-NEEDS = ("none", "optional", "needed")
 
 
 @dataclass(frozen=True)
@@ -37,45 +33,6 @@ class Contract:
     memory_gb: float
     gpu: str
     network: str
-
-    def __post_init__(self) -> None:
-        numbers = (self.minutes, self.disk_gb, self.memory_gb)
-        if not all(isinstance(n, (int, float)) and n >= 0 for n in numbers):
-            raise SettingError("minutes, disk_gb and memory_gb are numbers from 0 on")
-        if self.gpu not in NEEDS or self.network not in NEEDS:
-            raise SettingError(f"gpu and network are one of {', '.join(NEEDS)}")
-
-    def sentence(self) -> str:
-        """Return the costs in words.
-
-        >>> Contract(4, 1.2, 1, "none", "optional").sentence()
-        '4 minutes of computing on two cores, 1.2 GB of disk, 1 GB of memory, no GPU, no network.'
-        """
-        disk = [f"{self.disk_gb:g} GB of disk"] if self.disk_gb else []
-        parts = [
-            f"{show_minutes(self.minutes)} of computing on two cores",
-            *disk,
-            f"{self.memory_gb:g} GB of memory",
-            "a GPU" if self.gpu == "needed" else "no GPU",
-            "a network" if self.network == "needed" else "no network",
-        ]
-        return ", ".join(parts) + "."
-
-    def list_missing(self) -> list[str]:
-        """Return what this machine is missing for it, a phrase each; empty if it can run."""
-        missing = []
-        memory = preflight.count_memory() / 1e9
-        if memory < self.memory_gb:
-            missing.append(f"{self.memory_gb:g} GB of memory (this machine has {memory:.1f})")
-        folder = next(p for p in (paths.build_dir(), *paths.build_dir().parents) if p.exists())
-        free = shutil.disk_usage(folder).free / 1e9
-        if free < self.disk_gb:
-            missing.append(f"{self.disk_gb:g} GB of free disk ({free:.1f} are free)")
-        if self.gpu == "needed" and find_nvidia_gpu() is None:
-            missing.append("a GPU")
-        if self.network == "needed" and not os.environ.get("QWQLAB_NETWORK"):
-            missing.append("a network (say that there is one with QWQLAB_NETWORK=1)")
-        return missing
 
 
 @dataclass(frozen=True)
@@ -115,18 +72,6 @@ def read_notebook(path: Path) -> Notebook:
 def read_course(folder: Path = paths.CHECKOUT / "notebooks") -> list[Notebook]:
     """Return the notebooks in their order."""
     return [read_notebook(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
-
-
-def show_minutes(minutes: float) -> str:
-    """Return minutes in words, rounded up.
-
-    >>> show_minutes(0.4), show_minutes(1), show_minutes(3.2)
-    ('less than a minute', '1 minute', '4 minutes')
-    """
-    if minutes < 1:
-        return "less than a minute"
-    whole = math.ceil(minutes)
-    return "1 minute" if whole == 1 else f"{whole} minutes"
 
 
 def draw_table(course: Sequence[Notebook], folder: str = "") -> str:

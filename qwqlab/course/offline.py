@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from importlib import metadata
@@ -29,13 +29,20 @@ from ..progress import say
 
 MANIFEST = "SHA256SUMS"  # written last, so that a folder without it is not finished
 CHECKOUT = "checkout.tar.gz"
-OWN = {"wheels", "build", MANIFEST, CHECKOUT, "set-up.sh", "README.txt"}
+OWN = {"wheels", "build", MANIFEST, CHECKOUT, "set-up.sh"}
 
 # What installs the lab itself: pip, and what builds it into an environment (pyproject.toml).
 INSTALLERS = ("pip>=24", "hatchling>=1.25", "editables")
 
 SET_UP = """#!/bin/sh
-# Sets qwqlab up from this folder, without a network: sh set-up.sh [TARGET]
+# Sets qwqlab up from this folder, without a network, for {platform} with Python {pythons}:
+#
+#     sh set-up.sh            sets it up in ~/qwqlab
+#     sh set-up.sh TARGET     sets it up somewhere else
+#
+# It needs a C and a C++17 compiler, make and 5 GB of free disk, and takes about 7 minutes on two
+# cores. Run it again, and it goes on where it stopped. To use another Python, put PYTHON=python3.12
+# before the command. `sha256sum -c SHA256SUMS` checks this folder.
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 target=${{1:-$HOME/qwqlab}}
@@ -68,30 +75,16 @@ make -C "$target" setup OFFLINE="$here" PYTHON="$(command -v "$python")"
 echo "qwqlab is set up. Go on with: cd '$target' && make lab"
 """
 
-README = """qwqlab without a network, for {platform} with Python {pythons}.
 
-    sh set-up.sh            sets it up in ~/qwqlab
-    sh set-up.sh TARGET     sets it up somewhere else
-
-It needs a C and a C++17 compiler, make and 5 GB of free disk, and takes about 7 minutes on two
-cores. Run it again, and it goes on where it stopped. To use another Python, put PYTHON=python3.12
-before the command. `sha256sum -c SHA256SUMS` checks this folder.
-"""
-
-
-def build_folder(
-    folder: Path,
-    extras: Sequence[str] = (),
-    pythons: Sequence[str] = (),
-    say: Callable[[str], None] = say,
-) -> int:
-    """Fill `folder`, and return its size in bytes.
+def build_folder(folder: Path, extras: Sequence[str] = (), pythons: Sequence[str] = ()) -> None:
+    """Fill `folder` with all that a set-up needs.
 
     extras:  of pyproject.toml, such as "dev", besides "train", which the set-up always installs.
     pythons: names or paths of the Pythons to collect wheels for; by default the running one.
 
     The manifest is removed first and written last, so that a folder with one is whole. Raise
-    FetchError if the folder holds other things or cannot be written, or if pip finds no wheel.
+    FetchError if the folder holds other things or if pip finds no wheel, FileError if it cannot be
+    written.
     """
     folder = folder.expanduser().resolve()
     if paths.CHECKOUT in (folder, *folder.parents):
@@ -101,27 +94,19 @@ def build_folder(
         )
     programs = {_ask_version(python): python for python in pythons or [sys.executable]}
     versions = " ".join(sorted(programs))
-    try:
+    with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if {path.name for path in folder.iterdir()} - OWN:
             raise FetchError(f"{folder} holds other things: name a new or an empty folder.")
         (folder / MANIFEST).unlink(missing_ok=True)
-        _copy_sources(folder, say)
-        _collect_wheels(folder / "wheels", programs.values(), ["train", *extras], say)
+        _copy_sources(folder)
+        _collect_wheels(folder / "wheels", programs.values(), ["train", *extras])
         write_own_files(folder, versions)
         n_bytes = write_manifest(folder)
-    except OSError as error:
-        if isinstance(error, FetchError):
-            raise
-        raise FetchError(
-            f"{error.filename or folder} cannot be written ({error.strerror}): make room there, "
-            "or name another folder."
-        ) from error
     say(
         f"{folder} is ready, {n_bytes / 1e9:.2f} GB, for Python {versions} on {name_platform()}. "
         f"On a machine without a network: sh {shlex.quote(str(folder / 'set-up.sh'))}"
     )
-    return n_bytes
 
 
 def name_platform() -> str:
@@ -134,7 +119,6 @@ def write_own_files(folder: Path, versions: str) -> None:
     _write_checkout(folder / CHECKOUT)
     about = {"platform": name_platform(), "pythons": versions, "checkout": CHECKOUT}
     (folder / "set-up.sh").write_text(SET_UP.format(**about), encoding="utf-8")
-    (folder / "README.txt").write_text(README.format(**about), encoding="utf-8")
 
 
 def write_manifest(folder: Path) -> int:
@@ -157,17 +141,15 @@ def _ask_version(python: str) -> str:
         ) from error
 
 
-def _copy_sources(folder: Path, say: Callable[[str], None]) -> None:
+def _copy_sources(folder: Path) -> None:
     """Copy what the set-up puts into build/."""
-    for source in (fetch_archive(say), fetch(EMBEDDED.name), fetch(QWQ_RANKS.name)):
+    for source in (fetch_archive(), fetch(EMBEDDED.name), fetch(QWQ_RANKS.name)):
         goal = folder / "build" / source.relative_to(paths.build_dir())
         goal.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, goal)
 
 
-def _collect_wheels(
-    wheels: Path, pythons: Iterable[str], extras: Sequence[str], say: Callable[[str], None]
-) -> None:
+def _collect_wheels(wheels: Path, pythons: Iterable[str], extras: Sequence[str]) -> None:
     """Let pip fetch or build the wheels of an installation with these extras."""
     shutil.rmtree(wheels, ignore_errors=True)
     wanted = [f".[{','.join(extras)}]", *INSTALLERS]

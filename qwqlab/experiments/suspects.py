@@ -13,7 +13,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import paths
@@ -140,7 +140,7 @@ def merge(first: Loading, second: Loading) -> Loading:
     """Return the first Loading with what the second changes of llama.cpp's defaults."""
     plain, changed = Loading().to_dict(), second.to_dict()
     changes = {name: value for name, value in changed.items() if value != plain[name]}
-    return Loading.from_dict({**first.to_dict(), **changes})
+    return replace(first, **changes)
 
 
 def _compare(suspect: str, before: Sequence[Run], after: Sequence[Run]) -> Conduct:

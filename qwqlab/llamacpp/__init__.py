@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .builds import OPTIONS as OPTIONS  # what llama.cpp is compiled with, and why
     from .builds import SDIST as SDIST  # the source that is compiled, fixed by its hash
     from .builds import TARGETS as TARGETS  # the programs that the set-up builds
-    from .builds import Say as Say  # what takes a line for the person who waits
+    from .builds import capture as capture  # run a program to its end, and take what it wrote
     from .builds import choose_backend as choose_backend  # CPU or CUDA, and why
     from .builds import fetch_archive as fetch_archive  # the source's archive, downloaded
     from .builds import find_nvidia_gpu as find_nvidia_gpu  # the name of the GPU, if there is one
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .ggml import TENSOR_TYPES as TENSOR_TYPES  # tensor types, by number
     from .ggml import TYPES as TYPES  # the types to which a matrix can be quantised
     from .ggml import Matrix as Matrix  # logits or weights, float32
-    from .ggml import Packed as Packed  # rows of a quantised matrix, bytes
     from .ggml import bits_of as bits_of  # bits that an element of a type takes
     from .ggml import dequantize as dequantize  # packed rows as numbers again
     from .ggml import fit_type as fit_type  # the type in which rows of a length are stored

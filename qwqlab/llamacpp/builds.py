@@ -27,7 +27,6 @@ from ..files import read_json, sha256_of
 from ..paths import build_dir
 
 Progress = Callable[[int, int], None]  # called with the build steps done, and with their number
-Say = Callable[[str], None]  # called with a line for the person who waits
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def find_source() -> Path | None:
     return None
 
 
-def fetch_source(say: Say = print) -> Path:
+def fetch_source() -> Path:
     """Return llama.cpp's source folder; download and unpack the sdist first if there is none.
 
     A killed download or unpacking starts again: its result is moved into place at the end. Raise
@@ -192,8 +191,8 @@ def fetch_source(say: Say = print) -> Path:
     """
     if source := find_source():
         return source
-    archive = fetch_archive(say)
-    say("Unpacking the source of llama.cpp ...")
+    archive = fetch_archive()
+    print("Unpacking the source of llama.cpp ...")
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=build_dir()) as folder:
         shutil.unpack_archive(archive, folder)
         goal = build_dir() / SDIST.folder
@@ -202,12 +201,12 @@ def fetch_source(say: Say = print) -> Path:
     return goal / "vendor" / "llama.cpp"
 
 
-def fetch_archive(say: Say = print) -> Path:
+def fetch_archive() -> Path:
     """Return the sdist, downloaded if needed; raise ToolchainError if that fails."""
     archive = archive_path()
     if archive.is_file() and sha256_of(archive) == SDIST.sha256:
         return archive
-    say(f"Downloading the source of llama.cpp ({SDIST.size / 1e6:.0f} MB) ...")
+    print(f"Downloading the source of llama.cpp ({SDIST.size / 1e6:.0f} MB) ...")
     files.make_folder(build_dir())
     with tempfile.TemporaryDirectory(prefix=".download-", dir=build_dir()) as folder:
         # A hash in a requirements file makes pip check the archive before it runs any code of it.
@@ -238,18 +237,16 @@ def log_path() -> Path:
     return build_dir() / "llama.cpp.log"
 
 
-def compile_targets(
-    targets: Iterable[str] = TARGETS, progress: Progress | None = None, say: Say = print
-) -> Path:
+def compile_targets(targets: Iterable[str] = TARGETS, progress: Progress | None = None) -> Path:
     """Compile what is not compiled yet; return the folder of programs and libraries.
 
     targets: CMake targets, such as "llama-server"; those built before stay. A first build takes
     about 5 minutes on two cores. A finished build is kept until `CMAKE_ARGS` or `QWQLAB_LLAMA_CPP`
-    asks for another. Raise ToolchainError with the compiler's message, or with what is missing:
-    compiler, disk or source.
+    asks for another. Raise ToolchainError with CMake's or the compiler's message, or if the source
+    can't be had.
     """
     if named := os.environ.get("QWQLAB_LLAMA_CPP_BUILD"):
-        say(f"Using the llama.cpp in {named}, as QWQLAB_LLAMA_CPP_BUILD says.")
+        print(f"Using the llama.cpp in {named}, as QWQLAB_LLAMA_CPP_BUILD says.")
         return paths.from_user(named).resolve()
     record = read_record()
     plan = _plan(record)
@@ -258,14 +255,12 @@ def compile_targets(
     # A checkout may have moved on since, which only ninja can tell.
     if set(wanted) == done and not os.environ.get("QWQLAB_LLAMA_CPP"):
         return bin_dir()
-    for check in [*preflight.check_compilers(), preflight.check_disk(build_dir(), 1.0)]:
-        if not check.ok:
-            raise ToolchainError(check.sentence())
-    source = fetch_source(say)
-    _clear_stale(source, keep=plan["flags"] == record.get("flags"))
+    source = fetch_source()
+    if plan["flags"] != record.get("flags"):
+        shutil.rmtree(bin_dir().parent, ignore_errors=True)
     _write_record({**plan, "targets": sorted(done)})
-    say(plan["backend"])
-    say(f"Compiling llama.cpp (about 5 minutes on two cores; the log is {log_path()}) ...")
+    print(plan["backend"])
+    print(f"Compiling llama.cpp (about 5 minutes on two cores; the log is {log_path()}) ...")
     _configure(source, plan["flags"])
     _compile(wanted, progress)
     _write_record({**plan, "targets": wanted})
@@ -302,26 +297,14 @@ def _plan(record: dict[str, Any]) -> dict[str, Any]:
     return {**plan, "cmake_args": asked or "", "flags": flags, "backend": backend.sentence}
 
 
-def _clear_stale(source: Path, keep: bool) -> None:
-    """Remove a build with other flags or source, or one that was moved: CMake refuses it."""
-    folder = bin_dir().parent
-    cache = folder / "CMakeCache.txt"
-    if not cache.is_file():
-        return
-    lines = cache.read_text(encoding="utf-8").splitlines()
-    places = {f"CMAKE_HOME_DIRECTORY:INTERNAL={source}", f"CMAKE_CACHEFILE_DIR:INTERNAL={folder}"}
-    if not (keep and places <= set(lines)):
-        shutil.rmtree(folder)
-
-
 def _configure(source: Path, flags: list[str]) -> None:
+    # CMake would refuse the cache of a build that was moved; ninja keeps what is still good.
+    (bin_dir().parent / "CMakeCache.txt").unlink(missing_ok=True)
     command = [_find_program("cmake"), "-G", "Ninja"]
     command += [f"-DCMAKE_MAKE_PROGRAM={_find_program('ninja')}"]
     command += ["-S", str(source), "-B", str(bin_dir().parent), *flags]
-    with log_path().open("w", encoding="utf-8") as log:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False
-        )
+    done = capture(command)
+    log_path().write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode != 0:
         raise ToolchainError(f"CMake could not configure llama.cpp: {_explain_log()}")
 
@@ -376,16 +359,17 @@ def _explain_log() -> str:
 
 
 def capture(
-    command: Sequence[str | Path], timeout: float | None = None
+    command: Sequence[str | Path], timeout: float | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; return what it wrote, decoded as UTF-8.
 
-    Raise ToolchainError if it doesn't start, or takes more than `timeout` seconds.
+    options: cwd and env, as subprocess takes them. Raise ToolchainError if it doesn't start, or
+    takes more than `timeout` seconds.
     """
     name = Path(command[0]).name
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, **options
         )
     except subprocess.TimeoutExpired as error:
         raise ToolchainError(f"{name} did not end within {timeout:g} seconds.") from error

@@ -23,8 +23,6 @@ class Context(Handle):
 
     def __init__(self, model: Model, loading: Loading, n_seq: int, n_ctx: int) -> None:
         self.model, self.n_seq, self.n_ctx = model, n_seq, n_ctx
-        # The logits as an array: they seldom move, and it is slow to make.
-        self._view: tuple[tuple[int, int], Matrix] | None = None
         # Handed to every graph node: strlen says "go on" while the string is empty. A Python
         # callback would take the interpreter's lock a thousand times a step.
         self._abort = ctypes.create_string_buffer(2)
@@ -42,7 +40,7 @@ class Context(Handle):
             )
         self._set_adapters()
         self._n_batch: int = C.llama_n_batch(self.handle)
-        self._batch = _Tokens(max(self._n_batch, n_seq))
+        self._batch = C.llama_batch_init(max(self._n_batch, n_seq), 0, 1)
 
     def _set_adapters(self) -> None:
         if not (adapters := self.model.adapters):
@@ -56,6 +54,7 @@ class Context(Handle):
         """Free the cache."""
         if self._pointer:
             C.llama_free(self._pointer)
+            C.llama_batch_free(self._batch)
             self._pointer = None
 
     def abort(self) -> None:
@@ -76,8 +75,7 @@ class Context(Handle):
         for start in range(0, len(tokens), self._n_batch):
             part = tokens[start : start + self._n_batch]
             positions = range(start, start + len(part))
-            self._batch.fill(part, positions, seqs=seq, wanted=slice(len(part) - 1, None))
-            logits = self._decode(n_outputs=1)
+            logits = self._decode(part, positions, [seq] * len(part), n_outputs=1)
         assert logits is not None
         return logits
 
@@ -86,8 +84,7 @@ class Context(Handle):
 
         Gives a view of their logits, shape (len(tokens), n_vocab), valid until the next decode.
         """
-        self._batch.fill(tokens, positions, seqs=range(len(tokens)), wanted=slice(None))
-        return self._decode(n_outputs=len(tokens))
+        return self._decode(tokens, positions, range(len(tokens)), n_outputs=len(tokens))
 
     def copy(self, source: int, target: int) -> None:
         """Make a sequence's cache a copy of another's."""
@@ -99,8 +96,17 @@ class Context(Handle):
         """Forget what a sequence holds after its first n_keep tokens."""
         C.llama_memory_seq_rm(C.llama_get_memory(self.handle), seq, n_keep, -1)
 
-    def _decode(self, n_outputs: int) -> Matrix:
-        status = C.llama_decode(self.handle, self._batch.native)
+    def _decode(
+        self, tokens: Sequence[int], positions: Sequence[int], seqs: Sequence[int], n_outputs: int
+    ) -> Matrix:
+        """Decode tokens, each in its sequence; return the logits of the last n_outputs of them."""
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for i, (token, position, seq) in enumerate(zip(tokens, positions, seqs, strict=True)):
+            batch.token[i], batch.pos[i] = token, position
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, seq
+            batch.logits[i] = i >= len(tokens) - n_outputs
+        status = C.llama_decode(self.handle, batch)
         if status == 2:
             self._abort[0] = b"\0"
             raise Aborted
@@ -109,50 +115,11 @@ class Context(Handle):
         rows = C.llama_get_logits(self.handle)
         if not rows:
             raise ContextError("this model gives no logits; take one that generates text")
-        key = ctypes.addressof(rows.contents), n_outputs
-        if self._view is None or self._view[0] != key:
-            shape = n_outputs, self.model.n_vocab
-            self._view = key, np.ctypeslib.as_array(rows, shape=shape)
-        return self._view[1]
-
-
-class _Tokens:
-    """A batch for llama_decode, in arrays of Python's own: each token in one sequence."""
-
-    def __init__(self, capacity: int) -> None:
-        self._token, self._pos, self._seq = np.zeros((3, capacity), dtype=np.int32)
-        self._n_seq = np.ones(capacity, dtype=np.int32)
-        self._wanted = np.zeros(capacity, dtype=np.int8)
-        self._layout: tuple[int, int | range, slice] | None = None
-        # What llama.cpp reads is a pointer to each token's list of sequences, here of one.
-        self._seqs = self._seq.ctypes.data + self._seq.itemsize * np.arange(capacity)
-        self.native = C.llama_batch(
-            token=_pointer(self._token, C.llama_token),
-            pos=_pointer(self._pos, C.llama_pos),
-            n_seq_id=_pointer(self._n_seq, ctypes.c_int32),
-            seq_id=_pointer(self._seqs, ctypes.POINTER(C.llama_seq_id)),
-            logits=_pointer(self._wanted, ctypes.c_int8),
-        )
-
-    def fill(
-        self, tokens: Sequence[int], positions: Sequence[int], seqs: int | range, wanted: slice
-    ) -> None:
-        """Put tokens in, with their positions and sequences; `wanted`: whose logits to give."""
-        n_tokens = self.native.n_tokens = len(tokens)
-        self._token[:n_tokens], self._pos[:n_tokens] = tokens, positions
-        if (layout := (n_tokens, seqs, wanted)) != self._layout:  # a step's is that of the last one
-            self._layout = layout
-            self._seq[:n_tokens] = seqs
-            self._wanted[:n_tokens] = False
-            self._wanted[:n_tokens][wanted] = True
+        return np.ctypeslib.as_array(rows, shape=(n_outputs, self.model.n_vocab))
 
 
 class Aborted(Exception):
     """A decode was stopped by `Context.abort`."""
-
-
-def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
-    return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
 def _context_params(loading: Loading, n_seq: int, n_ctx: int) -> Any:

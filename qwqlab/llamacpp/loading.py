@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +23,13 @@ THREADS = "LLAMA_ARG_THREADS"  # the variable from which llama.cpp's own program
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 _OVERRIDE = re.compile(r"(?P<key>[^=]{1,127})=(?P<type>int|float|bool|str):(?P<value>.*)", re.S)
 
-# Where the range of a number is not 0 to what its type in llama.cpp holds.
-_RANGES: dict[str, tuple[float, float]] = {
-    "n_threads": (0, 512),
-    "n_threads_batch": (0, 512),
-    "n_batch": (1, INT_MAX),
-    "n_ubatch": (1, INT_MAX),
-    "n_gpu_layers": (-2, INT_MAX),
-    "yarn_ext_factor": (-FLOAT_MAX, FLOAT_MAX),
-    "yarn_attn_factor": (-FLOAT_MAX, FLOAT_MAX),
-    "yarn_beta_fast": (-FLOAT_MAX, FLOAT_MAX),
-    "yarn_beta_slow": (-FLOAT_MAX, FLOAT_MAX),
-}
 
-LOADING_FLAGS: dict[str, tuple[str, ...]] = {
-    "n_threads": ("-t", "--threads"),
-    "n_threads_batch": ("-tb", "--threads-batch"),
-    "n_ctx": ("-c", "--ctx-size"),
-    "n_batch": ("-b", "--batch-size"),
-    "n_ubatch": ("-ub", "--ubatch-size"),
-    "n_gpu_layers": ("-ngl", "--gpu-layers", "--n-gpu-layers"),
-    "flash_attn": ("-fa", "--flash-attn"),
-    "cache_type_k": ("-ctk", "--cache-type-k"),
-    "cache_type_v": ("-ctv", "--cache-type-v"),
-    "rope_scaling": ("--rope-scaling",),
-    "rope_scale": ("--rope-scale",),
-    "rope_freq_base": ("--rope-freq-base",),
-    "rope_freq_scale": ("--rope-freq-scale",),
-    "yarn_orig_ctx": ("--yarn-orig-ctx",),
-    "yarn_ext_factor": ("--yarn-ext-factor",),
-    "yarn_attn_factor": ("--yarn-attn-factor",),
-    "yarn_beta_fast": ("--yarn-beta-fast",),
-    "yarn_beta_slow": ("--yarn-beta-slow",),
-    "override_kv": ("--override-kv",),
-    "lora": ("--lora",),
-}
+def _option(default: Any, *flags: str, low: float = 0, high: float | None = None) -> Any:
+    """Return a field with llama.cpp's flags for it, and for a number its range.
+
+    high: without it, what the number's type in llama.cpp holds.
+    """
+    return field(default=default, metadata={"flags": flags, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
@@ -71,33 +43,33 @@ class Loading:
     computes. Raise SettingError for a value that llama.cpp can't use.
     """
 
-    n_threads: int = 0
-    n_threads_batch: int = 0
-    n_ctx: int = 0
-    n_batch: int = 2048
-    n_ubatch: int = 512
-    n_gpu_layers: int = -1
-    flash_attn: str = "auto"
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
-    rope_scaling: str = ""
-    rope_scale: float = 0.0
-    rope_freq_base: float = 0.0
-    rope_freq_scale: float = 0.0
-    yarn_orig_ctx: int = 0
-    yarn_ext_factor: float = -1.0
-    yarn_attn_factor: float = -1.0
-    yarn_beta_fast: float = -1.0
-    yarn_beta_slow: float = -1.0
-    override_kv: tuple[str, ...] = ()
-    lora: tuple[str, ...] = ()
+    n_threads: int = _option(0, "-t", "--threads", high=512)
+    n_threads_batch: int = _option(0, "-tb", "--threads-batch", high=512)
+    n_ctx: int = _option(0, "-c", "--ctx-size")
+    n_batch: int = _option(2048, "-b", "--batch-size", low=1)
+    n_ubatch: int = _option(512, "-ub", "--ubatch-size", low=1)
+    n_gpu_layers: int = _option(-1, "-ngl", "--gpu-layers", "--n-gpu-layers", low=-2)
+    flash_attn: str = _option("auto", "-fa", "--flash-attn")
+    cache_type_k: str = _option("f16", "-ctk", "--cache-type-k")
+    cache_type_v: str = _option("f16", "-ctv", "--cache-type-v")
+    rope_scaling: str = _option("", "--rope-scaling")
+    rope_scale: float = _option(0.0, "--rope-scale")
+    rope_freq_base: float = _option(0.0, "--rope-freq-base")
+    rope_freq_scale: float = _option(0.0, "--rope-freq-scale")
+    yarn_orig_ctx: int = _option(0, "--yarn-orig-ctx")
+    yarn_ext_factor: float = _option(-1.0, "--yarn-ext-factor", low=-FLOAT_MAX)
+    yarn_attn_factor: float = _option(-1.0, "--yarn-attn-factor", low=-FLOAT_MAX)
+    yarn_beta_fast: float = _option(-1.0, "--yarn-beta-fast", low=-FLOAT_MAX)
+    yarn_beta_slow: float = _option(-1.0, "--yarn-beta-slow", low=-FLOAT_MAX)
+    override_kv: tuple[str, ...] = _option((), "--override-kv")
+    lora: tuple[str, ...] = _option((), "--lora")
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.type in ("int", "float"):
-                kind, highest = (int, INT_MAX) if item.type == "int" else (float, FLOAT_MAX)
-                low, high = _RANGES.get(item.name, (0, highest))
+                kind, most = (int, INT_MAX) if item.type == "int" else (float, FLOAT_MAX)
+                low, high = item.metadata["low"], item.metadata["high"] or most
                 number = check_number(item.name, value, kind, low, high)
                 object.__setattr__(self, item.name, number)
         _one_of("flash_attn", self.flash_attn, FLASH_ATTN)
@@ -123,23 +95,23 @@ class Loading:
         flags = []
         for name, (flag, *_) in LOADING_FLAGS.items():
             value = getattr(self, name)
-            if value == getattr(_DEFAULTS, name):
+            if value == getattr(Loading, name):
                 continue
             for each in value if isinstance(value, tuple) else [value]:
                 flags += [flag, each if isinstance(each, str) else f"{each!r}"]
         return flags
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; `from_dict` is the inverse."""
+        """Return JSON-ready values; `Loading(**values)` is the inverse."""
         values = {**asdict(self), "override_kv": list(self.override_kv), "lora": list(self.lora)}
         if not self.lora:  # keys of stored runs hold these values, and were made without it
             del values["lora"]
         return values
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Loading:
-        """Return the Loading that `to_dict` described."""
-        return cls(**values)
+
+LOADING_FLAGS: dict[str, tuple[str, ...]] = {
+    item.name: item.metadata["flags"] for item in fields(Loading)
+}
 
 
 def parse_override(text: str) -> tuple[str, int | float | bool | str]:
@@ -207,6 +179,3 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         known = ", ".join(choice or "(the model's own)" for choice in choices)
         raise SettingError(f"{name}={value!r} is not one of {known}")
-
-
-_DEFAULTS = Loading()

@@ -141,29 +141,24 @@ class Model(Handle):
         """llama.cpp's pointer to the vocabulary."""
         return C.llama_model_get_vocab(self.handle)
 
-    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text as llama-completion reads a prompt: its special tokens
         parsed, the vocabulary's own beginning token added."""
-        return self.tokenize_all([text], add_special=special, parse_special=special)[0]
+        return self.tokenize_all([text], add_special=True)[0]
 
     def tokenize_all(
         self, texts: Iterable[str], *, add_special: bool = False, parse_special: bool = True
     ) -> list[list[int]]:
         """Return the token ids of each text, with llama_tokenize's own two switches."""
         found = []
-        size = 1024  # one buffer for all, since most texts are short
-        buffer = (C.llama_token * size)()
         for text in texts:
             raw = text.encode("utf-8", "surrogateescape")
-            while True:
-                n = C.llama_tokenize(
-                    self.vocab, raw, len(raw), buffer, size, add_special, parse_special
-                )
-                if n >= 0:
-                    break
-                size = -n
-                buffer = (C.llama_token * size)()
-            found.append(list(buffer[:n]))
+            # With room for no token, llama.cpp returns how many there are, as a negative number.
+            args = self.vocab, raw, len(raw)
+            size = -C.llama_tokenize(*args, None, 0, add_special, parse_special)
+            buffer = (C.llama_token * size)()
+            C.llama_tokenize(*args, buffer, size, add_special, parse_special)
+            found.append(list(buffer))
         return found
 
     def piece(self, token: int) -> bytes:

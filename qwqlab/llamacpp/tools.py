@@ -20,7 +20,7 @@ from pathlib import Path
 from .. import paths
 from ..errors import ToolchainError, explain_exit, last_lines
 from ..progress import accept_any_text
-from .builds import TARGETS, Progress, Say, bin_dir, capture, compile_targets, read_record
+from .builds import TARGETS, Progress, bin_dir, capture, compile_targets, read_record
 
 SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -69,11 +69,9 @@ def find_build() -> Llama:
     return Llama(folder, lib, version, compiler, "+".join(found) or "CPU")
 
 
-def build(
-    targets: Iterable[str] = TARGETS, progress: Progress | None = None, say: Say = print
-) -> Llama:
+def build(targets: Iterable[str] = TARGETS, progress: Progress | None = None) -> Llama:
     """Compile what is missing of the lab's own build, and return it; see `compile_targets`."""
-    compile_targets(targets, progress, say)
+    compile_targets(targets, progress)
     return find_build()
 
 
@@ -125,18 +123,9 @@ def spin_briefly() -> None:
 
 
 def point_bindings() -> Path:
-    """Make the next `import llama_cpp` load the library in `library_dir()`; return that folder.
-
-    Raise ToolchainError if llama_cpp was imported before, with the library of another folder.
-    """
-    folder = library_dir()
+    """Make the next `import llama_cpp` load the library in `library_dir()`; return that folder."""
     spin_briefly()
-    before = os.environ.get("LLAMA_CPP_LIB_PATH")
-    if "llama_cpp" in sys.modules and before != str(folder):
-        raise ToolchainError(
-            f"llama_cpp was imported before qwqlab could point it at {folder}: restart Python and "
-            "import qwqlab first."
-        )
+    folder = library_dir()
     os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
     return folder
 

@@ -7,6 +7,7 @@ the proof that it reproduces the run token for token.
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Sequence
@@ -221,7 +222,11 @@ class _Reader:
         elif flag in _HARMLESS:
             del self.words[: _HARMLESS[flag]]
         else:
-            raise SettingError(f"{flag!r} is not a flag that the lab knows; leave it out")
+            near = difflib.get_close_matches(flag, (*_SAMPLING_FLAGS, *_LOADING_FLAGS), 1)
+            hint = f"do you mean {near[0]}?" if near else "leave it out"
+            if not flag.startswith("-"):
+                hint = "a prompt goes after --prompt, a file that holds one after --file"
+            raise SettingError(f"{flag!r} is not a flag that the lab knows; {hint}")
 
     def _set(self, target: dict[str, Any], name: str, flag: str, value: Any) -> None:
         if name in target:

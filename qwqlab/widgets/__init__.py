@@ -12,7 +12,5 @@ if TYPE_CHECKING:
     from .microscope import Microscope as Microscope  # any step of a run, stage by stage
     from .side_by_side import SideBySide as SideBySide  # two settings beside each other
     from .think import ThinkPanel as ThinkPanel  # a chat template to edit
-    from .think import preview as preview  # the prompt that a template makes
-    from .think import think_aloud as think_aloud  # a run with its thinking apart
 else:
     __getattr__, __dir__ = open_room(__name__, __file__)

@@ -112,11 +112,16 @@ class Panel:
 
 
 class EnginePanel(Panel):
-    """A panel that runs an engine; Stop ends the runs."""
+    """A panel that runs an engine. Stop ends the runs; `_latest` takes what a move asks for."""
 
     def __init__(self, engine: Engine, run: str, tooltip: str) -> None:
         super().__init__(run, tooltip)
         self.engine = engine
+        self._latest = Latest(self._guard)
+
+    def wait(self, timeout: float | None = 60.0) -> bool:
+        """Wait for the work in the background, and return whether it ended in time."""
+        return super().wait(timeout) and self._latest.wait(timeout)
 
     def stop(self) -> None:
         """End the runs; their text so far stays."""

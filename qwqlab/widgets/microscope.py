@@ -17,7 +17,6 @@ from ..sampling import Detour, Engine, Probe, Request, Sampling, command_of
 from .base import (
     COMMAND_WIDTH,
     EnginePanel,
-    Latest,
     LiveFigure,
     Throttle,
     display_if_possible,
@@ -47,7 +46,6 @@ class Microscope(EnginePanel):
         super().__init__(engine, "Run again", "a new run with these settings")
         self.grid: StageGrid | None = None
         self._make_widgets(request.sampling)
-        self._latest = Latest(self._guard)
         self._settings: Sampling | None = None
         self._drawing = threading.RLock()
         display_if_possible(self._progress)
@@ -62,10 +60,6 @@ class Microscope(EnginePanel):
     def sampling(self) -> Sampling:
         """The settings of the controls."""
         return self.controls.sampling
-
-    def wait(self, timeout: float | None = 60.0) -> bool:
-        """Wait for the work in the background, and return whether it ended in time."""
-        return super().wait(timeout) and self._latest.wait(timeout)
 
     def move(self, by: int) -> None:
         """Go that many steps forward or back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
@@ -24,7 +23,6 @@ from .base import (
     show_warnings,
 )
 
-OnText = Callable[[int, str], None]
 _BATCHED = (
     "With this model a run may differ from its command: here the arithmetic depends on the width "
     "of the batch."
@@ -36,7 +34,7 @@ class SideBySide(EnginePanel):
 
     A column warns of settings without effect, streams the text, then marks it and lists its
     measures, and shows the command that reproduces the run. `runs` are the two runs of the last
-    press of Run. `compare_runs` does the same without a page.
+    press of Run. `Engine.run` does the same without a page.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class SideBySide(EnginePanel):
         super().__init__(engine, "Run", "run both settings")
         self.prompt, self.n_predict, self.names = prompt, n_predict, names
         self.samplings = sampling_a, sampling_b
-        self.runs: tuple[Run | None, Run | None] = (None, None)
+        self.runs: list[Run | None] = [None, None]
         self.seed = make_seed_field(seed)
         self.texts = [widgets.HTML(), widgets.HTML()]
         self.measures = [widgets.HTML(), widgets.HTML()]
@@ -81,7 +79,7 @@ class SideBySide(EnginePanel):
     def _work(self) -> None:
         texts, throttle = ["", ""], Throttle()
 
-        def show(index: int, text: str) -> None:
+        def show(index: int, _token: int, text: str) -> None:
             texts[index] += text
             self._check_stop()
             if throttle.ready():
@@ -90,8 +88,9 @@ class SideBySide(EnginePanel):
 
         for box in (*self.texts, *self.measures):
             box.value = ""
-        found = compare_runs(self.engine, self.requests(), show)
-        self.runs = found[0], found[1]
+        self.runs = [None, None]
+        for index, ended in self.engine.run(self.requests(), width=2, on_token=show):
+            self.runs[index] = ended
         for i, run in enumerate(self.runs):
             self._show(i, run)
 
@@ -118,22 +117,6 @@ class SideBySide(EnginePanel):
     def _write_commands(self) -> None:
         for request, field in zip(self.requests(), self.commands, strict=True):
             field.value = command_of(request, self.engine).line(width=COMMAND_WIDTH // 2)
-
-
-def compare_runs(
-    engine: Engine, requests: list[Request], on_text: OnText = lambda index, text: None
-) -> list[Run | None]:
-    """Run requests in one batch and return their runs in order, None for one that never began.
-
-    on_text gets the index of a request and its new text.
-    """
-    found: list[Run | None] = [None] * len(requests)
-    runs = engine.run(
-        requests, width=len(requests), on_token=lambda index, _token, text: on_text(index, text)
-    )
-    for index, run in runs:
-        found[index] = run
-    return found
 
 
 def summarize_run(run: Run) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as widgets
@@ -12,11 +10,11 @@ import ipywidgets as widgets
 from ..errors import QwqlabError
 from ..models import TEMPLATES, Conversation, explain_template, read_template, render
 from ..plots import STOPS, mark_names, name_token
-from ..sampling import PRESETS, Engine, Run, Sampling, Thinking, is_forced, split_thinking
+from ..sampling import PRESETS, Engine, Run, Thinking, is_forced, split_thinking
 from .base import (
     HALVES,
     EnginePanel,
-    Latest,
+    Show,
     Throttle,
     make_panel,
     make_row,
@@ -28,55 +26,19 @@ OWN = "the model's own"
 EDITED = "(edited)"
 
 
-@dataclass(frozen=True)
-class Preview:
-    """The prompt that a template makes of a conversation, as the model will read it."""
+def preview(engine: Engine, template: str, conversation: Conversation) -> str:
+    """Return the prompt that a template makes of a conversation for this model.
 
-    prompt: str
-    tokens: tuple[int, ...]
-    forced: bool
-    description: str
-
-
-def preview(engine: Engine, template: str, conversation: Conversation) -> Preview:
-    """Return the prompt, its tokens, whether it forces the thinking, and which template it is.
-
-    Raise ChatError if the template does not render.
+    Many templates use the model's bos_token and eos_token, so they get those that it has. Raise
+    ChatError if the template does not render.
     """
-    prompt = render(template, conversation, variables=_name_specials(engine))
-    tokens = tuple(engine.model.tokenize(prompt))
-    return Preview(prompt, tokens, is_forced(prompt), explain_template(template))
-
-
-def _name_specials(engine: Engine) -> dict[str, str]:
-    """Return the model's bos_token and eos_token, which many templates use, if it has them."""
     ids = {"bos_token": engine.info.tokenizer.bos, "eos_token": engine.info.tokenizer.eos}
-    return {
+    specials = {
         name: engine.model.show(token)
         for name, token in ids.items()
         if token is not None and token < engine.model.n_vocab
     }
-
-
-def think_aloud(
-    engine: Engine,
-    prompt: str,
-    sampling: Sampling,
-    seed: int = 3407,
-    n_predict: int = 200,
-    on_split: Callable[[Thinking], None] = lambda split: None,
-) -> tuple[Run, Thinking]:
-    """Return a run and its split; on_split gets the split so far, at most 20 times a second."""
-    forced, written, throttle = is_forced(prompt), "", Throttle()
-
-    def show(_index: int, _token: int, text: str) -> None:
-        nonlocal written
-        written += text
-        if throttle.ready():
-            on_split(split_thinking(written, forced))
-
-    run = engine.generate(prompt, sampling, seed, n_predict, show)
-    return run, split_thinking(run.text, forced)
+    return render(template, conversation, variables=specials)
 
 
 def describe_split(run: Run, split: Thinking) -> str:
@@ -93,50 +55,44 @@ def describe_split(run: Run, split: Thinking) -> str:
 class ThinkPanel(EnginePanel):
     """A template to edit, with the prompt and the tokens that it makes, and Generate and Stop.
 
-    `preview` and `think_aloud` give the same without a page. `shown` is the preview on the page,
-    None if the template does not render; `run` and `split` are those of the last run.
+    `models.render`, `Engine.generate` and `split_thinking` give the same without a page. `shown` is
+    the prompt on the page, None if the template does not render; `run` and `split` are those of the
+    last run.
     """
 
     def __init__(
         self,
         engine: Engine,
         question: str,
-        template: str = "with-think",
-        sampling: Sampling = PRESETS["official"],
         seed: int = 3407,
         n_predict: int = 200,
     ) -> None:
         super().__init__(engine, "Generate", "let the model go on from here")
-        self.sampling, self.n_predict = sampling, n_predict
-        self.shown: Preview | None = None
+        self.sampling, self.n_predict = PRESETS["official"], n_predict
+        self.shown: str | None = None
         self.run: Run | None = None
         self.split: Thinking | None = None
         self._templates = {name: read_template(name) for name in TEMPLATES}
         if engine.info.chat_template is not None:
             self._templates[OWN] = engine.info.chat_template
-        self._latest = Latest(self._guard)
-        self._make_widgets(question, template, seed)
-        self._show(*self._try(self.template.value, self.conversation))
+        self._make_widgets(question, seed)
+        self._try(self.template.value, self.conversation)()
 
     @property
     def conversation(self) -> Conversation:
         """The conversation of the fields."""
         return Conversation.ask(self.question.value, self.system.value)
 
-    def wait(self, timeout: float | None = 60.0) -> bool:
-        """Wait for the work in the background, and return whether it ended in time."""
-        return self._latest.wait(timeout) and super().wait(timeout)
-
-    def _make_widgets(self, question: str, template: str, seed: int) -> None:
+    def _make_widgets(self, question: str, seed: int) -> None:
         wide = {"width": "auto"}
         self.choice = widgets.Dropdown(
             options=[*self._templates, EDITED],
-            value=template,
+            value="with-think",
             description="start from",
             layout=wide,
         )
         self.template = widgets.Textarea(
-            self._templates[template], description="template", rows=16, layout=wide
+            self._templates["with-think"], description="template", rows=16, layout=wide
         )
         self.system = widgets.Text(description="system", placeholder="none", layout=wide)
         self.question = widgets.Textarea(question, description="user", rows=2, layout=wide)
@@ -173,33 +129,33 @@ class ThinkPanel(EnginePanel):
         named = (name for name, text in self._templates.items() if text == template)
         self.choice.value = next(named, EDITED)
 
-        def job() -> Callable[[], None]:
-            found = self._try(template, conversation)
-            return lambda: self._show(*found)
+        self._latest.submit(lambda: self._try(template, conversation))
 
-        self._latest.submit(job)
-
-    def _try(self, template: str, conversation: Conversation) -> tuple[Preview | None, str]:
+    def _try(self, template: str, conversation: Conversation) -> Show:
         try:
-            return preview(self.engine, template, conversation), ""
+            prompt = preview(self.engine, template, conversation)
         except QwqlabError as error:
-            return None, str(error)
+            problem = str(error)
+            return lambda: self._show(template, None, problem)
+        return lambda: self._show(template, prompt)
 
-    def _show(self, found: Preview | None, problem: str) -> None:
-        self.shown = found
+    def _show(self, template: str, prompt: str | None, problem: str = "") -> None:
+        self.shown = prompt
         self._say(problem)
-        if found is None:
+        if prompt is None:
             self.words.value, self.tokens.value = "<b>There is no prompt.</b>", ""
             self.prompt.value = show_text("", 240, "the prompt")
             return
-        ends = "It ends inside the thinking." if found.forced else "It leaves the tag to the model."
+        tokens = self.engine.model.tokenize(prompt)
+        inside = is_forced(prompt)
+        ends = "It ends inside the thinking." if inside else "It leaves the tag to the model."
         self.words.value = html.escape(
-            f"{found.description} The prompt has {len(found.tokens)} tokens. {ends}"
+            f"{explain_template(template)} The prompt has {len(tokens)} tokens. {ends}"
         )
-        self.prompt.value = show_text(found.prompt, 240, "the prompt")
-        self.tokens.value = self._list_tokens(found.tokens)
+        self.prompt.value = show_text(prompt, 240, "the prompt")
+        self.tokens.value = self._list_tokens(tokens)
 
-    def _list_tokens(self, tokens: tuple[int, ...]) -> str:
+    def _list_tokens(self, tokens: list[int]) -> str:
         cells = "".join(
             '<span style="display:inline-block;border:1px solid #999;margin:1px;padding:0 3px">'
             f"{html.escape(name_token(self.engine.model.show(token)))} "
@@ -213,18 +169,24 @@ class ThinkPanel(EnginePanel):
         )
 
     def _work(self) -> None:
-        found = preview(self.engine, self.template.value, self.conversation)
-        self._show(found, "")
+        template = self.template.value
+        prompt = preview(self.engine, template, self.conversation)
+        self._show(template, prompt)
         self.outcome.value = ""
-        self.run, self.split = think_aloud(
-            self.engine, found.prompt, self.sampling, self.seed.value, self.n_predict, self._stream
-        )
+        forced, written, throttle = is_forced(prompt), "", Throttle()
+
+        def show(_index: int, _token: int, text: str) -> None:
+            nonlocal written
+            written += text
+            self._check_stop()
+            if throttle.ready():
+                self._write(split_thinking(written, forced))
+
+        seed = self.seed.value
+        self.run = self.engine.generate(prompt, self.sampling, seed, self.n_predict, show)
+        self.split = split_thinking(self.run.text, forced)
         self._write(self.split)
         self.outcome.value = mark_names(describe_split(self.run, self.split))
-
-    def _stream(self, split: Thinking) -> None:
-        self._check_stop()
-        self._write(split)
 
     def _write(self, split: Thinking) -> None:
         for box, name in ((self.thinking, "thinking"), (self.answer, "answer")):
