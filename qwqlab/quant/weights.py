@@ -1,4 +1,4 @@
-"""The weights of linear modules: read one by one from memory, a GGUF or safetensors, or written.
+"""The weights of linear modules: read one by one from a GGUF or safetensors, or written.
 
 A module's error needs its weight alone, so a model of any size is read a module at a time.
 """
@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +20,6 @@ from ..llamacpp import dequantize
 from ..models import GGUFInfo, check_quant, inspect, requantize, run_quantize
 from .checkpoint import HEAD, KINDS, Checkpoint, Linear, from_gguf, list_linears, to_gguf
 from .codecs import Codec
-
-
-class LoadedWeights:
-    """The linear modules of a model in memory."""
-
-    def __init__(self, model: Any) -> None:
-        self.linears = list_linears(model)
-        self._model = model
-
-    def read(self, linear: Linear) -> torch.Tensor:
-        """Return its weight, n_out x n_in; the model's own, not a copy."""
-        weight: torch.Tensor = self._model.get_submodule(linear.name).weight
-        return weight.detach()
 
 
 class GgufWeights:
@@ -118,9 +104,6 @@ class FolderWeights:
                 return found
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{path} cannot be read: {error}; fetch it again.") from error
-
-
-Weights = LoadedWeights | GgufWeights | FolderWeights
 
 
 def open_weights(checkpoint: Checkpoint) -> GgufWeights | FolderWeights:
