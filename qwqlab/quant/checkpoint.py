@@ -119,8 +119,7 @@ class Checkpoint:
 
     def config(self) -> Any:
         """Return transformers' configuration of the model."""
-        with _reading("a configuration", self.folder) as transformers:
-            return transformers.AutoConfig.from_pretrained(str(self.folder), **LOCAL)
+        return read_config(self.folder)
 
     @property
     def quantisation(self) -> dict[str, Any]:
@@ -273,6 +272,12 @@ def from_gguf(tensor: str) -> str | None:
     return None
 
 
+def read_config(path: Path) -> Any:
+    """Return transformers' configuration in a folder or a config.json."""
+    with _reading("a configuration", path) as transformers:
+        return transformers.AutoConfig.from_pretrained(str(path), **LOCAL)
+
+
 def read_quantisation(config: Any, path: Path) -> dict[str, Any]:
     """Return how a configuration states that its model is in 4 bits; {} if it is not quantised.
 
@@ -324,11 +329,10 @@ def _reading(what: str, path: Path) -> Iterator[Any]:
     """Yield transformers, quiet; whatever its readers raise becomes one ModelFileError."""
     transformers = import_transformers()
     logs = transformers.utils.logging
-    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    level = logs.get_verbosity()
     logs.set_verbosity_error()
-    logs.disable_progress_bar()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):  # where its bars go
             yield transformers
     except (MemoryError, QwqlabError):
         raise
@@ -337,8 +341,6 @@ def _reading(what: str, path: Path) -> Iterator[Any]:
         raise ModelFileError(f"transformers reads no {what[2:]} from {path}: {said}") from error
     finally:
         logs.set_verbosity(level)
-        if bars:
-            logs.enable_progress_bar()
 
 
 def _unpack(path: Path, target: Path) -> None:

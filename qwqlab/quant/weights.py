@@ -5,7 +5,6 @@ A module's error needs its weight alone, so a model of any size is read a module
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Collection, Sequence
@@ -75,7 +74,7 @@ class FolderWeights:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._folder = checkpoint.folder
-        self._files = _read_index(checkpoint.folder)
+        self._files = _find_tensors(checkpoint.folder)
         self.model = checkpoint.skeleton()
         self._tied = getattr(self.model, "all_tied_weights_keys", None) or {}
         self.linears = list_linears(self.model)
@@ -93,17 +92,13 @@ class FolderWeights:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return any tensor of the folder; raise ModelFileError if it holds none of that name."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         if name not in self._files:
             raise ModelFileError(f"{self._folder} holds no {name}; give a whole 16-bit model.")
-        path = self._folder / self._files[name]
-        try:
-            with safe_open(path, "pt") as file:
-                found: torch.Tensor = file.get_tensor(name)
-                return found
-        except (SafetensorError, OSError) as error:
-            raise ModelFileError(f"{path} cannot be read: {error}; fetch it again.") from error
+        with safe_open(self._files[name], "pt") as file:
+            found: torch.Tensor = file.get_tensor(name)
+            return found
 
 
 def open_weights(checkpoint: Checkpoint) -> GgufWeights | FolderWeights:
@@ -112,20 +107,18 @@ def open_weights(checkpoint: Checkpoint) -> GgufWeights | FolderWeights:
     return FolderWeights(checkpoint) if info is None else GgufWeights(info)
 
 
-def _read_index(folder: Path) -> dict[str, str]:
+def _find_tensors(folder: Path) -> dict[str, Path]:
     """Return which file of a folder holds each tensor."""
     from safetensors import SafetensorError, safe_open
 
-    index, path = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    try:
-        if index.is_file():
-            return dict(json.loads(index.read_bytes())["weight_map"])
-        with safe_open(path, "pt") as file:
-            return dict.fromkeys(file.keys(), path.name)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(
-            f"{folder} holds no safetensors that can be read ({error}); fetch it again."
-        ) from error
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                found.update(dict.fromkeys(file.keys(), path))
+        except (SafetensorError, OSError) as error:
+            raise ModelFileError(f"{path} cannot be read: {error}; fetch it again.") from error
+    return found
 
 
 def write_variant(
