@@ -68,16 +68,11 @@ class Checkpoint:
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
         path = paths.from_user(name)
-        self.is_folder = path.is_dir()
-        self.path = path if self.is_folder else model_path(name)
-        self.info = None if self.is_folder else inspect(self.path)
-        if self.is_folder and not (self.path / "config.json").is_file():
+        self.path = path if path.is_dir() else model_path(name)
+        self.title = self.path.name
+        self.info = None if path.is_dir() else inspect(self.path)
+        if path.is_dir() and not (path / "config.json").is_file():
             raise ModelFileError(f"{self.path} holds no config.json; give a model's own folder.")
-
-    @property
-    def title(self) -> str:
-        """Return the file's or the folder's name."""
-        return self.path.name
 
     def identify(self) -> str:
         """Return a hash that changes when the model does.
@@ -255,21 +250,6 @@ def to_gguf(name: str) -> str:
     if found and found[2] in KINDS:
         return f"blk.{found[1]}.{KINDS[found[2]]}.weight"
     return f"{name}.weight"
-
-
-def from_gguf(tensor: str) -> str | None:
-    """Return the module that a tensor of a GGUF holds; None for any other tensor.
-
-    >>> from_gguf("blk.3.ffn_down.weight"), from_gguf("blk.3.ffn_norm.weight")
-    ('model.layers.3.mlp.down_proj', None)
-    """
-    if tensor == "output.weight":
-        return HEAD
-    found = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor)
-    modules = {name: module for module, name in KINDS.items()}
-    if found and found[2] in modules:
-        return f"model.layers.{int(found[1])}.{modules[found[2]]}"
-    return None
 
 
 def read_config(path: Path) -> Any:

@@ -17,7 +17,7 @@ from .. import files
 from ..errors import ModelFileError
 from ..llamacpp import dequantize
 from ..models import GGUFInfo, check_quant, inspect, requantize, run_quantize
-from .checkpoint import HEAD, KINDS, Checkpoint, Linear, from_gguf, list_linears, to_gguf
+from .checkpoint import HEAD, KINDS, Checkpoint, Linear, list_linears, to_gguf
 from .codecs import Codec
 
 
@@ -30,20 +30,16 @@ class GgufWeights:
 
     def __init__(self, info: GGUFInfo) -> None:
         self._info = info
-        self._tensors = {
-            name: tensor
-            for tensor in info.tensors
-            if (name := from_gguf(tensor.name)) and len(tensor.shape) == 2
-        }
-        if HEAD not in self._tensors:  # the head shares the embedding
-            shared = [tensor for tensor in info.tensors if tensor.name == "token_embd.weight"]
-            if shared:
-                self._tensors[HEAD] = shared[0]
-        found = [
+        tensors = {tensor.name: tensor for tensor in info.tensors}
+        if "token_embd.weight" in tensors:  # a head that the file lacks shares the embedding
+            tensors.setdefault(to_gguf(HEAD), tensors["token_embd.weight"])
+        # In the model's order, which need not be the file's; each layer has some tensors.
+        layers = range(info.n_tensors)
+        names = [*(f"model.layers.{layer}.{kind}" for layer in layers for kind in KINDS), HEAD]
+        self._tensors = {name: tensors[to_gguf(name)] for name in names if to_gguf(name) in tensors}
+        self.linears = tuple(
             Linear(name, tensor.shape[1], tensor.shape[0]) for name, tensor in self._tensors.items()
-        ]
-        # A file may hold layer 10 before layer 2; the model's own order is that of its layers.
-        self.linears = tuple(sorted(found, key=_place))
+        )
         if not self.linears:
             raise ModelFileError(f"{info.path} holds no linear module that the lab knows.")
 
@@ -58,12 +54,6 @@ class GgufWeights:
                 f"{self._info.path}: {tensor.name} is in {tensor.type}, which gguf cannot read."
             ) from error
         return torch.from_numpy(np.array(numbers, np.float32, copy=None))
-
-
-def _place(linear: Linear) -> tuple[float, int]:
-    if linear.layer is None:
-        return float("inf"), 0
-    return linear.layer, [kind.rpartition(".")[2] for kind in KINDS].index(linear.kind)
 
 
 class FolderWeights:
