@@ -150,12 +150,10 @@ def lay_out(
 def _pick_tokens(view: StepView, top: int, run_token: int) -> tuple[int, ...]:
     """Return the columns: the most likely tokens of the raw distribution, then those that the chain
     brought up among the most likely ones, and always the drawn token and the run's own."""
-    needed = [view.token, run_token, *view.stages[-1].top(max(1, top // 3))]
+    needed = dict.fromkeys([view.token, run_token, *view.stages[-1].top(max(1, top // 3))])
     raw = view.raw.top(top)
-    extra = [token for token in dict.fromkeys(needed) if token not in raw]
-    kept = [t for t in raw[: max(0, top - len(extra))] if t not in extra]
-    late = [token for token in dict.fromkeys(needed) if token not in kept]
-    return (*kept, *late)
+    n_missing = sum(token not in raw for token in needed)
+    return tuple(dict.fromkeys([*raw[: max(0, top - n_missing)], *needed]))
 
 
 def plot_grid(grid: StageGrid) -> Drawing:
