@@ -460,7 +460,7 @@ def test_what_can_not_be_trained_is_one_sentence(
     (tmp_path / "full" / "letter.txt").write_text("mine")
     with pytest.raises(SettingError, match="is not empty and holds no run"):
         finetune(checkpoint, EXAMPLES, tmp_path / "full", QUICK)
-    with pytest.raises(SettingError, match=r"letter\.txt is a file; name a folder for the run"):
+    with pytest.raises(SettingError, match=r"letter\.txt is a file; name a folder, a new one"):
         finetune(checkpoint, EXAMPLES, tmp_path / "full" / "letter.txt", QUICK)
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(SettingError, match="unsloth does not run here: it is not installed"):
