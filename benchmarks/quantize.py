@@ -4,7 +4,7 @@
 
 - time: the pass against one forward pass of the same text through the same model, and one
   quantise-dequantise of all its weights by bitsandbytes, in turns;
-- memory: the streamed pass over a synthetic checkpoint of two of QwQ-32B's layers (2 GB of disk,
+- memory: the pass over a synthetic checkpoint of two of QwQ-32B's layers (2 GB of disk,
   bf16) against what its largest module needs: its weights in 16 bits and in 4, its inputs and its
   outputs, and the outputs of gate_proj, which the model holds meanwhile. Measured in a process of
   its own, less what it held before the pass and after one over a tiny model.
@@ -25,8 +25,8 @@ import torch
 from qwqlab import paths
 from qwqlab.quant import Checkpoint, find_codec, import_bitsandbytes, peak_memory
 from qwqlab.quant.checkpoint import N_CTX
-from qwqlab.quant.module_errors import N_TOKENS, run_through, stream
-from qwqlab.quant.weights import FolderWeights, LoadedWeights
+from qwqlab.quant.module_errors import N_TOKENS, run_through
+from qwqlab.quant.weights import FolderWeights
 
 ROUNDS = 5
 QWQ: dict[str, Any] = {
@@ -47,7 +47,7 @@ def measure_time() -> float:
     """The median over rounds of the pass over its two parts."""
     checkpoint = Checkpoint("smollm2-135m")
     model = checkpoint.load()
-    weights = LoadedWeights(model)
+    weights = FolderWeights(checkpoint)
     text = paths.data_dir() / "texts" / "calibration.txt"
     tokens = checkpoint.read_blocks(text, N_TOKENS)
     codec = find_codec("nf4")
@@ -62,7 +62,7 @@ def measure_time() -> float:
             bnb.dequantize_4bit(*bnb.quantize_4bit(weights.read(linear), quant_type="nf4"))
 
     def measure() -> None:
-        run_through(model, weights, codec, tokens, lambda _error: None)
+        run_through(FolderWeights(checkpoint), codec, tokens, lambda _error: None)
 
     ratios = []
     for _ in range(ROUNDS):
@@ -114,12 +114,11 @@ def stream_measured(folder: Path) -> tuple[int, int]:
 
 
 def run(folder: Path) -> None:
-    """A streamed pass."""
+    """A pass."""
     weights = FolderWeights(Checkpoint(folder))
     found: list[Any] = []
     tokens = torch.arange(N_TOKENS).view(-1, N_CTX) % 1000
-    model = stream(weights)
-    run_through(model, weights, find_codec("nf4"), tokens, found.append)
+    run_through(weights, find_codec("nf4"), tokens, found.append)
     assert len(found) == 15, [error.name for error in found]
 
 

@@ -13,7 +13,7 @@ import torch
 from qwqlab.cli import main
 from qwqlab.models import gguf
 from qwqlab.quant import Checkpoint, find_codec, weights
-from qwqlab.quant.weights import GgufWeights, LoadedWeights
+from qwqlab.quant.weights import FolderWeights, GgufWeights
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_errors_of_the_embedded_model_are_bitsandbytes_own(
     assert len(values["modules"]) == 211
     wanted = {"name", "kind", "layer", "weight_rel_mse", "output_rel_mse", "cosine", "kurtosis",
               "bytes_16bit", "bytes_4bit"}  # fmt: skip
-    weights = LoadedWeights(Checkpoint(model_path).load())
+    weights = FolderWeights(Checkpoint(model_path))
     by_name = {module["name"]: module for module in values["modules"]}
     for linear in weights.linears:
         module = by_name[linear.name]

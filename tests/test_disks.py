@@ -112,22 +112,18 @@ def test_what_is_written_to_a_full_disk_leaves_the_file_that_was_there(
         for seed in range(40):
             kept.add(make_run(seed, text="word " * 3000), **ABOUT)
     code = """
-import json, pandas
-from plotly.graph_objects import Figure
+import json
 from qwqlab import files
 from qwqlab.plots import report
-from qwqlab.plots import Drawing
 from qwqlab.experiments import ArmResult, list_arms
 from qwqlab.experiments import RunStore
 arms = json.loads((Path(sys.argv[3]) / "docs/pictures/trade_off.json").read_bytes())["arms"]
 results = [ArmResult(**arm) for arm in arms]
-drawing = Drawing(Figure({"layout": {"title": {"text": "t"}}}), "s", pandas.DataFrame({"x": [1]}))
 store = RunStore(sys.argv[2])
 works = {
     "runs.csv": store.export_csv,
     "runs.json": store.export_json,
     "report.html": lambda path: report.write_report(path, results, [], "prompt", "model", "build"),
-    "figure.html": drawing.write_html,
     "values.json": lambda path: files.write_json(path, {"x": "y" * 100_000}),
 }
 for name in works:
@@ -144,7 +140,7 @@ assert names() == before
 filler.unlink()
 """
     said = on_a_small_disk(2, code, store, CHECKOUT)
-    targets = ["runs.csv", "runs.json", "report.html", "figure.html", "values.json"]
+    targets = ["runs.csv", "runs.json", "report.html", "values.json"]
     disk = tmp_path / "disk"
     assert said == [
         f"{disk / name} cannot be written: its disk is full; make room and run it again."

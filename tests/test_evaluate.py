@@ -58,7 +58,7 @@ def decoded(model: Any) -> Decoded:
 def test_perplexity_is_llama_perplexitys(
     model_path: Path, checkpoint: Checkpoint, model: Any
 ) -> None:
-    quality = Reference(model, checkpoint.read_blocks(TEXT, 512, 256)).itself()
+    quality = Reference(model, checkpoint.read_blocks(TEXT, 512, 256)).compare()
     args = ["-m", str(model_path), "-f", str(TEXT), "-c", "256", "--chunks", "2"]
     for _ in range(3):
         said = tools.run_tool("llama-perplexity", args).stderr
@@ -176,7 +176,7 @@ def test_skip_lists_that_fit_nothing_and_short_texts_are_refused(tmp_path: Path)
 
 
 def test_quality_goes_through_json(reference: Reference) -> None:
-    values = json.loads(json.dumps(reference.itself().to_dict()))
+    values = json.loads(json.dumps(reference.compare().to_dict()))
     assert values["kl_mean"] == 0 and values["n_blocks"] == 3
     assert len(values["perplexity_interval"]) == 2
 

@@ -6,7 +6,6 @@ import html
 import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,10 +38,8 @@ def test_a_figure_has_a_title_a_sentence_with_numbers_and_a_table(figure: Drawin
         assert axis.title.text or figure.title.startswith(("Output error", "No override", "Flip"))
 
 
-def test_a_figure_is_named_on_a_page_and_its_table_has_headers(
-    figure: Drawing, tmp_path: Path
-) -> None:
-    page = figure.write_html(tmp_path / "figure.html").read_text(encoding="utf-8")
+def test_a_figure_is_named_on_a_page_and_its_table_has_headers(figure: Drawing) -> None:
+    page = figure.figure_html() + figure.words_html()
     (name,) = re.findall(r'<div role="figure" aria-label="([^"]*)">', page)
     assert html.unescape(name) == f"{figure.title}. {figure.summary.replace('`', '')}"
     headers = re.findall(r"<th[^e][^>]*>", page[page.rindex("<table") :])

@@ -22,6 +22,7 @@ from hub_server import serve_hub
 from huggingface_hub import constants
 from outside import environment, run_python
 from safetensors.torch import load_file
+from shopping import INSTRUCTION, make_sets
 
 from qwqlab.cli import main
 from qwqlab.errors import BusyError, FetchError, ModelFileError, SettingError
@@ -48,7 +49,6 @@ from qwqlab.tuning import (
     score,
     training,
 )
-from qwqlab.tuning.examples import INSTRUCTION, make_sets
 
 QUICK = Recipe(steps=4, accumulation=1, warm_up=1, checkpointing=False)
 EXAMPLES = make_sets()["train"]
@@ -298,10 +298,9 @@ def test_a_stopped_or_killed_run_goes_on_as_if_nothing_had_been(
 
 SCRIPT = """
 import sys
-from qwqlab.tuning import Recipe, finetune
-from qwqlab.tuning.examples import make_sets
+from qwqlab.tuning import Recipe, find_examples, finetune
 recipe = Recipe(**{recipe})
-finetune({model!r}, make_sets()["train"], {folder!r}, recipe, "peft")
+finetune({model!r}, find_examples("shopping"), {folder!r}, recipe, "peft")
 """
 
 
@@ -352,13 +351,12 @@ def note(event, args):
 
 sys.addaudithook(note)
 import tiny_llama
-from qwqlab.tuning import Recipe, finetune
-from qwqlab.tuning.examples import make_sets
+from qwqlab.tuning import Recipe, find_examples, finetune
 
 folder = Path(sys.argv[1])
 model = tiny_llama.make_in_bytes(folder / "model")
 recipe = Recipe(steps=1, accumulation=1, checkpointing=False)
-finetune(model, make_sets()["train"][:2], folder / "run", recipe)
+finetune(model, find_examples("shopping")[:2], folder / "run", recipe)
 print(json.dumps(asked))
 """
 
@@ -463,6 +461,8 @@ def test_what_can_not_be_trained_is_one_sentence(
     (tmp_path / "full" / "letter.txt").write_text("mine")
     with pytest.raises(SettingError, match="is not empty and holds no run"):
         finetune(checkpoint, EXAMPLES, tmp_path / "full", QUICK)
+    with pytest.raises(SettingError, match=r"letter\.txt is a file; name a folder, a new one"):
+        finetune(checkpoint, EXAMPLES, tmp_path / "full" / "letter.txt", QUICK)
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(SettingError, match="unsloth does not run here: it is not installed"):
         finetune(checkpoint, EXAMPLES, folder, QUICK, engine="unsloth")

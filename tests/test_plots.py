@@ -7,7 +7,6 @@ import itertools
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -273,11 +272,11 @@ def test_percent_keeps_two_figures(share: float, text: str) -> None:
     assert percent(share) == text
 
 
-def test_a_drawing_is_text_outside_jupyter_and_a_page_that_needs_no_network(tmp_path: Path) -> None:
+def test_a_drawing_is_text_outside_jupyter_and_a_page_that_needs_no_network() -> None:
     drawing = draw_trade_off(ARMS)
     text = str(drawing)
     assert drawing.summary in text and "article, 1.5" in text
-    page = drawing.write_html(tmp_path / "figure.html").read_text(encoding="utf-8")
+    page = drawing.figure_html() + drawing.words_html()
     assert drawing.summary in html.unescape(page)
     assert '<script src="' not in page and "<details>" in page
 

@@ -22,7 +22,6 @@ from qwqlab.quant import (
     verify_skip_list,
     write_dynamic,
 )
-from qwqlab.quant.checkpoint import from_gguf, to_gguf
 
 CODEC = BnbCodec("nf4", double=True)
 
@@ -111,13 +110,6 @@ def test_weights_stay_what_they_are_after_a_forward_pass(checkpoint: Checkpoint)
     with torch.no_grad():
         model(torch.arange(8)[None])
     assert torch.equal(bnb.dequantize_4bit(weight.data, weight.quant_state), before)
-
-
-def test_names_go_to_a_gguf_and_back(linears: tuple[Linear, ...]) -> None:
-    for linear in linears:
-        assert from_gguf(to_gguf(linear.name)) == linear.name
-    assert to_gguf("model.norm") == "model.norm.weight"
-    assert from_gguf("token_embd.weight") is None
 
 
 @pytest.mark.slow

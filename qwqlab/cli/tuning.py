@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _labels(args: argparse.Namespace) -> None:
     texts = [os.fsencode(text).decode("utf-8", "surrogateescape") for text in args.text or ()]
     table = label(tokenizer, args.pad, args.collator, texts or TURNS)
     if args.json:
-        print(json.dumps(table.to_dict()))
+        print(json.dumps(asdict(table)))
         return
     print(f"Pad token {args.pad!r}, collator {args.collator}: the labels of a batch, row by row.")
     if not texts:
@@ -124,7 +125,6 @@ def _export(args: argparse.Namespace) -> None:
         return
     adapter = export_adapter(folder, args.gguf.with_name(f".{args.gguf.name}.adapter"), checkpoint)
     try:
-        quant = None if args.merge.upper() == "F16" else args.merge
-        print(merge_adapter(adapter, requantize(checkpoint.path, "F16"), args.gguf, quant))
+        print(merge_adapter(adapter, requantize(checkpoint.path, "F16"), args.gguf, args.merge))
     finally:
         adapter.unlink(missing_ok=True)

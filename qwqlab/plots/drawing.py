@@ -5,17 +5,14 @@ from __future__ import annotations
 import html
 import importlib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
-
-from .. import files
 
 # Okabe and Ito's first three, and two darker ones: colour-blind readers can tell them apart, also
 # as thin lines on white. In grey they look alike, so every figure has a second cue.
@@ -54,13 +51,12 @@ _NAME_FIGURE = """<script>{
   }
 }</script>"""
 # Up and to the right first, and never straight across, where error bars lie.
-_DIRECTIONS = [(math.cos(a * math.pi / 8), -math.sin(a * math.pi / 8)) for a in range(1, 16, 2)]
+_ANGLES = np.arange(1, 16, 2) * np.pi / 8
+_DIRECTIONS = np.column_stack([np.cos(_ANGLES), -np.sin(_ANGLES)])
 _TOKEN_MARKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
 
 Pair = tuple[float, float]
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, in pixels, y growing downwards."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +120,6 @@ class Drawing:
         return f"{self.title}\n{self.summary}\n{table}"
 
     __repr__ = __str__
-
-    def write_html(self, path: str | Path) -> Path:
-        """Write figure, summary and table as one page that needs no network."""
-        page = (
-            '<!doctype html><html lang="en"><meta charset="utf-8">'
-            f"<title>{html.escape(self.title)}</title><body style='font-family:sans-serif'>"
-            f"<main>{self.figure_html()}{self.words_html()}</main></body></html>"
-        )
-        return files.write_text(Path(path), page)
 
 
 def style(figure: Any, title: str, height: int) -> Any:
@@ -204,41 +191,29 @@ def label_points(
     x, y: the ranges of the plot; size: its width and height in pixels. Give a point on a log axis,
     and the axis' range, as log10. axes: which axes the points belong to.
     """
-    pixels = [
-        (size[0] * (px - x[0]) / (x[1] - x[0]), size[1] * (y[1] - py) / (y[1] - y[0]))
-        for px, py in names
-    ]
-    taken = [_box(at, (9, 9)) for at in pixels]
-    for point, text, at in zip(names, names.values(), pixels, strict=True):
+    scale = np.array([size[0] / (x[1] - x[0]), size[1] / (y[0] - y[1])])
+    pixels = (np.reshape(list(names), (-1, 2)) - [x[0], y[1]]) * scale
+    centre = np.array(size) / 2
+    # Middles and half sizes of the boxes that are taken, and then of the places for a name.
+    middles, halves = list(pixels), [np.array([9.0, 9.0])] * len(names)
+    for (point, text), at in zip(names.items(), pixels, strict=True):
         lines = text.split("\n")
-        half = 3.7 * max(map(len, lines)), 8.0 * len(lines)
-        places = [
-            (round(cos * (away + half[0])), round(sin * (away + half[1])))
-            for away in (16, 30, 46, 66, 90)
-            for cos, sin in _DIRECTIONS
-        ]
-        free = partial(_count_covered, at=at, half=half, taken=taken, size=size)
-        dx, dy = min(places, key=free)
-        taken.append(_box((at[0] + dx, at[1] + dy), half))
+        half = np.array([3.7 * max(map(len, lines)), 8.0 * len(lines)])
+        offsets = np.concatenate(
+            [np.round(_DIRECTIONS * (away + half)) for away in (16, 30, 46, 66, 90)]
+        )
+        places = at + offsets
+        covered = (np.abs(places[:, None] - middles) < half + halves).all(axis=2).sum(axis=1)
+        crossed = (np.abs(places - centre) > centre - half).sum(axis=1)  # worse than nine names
+        best = int(np.argmin(covered + 9 * crossed))
+        middles.append(places[best])
+        halves.append(half)
+        dx, dy = offsets[best].tolist()
         figure.add_annotation(
             x=point[0], y=point[1], ax=dx, ay=dy, text=escape_text(text).replace("\n", "<br>"),
             font={"size": 12, "color": INK}, arrowwidth=0.8, arrowhead=0, arrowcolor=INK,
             standoff=7, bgcolor="rgba(255,255,255,.75)", **axes,
         )  # fmt: skip
-
-
-def _count_covered(offset: Pair, at: Pair, half: Pair, taken: Sequence[Box], size: Pair) -> int:
-    """Return how many boxes a name would cover there; a side that it crosses counts nine."""
-    left, top, right, bottom = _box((at[0] + offset[0], at[1] + offset[1]), half)
-    covered = sum(
-        left < other[2] and right > other[0] and top < other[3] and bottom > other[1]
-        for other in taken
-    )
-    return covered + 9 * sum((left < 0, top < 0, right > size[0], bottom > size[1]))
-
-
-def _box(middle: Pair, half: Pair) -> Box:
-    return middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1]
 
 
 def escape_text(text: str) -> str:

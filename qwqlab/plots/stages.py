@@ -7,7 +7,6 @@ are columns, and a bar's height is the square root of a probability, so that sma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..sampling import MOVED, Engine, StageView, StepView
+from ..sampling import MOVED, Engine, StepView
 from .drawing import (
     BLUE,
     GREEN,
@@ -120,21 +119,15 @@ def lay_out(
     """Return the grid of a step. run_token: what the run drew there, if that is another token."""
     run_token = view.token if run_token is None else run_token
     tokens = _pick_tokens(view, top, run_token)
-    n_vocab = engine.model.n_vocab
     stages = (view.raw, *view.stages)
-    logits, probs, others, shifts = [], [], [], []
-    before: npt.NDArray[np.float64] | None = None
-    for stage in stages:
-        spread_logits, spread = _spread(stage, n_vocab)
-        logits.append(spread_logits[list(tokens)])
-        gone = np.isnan(logits[-1])
-        probs.append(np.where(gone, np.nan, spread[list(tokens)]))
-        others.append(max(0.0, 1 - float(np.nansum(probs[-1]))))
-        if before is not None:
-            shifts.append(0.5 * float(np.abs(spread - before).sum()))
-        before = spread
-    logit, prob = np.array(logits), np.array(probs)
+    # Of every token of the vocabulary: NaN and 0 where it was removed.
+    logits = np.full((len(stages), engine.model.n_vocab), np.nan)
+    probs = np.zeros_like(logits)
+    for row, stage in enumerate(stages):
+        logits[row, stage.ids], probs[row, stage.ids] = stage.logits, stage.probs
+    logit = logits[:, tokens]
     gone = np.isnan(logit)
+    prob = np.where(gone, np.nan, probs[:, tokens])
     change = np.nan_to_num(np.diff(prob, axis=0, prepend=prob[:1]))
     touched = np.abs(np.nan_to_num(np.diff(logit, axis=0, prepend=logit[:1]))) > MOVED
     moved = np.where(touched & (np.abs(change) > _NOTABLE), np.sign(change), 0).astype(int)
@@ -145,10 +138,10 @@ def lay_out(
         texts=tuple(name_token(engine.model.show(token)) for token in tokens),
         left=tuple(len(stage.ids) for stage in stages),
         probs=prob,
-        others=np.array(others),
+        others=np.maximum(0.0, 1 - np.nansum(prob, axis=1)),
         removed=gone & ~np.vstack([gone[:1], gone[:-1]]),
         moved=moved,
-        shifts=np.array(shifts),
+        shifts=0.5 * np.abs(np.diff(probs, axis=0)).sum(axis=1),
         drawn=tokens.index(view.token),
         run_token=tokens.index(run_token),
     )
@@ -157,31 +150,19 @@ def lay_out(
 def _pick_tokens(view: StepView, top: int, run_token: int) -> tuple[int, ...]:
     """Return the columns: the most likely tokens of the raw distribution, then those that the chain
     brought up among the most likely ones, and always the drawn token and the run's own."""
-    needed = [view.token, run_token, *view.stages[-1].top(max(1, top // 3))]
+    needed = dict.fromkeys([view.token, run_token, *view.stages[-1].top(max(1, top // 3))])
     raw = view.raw.top(top)
-    extra = [token for token in dict.fromkeys(needed) if token not in raw]
-    kept = [t for t in raw[: max(0, top - len(extra))] if t not in extra]
-    late = [token for token in dict.fromkeys(needed) if token not in kept]
-    return (*kept, *late)
-
-
-def _spread(
-    stage: StageView, n_vocab: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return a stage's logits and probabilities by token: NaN and 0 where it was removed."""
-    logits, probs = np.full(n_vocab, np.nan), np.zeros(n_vocab)
-    logits[stage.ids] = stage.logits
-    probs[stage.ids] = stage.probs
-    return logits, probs
+    n_missing = sum(token not in raw for token in needed)
+    return tuple(dict.fromkeys([*raw[: max(0, top - n_missing)], *needed]))
 
 
 def plot_grid(grid: StageGrid) -> Drawing:
     """Draw a grid: what each stage leaves of each token as bars, and a mark where it is removed."""
     n_rows, n_columns = grid.probs.shape
     kept = ~np.isnan(grid.probs)
-    drawn = np.zeros_like(kept)
+    drawn, other_token = np.zeros_like(kept), np.zeros_like(kept)
     drawn[:, grid.drawn] = True
-    other_token = [[n_rows - 1, grid.run_token]] if grid.run_token != grid.drawn else []
+    other_token[-1, grid.run_token] = grid.run_token != grid.drawn
     hatch = {"shape": "/", "fillmode": "overlay", "fgcolor": "white", "size": 6}
     cross = {"symbol": "x", "size": 9, "color": VERMILLION}
     ring = {"symbol": "circle-open", "size": 5, "color": GREY}
@@ -193,8 +174,8 @@ def plot_grid(grid: StageGrid) -> Drawing:
             _bars("drawn token (hatched)", grid, kept & drawn,
                   {"color": VERMILLION, "pattern": hatch}),
             _bar_of_others(grid),
-            _marks("removed by this stage", grid, np.argwhere(grid.removed), cross),
-            _marks("removed earlier", grid, np.argwhere(~kept & ~grid.removed), ring),
+            _marks("removed by this stage", grid, grid.removed, cross),
+            _marks("removed earlier", grid, ~kept & ~grid.removed, ring),
             _marks("drawn in the run, if another", grid, other_token, diamond),
             go.Scatter(
                 mode="text", hoverinfo="skip", showlegend=False, cliponaxis=False,
@@ -239,7 +220,7 @@ def _floor(row: int) -> float:
 
 
 def _bars(name: str, grid: StageGrid, which: npt.NDArray[np.bool_], marker: Any) -> go.Bar:
-    places = [(int(row), int(column)) for row, column in np.argwhere(which)]
+    places = _list_places(which)
     probs = [float(grid.probs[place]) for place in places]
     arrows = ("", "▲", "▼")  # indexed by 0, 1 and -1
     return _bar(
@@ -283,8 +264,8 @@ def _bar(name: str, marker: Any, **values: Any) -> go.Bar:
     )  # fmt: skip
 
 
-def _marks(name: str, grid: StageGrid, places: Iterable[Sequence[int]], marker: Any) -> go.Scatter:
-    at = [(int(row), int(column)) for row, column in places]
+def _marks(name: str, grid: StageGrid, which: npt.NDArray[np.bool_], marker: Any) -> go.Scatter:
+    at = _list_places(which)
     return go.Scatter(
         name=name,
         mode="markers",
@@ -294,6 +275,10 @@ def _marks(name: str, grid: StageGrid, places: Iterable[Sequence[int]], marker: 
         y=[_floor(row) + 0.1 for row, _ in at],
         hovertext=[escape_text(f"{grid.texts[c]}: {name}, {grid.rows[r]}") for r, c in at],
     )
+
+
+def _list_places(which: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    return [(int(row), int(column)) for row, column in np.argwhere(which)]
 
 
 def _number(p: float) -> str:

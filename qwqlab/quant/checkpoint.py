@@ -68,16 +68,11 @@ class Checkpoint:
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
         path = paths.from_user(name)
-        self.is_folder = path.is_dir()
-        self.path = path if self.is_folder else model_path(name)
-        self.info = None if self.is_folder else inspect(self.path)
-        if self.is_folder and not (self.path / "config.json").is_file():
+        self.path = path if path.is_dir() else model_path(name)
+        self.title = self.path.name
+        self.info = None if path.is_dir() else inspect(self.path)
+        if path.is_dir() and not (path / "config.json").is_file():
             raise ModelFileError(f"{self.path} holds no config.json; give a model's own folder.")
-
-    @property
-    def title(self) -> str:
-        """Return the file's or the folder's name."""
-        return self.path.name
 
     def identify(self) -> str:
         """Return a hash that changes when the model does.
@@ -119,8 +114,7 @@ class Checkpoint:
 
     def config(self) -> Any:
         """Return transformers' configuration of the model."""
-        with _reading("a configuration", self.folder) as transformers:
-            return transformers.AutoConfig.from_pretrained(str(self.folder), **LOCAL)
+        return read_config(self.folder)
 
     @property
     def quantisation(self) -> dict[str, Any]:
@@ -258,19 +252,10 @@ def to_gguf(name: str) -> str:
     return f"{name}.weight"
 
 
-def from_gguf(tensor: str) -> str | None:
-    """Return the module that a tensor of a GGUF holds; None for any other tensor.
-
-    >>> from_gguf("blk.3.ffn_down.weight"), from_gguf("blk.3.ffn_norm.weight")
-    ('model.layers.3.mlp.down_proj', None)
-    """
-    if tensor == "output.weight":
-        return HEAD
-    found = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor)
-    modules = {name: module for module, name in KINDS.items()}
-    if found and found[2] in modules:
-        return f"model.layers.{int(found[1])}.{modules[found[2]]}"
-    return None
+def read_config(path: Path) -> Any:
+    """Return transformers' configuration in a folder or a config.json."""
+    with _reading("a configuration", path) as transformers:
+        return transformers.AutoConfig.from_pretrained(str(path), **LOCAL)
 
 
 def read_quantisation(config: Any, path: Path) -> dict[str, Any]:
@@ -324,11 +309,10 @@ def _reading(what: str, path: Path) -> Iterator[Any]:
     """Yield transformers, quiet; whatever its readers raise becomes one ModelFileError."""
     transformers = import_transformers()
     logs = transformers.utils.logging
-    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    level = logs.get_verbosity()
     logs.set_verbosity_error()
-    logs.disable_progress_bar()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):  # where its bars go
             yield transformers
     except (MemoryError, QwqlabError):
         raise
@@ -337,8 +321,6 @@ def _reading(what: str, path: Path) -> Iterator[Any]:
         raise ModelFileError(f"transformers reads no {what[2:]} from {path}: {said}") from error
     finally:
         logs.set_verbosity(level)
-        if bars:
-            logs.enable_progress_bar()
 
 
 def _unpack(path: Path, target: Path) -> None:

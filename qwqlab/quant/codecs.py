@@ -122,7 +122,6 @@ class BnbCodec:
             small, state = functional.quantize_blockwise(scales - offset, blocksize=256)
             scales = functional.dequantize_blockwise(small, state) + offset
             n_bytes = packed.nbytes + small.nbytes + state.absmax.nbytes + offset.nbytes
-        code = functional.get_4bit_type(self.quant_type, device="cpu")
         dtype = weight.dtype
 
         def decode(start: int, stop: int) -> torch.Tensor:
@@ -133,7 +132,6 @@ class BnbCodec:
                 shape=torch.Size((last - first,)),
                 dtype=dtype,
                 blocksize=self.block,
-                code=code,
                 quant_type=self.quant_type,
             )
             part = packed[first // 2 : math.ceil(last / 2)].unsqueeze(1)

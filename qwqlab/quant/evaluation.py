@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +78,22 @@ class Reference:
         self.blocks = blocks
         self._logs = [predict(model, block) for block in blocks]
 
-    def itself(self) -> Quality:
-        """Return the reference against itself: no divergence, and its own perplexity."""
-        pairs = zip(self.blocks, self._logs, strict=True)
-        return _sum_up([_score_block(block, log, log) for block, log in pairs])
-
     def compare(self) -> Quality:
-        """Return how the model as it now is does against what it was."""
+        """Return how the model as it now is does against what it was.
+
+        Unchanged it has no divergence, and its own perplexity.
+        """
         return _sum_up([self.score(place) for place in range(len(self.blocks))])
 
     def score(self, place: int) -> torch.Tensor:
-        """Return each scored token's surprise, divergence and agreement in one block, 3 x n."""
-        block = self.blocks[place]
-        return _score_block(block, self._logs[place], predict(self.model, block))
+        """Return surprise, KL divergence and agreement of a block: 3 x n_scored, float64."""
+        block, reference = self.blocks[place], self._logs[place]
+        variant = predict(self.model, block)
+        follows = block[scored_places(len(block)) + 1]
+        surprise = -variant.gather(1, follows[:, None])[:, 0]
+        divergence = (reference.exp() * (reference - variant)).sum(1, dtype=torch.float64)
+        same = reference.argmax(1) == variant.argmax(1)
+        return torch.stack([surprise.double(), divergence.clamp(min=0), same.double()])
 
 
 def scored_places(n_ctx: int) -> torch.Tensor:
@@ -110,17 +112,6 @@ def predict(model: Any, block: torch.Tensor) -> torch.Tensor:
             block[None], use_cache=False, logits_to_keep=scored_places(len(block))
         ).logits
         return torch.log_softmax(logits[0].float(), -1)
-
-
-def _score_block(
-    block: torch.Tensor, reference: torch.Tensor, variant: torch.Tensor
-) -> torch.Tensor:
-    """Return surprise, KL divergence and agreement of each scored token: 3 x n_scored, float64."""
-    follows = block[scored_places(len(block)) + 1]
-    surprise = -variant.gather(1, follows[:, None])[:, 0]
-    divergence = (reference.exp() * (reference - variant)).sum(1, dtype=torch.float64)
-    same = reference.argmax(1) == variant.argmax(1)
-    return torch.stack([surprise.double(), divergence.clamp(min=0), same.double()])
 
 
 def _sum_up(scored: Sequence[torch.Tensor]) -> Quality:
@@ -235,7 +226,7 @@ def evaluate(
         raise SettingError(f"{resolved.dead[0]!r} in the skip list fits no linear module")
     reference = Reference(model, blocks)
     if chosen is None:
-        return reference.itself(), [each.name for each in list_linears(model)]
+        return reference.compare(), [each.name for each in list_linears(model)]
     with Decoded(model, chosen, HEAD not in resolved.kept).swapped(keep=resolved.kept):
         return reference.compare(), list(resolved.kept)
 
@@ -259,14 +250,20 @@ def measure_alone(
     not measured again (`Checkpoint.identify` is the model's part).
     """
     linears = decoded.linears if linears is None else linears
-    traces = [_Trace(reference.model, block) for block in reference.blocks]
+    with torch.inference_mode():
+        states = [
+            reference.model(
+                block[None], use_cache=False, output_hidden_states=True, logits_to_keep=1
+            ).hidden_states
+            for block in reference.blocks
+        ]
     journal = Journal("alone", json.dumps([key, reference.blocks.tolist()]) if key else "")
     known = {row["name"]: row["kl"] for row in journal.rows}
     found: dict[str, float] = {}
     for linear in linears:
         kl = known.get(linear.name)
         if kl is None:
-            kl = _measure_one(linear, reference, decoded, traces)
+            kl = _measure_one(linear, reference, decoded, states)
             journal.add({"name": linear.name, "kl": kl})
         found[linear.name] = kl
         if on_module:
@@ -277,44 +274,28 @@ def measure_alone(
 
 
 def _measure_one(
-    linear: Linear, reference: Reference, decoded: Decoded, traces: Sequence[_Trace]
+    linear: Linear,
+    reference: Reference,
+    decoded: Decoded,
+    states: Sequence[Sequence[torch.Tensor]],
 ) -> float:
+    """Return the mean divergence. states: what each layer is given, block by block."""
+    before = reference.model.model.layers[: linear.layer or 0]
     scored = []
     with decoded.swapped(only=[linear.name]):
-        for place, trace in enumerate(traces):
-            with trace.skipping(linear.layer or 0):
+        for place, given in enumerate(states):
+            with _giving(given[len(before)], before):
                 scored.append(reference.score(place))
     return float(torch.cat(scored, 1)[1].mean())
 
 
-class _Trace:
-    """What each layer of a model gives for one block of tokens."""
-
-    def __init__(self, model: Any, block: torch.Tensor) -> None:
-        self._layers = model.model.layers
-        self._outputs: list[Any] = []
-        hooks = [
-            layer.register_forward_hook(lambda _m, _x, output: self._outputs.append(output))
-            for layer in self._layers
-        ]
-        try:
-            predict(model, block)
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    @contextmanager
-    def skipping(self, n_layers: int) -> Iterator[None]:
-        """Within the block the first layers give what they gave, and compute nothing."""
-        skipped = list(zip(self._layers, self._outputs, strict=True))[:n_layers]
-        for layer, output in skipped:
-            layer.forward = partial(_give, output)
-        try:
-            yield
-        finally:
-            for layer, _ in skipped:
-                del layer.forward
-
-
-def _give(output: Any, *_: Any, **__: Any) -> Any:
-    return output
+@contextmanager
+def _giving(output: torch.Tensor, layers: Sequence[Any]) -> Iterator[None]:
+    """Within the block these layers give the output, and compute nothing."""
+    for layer in layers:
+        layer.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward

@@ -5,23 +5,21 @@ GB are 10^9 bytes, GiB 2^30: a card of "24 GB" holds 24 GiB, 25.8 GB.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import paths
-from ..errors import ModelFileError, SettingError, first_lines
+from ..errors import ModelFileError, SettingError
 from ..llamacpp import INT_MAX, check_number
-from ..models import import_transformers
 from .checkpoint import (
     HEAD,
     Checkpoint,
     Linear,
     build_skeleton,
     list_linears,
+    read_config,
     read_quantisation,
 )
 from .skip_list import resolve_skip_list
@@ -83,7 +81,9 @@ def read_shapes(name: str | os.PathLike[str]) -> Shapes:
     if known:
         path = paths.data_dir() / "configs" / f"{known.lower()}.json"
     if path.suffix == ".json":
-        title, config = known or path.name, _read_config(path)
+        if not path.is_file():
+            raise ModelFileError(f"{path} is no file; name a config.json, a folder, or QwQ-32B.")
+        title, config = known or path.name, read_config(path)
     else:
         checkpoint = Checkpoint(name)
         title, config, path = checkpoint.title, checkpoint.config(), checkpoint.folder
@@ -98,19 +98,6 @@ def read_shapes(name: str | os.PathLike[str]) -> Shapes:
         skip=None if skip is None else tuple(skip),
         double=bool(found.get("bnb_4bit_use_double_quant", True)),
     )
-
-
-def _read_config(path: Path) -> Any:
-    try:
-        values = json.loads(path.read_bytes())
-        return import_transformers().AutoConfig.for_model(values.pop("model_type"), **values)
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be read ({error.strerror}); name a config.json, a folder, or QwQ-32B."
-        ) from error
-    except Exception as error:  # transformers checks a configuration in many ways of its own
-        said = first_lines(error)
-        raise ModelFileError(f"{path} is no configuration of a language model: {said}") from error
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What few bits lose of each linear module: of its weights, and of what comes out of it.
 
 One pass over a calibration text measures every module: the text runs through the model in 16 or
-32 bits, and each module is compared where its inputs pass by. A model that memory doesn't hold is
-read from its folder one module at a time. Errors are kept as they are found.
+32 bits, and each module is compared where its inputs pass by. The model is read from its folder one
+module at a time, so memory needn't hold it. Errors are kept as they are found.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import torch
 
 from .. import paths
 from ..errors import ModelFileError
-from .checkpoint import HEAD, Checkpoint, Linear, check_room, free_memory
+from .checkpoint import HEAD, Checkpoint, Linear
 from .codecs import SLICE, Codec, find_codec
 from .journal import Journal
 from .theory import bounds
-from .weights import FolderWeights, LoadedWeights, Weights, open_weights
+from .weights import FolderWeights, open_weights
 
 N_TOKENS = 2048
 CHUNK = 1 << 14
@@ -131,7 +131,7 @@ def quant_error(
 
     Each module's error is kept in models_dir() as soon as it is known: a pass that was stopped or
     killed goes on where it was, and a finished one is not run again. Raise SettingError, FetchError
-    or ModelFileError for what can't be used or doesn't fit into memory.
+    or ModelFileError for what can't be used.
     """
     started = time.perf_counter()
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
@@ -158,7 +158,7 @@ def quant_error(
     with contextlib.suppress(_Stopped):
         left = [linear for linear in linears if linear.name not in known]
         if left and tokens is not None:
-            run_through(*_load(checkpoint, weights), chosen, tokens, keep, known)
+            run_through(FolderWeights(checkpoint), chosen, tokens, keep, known)
         else:
             for linear in left:
                 keep(measure_module(linear, weights.read(linear), chosen))
@@ -175,20 +175,8 @@ def quant_error(
     )
 
 
-def _load(checkpoint: Checkpoint, weights: Weights) -> tuple[Any, Weights]:
-    """Return the model to run and its weights: in memory if it holds them twice, or streamed."""
-    if 2 * checkpoint.n_bytes < free_memory():
-        model = checkpoint.load()
-        return model, LoadedWeights(model)
-    if not isinstance(weights, FolderWeights):
-        check_room(2 * checkpoint.n_bytes, f"Unpacking {checkpoint.title}")
-        weights = FolderWeights(checkpoint)
-    return stream(weights), weights
-
-
 def run_through(
-    model: Any,
-    weights: Weights,
+    weights: FolderWeights,
     codec: Codec,
     tokens: torch.Tensor,
     keep: Callable[[ModuleError], None],
@@ -196,33 +184,22 @@ def run_through(
 ) -> None:
     """Run blocks of tokens through a model once, and measure each linear module on the way.
 
-    The weights come from `weights`, so the model's own may be missing. keep is called with each
-    error as it is found; modules in `known` are run but not measured.
+    keep is called with each error as it is found; modules in `known` are run but not measured.
     """
-    modules = {linear.name: model.get_submodule(linear.name) for linear in weights.linears}
-    last: list[Inputs] = []
+    model = _load_all_but_linears(weights)
 
-    def forward(linear: Linear, x: torch.Tensor) -> torch.Tensor:
+    def forward(linear: Linear, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
         weight = weights.read(linear)
-        # Nobody reads the logits, which for many tokens are larger than the model.
-        outputs = x if linear.name == HEAD else _multiply(x, weight)
+        outputs = _multiply(x, weight)
         if linear.name not in known:
-            rows = x.reshape(-1, linear.n_in)
-            if not last or last[0].x.data_ptr() != rows.data_ptr() or last[0].x.shape != rows.shape:
-                last[:] = [Inputs(rows)]
-            made = None if linear.name == HEAD else outputs
-            keep(measure_module(linear, weight, codec, last[0], made))
-        bias = modules[linear.name].bias
+            keep(measure_module(linear, weight, codec, x.reshape(-1, linear.n_in), outputs))
         return outputs if bias is None else outputs + bias
 
     for linear in weights.linears:
-        modules[linear.name].forward = partial(forward, linear)
-    try:
-        with torch.inference_mode():
-            model(tokens, use_cache=False)
-    finally:
-        for module in modules.values():
-            del module.forward
+        module = model.get_submodule(linear.name)
+        module.forward = partial(forward, linear, module.bias)
+    with torch.inference_mode():
+        model(tokens, use_cache=False)
 
 
 def _multiply(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -236,7 +213,7 @@ def _multiply(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return outputs
 
 
-def stream(weights: FolderWeights) -> Any:
+def _load_all_but_linears(weights: FolderWeights) -> Any:
     """Return the model of a folder with all but its linear modules in place, in float32.
 
     The embedding stays on the disk: only the rows of tokens that occur are read.
@@ -245,51 +222,30 @@ def stream(weights: FolderWeights) -> Any:
     linears = {f"{linear.name}.weight" for linear in weights.linears}
     embedding = model.get_input_embeddings()
     for name, parameter in list(model.named_parameters()):
-        if name in linears or parameter is embedding.weight:
-            continue
         module, _, attribute = name.rpartition(".")
-        value = torch.nn.Parameter(weights.tensor(name).float(), requires_grad=False)
-        setattr(model.get_submodule(module), attribute, value)
-    names = {id(module): name for name, module in model.named_modules()}
-    table = weights.tensor(f"{names[id(embedding)]}.weight")
-    embedding.forward = lambda ids: table[ids].float()
+        if parameter is embedding.weight:
+            embedding.forward = partial(_look_up, weights.tensor(name))
+        elif name not in linears:
+            value = torch.nn.Parameter(weights.tensor(name).float(), requires_grad=False)
+            setattr(model.get_submodule(module), attribute, value)
     return model
 
 
-class Inputs:
-    """What a module is given: n_tokens x n_in in float32.
-
-    How large an output is depends on the inputs through their Gram matrix X^T X alone, which
-    modules of the same inputs (q, k and v; gate and up) share.
-    """
-
-    def __init__(self, x: torch.Tensor) -> None:
-        self.x = x
-        scale = math.sqrt(_dot(x, x) / x.numel())
-        self.outlier_ratio = _ratio(max(abs(float(end)) for end in torch.aminmax(x)), scale)
-        self._gram: torch.Tensor | None = None
-
-    def square(self, weight: torch.Tensor) -> float:
-        """Return ||X weight^T||^2, by whichever way multiplies less."""
-        n_tokens, n_in = self.x.shape
-        if n_tokens * len(weight) > n_in * len(weight) + (self._gram is None) * n_tokens * n_in:
-            if self._gram is None:
-                self._gram = self.x.T @ self.x
-            return _dot(weight @ self._gram, weight)
-        outputs = self.x @ weight.T
-        return _dot(outputs, outputs)
+def _look_up(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return table[ids].float()
 
 
 def measure_module(
     linear: Linear,
     weight: torch.Tensor,
     codec: Codec,
-    inputs: Inputs | None = None,
+    x: torch.Tensor | None = None,
     outputs: torch.Tensor | None = None,
 ) -> ModuleError:
     """Encode a weight and compare, a slice of its rows at a time.
 
-    outputs: X W^T, if it is known already. Raise ModelFileError for numbers that are not finite.
+    x: what the module is given, n_tokens x n_in, and outputs: x W^T; both or neither. Raise
+    ModelFileError for numbers that are not finite.
     """
     encoded = codec.encode(weight)
     step = codec.step(linear.n_in)
@@ -304,14 +260,14 @@ def measure_module(
         sums = float(rows.sum(dtype=torch.float64)), _dot(rows, rows), _dot(square, rows)
         for power, total in enumerate((rows.numel(), *sums, _dot(square, square))):
             moments[power] += total
-        largest = max(largest, *(abs(float(end)) for end in torch.aminmax(rows)))
+        largest = max(largest, _largest(rows))
         product += _dot(rows, decoded)
         decoded_square += _dot(decoded, decoded)
         difference = rows - decoded
         lost += _dot(difference, difference)
-        if inputs is not None:
-            output += inputs.square(rows) if outputs is None else 0.0
-            output_lost += inputs.square(difference)
+        if x is not None:
+            moved = x @ difference.T
+            output_lost += _dot(moved, moved)
     norm = moments[2]
     if not math.isfinite(norm + lost + output + output_lost):
         raise ModelFileError(f"{linear.name} holds or makes numbers that are not finite.")
@@ -323,11 +279,13 @@ def measure_module(
         n_in=linear.n_in,
         type=encoded.type,
         weight_rel_mse=_ratio(lost, norm),
-        output_rel_mse=None if inputs is None else _ratio(output_lost, output),
+        output_rel_mse=None if x is None else _ratio(output_lost, output),
         cosine=_ratio(product, math.sqrt(norm * decoded_square)),
         kurtosis=_kurtosis(moments),
         outlier_ratio=_ratio(largest, math.sqrt(norm / moments[0])),
-        input_outlier_ratio=None if inputs is None else inputs.outlier_ratio,
+        input_outlier_ratio=(
+            None if x is None else _ratio(_largest(x), math.sqrt(_dot(x, x) / x.numel()))
+        ),
         bytes_16bit=2 * linear.n_weights,
         n_bytes=encoded.n_bytes,
     )
@@ -337,6 +295,10 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     """Return their inner product: short sums in float32, and the sums summed in float64."""
     parts = zip(torch.split(a.flatten(), CHUNK), torch.split(b.flatten(), CHUNK), strict=True)
     return sum(float(torch.dot(*part)) for part in parts)
+
+
+def _largest(numbers: torch.Tensor) -> float:
+    return max(abs(float(end)) for end in torch.aminmax(numbers))
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,16 +1,14 @@
-"""The weights of linear modules: read one by one from memory, a GGUF or safetensors, or written.
+"""The weights of linear modules: read one by one from a GGUF or safetensors, or written.
 
 A module's error needs its weight alone, so a model of any size is read a module at a time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +17,8 @@ from .. import files
 from ..errors import ModelFileError
 from ..llamacpp import dequantize
 from ..models import GGUFInfo, check_quant, inspect, requantize, run_quantize
-from .checkpoint import HEAD, KINDS, Checkpoint, Linear, from_gguf, list_linears, to_gguf
+from .checkpoint import HEAD, KINDS, Checkpoint, Linear, list_linears, to_gguf
 from .codecs import Codec
-
-
-class LoadedWeights:
-    """The linear modules of a model in memory."""
-
-    def __init__(self, model: Any) -> None:
-        self.linears = list_linears(model)
-        self._model = model
-
-    def read(self, linear: Linear) -> torch.Tensor:
-        """Return its weight, n_out x n_in; the model's own, not a copy."""
-        weight: torch.Tensor = self._model.get_submodule(linear.name).weight
-        return weight.detach()
 
 
 class GgufWeights:
@@ -45,20 +30,16 @@ class GgufWeights:
 
     def __init__(self, info: GGUFInfo) -> None:
         self._info = info
-        self._tensors = {
-            name: tensor
-            for tensor in info.tensors
-            if (name := from_gguf(tensor.name)) and len(tensor.shape) == 2
-        }
-        if HEAD not in self._tensors:  # the head shares the embedding
-            shared = [tensor for tensor in info.tensors if tensor.name == "token_embd.weight"]
-            if shared:
-                self._tensors[HEAD] = shared[0]
-        found = [
+        tensors = {tensor.name: tensor for tensor in info.tensors}
+        if "token_embd.weight" in tensors:  # a head that the file lacks shares the embedding
+            tensors.setdefault(to_gguf(HEAD), tensors["token_embd.weight"])
+        # In the model's order, which need not be the file's; each layer has some tensors.
+        layers = range(info.n_tensors)
+        names = [*(f"model.layers.{layer}.{kind}" for layer in layers for kind in KINDS), HEAD]
+        self._tensors = {name: tensors[to_gguf(name)] for name in names if to_gguf(name) in tensors}
+        self.linears = tuple(
             Linear(name, tensor.shape[1], tensor.shape[0]) for name, tensor in self._tensors.items()
-        ]
-        # A file may hold layer 10 before layer 2; the model's own order is that of its layers.
-        self.linears = tuple(sorted(found, key=_place))
+        )
         if not self.linears:
             raise ModelFileError(f"{info.path} holds no linear module that the lab knows.")
 
@@ -75,12 +56,6 @@ class GgufWeights:
         return torch.from_numpy(np.array(numbers, np.float32, copy=None))
 
 
-def _place(linear: Linear) -> tuple[float, int]:
-    if linear.layer is None:
-        return float("inf"), 0
-    return linear.layer, [kind.rpartition(".")[2] for kind in KINDS].index(linear.kind)
-
-
 class FolderWeights:
     """The linear modules of a folder of safetensors, each read when it is asked for.
 
@@ -89,7 +64,7 @@ class FolderWeights:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._folder = checkpoint.folder
-        self._files = _read_index(checkpoint.folder)
+        self._files = _find_tensors(checkpoint.folder)
         self.model = checkpoint.skeleton()
         self._tied = getattr(self.model, "all_tied_weights_keys", None) or {}
         self.linears = list_linears(self.model)
@@ -107,20 +82,13 @@ class FolderWeights:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return any tensor of the folder; raise ModelFileError if it holds none of that name."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         if name not in self._files:
             raise ModelFileError(f"{self._folder} holds no {name}; give a whole 16-bit model.")
-        path = self._folder / self._files[name]
-        try:
-            with safe_open(path, "pt") as file:
-                found: torch.Tensor = file.get_tensor(name)
-                return found
-        except (SafetensorError, OSError) as error:
-            raise ModelFileError(f"{path} cannot be read: {error}; fetch it again.") from error
-
-
-Weights = LoadedWeights | GgufWeights | FolderWeights
+        with safe_open(self._files[name], "pt") as file:
+            found: torch.Tensor = file.get_tensor(name)
+            return found
 
 
 def open_weights(checkpoint: Checkpoint) -> GgufWeights | FolderWeights:
@@ -129,20 +97,18 @@ def open_weights(checkpoint: Checkpoint) -> GgufWeights | FolderWeights:
     return FolderWeights(checkpoint) if info is None else GgufWeights(info)
 
 
-def _read_index(folder: Path) -> dict[str, str]:
+def _find_tensors(folder: Path) -> dict[str, Path]:
     """Return which file of a folder holds each tensor."""
     from safetensors import SafetensorError, safe_open
 
-    index, path = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    try:
-        if index.is_file():
-            return dict(json.loads(index.read_bytes())["weight_map"])
-        with safe_open(path, "pt") as file:
-            return dict.fromkeys(file.keys(), path.name)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(
-            f"{folder} holds no safetensors that can be read ({error}); fetch it again."
-        ) from error
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                found.update(dict.fromkeys(file.keys(), path))
+        except (SafetensorError, OSError) as error:
+            raise ModelFileError(f"{path} cannot be read: {error}; fetch it again.") from error
+    return found
 
 
 def write_variant(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -69,28 +69,21 @@ def merge_adapter(
     adapter: str | os.PathLike[str],
     model: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    quant: str | None = None,
+    quant: str = "F16",
 ) -> Path:
     """Add a GGUF adapter to a model's weights, as one file in F16 or a quant; return its path.
 
     llama-export-lora does it. Raise ToolchainError with the program's own words if it fails.
     """
-    target = Path(target)
-    quant = None if quant is None else check_quant(quant)
+    target, quant = Path(target), check_quant(quant)
     n_parameters = inspect(Path(model)).n_parameters
     check_disk(target.absolute().parent, 3 * n_parameters, target.name,
                "choose a folder on a larger disk")  # fmt: skip
-    with files.replacing(target) as part:
-        merge = ["-m", model, "--lora", adapter, "-o"]
-        if quant is None:
-            run_tool("llama-export-lora", [*merge, part])
-        else:
-            whole = part.with_name(f"{part.name}.F16")
-            try:
-                run_tool("llama-export-lora", [*merge, whole])
-                run_tool("llama-quantize", [whole, part, quant])
-            finally:
-                whole.unlink(missing_ok=True)
+    with files.replacing(target) as part, tempfile.TemporaryDirectory(dir=part.parent) as folder:
+        whole = part if quant == "F16" else Path(folder) / "F16.gguf"
+        run_tool("llama-export-lora", ["-m", model, "--lora", adapter, "-o", whole])
+        if whole != part:
+            run_tool("llama-quantize", [whole, part, quant])
     return target
 
 
@@ -195,6 +188,8 @@ def measure_stopping(
     engine: Engine, examples: Sequence[Example], n_seeds: int = 3, n_predict: int = N_PREDICT
 ) -> StopCount:
     """Measure how sure the model is that a right answer is over, and how often its own end."""
+    from scipy.special import softmax
+
     known: dict[int, Matrix] = {}
     whole = [Request(each.prompt + each.output, GREEDY, 0, 1) for each in examples]
     list(engine.run(whole, keep_logits=known))
@@ -206,13 +201,10 @@ def measure_stopping(
     ended = [run.stop == "end" for _, run in engine.run(drawn)]
     ends = list(engine.model.end_tokens)
     return StopCount(
-        p_stop=tuple(_share(known[place][0], ends) for place in range(len(examples))),
+        p_stop=tuple(
+            float(softmax(known[place][0].astype(np.float64))[ends].sum())
+            for place in range(len(examples))
+        ),
         n=len(ended),
         stopped=sum(ended),
     )
-
-
-def _share(logits: Any, tokens: Sequence[int]) -> float:
-    """Return what these tokens have of the distribution."""
-    odds = np.exp(logits.astype(np.float64) - float(logits.max()))
-    return float(odds[tokens].sum() / odds.sum())

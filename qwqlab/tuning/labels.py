@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SettingError
@@ -92,10 +92,6 @@ class LabelTable:
     def count(self, text: str) -> int:
         """Return how many tokens of that text are learnt."""
         return sum(each.is_learnt and each.text == text for row in self.rows for each in row)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
 
 
 def label(tokenizer: Any, pad: str, collator: str, texts: Sequence[str] = TURNS) -> LabelTable:

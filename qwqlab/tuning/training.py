@@ -202,6 +202,8 @@ def finetune(
 def _claim(folder: Path, plan: dict[str, Any]) -> None:
     """Write down what is run in a folder; raise SettingError if another run is there."""
     path = folder / RUN
+    if folder.is_file():
+        raise SettingError(f"{folder} is a file; name a folder, a new one or an earlier run's")
     if path.is_file():
         there = files.read_json(path)
         names = [name for name in plan if there.get(name) != plan[name]]
