@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .chat import render_many as render_many  # many prompts from one process
     from .chat import render_with_llama_cpp as render_with_llama_cpp  # by llama-completion
     from .downloads import fetch_repository as fetch_repository  # download a repository's files
-    from .downloads import find_fetched as find_fetched  # the same, if they are on this machine
     from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
     from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts
     from .gguf import inspect as inspect  # read a header

