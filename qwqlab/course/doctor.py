@@ -27,7 +27,7 @@ from ..preflight import Check
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from ..models import Entry, Vocabulary
+    from ..models import Entry
 
 FREE_GB = 1.0
 """Room for a ladder of quants of the embedded model, and for runs."""
@@ -175,7 +175,7 @@ def check_files() -> list[Check]:
     ]
 
 
-def _check_file(name: str, entry: Entry | Vocabulary) -> Check:
+def _check_file(name: str, entry: Entry) -> Check:
     path = paths.models_dir() / entry.filename
     remedy = f"run `qwqlab fetch {entry.name}`"
     try:

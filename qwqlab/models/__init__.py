@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary
     from .catalog import Entry as Entry  # one model in one quant
     from .catalog import Repository as Repository  # files of a repository on a hub
-    from .catalog import Vocabulary as Vocabulary  # the ranks of a tokenizer
     from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
     from .catalog import lookup as lookup  # a model's entry, by its name
     from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take

