@@ -296,7 +296,6 @@ def test_what_is_not_found_is_named(cache: Path, hub: Hub) -> None:
     hub.rename = {NAME: "gone.gguf"}
     for repository, says in {
         Repository("nobody/nothing", ("*",)): "no repository nobody/nothing",
-        Repository(REPO, ("*",), revision="v9"): f"no revision v9 of {REPO}",
         Repository(REPO, ("gone.gguf",)): f"no gone.gguf of {REPO}",
     }.items():
         message = refusal(lambda: fetch_repository(repository))  # noqa: B023

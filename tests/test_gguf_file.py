@@ -57,7 +57,7 @@ def test_a_sound_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert info.chat_template == "{{ messages }}"
     assert info.tokenizer.n_tokens == 3
     assert info.tokenizer.add_bos is False
-    assert info.metadata["tokenizer.ggml.token_type"] == Summary("int32", 3, (1, 1, 3))
+    assert info.metadata["tokenizer.ggml.token_type"] == Summary(3, (1, 1, 3))
     assert [tensor.name for tensor in info.tensors][-1] == "output.weight"
     assert info.n_parameters == 32 * 3 + 32 + 256 * 2
     assert info.bytes_by_type == {"Q4_K": 288, "F32": 128, "Q4_1": 60}

@@ -20,7 +20,7 @@ TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content"
     " + '<|im_end|>' + '\\n' }}{% endfor %}"
 )
-IDS = {token.text: place for place, token in enumerate(ADDED, start=1)}
+IDS = {token: place for place, token in enumerate(ADDED, start=1)}
 END, PAD, OTHER = IDS["<|im_end|>"], IDS["<|vision_pad|>"], IDS["<|endoftext|>"]
 
 
@@ -31,8 +31,8 @@ def write(tmp_path: Path) -> Write:
     def make(pad: str | None = "<|vision_pad|>", **files: Any) -> Path:
         plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         added = [
-            {"id": IDS[token.text], "content": token.text, "special": token.special, **plain}
-            for token in ADDED
+            {"id": IDS[token], "content": token, "special": special, **plain}
+            for token, special in ADDED.items()
         ]
         token = None if pad is None else IDS[pad]
         values: dict[str, Any] = {

@@ -26,14 +26,14 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Repository:
-    """Files of a repository on a hub: those that match one of the fnmatch patterns `allow`.
+    """Files of a repository on a hub, on its main branch: those that match a pattern of `allow`.
 
-    kind: "model" or "dataset".
+    allow: as fnmatch takes them.
+    kind:  "model" or "dataset".
     """
 
     repo_id: str
     allow: tuple[str, ...]
-    revision: str = "main"
     kind: str = "model"
 
 

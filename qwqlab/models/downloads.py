@@ -32,6 +32,7 @@ from ..files import (
 )
 from ..progress import say
 from .catalog import Repository
+from .gguf import SPLIT
 from .hub import (
     TIMEOUT,
     RemoteFile,
@@ -48,8 +49,6 @@ from .local import check_disk
 _TRIES = 5
 _WAIT = 1.0
 """Seconds before a dropped connection is taken up again, doubled with each drop in a row."""
-
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 _WORTH_TELLING = 1_000_000_000
 """Bytes of a file whose hash takes seconds, so that we tell the reader."""
@@ -152,8 +151,8 @@ def _select(listed: Sequence[RemoteFile], repository: Repository) -> list[Remote
     allowed = {file.path: file for file in listed if _matches(file.path, repository)}
     if not allowed:
         raise FetchError(
-            f"{repository.repo_id} at revision {repository.revision} has no file like "
-            f"{', '.join(repository.allow)}; its {len(listed)} files may have been renamed."
+            f"{repository.repo_id} has no file like {', '.join(repository.allow)}; its "
+            f"{len(listed)} files may have been renamed."
         )
     return [allowed[path] for path in _choose(sorted(allowed))]
 
@@ -173,7 +172,7 @@ def _choose(paths: Sequence[str]) -> list[str]:
     sets: dict[str, list[str]] = {}
     for path in paths:
         if path.endswith(".gguf"):
-            split = _SPLIT.fullmatch(path)
+            split = SPLIT.fullmatch(path)
             sets.setdefault(split["stem"] if split else path, []).append(path)
     complete = [parts for parts in sets.values() if len(parts) == _count_parts(parts[0])]
     if sets and not complete:
@@ -184,7 +183,7 @@ def _choose(paths: Sequence[str]) -> list[str]:
 
 
 def _count_parts(path: str) -> int:
-    split = _SPLIT.fullmatch(path)
+    split = SPLIT.fullmatch(path)
     return int(split["count"]) if split else 1
 
 

@@ -23,28 +23,15 @@ from ..llamacpp import TENSOR_TYPES
 MAX_STRING = 16 << 20  # bytes; a chat template has thousands, and a damaged length can be anything
 HEAD = 8  # elements of an array that are kept
 
-# The name and the struct format of each number, by its type in the file.
-SCALARS = {
-    0: ("uint8", "B"),
-    1: ("int8", "b"),
-    2: ("uint16", "H"),
-    3: ("int16", "h"),
-    4: ("uint32", "I"),
-    5: ("int32", "i"),
-    6: ("float32", "f"),
-    7: ("bool", "?"),
-    10: ("uint64", "Q"),
-    11: ("int64", "q"),
-    12: ("float64", "d"),
-}
+# The struct format of each number, by its type in the file: 0 to 7 in this order, then 10 to 12.
+NUMBERS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 
 
 @dataclass(frozen=True)
 class Summary:
-    """An array in short: the type of its elements, their number, and the first few."""
+    """An array in short: the number of its elements, and the first few."""
 
-    type: str
     length: int
     head: tuple[Any, ...]
 
@@ -191,23 +178,23 @@ class _Reader:
             return self.string()
         if kind == ARRAY:
             return self._array(self.number("i"), self.number("Q"))
-        return self.number(self._scalar(kind)[1])
+        return self.number(self._find_form(kind))
 
-    def _scalar(self, kind: int) -> tuple[str, str]:
-        if kind not in SCALARS:
+    def _find_form(self, kind: int) -> str:
+        if kind not in NUMBERS:
             self.fail(f"gives {self.where} the type {kind}, which llama.cpp does not read")
-        return SCALARS[kind]
+        return NUMBERS[kind]
 
     def _array(self, kind: int, n: int) -> Summary:
         if kind == STRING:
             head = tuple(self.string() for _ in range(min(n, HEAD)))
             for _ in range(n - len(head)):
                 self.take(self.number("Q"))
-            return Summary("string", n, head)
-        name, form = self._scalar(kind)
+            return Summary(n, head)
+        form = self._find_form(kind)
         head = tuple(self.number(form) for _ in range(min(n, HEAD)))
         rest = (n - len(head)) * struct.calcsize(f"<{form}")
         if rest > self.size - self.position:
             self.fail(f"gives {self.where} {n} elements, more than the file holds")
         self._file.seek(rest, os.SEEK_CUR)
-        return Summary(name, n, head)
+        return Summary(n, head)

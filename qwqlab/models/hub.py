@@ -1,7 +1,7 @@
 """A model hub: what a repository holds, and where its files lie in the hub's own cache.
 
 The cache has the layout of huggingface_hub: `blobs/<hash>` holds the bytes,
-`snapshots/<commit>/<file>` links to them, `refs/<revision>` names the commit. So transformers and
+`snapshots/<commit>/<file>` links to them, `refs/main` names the commit. So transformers and
 every other program that uses this cache finds what the lab fetched, and the lab what they fetched.
 """
 
@@ -18,7 +18,7 @@ import httpx
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # no __all__
 
 from .. import __version__
 from ..errors import FetchError, first_lines
@@ -69,20 +69,20 @@ def make_headers() -> dict[str, str]:
 
     httpx drops the token when a redirect leaves the hub.
     """
-    return build_hf_headers(library_name="qwqlab", library_version=__version__)
+    return dict(build_hf_headers(library_name="qwqlab", library_version=__version__))
 
 
 def list_files(repository: Repository) -> tuple[str, list[RemoteFile]]:
-    """Return the commit of the repository's revision, and its files with sizes and hashes.
+    """Return the last commit of the repository, and its files with sizes and hashes.
 
     It is one request, so that all of it belongs to one commit.
     """
     api = HfApi(library_name="qwqlab", library_version=__version__)
     ask = api.model_info if repository.kind == "model" else api.dataset_info
-    name, revision = repository.repo_id, repository.revision
+    name = repository.repo_id
     try:
         with explaining(repository):
-            info = ask(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+            info = ask(name, revision="main", files_metadata=True, timeout=TIMEOUT)
     except (ValueError, KeyError, TypeError) as error:
         raise FetchError(
             f"The answer for {name} is no listing ({first_lines(error)}): check HF_ENDPOINT, and "
@@ -121,8 +121,6 @@ def _explain(response: httpx.Response, repository: Repository, file: str) -> str
     status, code = response.status_code, response.headers.get("x-error-code", "")
     repo = repository.repo_id
     what = f"{file} of {repo}" if file else f"repository {repo}"
-    if code == "RevisionNotFound":
-        what = f"revision {repository.revision} of {repo}"
     if code == "GatedRepo":
         remedy = "" if get_token() else ", then set HF_TOKEN to your token"
         return f"{repo} is gated (HTTP {status}): accept its licence on its page{remedy}."
@@ -149,20 +147,18 @@ def link_snapshot(repository: Repository, commit: str, files: Sequence[RemoteFil
         if not pointer.exists():
             pointer.parent.mkdir(parents=True, exist_ok=True)
             pointer.symlink_to(os.path.relpath(file.blob, pointer.parent))
-    if repository.revision != commit:  # the commit of a branch or a tag
-        ref = find_folder(repository) / "refs" / repository.revision
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        ref.write_text(commit, encoding="utf-8")
+    ref = find_folder(repository) / "refs" / "main"
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    ref.write_text(commit, encoding="utf-8")
     return folder
 
 
 def find_snapshot(repository: Repository) -> Path | None:
-    """Return the folder in the cache for the repository's revision, or None. Uses no network."""
+    """Return the folder in the cache of the last commit that was fetched, or None."""
     try:
         folder = snapshot_download(
             repository.repo_id,
             repo_type=repository.kind,
-            revision=repository.revision,
             cache_dir=find_cache(),
             local_files_only=True,
         )

@@ -25,12 +25,11 @@ from ..llamacpp import count_threads, describe_build, run_tool
 from . import trial
 from .gguf import inspect
 
-# What `llama-quantize --help` lists, the smallest first; MXFP4_MOE is only for mixtures of experts.
+# What `llama-quantize --help` lists and makes without an importance matrix, the smallest first;
+# MXFP4_MOE is only for mixtures of experts.
 QUANTS = ("Q1_0", "TQ1_0", "TQ2_0", "Q2_0", "Q2_K", "IQ3_XXS", "IQ3_XS", "IQ3_S", "Q3_K_S", "IQ3_M",
           "Q3_K_M", "Q3_K_L", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_S", "Q4_K_M", "Q4_1", "Q5_0",
           "Q5_K_S", "Q5_K_M", "Q5_1", "Q6_K", "Q8_0", "BF16", "F16", "F32")  # fmt: skip
-# Refused without an importance matrix, which llama-imatrix computes from a text.
-NEED_IMATRIX = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S")
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 LADDER = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
@@ -44,13 +43,11 @@ def check_quant(quant: str) -> str:
     'Q4_K_M'
     """
     name = ALIASES.get(quant.upper(), quant.upper())
-    if name in NEED_IMATRIX:
-        raise SettingError(
-            f"{name} needs an importance matrix: make one with llama-imatrix, then run "
-            "llama-quantize --imatrix yourself."
-        )
     if name not in QUANTS:
-        raise SettingError(f"{quant!r} is not a quant of llama.cpp; choose from {list(QUANTS)}")
+        raise SettingError(
+            f"{quant!r} is not a quant that llama.cpp makes without an importance matrix; choose "
+            f"from {list(QUANTS)}"
+        )
     return name
 
 

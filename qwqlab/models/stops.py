@@ -203,8 +203,8 @@ def _find_turn_end(said: _Said) -> Token | None:
 
     The template is rendered for that (0.1 s), in the sandbox; None if it fails.
     """
-    tokens = {said.texts[each]: each for each in {*said.control, said.eos} & said.texts.keys()}
-    tokens.pop("", None)
+    chosen = {*said.control, said.eos}
+    tokens = {text: token for token, text in said.texts.items() if text and token in chosen}
     if not tokens or not said.template:
         return None
     answer = "An answer whose end is looked for."

@@ -26,8 +26,6 @@ class LlamaTokenizer(Closing):
     that can't be used, FetchError for one that is not on this machine.
     """
 
-    engine = "llama.cpp"
-
     def __init__(self, name: str | os.PathLike[str]) -> None:
         self.path = _find_gguf(name)
         self.info: GGUFInfo = inspect(self.path)
@@ -74,15 +72,9 @@ class TransformersTokenizer(Closing):
     transformers can't read a tokenizer there; from a GGUF it reads one only with torch installed.
     """
 
-    engine = "transformers"
-
     def __init__(self, source: Any) -> None:
         is_name = isinstance(source, (str, os.PathLike))
         self.tokenizer = _load_transformers(source) if is_name else source
-        if not hasattr(self.tokenizer, "convert_ids_to_tokens"):
-            raise SettingError(
-                f"{source!r} is not a tokenizer of transformers nor a folder with one"
-            )
 
     def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
         """Return what LlamaTokenizer.encode does; transformers calls it split_special_tokens."""
