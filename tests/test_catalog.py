@@ -42,7 +42,7 @@ def test_the_articles_quants_are_there_with_rising_sizes() -> None:
         ("smollm2-135", "smollm2-135m"),
         ("qwq", "it has smollm2-135m, "),
         ("QwQ-32B", "has no 'QwQ-32B', but QwQ-32B:Q2_K, QwQ-32B:Q3_K_M, "),
-        ("smollm2-135m:Q8_0", "but smollm2-135m:Q4_1: name one of these, or give a .gguf file"),
+        ("smollm2-135m:Q5_0", "has no 'smollm2-135m:Q5_0', but smollm2-135m:Q4_1"),
         ("", "it has smollm2-135m"),
     ],
 )
