@@ -556,7 +556,7 @@ def test_render_says_which_special_tokens_it_leaves_empty(
         ("[]", "messages is empty"),
         ('[{"content": "Hi"}]', 'messages[0] has no "role"'),
         ('[{"role": "user", "content": ' + "9" * 5000 + "}]", "is not JSON"),
-        ('[{"role": "user"}]', "'dict object' has no attribute 'content'"),
+        ('[{"role": "user"}]', "the template needs 'content', which a message"),
         ("\udcff", "is not text in UTF-8"),
     ],
 )

@@ -210,20 +210,20 @@ def test_a_download_that_fills_the_disk_goes_on_when_there_is_room(on_a_small_di
 from hub_server import serve_hub
 from test_fetch import BIG, NAME, ONE, REPO, part_of
 from qwqlab.models import downloads
-from qwqlab.models.hub import Hub
+from huggingface_hub import constants
 os.environ["QWQLAB_HOME"] = str(disk)
 check_disk = downloads.check_disk
 with serve_hub() as hub:
     hub.add(REPO, {NAME: BIG})
-    client = Hub(hub.endpoint, disk)
+    constants.ENDPOINT, constants.HF_HUB_CACHE = hub.endpoint, str(disk)
     filler.write_bytes(bytes(1_500_000))
     downloads.check_disk = lambda *args: None  # as if another program took the room meanwhile
-    print(refusal(downloads.fetch_repository, ONE, client))
+    print(refusal(downloads.fetch_repository, ONE))
     downloads.check_disk = check_disk
-    kept = part_of(client).read_bytes()
+    kept = part_of(disk).read_bytes()
     assert kept == BIG[:len(kept)]
     filler.unlink()
-    assert downloads.fetch_repository(ONE, client).paths[0].read_bytes() == BIG
+    assert downloads.fetch_repository(ONE).paths[0].read_bytes() == BIG
     print(len(kept), *hub.ranges())
 """
     said, ranges = on_a_small_disk(2, code, NO_PROXY="127.0.0.1,localhost")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import random
@@ -20,9 +19,7 @@ from malformed import sound
 
 from qwqlab import files, paths
 from qwqlab.errors import FetchError, ModelFileError
-from qwqlab.models import Repository, downloads, fetch_repository, find_fetched, local
-from qwqlab.models.downloads import Snapshot
-from qwqlab.models.hub import Hub as HubClient
+from qwqlab.models import Repository, downloads, fetch_repository, local
 
 REPO = "someone/model-GGUF"
 NAME = "model-Q4_K_M.gguf"
@@ -46,18 +43,20 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def client(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> HubClient:
+def cache(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, with the loopback hub as what huggingface_hub read from the environment."""
     monkeypatch.setattr(downloads, "_WAIT", 0.0)
-    return HubClient(hub.endpoint, home / "cache")
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return home / "cache"
 
 
-def bring(client: HubClient, repository: Repository = ONE) -> Snapshot:
-    return fetch_repository(repository, client)
-
-
-def part_of(client: HubClient, data: bytes = BIG) -> Path:
+def part_of(cache: Path, data: bytes = BIG) -> Path:
     name = f"{hashlib.sha256(data).hexdigest()}.incomplete"
-    return client.folder(ONE) / "blobs" / name
+    return cache / "models--someone--model-GGUF" / "blobs" / name
 
 
 def refusal(call: Callable[[], object], kind: type[Exception] = FetchError) -> str:
@@ -72,11 +71,11 @@ def refusal(call: Callable[[], object], kind: type[Exception] = FetchError) -> s
 
 
 def test_a_file_lands_in_the_hubs_own_cache_layout(
-    client: HubClient, hub: Hub, capsys: pytest.CaptureFixture[str]
+    cache: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = bring(client)
+    found = fetch_repository(ONE)
     assert found.paths[0].read_bytes() == BIG
-    folder = client.cache / "models--someone--model-GGUF"
+    folder = cache / "models--someone--model-GGUF"
     assert found.folder == folder / "snapshots" / COMMIT
     assert (folder / "refs" / "main").read_text() == COMMIT
     link = found.paths[0]
@@ -88,58 +87,58 @@ def test_a_file_lands_in_the_hubs_own_cache_layout(
     assert captured.out == ""
     assert f"{REPO}: 100%" in captured.err
     before = len(hub.ranges())
-    assert bring(client) == found
+    assert fetch_repository(ONE) == found
     assert len(hub.ranges()) == before
 
 
-def test_huggingface_hub_finds_what_the_lab_fetched(client: HubClient, hub: Hub) -> None:
-    ours = bring(client, Repository(REPO, ("*",)))
-    theirs = snapshot_download(REPO, cache_dir=client.cache, local_files_only=True)
+def test_huggingface_hub_finds_what_the_lab_fetched(cache: Path, hub: Hub) -> None:
+    ours = fetch_repository(Repository(REPO, ("*",)))
+    theirs = snapshot_download(REPO, cache_dir=cache, local_files_only=True)
     assert Path(theirs) == ours.folder
     before = len(hub.log)
-    again = hf_hub_download(REPO, NAME, cache_dir=client.cache, endpoint=hub.endpoint)
+    again = hf_hub_download(REPO, NAME, cache_dir=cache, endpoint=hub.endpoint)
     assert Path(again) == ours.folder / NAME
     assert [(seen.server, seen.method) for seen in hub.log[before:]] == [("hub", "HEAD")]
 
 
 def test_the_lab_finds_what_huggingface_hub_fetched_and_repairs_it(
-    client: HubClient, hub: Hub, capsys: pytest.CaptureFixture[str]
+    cache: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    theirs = Path(hf_hub_download(REPO, NAME, cache_dir=client.cache, endpoint=hub.endpoint))
+    theirs = Path(hf_hub_download(REPO, NAME, cache_dir=cache, endpoint=hub.endpoint))
     assert len(hub.ranges()) == 1
-    assert bring(client).paths == (theirs,)
+    assert fetch_repository(ONE).paths == (theirs,)
     assert len(hub.ranges()) == 1
     theirs.resolve().write_bytes(b"?" + BIG[1:])
-    assert bring(client).paths[0].read_bytes() == BIG
+    assert fetch_repository(ONE).paths[0].read_bytes() == BIG
     assert "is damaged" in capsys.readouterr().err
     assert len(hub.ranges()) == 2
 
 
-def test_patterns_choose_from_the_listing(client: HubClient) -> None:
-    found = bring(client, Repository(REPO, ("*.json", "deep/*")))
+def test_patterns_choose_from_the_listing(cache: Path) -> None:
+    found = fetch_repository(Repository(REPO, ("*.json", "deep/*")))
     assert set(found.files) == {"config.json", "deep/er/notes.txt"}
     assert found.paths[0].resolve().name == git_sha1(SMALL)
-    message = refusal(lambda: bring(client, Repository(REPO, ("*Q9_X*",))))
+    message = refusal(lambda: fetch_repository(Repository(REPO, ("*Q9_X*",))))
     assert "has no file like *Q9_X*" in message
 
 
 def test_of_a_model_listed_under_two_spellings_one_complete_set_is_taken(
-    client: HubClient, hub: Hub
+    cache: Path, hub: Hub
 ) -> None:
     names = [f"BF16/m{dot}BF16-0000{n}-of-00002.gguf" for dot in "-." for n in (1, 2)]
     hub.add(REPO, {name: random.Random(name).randbytes(3000) for name in names[1:]})
-    found = bring(client, Repository(REPO, ("BF16/*.gguf",)))
+    found = fetch_repository(Repository(REPO, ("BF16/*.gguf",)))
     assert found.files == tuple(names[2:])
-    hub.add(REPO, dict.fromkeys(names[1:2], b"x" * 2000))
-    message = refusal(lambda: bring(client, Repository(REPO, ("BF16/*.gguf",))))
+    hub.add("some/half", dict.fromkeys(names[1:2], b"x" * 2000))
+    message = refusal(lambda: fetch_repository(Repository("some/half", ("BF16/*.gguf",))))
     assert "has 2 parts, of which 1 exist" in message
 
 
 @pytest.mark.parametrize("name", ["../../escape", "/etc/passwd"])
-def test_a_listing_cannot_write_outside_the_cache(client: HubClient, hub: Hub, name: str) -> None:
+def test_a_listing_cannot_write_outside_the_cache(cache: Path, hub: Hub, name: str) -> None:
     hub.rename = {"config.json": name}
-    assert "unsafe file name" in refusal(lambda: bring(client, Repository(REPO, ("*",))))
-    assert not client.cache.exists()
+    assert "unsafe file name" in refusal(lambda: fetch_repository(Repository(REPO, ("*",))))
+    assert not cache.exists()
 
 
 # Going on where it stopped
@@ -152,8 +151,8 @@ print(fetch_repository(Repository(sys.argv[1], (sys.argv[2],))).paths[0])
 """
 
 
-def child(client: HubClient, **environment: str) -> subprocess.Popen[str]:
-    settings = {"HF_ENDPOINT": client.endpoint, "HF_HUB_CACHE": str(client.cache), **environment}
+def child(hub: Hub, cache: Path, **environment: str) -> subprocess.Popen[str]:
+    settings = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(cache), **environment}
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, REPO, NAME],
         stdout=subprocess.PIPE,
@@ -163,17 +162,17 @@ def child(client: HubClient, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_download_that_is_killed_goes_on_in_a_new_process(client: HubClient, hub: Hub) -> None:
+def test_a_download_that_is_killed_goes_on_in_a_new_process(cache: Path, hub: Hub) -> None:
     hub.faults.stall_after = [400_000]
-    first = child(client)
-    part = part_of(client)
+    first = child(hub, cache)
+    part = part_of(cache)
     while not (part.exists() and part.stat().st_size == 400_000):
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.01)
     first.kill()
     first.communicate()
     assert not part.with_suffix("").exists()
-    second = child(client)
+    second = child(hub, cache)
     out, err = second.communicate()
     assert second.returncode == 0, err
     assert Path(out.strip()).read_bytes() == BIG
@@ -182,59 +181,55 @@ def test_a_download_that_is_killed_goes_on_in_a_new_process(client: HubClient, h
 
 
 def test_a_dropped_connection_is_taken_up_while_it_moves(
-    client: HubClient, hub: Hub, capsys: pytest.CaptureFixture[str]
+    cache: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.faults.drop_after = [100_000] * 9
-    assert bring(client).paths[0].read_bytes() == BIG
+    assert fetch_repository(ONE).paths[0].read_bytes() == BIG
     assert hub.ranges() == [f"bytes={have}-" for have in range(0, len(BIG), 100_000)]
     assert capsys.readouterr().err.count("trying again") == 9
 
 
-def test_a_line_that_never_moves_is_given_up_and_the_part_is_kept(
-    client: HubClient, hub: Hub
-) -> None:
+def test_a_line_that_never_moves_is_given_up_and_the_part_is_kept(cache: Path, hub: Hub) -> None:
     hub.faults.drop_after = [500_000] + [0] * 20
-    assert "run the same command to go on" in refusal(lambda: bring(client))
+    assert "run the same command to go on" in refusal(lambda: fetch_repository(ONE))
     assert len(hub.ranges()) == 5
-    assert part_of(client).stat().st_size == 500_000
+    assert part_of(cache).stat().st_size == 500_000
     hub.faults.drop_after = []
-    bring(client)
+    fetch_repository(ONE)
     assert hub.ranges()[-1] == "bytes=500000-"
 
 
-def test_a_server_that_ignores_ranges_starts_the_file_afresh(client: HubClient, hub: Hub) -> None:
+def test_a_server_that_ignores_ranges_starts_the_file_afresh(cache: Path, hub: Hub) -> None:
     hub.faults.drop_after = [300_000]
     hub.faults.ignore_range = True
-    assert bring(client).paths[0].read_bytes() == BIG
+    assert fetch_repository(ONE).paths[0].read_bytes() == BIG
     assert hub.ranges() == ["bytes=0-", "bytes=300000-"]
 
 
-def test_a_page_instead_of_the_file_leaves_the_part(client: HubClient, hub: Hub) -> None:
-    part = part_of(client)
+def test_a_page_instead_of_the_file_leaves_the_part(cache: Path, hub: Hub) -> None:
+    part = part_of(cache)
     part.parent.mkdir(parents=True)
     part.write_bytes(BIG[:300_000])
     hub.faults.answers = [(200, {})]
-    assert "The server sends 0 bytes" in refusal(lambda: bring(client))
+    assert "The server sends 0 bytes" in refusal(lambda: fetch_repository(ONE))
     assert part.read_bytes() == BIG[:300_000]
 
 
-def test_a_wrong_hash_throws_the_file_away_and_names_both(client: HubClient, hub: Hub) -> None:
+def test_a_wrong_hash_throws_the_file_away_and_names_both(cache: Path, hub: Hub) -> None:
     hub.faults.flip_byte = 7
-    message = refusal(lambda: bring(client))
-    stated = part_of(client).stem
+    message = refusal(lambda: fetch_repository(ONE))
+    stated = part_of(cache).stem
     assert message.count(stated) == 1
     assert "thrown away: its hash is " in message
-    assert not list((client.folder(ONE) / "blobs").iterdir())
-    assert not (client.folder(ONE) / "snapshots").exists()
-    assert git_sha1(SMALL) in refusal(lambda: bring(client, Repository(REPO, ("config.json",))))
+    assert not list(part_of(cache).parent.iterdir())
+    assert not (part_of(cache).parents[1] / "snapshots").exists()
+    assert git_sha1(SMALL) in refusal(lambda: fetch_repository(Repository(REPO, ("config.json",))))
     hub.faults.flip_byte = None
-    assert bring(client).paths[0].read_bytes() == BIG
+    assert fetch_repository(ONE).paths[0].read_bytes() == BIG
 
 
-def test_two_processes_that_fetch_the_same_file_ask_for_it_once(
-    client: HubClient, hub: Hub
-) -> None:
-    both = [child(client), child(client)]
+def test_two_processes_that_fetch_the_same_file_ask_for_it_once(cache: Path, hub: Hub) -> None:
+    both = [child(hub, cache), child(hub, cache)]
     for process in both:
         out, err = process.communicate()
         assert process.returncode == 0, err
@@ -243,34 +238,36 @@ def test_two_processes_that_fetch_the_same_file_ask_for_it_once(
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(
-    client: HubClient, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = part_of(client)
+    part = part_of(cache)
     part.parent.mkdir(parents=True)
     part.write_bytes(BIG[:400_000])
     free = shutil.disk_usage("/")._replace(free=599_999)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    message = refusal(lambda: bring(client))
+    message = refusal(lambda: fetch_repository(ONE))
     assert "needs 0.6 MB more" in message
     assert "HF_HOME" in message
     assert hub.ranges() == []
     # What the part holds already needs no room.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=600_000))
-    assert bring(client).paths[0].read_bytes() == BIG
+    assert fetch_repository(ONE).paths[0].read_bytes() == BIG
 
 
-def test_a_cache_that_cannot_be_written_is_named(client: HubClient) -> None:
-    blocked = dataclasses.replace(client, cache=client.cache.parent / "file")
-    blocked.cache.write_text("not a folder")
-    assert "cannot be written" in refusal(lambda: bring(blocked))
+def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
+    cache.write_text("not a folder")
+    assert "cannot be written" in refusal(lambda: fetch_repository(ONE))
 
 
 # Access, limits, the environment
 
 
-def test_the_token_goes_to_the_hub_and_to_no_other_host(client: HubClient, hub: Hub) -> None:
+def test_the_token_goes_to_the_hub_and_to_no_other_host(
+    cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.token = "hf_secret"
-    bring(dataclasses.replace(client, token="hf_secret"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    fetch_repository(ONE)
     by_server: dict[str, set[str | None]] = {"hub": set(), "network": set()}
     for seen in hub.log:
         by_server[seen.server].add(seen.headers.get("authorization"))
@@ -280,79 +277,70 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(client: HubClient, hub: 
 
 
 def test_a_missing_token_a_wrong_one_and_an_unaccepted_licence_are_named(
-    client: HubClient, hub: Hub
+    cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.token = "hf_secret"
-    assert f"You may not read {REPO} (HTTP 401): set HF_TOKEN" in refusal(lambda: bring(client))
-    wrong = dataclasses.replace(client, token="hf_other")
-    message = refusal(lambda: bring(wrong))
+    message = refusal(lambda: fetch_repository(ONE))
+    assert f"You may not read {REPO} (HTTP 401): set HF_TOKEN" in message
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    message = refusal(lambda: fetch_repository(ONE))
     assert "is gated (HTTP 403): accept its licence on its page." in message
     assert "hf_other" not in message
+    monkeypatch.delenv("HF_TOKEN")
     hub.token, hub.faults.gated = None, True
-    message = refusal(lambda: bring(client))
+    message = refusal(lambda: fetch_repository(ONE))
     assert "accept its licence on its page, then set HF_TOKEN" in message
 
 
-def test_what_is_not_found_is_named(client: HubClient, hub: Hub) -> None:
+def test_what_is_not_found_is_named(cache: Path, hub: Hub) -> None:
     hub.rename = {NAME: "gone.gguf"}
     for repository, says in {
         Repository("nobody/nothing", ("*",)): "no repository nobody/nothing",
-        Repository(REPO, ("*",), revision="v9"): f"no revision v9 of {REPO}",
         Repository(REPO, ("gone.gguf",)): f"no gone.gguf of {REPO}",
     }.items():
-        message = refusal(lambda repository=repository: bring(client, repository))  # type: ignore[misc]
+        message = refusal(lambda: fetch_repository(repository))  # noqa: B023
         assert says in message
         assert "HTTP 404" in message
 
 
-def test_a_hub_that_is_busy_away_or_no_hub_is_named(client: HubClient, hub: Hub) -> None:
+def test_a_hub_that_is_busy_away_or_no_hub_is_named(
+    cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.faults.answers = [(503, {})]
-    assert "too busy" in refusal(lambda: bring(client))
+    assert "too busy" in refusal(lambda: fetch_repository(ONE))
     hub.faults.listing = [(429, {}), (200, {"Content-Type": "text/html"})]
-    assert "HTTP 429" in refusal(lambda: bring(client))
-    assert "is no listing" in refusal(lambda: bring(client))
+    assert "HTTP 429" in refusal(lambda: fetch_repository(ONE))
+    assert "is no listing" in refusal(lambda: fetch_repository(ONE))
     for endpoint in ("http://127.0.0.1:9", "hub.example"):
-        nowhere = dataclasses.replace(client, endpoint=endpoint)
-        message = refusal(lambda: bring(nowhere))  # noqa: B023
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        message = refusal(lambda: fetch_repository(ONE))
         assert endpoint in message and "HF_ENDPOINT" in message
 
 
 def test_the_environment_decides_where_and_as_whom_and_offline_nobody_is_asked(
-    client: HubClient, hub: Hub
+    cache: Path, hub: Hub
 ) -> None:
     hub.token = "hf_from_environment"
-    elsewhere = client.cache.parent / "elsewhere"
+    elsewhere = cache.parent / "elsewhere"
     environment = {"HF_HOME": str(elsewhere), "HF_HUB_CACHE": str(elsewhere / "hub")}
-    process = child(client, HF_TOKEN="hf_from_environment", **environment)
+    process = child(hub, cache, HF_TOKEN="hf_from_environment", **environment)
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert Path(out.strip()).is_relative_to(elsewhere / "hub")
     before = len(hub.log)
-    again = child(client, HF_HUB_OFFLINE="1", **environment)
-    assert again.communicate()[0] == out
-    offline = dataclasses.replace(client, offline=True)
-    assert "HF_HUB_OFFLINE is set" in refusal(lambda: bring(offline))
-    assert find_fetched(ONE, client) is None
+    environment["HF_HUB_OFFLINE"] = "1"
+    assert child(hub, cache, **environment).communicate()[0] == out
     Path(out.strip()).resolve().write_bytes(BIG[:-1] + b"?")
-    there = dataclasses.replace(offline, cache=elsewhere / "hub")
-    assert "is not complete in" in refusal(lambda: bring(there))
+    err = child(hub, cache, **environment).communicate()[1]
+    assert f"is not complete in {elsewhere / 'hub'}, and HF_HUB_OFFLINE is set" in err
     assert len(hub.log) == before
 
 
 # Names of the catalog
 
 
-@pytest.fixture
-def environment(client: HubClient, monkeypatch: pytest.MonkeyPatch) -> HubClient:
-    """The loopback hub as what huggingface_hub read from the environment."""
-    monkeypatch.setattr(constants, "ENDPOINT", client.endpoint)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(client.cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    return client
-
-
 def test_a_catalogued_quant_is_fetched_by_name_and_then_found_without_asking(
-    environment: HubClient, hub: Hub
+    cache: Path, hub: Hub
 ) -> None:
     hub.add("unsloth/QwQ-32B-GGUF", {"QwQ-32B-Q4_K_M.gguf": BIG, "QwQ-32B-Q2_K.gguf": BIG[1:]})
     message = refusal(lambda: local.model_path("QwQ-32B:Q4_K_M"))
@@ -370,7 +358,7 @@ def test_a_catalogued_quant_is_fetched_by_name_and_then_found_without_asking(
 
 
 def test_a_split_model_gives_its_first_part_and_safetensors_their_folder(
-    environment: HubClient, hub: Hub
+    cache: Path, hub: Hub
 ) -> None:
     parts = {f"BF16/QwQ-32B.BF16-0000{n}-of-00002.gguf": BIG[n:] for n in (1, 2)}
     hub.add("unsloth/QwQ-32B-GGUF", parts)

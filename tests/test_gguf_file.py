@@ -57,12 +57,12 @@ def test_a_sound_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert info.chat_template == "{{ messages }}"
     assert info.tokenizer.n_tokens == 3
     assert info.tokenizer.add_bos is False
-    assert info.metadata["tokenizer.ggml.token_type"] == Summary("int32", 3, (1, 1, 3))
+    assert info.metadata["tokenizer.ggml.token_type"] == Summary(3, (1, 1, 3))
     assert [tensor.name for tensor in info.tensors][-1] == "output.weight"
     assert info.n_parameters == 32 * 3 + 32 + 256 * 2
     assert info.bytes_by_type == {"Q4_K": 288, "F32": 128, "Q4_1": 60}
-    assert info.data_offset % 32 == 0
-    assert info.tensors[1].offset == info.data_offset + 64
+    assert info.tensors[0].offset % 32 == 0
+    assert info.tensors[1].offset == info.tensors[0].offset + 64
 
 
 def test_version_2_and_another_alignment_are_read(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_version_2_and_another_alignment_are_read(tmp_path: Path) -> None:
     made.version, made.alignment = 2, 128
     info = inspect(write(tmp_path, made))
     assert info.version == 2
-    assert info.tensors[2].offset == info.data_offset + 256
+    assert info.tensors[2].offset == info.tensors[0].offset + 256
 
 
 def test_a_file_without_tensors_and_a_scalar_are_read(tmp_path: Path) -> None:

@@ -211,12 +211,13 @@ def test_tokenize_gives_the_same_ids_in_both_engines_on_the_corpus(
     ("args", "says"),
     [
         (["inspect", "/no/such.gguf"], "There is no file /no/such.gguf"),
-        (["inspect", "{data}"], "transformers reads no tokenizer"),
+        (["inspect", "{data}"], "holds no model: it has none of config.json, tokenizer.json, "),
+        (["inspect", "/dev/null"], "/dev/null is no plain file; give the path of a .gguf file"),
         (["inspect", "{data}/README.md"], "is not a GGUF file"),
         (["tokenize", "--tokenizer", "qwq-32b", "--file", "/no/such"], "/no/such cannot be read"),
         (["tokenize", "--tokenizer", "qwq-32b", "--file", "{tmp}/latin"], "is not text in UTF-8"),
         (["tokenize", "--tokenizer", "qwq-32b", "--file", "{tmp}"], "cannot be read"),
-        (["tokenize", "--tokenizer", "qwq-33b", "--file", "{tmp}/plain"], "qwq-33b"),
+        (["tokenize", "--tokenizer", "qwq32b", "--file", "{tmp}/plain"], "at hand is qwq-32b."),
         (
             ["tokenize", "--tokenizer", "qwq-32b", "--engine", "x", "--file", "{tmp}/plain"],
             "engine='x' is not one of llama.cpp, transformers",

@@ -78,7 +78,7 @@ def test_tokens_and_merges_are_those_of_llama_cpps_own_qwen2_vocabulary(
     assert fields["tokenizer.ggml.merges"].contents() == merges
     tokens = fields["tokenizer.ggml.tokens"].contents()
     assert tokens[: len(ranks)] == [qwq.spell(token) for token in ranks]
-    assert tokens[151_643:151_646] == [added.text for added in qwq.ADDED[:3]]
+    assert tokens[151_643:151_646] == list(qwq.ADDED)[:3]
 
 
 def test_there_are_as_many_ranks_as_the_first_added_token_says(ranks: Ranks) -> None:
@@ -97,7 +97,7 @@ def test_the_vocabulary_is_padded_and_typed_as_the_converter_does_it(
     assert (info.tokenizer.eos, info.tokenizer.pad, info.tokenizer.bos) == (151645, 151654, 151643)
     assert info.tokenizer.add_bos is False
     struck = {128_247}  # </s>, see below
-    named = {added.text: find_qwq_token(added.text) for added in qwq.ADDED}
+    named = {text: find_qwq_token(text) for text in qwq.ADDED}
     hidden = {token for token, control in ours.special_tokens.items() if control}
     assert hidden - struck == {token for text, token in named.items() if text.startswith("<|")}
     assert set(ours.special_tokens) - struck == set(named.values())
@@ -156,11 +156,11 @@ def test_python_normalising_a_text_brings_llama_cpp_to_transformers_tokens(
 def test_without_special_tokens_the_two_disagree_on_which_are_special(
     ours: LlamaTokenizer, theirs: TransformersTokenizer
 ) -> None:
-    texts = [added.text for added in qwq.ADDED]
+    texts = list(qwq.ADDED)
     assert compare_tokenizers(ours, theirs, texts).differences == ()
     found = compare_tokenizers(ours, theirs, texts, parse_special=False)
     assert {each.text for each in found.differences} == {
-        added.text for added in qwq.ADDED if not added.special and added.text.startswith("<|")
+        text for text, special in qwq.ADDED.items() if not special and text.startswith("<|")
     }
     assert found.counts == {"added tokens": 6}
     assert ours.encode(["<think>"], False) == theirs.encode(["<think>"], False) == [[151_667]]
@@ -320,7 +320,7 @@ def test_a_gguf_without_torch_is_refused_with_the_way_out(model_path: Path) -> N
         ("/no/such.gguf", "llama.cpp", FetchError, "no file /no/such.gguf"),
         ("/no/such", "transformers", FetchError, "/no/such"),
         ("smollm3", "llama.cpp", FetchError, "smollm3"),
-        ("{tmp}", "llama.cpp", ModelFileError, "is a folder"),
+        ("{tmp}", "llama.cpp", FetchError, "is no plain file"),
         ("{tmp}", "transformers", ModelFileError, "transformers reads no tokenizer from"),
         ("{tmp}/tiny.gguf", "llama.cpp", ModelFileError, "tiny.gguf cannot be loaded"),
         ("{tmp}/text.gguf", "llama.cpp", ModelFileError, "is not a GGUF file"),

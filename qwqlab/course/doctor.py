@@ -29,7 +29,7 @@ from ..preflight import Check
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from ..models import Entry, Vocabulary
+    from ..models import Entry
 
 FREE_GB = 1.0
 """Room for a ladder of quants of the embedded model, and for runs."""
@@ -175,7 +175,7 @@ def check_vocabulary() -> str:
     return _compare_file(QWQ_RANKS)
 
 
-def _compare_file(entry: Entry | Vocabulary) -> str:
+def _compare_file(entry: Entry) -> str:
     path = paths.models_dir() / entry.filename
     remedy = f"run `qwqlab fetch {entry.name}`"
     try:

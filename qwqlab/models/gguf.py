@@ -17,6 +17,9 @@ from ..llamacpp import FILE_TYPES
 from .catalog import show_size
 from .gguf_header import Summary, Tensor, printable, read_header
 
+# The name that llama-gguf-split gives to a part of a model.
+SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -38,15 +41,13 @@ class Tokenizer:
 class GGUFInfo:
     """The header of a GGUF file.
 
-    metadata:     every key with its value, an array as a `Summary`.
-    tensors:      in the file's order.
-    data_offset:  the byte of the file at which the tensor data begins.
+    metadata:  every key with its value, an array as a `Summary`.
+    tensors:   in the file's order.
     """
 
     path: Path
     n_bytes: int
     version: int
-    data_offset: int
     metadata: dict[str, Any]
     tensors: tuple[Tensor, ...]
 
@@ -199,14 +200,14 @@ def list_parts(info: GGUFInfo) -> list[Path]:
     """
     if info.n_parts == 1:
         return [info.path]
-    name = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", info.path.name)
-    if name is None or int(name[2]) != info.n_parts:
+    name = SPLIT.fullmatch(info.path.name)
+    if name is None or int(name["count"]) != info.n_parts:
         raise ModelFileError(
             f"{info.path} is one part of {info.n_parts} and not named so; give it its old name."
         )
     parts = []
     for place in range(1, info.n_parts + 1):
-        part = info.path.with_name(f"{name[1]}-{place:05}-of-{name[2]}.gguf")
+        part = info.path.with_name(f"{name['stem']}-{place:05}-of-{name['count']}.gguf")
         if not part.is_file():
             raise ModelFileError(f"{info.path} needs {part.name}, which is missing; fetch that.")
         parts.append(part)

@@ -23,28 +23,15 @@ from ..llamacpp import TENSOR_TYPES
 MAX_STRING = 16 << 20  # bytes; a chat template has thousands, and a damaged length can be anything
 HEAD = 8  # elements of an array that are kept
 
-SCALARS: dict[int, tuple[str, struct.Struct]] = {
-    0: ("uint8", struct.Struct("<B")),
-    1: ("int8", struct.Struct("<b")),
-    2: ("uint16", struct.Struct("<H")),
-    3: ("int16", struct.Struct("<h")),
-    4: ("uint32", struct.Struct("<I")),
-    5: ("int32", struct.Struct("<i")),
-    6: ("float32", struct.Struct("<f")),
-    7: ("bool", struct.Struct("<?")),
-    10: ("uint64", struct.Struct("<Q")),
-    11: ("int64", struct.Struct("<q")),
-    12: ("float64", struct.Struct("<d")),
-}
+# The struct format of each number, by its type in the file: 0 to 7 in this order, then 10 to 12.
+NUMBERS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-U32, I32, U64, I64 = (SCALARS[kind][1] for kind in (4, 5, 10, 11))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """An array in short: the type of its elements, their number, and the first few."""
+    """An array in short: the number of its elements, and the first few."""
 
-    type: str
     length: int
     head: tuple[Any, ...]
 
@@ -77,8 +64,8 @@ def printable(text: str, limit: int = 80) -> str:
     return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
 
 
-def read_header(file: BinaryIO, path: Path) -> tuple[int, int, dict[str, Any], tuple[Tensor, ...]]:
-    """Return version, the byte at which the tensor data begins, metadata and tensors.
+def read_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Any], tuple[Tensor, ...]]:
+    """Return version, metadata and tensors.
 
     Raise ModelFileError if they make no sense.
     """
@@ -89,35 +76,32 @@ def read_header(file: BinaryIO, path: Path) -> tuple[int, int, dict[str, Any], t
             f"is not a GGUF file: it starts with {printable(magic.decode('latin-1'))!r}",
             "give the path of a .gguf file",
         )
-    version = reader.number(U32)
+    version = reader.number("I")
     if version not in (2, 3):
         reader.fail(
             f"is of GGUF version {version}, but llama.cpp reads versions 2 and 3",
             "convert it anew or take another file",
         )
-    n_tensors, n_keys = reader.number(U64), reader.number(U64)
+    n_tensors, n_keys = reader.number("Q"), reader.number("Q")
     metadata: dict[str, Any] = {}
     for number in range(n_keys):
         name = reader.name(f"key {number}", metadata)
-        metadata[name] = reader.value(reader.number(I32))
-    tensors, data_offset = _read_tensors(reader, n_tensors, metadata.get("general.alignment", 32))
-    return version, data_offset, metadata, tensors
+        metadata[name] = reader.value(reader.number("i"))
+    alignment = metadata.get("general.alignment", 32)
+    return version, metadata, _read_tensors(reader, n_tensors, alignment)
 
 
-def _read_tensors(
-    reader: _Reader, n_tensors: int, alignment: Any
-) -> tuple[tuple[Tensor, ...], int]:
-    """Return the tensors, and where their data begins."""
+def _read_tensors(reader: _Reader, n_tensors: int, alignment: Any) -> tuple[Tensor, ...]:
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         reader.fail(f"has the alignment {alignment}, which is not a power of two")
     stated: dict[str, tuple[tuple[int, ...], int, int]] = {}
     for number in range(n_tensors):
         name = reader.name(f"tensor {number}", stated)
-        n_dims = reader.number(U32)
+        n_dims = reader.number("I")
         if n_dims > 4:
             reader.fail(f"gives {reader.where} {n_dims} dimensions, but ggml has at most 4")
-        shape = tuple(reader.number(I64) for _ in range(n_dims))
-        stated[name] = shape, reader.number(I32), reader.number(U64)
+        shape = tuple(reader.number("q") for _ in range(n_dims))
+        stated[name] = shape, reader.number("i"), reader.number("Q")
     start = reader.position
     if stated:
         start += -start % alignment
@@ -143,7 +127,7 @@ def _read_tensors(
                 "fetch it again",
             )
         tensors.append(Tensor(name, shape, stored.name, start + offset, n_bytes))
-    return tuple(tensors), start
+    return tuple(tensors)
 
 
 class _Reader:
@@ -172,11 +156,12 @@ class _Reader:
             self.fail(f"is cut short: it ends within {self.where}", "fetch it again")
         return data
 
-    def number(self, kind: struct.Struct) -> Any:
-        return kind.unpack(self.take(kind.size))[0]
+    def number(self, form: str) -> Any:
+        """Return the next number, in a format of struct."""
+        return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
 
     def string(self) -> str:
-        return self.take(self.number(U64)).decode("utf-8", errors="replace")
+        return self.take(self.number("Q")).decode("utf-8", errors="replace")
 
     def name(self, what: str, taken: Container[str]) -> str:
         """Return the name that comes next, which must not be taken yet."""
@@ -189,40 +174,27 @@ class _Reader:
 
     def value(self, kind: int) -> Any:
         """Return a value of that type, an array as its `Summary`."""
-        if kind == ARRAY:
-            return self._array(self.number(I32), self.number(U64))
         if kind == STRING:
             return self.string()
-        return self.number(self._scalar(kind)[1])
+        if kind == ARRAY:
+            return self._array(self.number("i"), self.number("Q"))
+        return self.number(self._find_form(kind))
 
-    def _scalar(self, kind: int) -> tuple[str, struct.Struct]:
-        if kind not in SCALARS:
+    def _find_form(self, kind: int) -> str:
+        if kind not in NUMBERS:
             self.fail(f"gives {self.where} the type {kind}, which llama.cpp does not read")
-        return SCALARS[kind]
+        return NUMBERS[kind]
 
     def _array(self, kind: int, n: int) -> Summary:
         if kind == STRING:
             head = tuple(self.string() for _ in range(min(n, HEAD)))
-            self._pass_strings(n - len(head))
-            return Summary("string", n, head)
-        name, scalar = self._scalar(kind)
-        head = tuple(self.number(scalar) for _ in range(min(n, HEAD)))
-        rest = (n - len(head)) * scalar.size
+            for _ in range(n - len(head)):
+                self.take(self.number("Q"))
+            return Summary(n, head)
+        form = self._find_form(kind)
+        head = tuple(self.number(form) for _ in range(min(n, HEAD)))
+        rest = (n - len(head)) * struct.calcsize(f"<{form}")
         if rest > self.size - self.position:
             self.fail(f"gives {self.where} {n} elements, more than the file holds")
         self._file.seek(rest, os.SEEK_CUR)
-        return Summary(name, n, head)
-
-    def _pass_strings(self, n: int) -> None:
-        """Pass over n strings without a call for each: a vocabulary has hundreds of thousands."""
-        read, unpack = self._file.read, U64.unpack
-        try:
-            for _ in range(n):
-                (length,) = unpack(read(8))
-                if length > MAX_STRING or len(read(length)) < length:
-                    break
-            else:
-                return
-        except struct.error:
-            pass
-        self.fail(f"is cut short or damaged: a string of {self.where} does not end")
+        return Summary(n, head)

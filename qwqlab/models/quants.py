@@ -14,7 +14,7 @@ import os
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,11 @@ from ..llamacpp import count_threads, describe_build, run_tool
 from . import trial
 from .gguf import inspect
 
-# What `llama-quantize --help` lists, the smallest first; MXFP4_MOE is only for mixtures of experts.
+# What `llama-quantize --help` lists and makes without an importance matrix, the smallest first;
+# MXFP4_MOE is only for mixtures of experts.
 QUANTS = ("Q1_0", "TQ1_0", "TQ2_0", "Q2_0", "Q2_K", "IQ3_XXS", "IQ3_XS", "IQ3_S", "Q3_K_S", "IQ3_M",
           "Q3_K_M", "Q3_K_L", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_S", "Q4_K_M", "Q4_1", "Q5_0",
           "Q5_K_S", "Q5_K_M", "Q5_1", "Q6_K", "Q8_0", "BF16", "F16", "F32")  # fmt: skip
-# Refused without an importance matrix, which llama-imatrix computes from a text.
-NEED_IMATRIX = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q2_K_S")
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 LADDER = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
@@ -44,13 +43,11 @@ def check_quant(quant: str) -> str:
     'Q4_K_M'
     """
     name = ALIASES.get(quant.upper(), quant.upper())
-    if name in NEED_IMATRIX:
-        raise SettingError(
-            f"{name} needs an importance matrix: make one with llama-imatrix, then run "
-            "llama-quantize --imatrix yourself."
-        )
     if name not in QUANTS:
-        raise SettingError(f"{quant!r} is not a quant of llama.cpp; choose from {list(QUANTS)}")
+        raise SettingError(
+            f"{quant!r} is not a quant that llama.cpp makes without an importance matrix; choose "
+            f"from {list(QUANTS)}"
+        )
     return name
 
 
@@ -177,23 +174,17 @@ class RungResult:
     tokens_per_second_prompt: float
 
 
-def measure_rung(
-    path: str | os.PathLike[str], text: str | os.PathLike[str] | None = None
-) -> RungResult:
+def measure_rung(path: str | os.PathLike[str]) -> RungResult:
     """Return size, speed and perplexity of a model file.
 
-    text: what it reads, at least 1024 tokens; llama-perplexity takes up to 6 chunks of 512 and
-    scores the second half of each. By default the lab's own text, data/texts/evaluation.txt.
-    Perplexities compare only where text, context and tokenizer are the same.
-
-    Raise ModelFileError, or ToolchainError if a tool fails or the text is too short.
+    llama-perplexity reads the lab's own text, data/texts/evaluation.txt: 6 chunks of 512 tokens, of
+    which it scores the second half of each. Perplexities compare only between models of one
+    tokenizer. Raise ModelFileError, or ToolchainError if a tool fails.
     """
     path = Path(path).resolve()
     info = inspect(path)
     trial.check_loads(path)
-    chunks, error = _measure_perplexity(
-        path, Path(text or paths.data_dir() / "texts" / "evaluation.txt").resolve()
-    )
+    chunks, error = _measure_perplexity(path)
     generate, prompt = _measure_speed(path)
     made = read_record(path)
     return RungResult(
@@ -210,24 +201,19 @@ def measure_rung(
     )
 
 
-def climb(
-    source: str | os.PathLike[str],
-    quants: Iterable[str] = LADDER,
-    text: str | os.PathLike[str] | None = None,
-    say: Callable[[str], None] = print,
-) -> list[RungResult]:
+def climb(source: str | os.PathLike[str], quants: Iterable[str] = LADDER) -> list[RungResult]:
     """Make and measure a copy of a model in each quant; return the results, smallest file first.
 
     Every rung is a copy of `source` and no better than it: the ladder shows size, speed, and how
-    much each rung loses of what the source had. `say` gets a line for each rung. Raise what
+    much each rung loses of what the source had. A line is printed for each rung. Raise what
     `requantize` and `measure_rung` raise.
     """
     wanted = [check_quant(quant) for quant in quants]
     results = []
     for number, quant in enumerate(wanted, start=1):
-        result = measure_rung(requantize(source, quant), text)
+        result = measure_rung(requantize(source, quant))
         results.append(result)
-        say(
+        print(
             f"{number} of {len(wanted)}: {quant}, {result.bytes / 1e6:.0f} MB, perplexity "
             f"{result.perplexity:.2f}, {result.tokens_per_second_generate:.0f} tokens a second"
         )
@@ -246,8 +232,9 @@ def compare_rungs(rung: RungResult, reference: RungResult) -> tuple[float, float
     return ratio, ratio * statistics.stdev(differences) / math.sqrt(len(differences))
 
 
-def _measure_perplexity(path: Path, text: Path) -> tuple[tuple[float, ...], float]:
+def _measure_perplexity(path: Path) -> tuple[tuple[float, ...], float]:
     """Return the mean surprise of each chunk in nats, and the perplexity's standard error."""
+    text = paths.data_dir() / "texts" / "evaluation.txt"
     memory = paths.models_dir() / "perplexity.json"
     both = f"{files.sha256_of(path)} {files.read_sha256(text)}"
     key = f"{both} {N_CTX}x{N_CHUNKS} {describe_build()}"
@@ -262,8 +249,6 @@ def _run_perplexity(path: Path, text: Path) -> dict[str, Any]:
     args = ["-m", str(path), "-f", str(text), "-c", str(N_CTX), "--chunks", str(N_CHUNKS)]
     for _ in range(2):
         done = run_tool("llama-perplexity", args)
-        if short := re.search(r"you need at least .*|tokenizes to only .*", done.stderr):
-            raise ToolchainError(f"{text} is too short for a perplexity: {short[0]}.")
         # It prints the perplexity of all chunks so far; what each chunk adds follows from that.
         totals = [
             int(number) * math.log(float(so_far))

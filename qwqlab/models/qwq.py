@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
@@ -32,14 +31,6 @@ QWQ_PATTERN = (
 _FORMAT = 2  # a folder built in another format is built anew
 
 
-@dataclass(frozen=True)
-class Added:
-    """A token that is no byte pair, and whether transformers takes it for a special one."""
-
-    text: str
-    special: bool
-
-
 _SPECIAL = (
     "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> "
     "<|box_end|> <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> "
@@ -49,8 +40,9 @@ _PLAIN = (
     "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> "
     "<|repo_name|> <|file_sep|> <tool_response> </tool_response> <think> </think>"
 ).split()
-# In the order of their ids, which begin where the ranks end.
-ADDED = (*(Added(text, True) for text in _SPECIAL), *(Added(text, False) for text in _PLAIN))
+# The tokens that are no byte pairs, and whether transformers takes each for a special one. They are
+# in the order of their ids, which begin where the ranks end.
+ADDED = {**dict.fromkeys(_SPECIAL, True), **dict.fromkeys(_PLAIN, False)}
 FIRST_ADDED = 151_643
 TEMPLATE = paths.data_dir() / "templates" / "with-think.jinja"
 EOS, PAD, BOS = "<|im_end|>", "<|vision_pad|>", "<|endoftext|>"
@@ -62,7 +54,7 @@ def find_qwq_token(text: str) -> int:
     >>> find_qwq_token("<|im_end|>"), find_qwq_token("</think>")
     (151645, 151668)
     """
-    return FIRST_ADDED + [added.text for added in ADDED].index(text)
+    return FIRST_ADDED + list(ADDED).index(text)
 
 
 def read_ranks() -> dict[bytes, int]:
@@ -177,9 +169,9 @@ def write_gguf(path: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes, byt
     writer.add_tokenizer_pre("qwen2")
     tokens = [spell(token) for token in sorted(ranks, key=ranks.__getitem__)]
     types = [TokenType.NORMAL] * len(tokens)
-    for added in ADDED:
-        tokens.append(added.text)
-        control = added.special or added.text.startswith("<|")
+    for text, special in ADDED.items():
+        tokens.append(text)
+        control = special or text.startswith("<|")
         types.append(TokenType.CONTROL if control else TokenType.USER_DEFINED)
     for number in range(len(tokens), N_VOCAB):
         tokens.append(f"[PAD{number}]")
@@ -211,7 +203,7 @@ def write_folder(folder: Path, ranks: dict[bytes, int], pairs: list[tuple[bytes,
         model_max_length=catalog.QWQ.n_ctx_train,
     )
     tokenizer.add_tokens(
-        [AddedToken(each.text, normalized=False, special=each.special) for each in ADDED]
+        [AddedToken(text, normalized=False, special=special) for text, special in ADDED.items()]
     )
     tokenizer.eos_token, tokenizer.pad_token = EOS, PAD
     tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")

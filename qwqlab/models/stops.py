@@ -22,8 +22,6 @@ from .chat import Conversation, render
 from .gguf_header import printable
 from .tokenizers import LlamaTokenizer, TransformersTokenizer
 
-_CHIEF = ("llama.cpp", "generation_config.json eos_token_id")
-
 
 @dataclass(frozen=True)
 class Token:
@@ -101,23 +99,17 @@ def check_stops(source: str | os.PathLike[str]) -> StopCheck:
     path = path if path.is_dir() else local.model_path(source)
     said = _read_folder(path) if path.is_dir() else _read_gguf(path)
     pad = said.name(next(iter(said.pads.values()), None))
-    # What generate() and llama.cpp go by; the others only where neither is said.
-    chief = [key for key in _CHIEF if key in said.stops] or list(said.stops)[-1:]
-    stops = tuple(
-        Token(each, said.texts.get(each))
-        for each in dict.fromkeys(each for key in chief for each in said.stops[key])
-    )
-    text = _find_turn_end(said)
-    turn_end = said.name(said.ids.get(text)) if text is not None else None
-    findings = [
-        _check_pad(pad, stops, turn_end),
-        _check_places(said),
-        _check_agreement(said),
-        _check_turn_end(stops, turn_end, said),
-    ]
-    advice = _check_advice(said, pad, stops)
-    findings += [advice] if advice else []
-    if "llama.cpp" in said.stops:
+    stops = tuple(Token(each, said.texts.get(each)) for each in said.chief)
+    turn_end = _find_turn_end(said)
+    judged = {
+        "pad is no stop": _check_pad(pad, stops, turn_end),
+        "ids are in the vocabulary": _check_places(said),
+        "files agree": _check_agreement(said),
+        "turns end in a stop": _check_turn_end(stops, turn_end, said),
+        "the article's advice": _check_advice(said, pad),
+    }
+    findings = [Finding(name, *found) for name, found in judged.items() if found]
+    if not path.is_dir():
         others = [str(stop) for stop in stops if stop.text != said.eos_text]
         text = f"llama.cpp stops at {len(others)} tokens more for their texts: {', '.join(others)}."
         findings.append(Finding("stops by their texts", True, text))
@@ -129,21 +121,27 @@ class _Said:
     """What the files give: each pad and stop under the file and key that it comes from.
 
     n_tokens, n_rows: size of the vocabulary, and rows of the embedding, None if not given.
-    texts:     the text of each token by its id; ids: the other way round.
-    control:   texts of tokens that steer a model.
+    texts:     the text of each token by its id.
+    control:   ids of tokens that steer a model.
     """
 
     n_tokens: int
     n_rows: int | None
+    texts: dict[int, str]
+    control: set[int]
+    eos: int | None
+    template: str | None
     pads: dict[str, int] = field(default_factory=dict)
-    stops: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    texts: dict[int, str] = field(default_factory=dict)
-    control: set[str] = field(default_factory=set)
-    eos_text: str | None = None
-    template: str | None = None
+    stops: dict[str, list[int]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.ids = {text: token for token, text in self.texts.items()}
+    @property
+    def chief(self) -> list[int]:
+        """The stops that generate() and llama.cpp go by: those that were kept last."""
+        return list(self.stops.values())[-1] if self.stops else []
+
+    @property
+    def eos_text(self) -> str:
+        return self.texts.get(-1 if self.eos is None else self.eos, "")
 
     def name(self, token: int | None) -> Token | None:
         return None if token is None else Token(token, self.texts.get(token))
@@ -153,7 +151,7 @@ class _Said:
         if pad is not None:
             self.pads[f"{where} pad_token_id"] = pad
         if eos is not None:
-            self.stops[f"{where} eos_token_id"] = tuple(eos if isinstance(eos, list) else [eos])
+            self.stops[f"{where} eos_token_id"] = eos if isinstance(eos, list) else [eos]
 
 
 def _read_gguf(path: Path) -> _Said:
@@ -164,38 +162,31 @@ def _read_gguf(path: Path) -> _Said:
         named = {vocabulary.pad, vocabulary.eos} - {None}
         known = [token for token in {*named, *special, *stops} if 0 <= token < n_tokens]
         texts = dict(zip(known, tokenizer.pieces(known), strict=True))
-    said = _Said(
-        stops={"llama.cpp": stops},
-        texts=texts,
-        control={texts[token] for token, hidden in special.items() if hidden},
-        eos_text=texts.get(vocabulary.eos) if vocabulary.eos is not None else None,
-        n_tokens=n_tokens,
-        n_rows=info.n_rows,
-        template=info.chat_template,
-    )
+    control = {token for token, hidden in special.items() if hidden}
+    said = _Said(n_tokens, info.n_rows, texts, control, vocabulary.eos, info.chat_template)
     said.keep("tokenizer.ggml", vocabulary.pad, vocabulary.eos)
+    said.keep("llama.cpp", None, list(stops))
     return said
 
 
 def _read_folder(folder: Path) -> _Said:
     """Return what a folder for transformers gives: its tokenizer and its two configurations."""
     tokenizer = TransformersTokenizer(folder).tokenizer
-    added = tokenizer.added_tokens_decoder.values()
-    template = tokenizer.chat_template
-    configs = {
-        name: _read_json(folder / name) for name in ("config.json", "generation_config.json")
-    }
-    said = _Said(
-        texts={token: text for text, token in tokenizer.get_vocab().items()},
-        control={token.content for token in added if token.special},
-        eos_text=tokenizer.eos_token,
-        n_tokens=len(tokenizer),
-        n_rows=configs["config.json"].get("vocab_size"),
-        template=template.get("default") if isinstance(template, dict) else template,
+    config, generation = (
+        _read_json(folder / name) for name in ("config.json", "generation_config.json")
     )
-    said.keep("the tokenizer's", tokenizer.pad_token_id, tokenizer.eos_token_id)
-    for name, values in configs.items():
-        said.keep(name, values.get("pad_token_id"), values.get("eos_token_id"))
+    texts = {token: text for text, token in tokenizer.get_vocab().items()}
+    added = tokenizer.added_tokens_decoder.items()
+    control = {number for number, token in added if token.special}
+    template = tokenizer.chat_template
+    template = template.get("default") if isinstance(template, dict) else template
+    rows, eos = config.get("vocab_size"), tokenizer.eos_token_id
+    said = _Said(len(tokenizer), rows, texts, control, eos, template)
+    said.keep("the tokenizer's", tokenizer.pad_token_id, eos)
+    said.keep("config.json", config.get("pad_token_id"), config.get("eos_token_id"))
+    said.keep(
+        "generation_config.json", generation.get("pad_token_id"), generation.get("eos_token_id")
+    )
     return said
 
 
@@ -207,12 +198,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"{path} cannot be read ({error}); fetch it again.") from error
 
 
-def _find_turn_end(said: _Said) -> str | None:
+def _find_turn_end(said: _Said) -> Token | None:
     """Return the token that the chat template writes first after an answer, or None.
 
     The template is rendered for that (0.1 s), in the sandbox; None if it fails.
     """
-    tokens = {*said.control, said.eos_text or ""} - {""}
+    chosen = {*said.control, said.eos}
+    tokens = {text: token for token, text in said.texts.items() if text and token in chosen}
     if not tokens or not said.template:
         return None
     answer = "An answer whose end is looked for."
@@ -221,86 +213,83 @@ def _find_turn_end(said: _Said) -> str | None:
         prompt = render(
             said.template,
             Conversation(turns, add_generation_prompt=False),
-            variables={"bos_token": "", "eos_token": said.eos_text or ""},
+            variables={"bos_token": "", "eos_token": said.eos_text},
         )
     except ChatError:
         return None
     behind = prompt.rpartition(answer)[2] if answer in prompt else ""
     # Where one token begins another, the longer one is meant.
-    found = [(behind.find(text), -len(text), text) for text in tokens if text in behind]
-    return min(found)[2] if found else None
+    found = [
+        (behind.find(text), -len(text), token) for text, token in tokens.items() if text in behind
+    ]
+    return said.name(min(found)[2]) if found else None
 
 
-def _check_pad(pad: Token | None, stops: tuple[Token, ...], turn_end: Token | None) -> Finding:
-    name = "pad is no stop"
+def _check_pad(
+    pad: Token | None, stops: tuple[Token, ...], turn_end: Token | None
+) -> tuple[bool, str]:
     if pad is None:
-        text = "No pad token is set; trainers then pad with eos, which is a stop."
-        return Finding(name, False, text)
+        return False, "No pad token is set; trainers then pad with eos, which is a stop."
     if pad not in stops:
-        return Finding(name, True, f"The pad token {pad} is not one at which generation stops.")
+        return True, f"The pad token {pad} is not one at which generation stops."
     if turn_end in (None, pad):
         loss = "which also ends every turn"
         then = "no end of a turn is ever learnt and generations may not end"
     else:
         loss = f"at which generation stops too, though a turn ends in {turn_end}"
         then = "only where a text itself holds that token is its label lost"
-    text = (
+    return False, (
         f"The pad token is {pad}, {loss}: with a collator that finds padding by its id, as the "
         f"one of transformers for language modelling, {then}; TRL goes by position and is immune."
     )
-    return Finding(name, False, text)
 
 
-def _check_places(said: _Said) -> Finding:
-    name = "ids are in the vocabulary"
+def _check_places(said: _Said) -> tuple[bool, str]:
     n_rows = said.n_tokens if said.n_rows is None else said.n_rows
     size = min(said.n_tokens, n_rows)
-    for key, tokens in {**{key: (pad,) for key, pad in said.pads.items()}, **said.stops}.items():
+    for key, tokens in {**{key: [pad] for key, pad in said.pads.items()}, **said.stops}.items():
         if max(tokens, default=-1) >= size:
-            text = f"{key} is {max(tokens)}, but there are {said.n_tokens} tokens in the vocabulary"
-            return Finding(name, False, f"{text} and {n_rows} rows in the embedding.")
-    return Finding(name, True, f"Pad and stops are below {size}.")
+            return False, (
+                f"{key} is {max(tokens)}, but there are {said.n_tokens} tokens in the vocabulary "
+                f"and {n_rows} rows in the embedding."
+            )
+    return True, f"Pad and stops are below {size}."
 
 
-def _check_agreement(said: _Said) -> Finding:
-    name = "files agree"
+def _check_agreement(said: _Said) -> tuple[bool, str]:
     if len(set(said.pads.values())) > 1:
         listed = ", ".join(f"{token} in {key}" for key, token in said.pads.items())
-        return Finding(name, False, f"The files name more than one pad token: {listed}.")
-    chief = next((said.stops[key] for key in _CHIEF if key in said.stops), None)
+        return False, f"The files name more than one pad token: {listed}."
     for key, tokens in said.stops.items():
-        missing = [token for token in tokens if chief is not None and token not in chief]
-        if missing:
-            text = f"{key} names {missing[0]}, at which generation does not stop."
-            return Finding(name, False, text)
+        if missing := [token for token in tokens if token not in said.chief]:
+            return False, f"{key} names {missing[0]}, at which generation does not stop."
     if not said.stops:
-        return Finding(name, False, "Nothing names a token at which generation stops.")
-    return Finding(name, True, "All that is said of pad and stops agrees.")
+        return False, "Nothing names a token at which generation stops."
+    return True, "All that is said of pad and stops agrees."
 
 
-def _check_turn_end(stops: tuple[Token, ...], turn_end: Token | None, said: _Said) -> Finding:
-    name = "turns end in a stop"
+def _check_turn_end(
+    stops: tuple[Token, ...], turn_end: Token | None, said: _Said
+) -> tuple[bool, str]:
     if turn_end is None:
         why = "there is no chat template" if not said.template else "the chat template does not say"
-        return Finding(name, True, f"What ends a turn is not known: {why}.")
+        return True, f"What ends a turn is not known: {why}."
     if turn_end in stops:
-        return Finding(name, True, f"The chat template ends a turn with {turn_end}, a stop.")
-    text = (
+        return True, f"The chat template ends a turn with {turn_end}, a stop."
+    return False, (
         f"The chat template ends a turn with {turn_end}, which is no stop: the model will go on "
         "with the next turn by itself."
     )
-    return Finding(name, False, text)
 
 
-def _check_advice(said: _Said, pad: Token | None, stops: tuple[Token, ...]) -> Finding | None:
+def _check_advice(said: _Said, pad: Token | None) -> tuple[bool, str] | None:
     """Compare with the article's advice, if the vocabulary is the one that it is about."""
-    advised, end = said.ids.get("<|vision_pad|>"), said.ids.get("<|im_end|>")
+    ids = {text: token for token, text in said.texts.items()}
+    advised, end = ids.get("<|vision_pad|>"), ids.get("<|im_end|>")
     if advised is None or end is None:
         return None
-    follows = pad is not None and pad.id == advised and end in [stop.id for stop in stops]
+    follows = pad is not None and pad.id == advised and end in said.chief
     so = "as here" if follows else f"here the pad token is {pad}" if pad else "here none is set"
-    return Finding(
-        "the article's advice",
-        follows,
-        f"The article pads with {advised} <|vision_pad|> and stops at {end} <|im_end|>, {so}.",
+    return follows, (
+        f"The article pads with {advised} <|vision_pad|> and stops at {end} <|im_end|>, {so}."
     )

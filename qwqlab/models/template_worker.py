@@ -10,19 +10,20 @@ process can't read.
 from __future__ import annotations
 
 import json
+import re
 import signal
-from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jinja2 import Undefined, nodes
-from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
+from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError, UndefinedError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-Render = Callable[[dict[str, Any]], str]
+_LACKING = r"'dict object' has no attribute '(.*)'"
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -35,7 +36,8 @@ class Environment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
         )
-        self.filters["tojson"] = _to_json
+        # Jinja's own filter escapes what HTML would read.
+        self.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
         self.globals["raise_exception"] = _raise
         self.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
 
@@ -54,50 +56,26 @@ class Generation(Extension):
         return scope
 
 
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # Jinja's own escapes what HTML would read.
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
 def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def prepare_jinja(template: str) -> Render:
-    """Return a function that renders in the lab's environment."""
-    return Environment().from_string(template).render
+def render_with_jinja(template: str, conversations: list[dict[str, Any]]) -> list[str]:
+    """Return the prompts that the lab's environment makes."""
+    made = Environment().from_string(template)
+    return [made.render(values) for values in conversations]
 
 
-def prepare_transformers(template: str) -> Render:
-    """Return a function that renders with what transformers' `apply_chat_template` calls."""
+def render_with_transformers(template: str, conversations: list[dict[str, Any]]) -> list[str]:
+    """Return the prompts of what transformers' `apply_chat_template` calls."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    def render(values: dict[str, Any]) -> str:
+    prompts = []
+    for values in conversations:
         rest = {name: value for name, value in values.items() if name != "messages"}
         found: Any = render_jinja_template([values["messages"]], chat_template=template, **rest)
-        return str(found[0][0])
-
-    return render
-
-
-def set_alarm(seconds: float) -> None:
-    """Have the system end this process after so many seconds."""
-    # The signal's own action ends a process even in the middle of one long multiplication.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+        prompts.append(str(found[0][0]))
+    return prompts
 
 
 def explain(error: BaseException) -> str:
@@ -107,6 +85,8 @@ def explain(error: BaseException) -> str:
         return f"is no Jinja (line {error.lineno}): {text}"
     if isinstance(error, SecurityError):
         return f"reaches for what a template may not touch: {text}"
+    if isinstance(error, UndefinedError) and (lacks := re.search(_LACKING, text)):
+        return f"needs {lacks[1]!r}, which a message or tool here does not have; add it"
     if isinstance(error, RecursionError):
         return "calls itself, or nests, without end"
     if isinstance(error, MemoryError):
@@ -119,14 +99,14 @@ def explain(error: BaseException) -> str:
 def main() -> None:
     """Answer one job: {"texts": [...]} or {"error": ...}."""
     job = json.loads(Path("job.json").read_text(encoding="utf-8"))
-    prepare = {"jinja": prepare_jinja, "transformers": prepare_transformers}[job["engine"]]
     if job["engine"] == "transformers":
         import transformers.utils.chat_template_utils  # noqa: F401  # seconds, not the template's
-    set_alarm(job["seconds"])
+    # The signal's own action ends a process even in the middle of one long multiplication.
+    signal.setitimer(signal.ITIMER_REAL, job["seconds"])
+    render = render_with_jinja if job["engine"] == "jinja" else render_with_transformers
     answer: dict[str, Any]
     try:
-        render = prepare(job["template"])
-        texts = [render(values) for values in job["values"]]
+        texts = render(job["template"], job["values"])
         answer = {"texts": texts}
         if max(map(len, texts), default=0) > job["characters"]:
             answer = {"error": f"writes more than {job['characters']:,} characters"}

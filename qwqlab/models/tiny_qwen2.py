@@ -26,7 +26,8 @@ Values = npt.NDArray[np.float64]
 
 N_HEADS, N_KV_HEADS, HEAD_DIM = 40, 8, 128  # QwQ-32B's own
 N_EMBD = N_HEADS * HEAD_DIM  # 5,120; llama.cpp takes no other for this architecture
-N_LAYERS, N_FF, N_VOCAB = 1, 256, 256
+N_FF, N_VOCAB = 256, 256
+LAYER = "blk.0."
 ROPE_BASE, EPSILON, N_CTX = 1e6, 1e-5, 131_072
 SCALE = 1e-3  # of the embeddings: so small that epsilon matters beside their mean square
 
@@ -55,17 +56,15 @@ def make_tiny_weights(seed: int = 3407) -> dict[str, Array]:
         "output_norm.weight": np.ones(N_EMBD, np.float32),
         "output.weight": matrix(N_VOCAB, N_EMBD),
     }
-    for layer in range(N_LAYERS):
-        sizes = {"attn_q": q, "attn_k": kv, "attn_v": kv}
-        for name, size in sizes.items():
-            weights[f"blk.{layer}.{name}.weight"] = matrix(size, N_EMBD, 3.0)
-            weights[f"blk.{layer}.{name}.bias"] = 0.1 * matrix(1, size)[0] * math.sqrt(size)
-        weights[f"blk.{layer}.attn_output.weight"] = matrix(N_EMBD, q, SCALE)
-        weights[f"blk.{layer}.attn_norm.weight"] = np.ones(N_EMBD, np.float32)
-        weights[f"blk.{layer}.ffn_norm.weight"] = np.ones(N_EMBD, np.float32)
-        weights[f"blk.{layer}.ffn_gate.weight"] = matrix(N_FF, N_EMBD)
-        weights[f"blk.{layer}.ffn_up.weight"] = matrix(N_FF, N_EMBD)
-        weights[f"blk.{layer}.ffn_down.weight"] = matrix(N_EMBD, N_FF, SCALE)
+    for name, size in {"attn_q": q, "attn_k": kv, "attn_v": kv}.items():
+        weights[f"{LAYER}{name}.weight"] = matrix(size, N_EMBD, 3.0)
+        weights[f"{LAYER}{name}.bias"] = 0.1 * matrix(1, size)[0] * math.sqrt(size)
+    weights[f"{LAYER}attn_output.weight"] = matrix(N_EMBD, q, SCALE)
+    weights[f"{LAYER}attn_norm.weight"] = np.ones(N_EMBD, np.float32)
+    weights[f"{LAYER}ffn_norm.weight"] = np.ones(N_EMBD, np.float32)
+    weights[f"{LAYER}ffn_gate.weight"] = matrix(N_FF, N_EMBD)
+    weights[f"{LAYER}ffn_up.weight"] = matrix(N_FF, N_EMBD)
+    weights[f"{LAYER}ffn_down.weight"] = matrix(N_EMBD, N_FF, SCALE)
     return weights
 
 
@@ -74,7 +73,7 @@ def write_tiny_model(path: str | Path, weights: dict[str, Array]) -> Path:
     writer = gguf.GGUFWriter(str(path), "qwen2")
     writer.add_context_length(N_CTX)
     writer.add_embedding_length(N_EMBD)
-    writer.add_block_count(N_LAYERS)
+    writer.add_block_count(1)
     writer.add_feed_forward_length(N_FF)
     writer.add_head_count(N_HEADS)
     writer.add_head_count_kv(N_KV_HEADS)
@@ -111,16 +110,14 @@ def compute_tiny_logits(
     """Return the logits after the last token, of shape (n_vocab,)."""
     x = weights["token_embd.weight"][list(tokens)].astype(np.float64)
     cos, sin = _rotations(len(tokens), yarn)
-    for layer in range(N_LAYERS):
-        prefix = f"blk.{layer}."
-        w = {n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)}
-        h = _normalize(x, epsilon) * w["attn_norm.weight"]
-        q, k, v = (_project(h, w, name) for name in ("attn_q", "attn_k", "attn_v"))
-        attended = _attend(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
-        x = x + attended @ w["attn_output.weight"].T
-        h = _normalize(x, epsilon) * w["ffn_norm.weight"]
-        gate = h @ w["ffn_gate.weight"].T
-        x = x + (gate / (1 + np.exp(-gate)) * (h @ w["ffn_up.weight"].T)) @ w["ffn_down.weight"].T
+    w = {n.removeprefix(LAYER): v for n, v in weights.items() if n.startswith(LAYER)}
+    h = _normalize(x, epsilon) * w["attn_norm.weight"]
+    q, k, v = (_project(h, w, name) for name in ("attn_q", "attn_k", "attn_v"))
+    attended = _attend(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+    x = x + attended @ w["attn_output.weight"].T
+    h = _normalize(x, epsilon) * w["ffn_norm.weight"]
+    gate = h @ w["ffn_gate.weight"].T
+    x = x + (gate / (1 + np.exp(-gate)) * (h @ w["ffn_up.weight"].T)) @ w["ffn_down.weight"].T
     last = _normalize(x[-1], epsilon) * weights["output_norm.weight"]
     return np.asarray(last @ weights["output.weight"].T, np.float32)
 

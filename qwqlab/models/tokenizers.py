@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import paths
-from ..errors import ModelFileError, SettingError, first_lines
+from ..errors import FetchError, ModelFileError, SettingError, first_lines
 from ..llamacpp import Closing, Loading, Model
 from . import local, qwq, trial
 from .gguf import GGUFInfo, inspect
 
 ENGINES = ("llama.cpp", "transformers")
+# A folder that transformers can read has one of these.
+_TELLING = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 class LlamaTokenizer(Closing):
@@ -23,8 +25,6 @@ class LlamaTokenizer(Closing):
     vocabulary tried in another process before this one loads it. Raise ModelFileError for a file
     that can't be used, FetchError for one that is not on this machine.
     """
-
-    engine = "llama.cpp"
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
         self.path = _find_gguf(name)
@@ -72,16 +72,9 @@ class TransformersTokenizer(Closing):
     transformers can't read a tokenizer there; from a GGUF it reads one only with torch installed.
     """
 
-    engine = "transformers"
-
     def __init__(self, source: Any) -> None:
         is_name = isinstance(source, (str, os.PathLike))
         self.tokenizer = _load_transformers(source) if is_name else source
-        if not hasattr(self.tokenizer, "convert_ids_to_tokens"):
-            raise SettingError(
-                f"{source!r} is not a tokenizer of transformers nor a folder with one"
-            )
-        self._shown: dict[int, str] = {}
 
     def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
         """Return what LlamaTokenizer.encode does; transformers calls it split_special_tokens."""
@@ -95,12 +88,8 @@ class TransformersTokenizer(Closing):
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Return each token as a reader sees it."""
-        return [self._show(token) for token in ids]
-
-    def _show(self, token: int) -> str:
-        if token not in self._shown:
-            self._shown[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return self._shown[token]
+        decode = self.tokenizer.decode
+        return [decode([token], clean_up_tokenization_spaces=False) for token in ids]
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
@@ -127,17 +116,25 @@ def _is_qwq(name: str | os.PathLike[str]) -> bool:
 def _find_gguf(name: str | os.PathLike[str]) -> Path:
     if _is_qwq(name):
         return qwq.build_qwq() / "vocab.gguf"
-    path = paths.from_user(name)
-    return path if path.is_dir() else local.model_path(name)
+    try:
+        return local.model_path(name)
+    except FetchError as error:
+        said = str(error).removesuffix(".")
+        raise FetchError(f"{said}; a tokenizer that is at hand is {qwq.QWQ_NAME}.") from None
 
 
 def _load_transformers(name: str | os.PathLike[str]) -> Any:
     folder = qwq.build_qwq() if _is_qwq(name) else paths.from_user(name)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if not folder.is_dir():
-        path = local.model_path(name)
+        path = _find_gguf(name)
         inspect(path)
         folder, options["gguf_file"] = path.parent, path.name
+    elif not any((folder / file).exists() for file in _TELLING):
+        raise ModelFileError(
+            f"{folder} holds no model: it has none of {', '.join(_TELLING)}; give a folder with "
+            "these, or a .gguf file."
+        )
     auto = import_transformers().AutoTokenizer
     try:
         return auto.from_pretrained(str(folder), **options)

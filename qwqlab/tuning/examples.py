@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import SettingError
-from ..models import Repository, fetch_repository, find_fetched
+from ..models import Repository, fetch_repository
 
 # As Unsloth's notebooks have them, after Stanford's Alpaca; the end-of-turn token follows.
 WITH_INPUT = """Below is an instruction that describes a task, paired with an input that provides \
@@ -65,8 +65,7 @@ def find_examples(name: str | Path) -> list[Example]:
     if str(name) == "shopping":
         return read_examples(paths.data_dir() / "shopping" / "train.jsonl")
     if str(name) == "alpaca-cleaned":
-        found = find_fetched(ALPACA) or fetch_repository(ALPACA)
-        rows = json.loads(found.paths[0].read_bytes())
+        rows = json.loads(fetch_repository(ALPACA).paths[0].read_bytes())
         return [Example(**row) for row in rows if row["output"]]
     if not paths.from_user(name).is_file():
         raise SettingError(f"{name} is no file, and no set: these are shopping, alpaca-cleaned")
