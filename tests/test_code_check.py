@@ -61,6 +61,7 @@ def test_the_articles_program_is_valid_once_pipes_is_bound_anywhere() -> None:
 UNBOUND_IN_THE_LIBRARY = {
     "_compat_pickle.py": "WindowsError, under except NameError",
     "calendar.py": "constants that enum.global_enum puts into the module",
+    "idlelib/config.py": "a bug of Python 3.10",
     "idlelib/config_key.py": "a bug of Python 3.10",
     "idlelib/stackviewer.py": "intentional_name_error",
     "re/__init__.py": "flags that enum.global_enum puts into the module",
