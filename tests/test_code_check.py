@@ -43,7 +43,7 @@ reset_game()
 def names(source: str) -> list[tuple[str, int]]:
     check = check_code(source)
     assert check.parses, check.problem
-    return [(each.name, each.line) for each in check.unbound]
+    return list(check.unbound)
 
 
 def test_the_articles_program_uses_pipes_that_nothing_binds() -> None:

@@ -19,7 +19,7 @@ import types
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,14 +54,6 @@ class Block:
 
 
 @dataclass(frozen=True)
-class UnboundName:
-    """A name that the program uses and never binds; line is that of its first use, from 1."""
-
-    name: str
-    line: int
-
-
-@dataclass(frozen=True)
 class CodeCheck:
     """The verdict of `check_code`.
 
@@ -70,14 +62,14 @@ class CodeCheck:
              or "no fenced block", or "the block holds no statement".
     line:    the line that fails, from 1: of the syntax error, or of the first unbound name; 0 where
              there is none.
-    unbound: names that are used and bound nowhere, in the order of their first use.
+    unbound: names that are used and bound nowhere, each with the line of its first use.
     notes:   what limits the judgement, such as a star import.
     """
 
     parses: bool
     problem: str = ""
     line: int = 0
-    unbound: tuple[UnboundName, ...] = ()
+    unbound: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -92,7 +84,7 @@ class CodeCheck:
             where = f"line {self.line}: " if self.line else ""
             cut = " (the block is cut off)" if CUT_OFF in self.notes else ""
             return f"{where}{self.problem}{cut}"
-        return ", ".join(f"line {u.line}: {u.name} is bound nowhere" for u in self.unbound)
+        return ", ".join(f"line {line}: {name} is bound nowhere" for name, line in self.unbound)
 
 
 def find_block(text: str) -> Block | None:
@@ -170,7 +162,7 @@ def check_code(source: str) -> CodeCheck:
     if any(_binds_at_run_time(node) for node in ast.walk(tree)):
         return CodeCheck(True, notes=(DYNAMIC,))
     unbound = tuple(_find_unbound(code))
-    return CodeCheck(True, line=unbound[0].line if unbound else 0, unbound=unbound)
+    return CodeCheck(True, line=unbound[0][1] if unbound else 0, unbound=unbound)
 
 
 def check_text(text: str) -> CodeCheck:
@@ -187,8 +179,7 @@ def check_text(text: str) -> CodeCheck:
     check = check_code(block.source)
     if block.closed:
         return check
-    notes = (*check.notes, CUT_OFF)
-    return CodeCheck(check.parses, check.problem, check.line, check.unbound, notes)
+    return replace(check, notes=(*check.notes, CUT_OFF))
 
 
 def find_break(run: Run, pieces: Sequence[str]) -> int | None:
@@ -249,7 +240,7 @@ def _binds_at_run_time(node: ast.AST) -> bool:
     return isinstance(node, ast.alias) and node.name == "*"
 
 
-def _find_unbound(program: types.CodeType) -> list[UnboundName]:
+def _find_unbound(program: types.CodeType) -> list[tuple[str, int]]:
     """Return the names that a program looks up and nothing binds, by their first use.
 
     The compiler has settled whose variable a name is. What is left to be looked up while the
@@ -268,8 +259,7 @@ def _find_unbound(program: types.CodeType) -> list[UnboundName]:
         for step, name, line in each:
             if step in _LOOKUPS and name not in bound and name not in own:
                 lines[name] = min(line, lines.get(name, line))
-    found = [UnboundName(name, line) for name, line in lines.items()]
-    return sorted(found, key=lambda u: (u.line, u.name))
+    return sorted(lines.items(), key=lambda found: (found[1], found[0]))
 
 
 def _take_out_weak_bindings(tree: ast.Module) -> None:

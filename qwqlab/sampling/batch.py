@@ -59,7 +59,6 @@ class Drawer:
     """Draws the next token of many slots, on all threads at once."""
 
     def __init__(self, model: Model, n_threads: int) -> None:
-        self.n_threads = n_threads
         self._pool = ThreadPoolExecutor(n_threads)
         self._candidates = Candidates(model.n_vocab)
 
@@ -73,46 +72,39 @@ class Drawer:
 
     def draw(self, slots: Sequence[_Slot], context: Context, rows: Matrix) -> None:
         """Draw the next token of each slot from its row of what was decoded, on all threads."""
-        places = range(len(slots))
 
-        def draw_some(part: range) -> None:
-            for place in part:
-                token = slots[place].chain.sample(context, place)
-                slots[place].take(token, rows[place])
+        def draw_one(place: int) -> None:
+            slots[place].take(slots[place].chain.sample(context, place), rows[place])
 
         if len(slots) == 1:
-            draw_some(places)
+            draw_one(0)
             return
-        share = -(-len(slots) // self.n_threads)
-        parts = [places[start : start + share] for start in places[::share]]
         try:
-            jobs = [self._pool.submit(draw_some, part) for part in parts]
+            drawn = self._pool.map(draw_one, range(len(slots)))
         except RuntimeError:
             raise Aborted from None  # Python is ending, and its pools take no more work
-        for job in jobs:
-            job.result()
+        list(drawn)
 
 
 @dataclass
 class Batch:
     """The requests of one `Engine.run`, from the first prompt to the last token.
 
-    n_ctx:   tokens that a sequence may hold.
     prompts: the tokens of each prompt that is in a request.
+    n_ctx:   tokens that a sequence may hold.
     """
 
-    context: Context
     drawer: Drawer
-    width: int
-    n_ctx: int
     requests: Sequence[Request]
     prompts: dict[str, list[int]]
-    stop: threading.Event
+    width: int
+    n_ctx: int
     on_token: OnToken | None
     keep_logits: dict[int, Matrix] | None
 
-    def __post_init__(self) -> None:
-        self.model = self.context.model
+    def run(self, context: Context, stop: threading.Event) -> Iterator[tuple[int, Run]]:
+        """Yield (index, Run) as the runs finish."""
+        self.context, self.model = context, context.model
         # Requests with the same prompt are neighbours, so that each prompt is decoded once.
         order = {prompt: i for i, prompt in enumerate(self.prompts)}
         places = range(len(self.requests))
@@ -122,20 +114,17 @@ class Batch:
         # A batch keeps the shared prompt in a sequence of its own; a single run has just one.
         self.holder = self.width if self.width > 1 else 0
         self.held: tuple[str, Matrix] | None = None
-
-    def run(self) -> Iterator[tuple[int, Run]]:
-        """Yield (index, Run) as the runs finish."""
         try:
             while self.waiting or self.slots:
                 yield from self._fill()
                 if self.slots:
-                    rows = self.context.step(
+                    rows = context.step(
                         [slot.tokens[-1] for slot in self.slots],
                         [slot.n_prompt + len(slot.tokens) - 1 for slot in self.slots],
                     )
-                    self.drawer.draw(self.slots, self.context, rows)
+                    self.drawer.draw(self.slots, context, rows)
                     yield from self._collect()
-                if self.stop.is_set():
+                if stop.is_set():
                     raise Aborted
         except Aborted:
             for slot in self.slots:
