@@ -309,7 +309,7 @@ def test_an_empty_prompt_and_a_request_without_a_list_are_refused(engine: Engine
 
 def test_an_engine_opens_by_name_and_tells_its_file_and_its_loading(model_path: Path) -> None:
     with Engine("smollm2-135m", Loading(flash_attn="off")) as engine:
-        assert repr(engine) == f"<Engine: --model {model_path} --flash-attn off>"
+        assert repr(engine) == f"<Engine: --model {model_path} -fa off>"
 
 
 @pytest.mark.parametrize("prompt", ["\udcff\udcfe broken", "a\0b", "\U0010ffff", "x" * 999, "<|"])

@@ -65,7 +65,7 @@ def escape_rate(runs: Iterable[Run]) -> float:
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """The measurements of one run; a store keeps a column of each.
+    """The measurements of one run, which a store keeps beside it.
 
     valid_code and why_invalid judge the first fenced block (see `check_text`); loop_start is the
     index of a token, loop_period counts tokens (words and marks if only the text shows the loop).

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import ContextError
-from ..llamacpp import Aborted, Context, Matrix, Model
+from ..llamacpp import Aborted, Context, Matrix
 from .chain import Candidates, Chain
 from .nucleus import locate
 from .run import Request, Run
@@ -55,46 +55,16 @@ class _Slot:
         self.ranks.append(rank)
 
 
-class Drawer:
-    """Draws the next token of many slots, on all threads at once."""
-
-    def __init__(self, model: Model, n_threads: int) -> None:
-        self._pool = ThreadPoolExecutor(n_threads)
-        self._candidates = Candidates(model.n_vocab)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
-
-    def draw_first(self, slot: _Slot, row: Matrix) -> None:
-        """Draw a slot's first token, from the logits that its prompt left."""
-        slot.take(slot.chain.draw(self._candidates, row), row)
-
-    def draw(self, slots: Sequence[_Slot], context: Context, rows: Matrix) -> None:
-        """Draw the next token of each slot from its row of what was decoded, on all threads."""
-
-        def draw_one(place: int) -> None:
-            slots[place].take(slots[place].chain.sample(context, place), rows[place])
-
-        if len(slots) == 1:
-            draw_one(0)
-            return
-        try:
-            drawn = self._pool.map(draw_one, range(len(slots)))
-        except RuntimeError:
-            raise Aborted from None  # Python is ending, and its pools take no more work
-        list(drawn)
-
-
 @dataclass
 class Batch:
     """The requests of one `Engine.run`, from the first prompt to the last token.
 
+    pool:    the threads that draw.
     prompts: the tokens of each prompt that is in a request.
     n_ctx:   tokens that a sequence may hold.
     """
 
-    drawer: Drawer
+    pool: ThreadPoolExecutor
     requests: Sequence[Request]
     prompts: dict[str, list[int]]
     width: int
@@ -105,6 +75,7 @@ class Batch:
     def run(self, context: Context, stop: threading.Event) -> Iterator[tuple[int, Run]]:
         """Yield (index, Run) as the runs finish."""
         self.context, self.model = context, context.model
+        self.candidates = Candidates(self.model.n_vocab)
         # Requests with the same prompt are neighbours, so that each prompt is decoded once.
         order = {prompt: i for i, prompt in enumerate(self.prompts)}
         places = range(len(self.requests))
@@ -122,7 +93,7 @@ class Batch:
                         [slot.tokens[-1] for slot in self.slots],
                         [slot.n_prompt + len(slot.tokens) - 1 for slot in self.slots],
                     )
-                    self.drawer.draw(self.slots, context, rows)
+                    self._draw(rows)
                     yield from self._collect()
                 if stop.is_set():
                     raise Aborted
@@ -154,7 +125,8 @@ class Batch:
                 self.slots.pop()
                 yield index, self._finish(slot, "length")
                 continue
-            self.drawer.draw_first(slot, self.held[1][0])
+            row = self.held[1][0]
+            slot.take(slot.chain.draw(self.candidates, row), row)
             if run := self._advance(slot):
                 self.slots.pop()
                 yield slot.index, run
@@ -181,6 +153,22 @@ class Batch:
         chain.accept(tokens)
         logits: list[Matrix] | None = [] if self.keep_logits is not None else None
         return _Slot(index, request, chain, len(tokens), started, logits=logits)
+
+    def _draw(self, rows: Matrix) -> None:
+        """Draw the next token of each slot from its row of what was decoded, on all threads."""
+
+        def draw_one(place: int) -> None:
+            slot = self.slots[place]
+            slot.take(slot.chain.sample(self.context, place), rows[place])
+
+        if len(self.slots) == 1:
+            draw_one(0)
+            return
+        try:
+            drawn = self.pool.map(draw_one, range(len(self.slots)))
+        except RuntimeError:
+            raise Aborted from None  # Python is ending, and its pools take no more work
+        list(drawn)
 
     def _collect(self) -> Iterator[tuple[int, Run]]:
         """Yield what has ended, and close the gaps: llama.cpp batches neighbours only."""

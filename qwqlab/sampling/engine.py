@@ -12,6 +12,7 @@ import os
 import shlex
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
@@ -20,7 +21,7 @@ from .. import preflight
 from ..errors import BusyError, ContextError, ModelFileError, SettingError
 from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu
 from ..models import check_loads, inspect, list_parts, model_path
-from .batch import Batch, Drawer, OnToken
+from .batch import Batch, OnToken
 from .run import Request, Run
 from .sampling import Sampling
 
@@ -91,7 +92,7 @@ class Engine(Closing):
         self._mapped = sum(part.stat().st_size for part in parts) > READ_WHOLE
         self.model = Model(self.path, self.loading, mapped=self._mapped)
         self._context: Context | None = None
-        self._drawer = Drawer(self.model, n_threads)
+        self._pool = ThreadPoolExecutor(n_threads)
         self._stop = threading.Event()
         self._claim, self._owner = threading.Lock(), 0
         _open.add(self)
@@ -109,7 +110,7 @@ class Engine(Closing):
         if not mine and not self._claim.acquire(timeout=PATIENCE):
             raise BusyError("the engine is at work in another thread; end that first")
         try:
-            self._drawer.close()
+            self._pool.shutdown()
             self._drop_context()
             self.model.close()
         finally:
@@ -191,7 +192,7 @@ class Engine(Closing):
                 f"n_ubatch={self.loading.n_ubatch} leave room for {max(1, room - 1)}; raise them "
                 "or lower width"
             )
-        batch = Batch(self._drawer, requests, prompts, width, self.n_ctx, on_token, keep_logits)
+        batch = Batch(self._pool, requests, prompts, width, self.n_ctx, on_token, keep_logits)
         return self._run(batch, n_ctx)
 
     def _run(self, batch: Batch, n_ctx: int) -> Iterator[tuple[int, Run]]:
