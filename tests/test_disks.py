@@ -408,6 +408,6 @@ def test_a_large_model_is_mapped_and_looked_at_before_each_run(
             assert str(model) in maps.read_text(encoding="utf-8", errors="replace")
         os.truncate(model, 1000)
         with pytest.raises(
-            ModelFileError, match=r"was changed or replaced since the engine loaded it; put it back"
+            ModelFileError, match=r"was changed, replaced or removed since the engine loaded it"
         ):
             engine.generate("Hello", n_predict=2)

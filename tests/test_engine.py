@@ -299,9 +299,17 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(
         engine.generate(code_prompt * 20, n_predict=5)
 
 
-def test_an_empty_prompt_is_refused(engine: Engine) -> None:
+def test_an_empty_prompt_and_a_request_without_a_list_are_refused(engine: Engine) -> None:
     with pytest.raises(SettingError, match="empty"):
         engine.generate("", n_predict=5)
+    alone: Any = Request("x")
+    with pytest.raises(SettingError, match=r"give \[request\]"):
+        engine.run(alone)
+
+
+def test_an_engine_opens_by_name_and_tells_its_file_and_its_loading(model_path: Path) -> None:
+    with Engine("smollm2-135m", Loading(flash_attn="off")) as engine:
+        assert repr(engine) == f"<Engine: --model {model_path} -fa off>"
 
 
 @pytest.mark.parametrize("prompt", ["\udcff\udcfe broken", "a\0b", "\U0010ffff", "x" * 999, "<|"])
@@ -437,10 +445,11 @@ def test_a_batch_wider_than_a_decode_is_refused(model_path: Path, code_prompt: s
 
 
 @pytest.mark.parametrize("changes", [{"seed": -1}, {"seed": 2**32 - 1}, {"seed": 1.5},
-                                     {"n_predict": -2}, {"n_predict": 2.5}])  # fmt: skip
+                                     {"n_predict": -2}, {"n_predict": 2.5},
+                                     {"sampling": "article"}, {"prompt": None}])  # fmt: skip
 def test_a_request_that_llama_cpp_would_read_otherwise_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(changes))):
-        Request("x", **changes)
+        Request(**{"prompt": "x", **changes})
 
 
 INTERRUPT = """

@@ -13,8 +13,9 @@ import pytest
 
 from qwqlab import paths
 from qwqlab.errors import SettingError
-from qwqlab.experiments import find_loop, measure
-from qwqlab.experiments.metrics import distinct_n, escape_rate, find_run_loop, seq_rep_n
+from qwqlab.experiments import measure
+from qwqlab.experiments.loops import find_loop
+from qwqlab.experiments.metrics import distinct_n, escape_rate, find_run_loop
 from qwqlab.sampling import Request, Run
 from qwqlab.stats import wilson
 
@@ -204,7 +205,7 @@ def test_a_runs_loop_starts_at_a_token() -> None:
 
 
 def test_runs_shorter_than_an_n_gram_repeat_nothing() -> None:
-    assert (seq_rep_n([1, 2, 3]), distinct_n([1]), seq_rep_n([])) == (0.0, 1.0, 0.0)
+    assert distinct_n([1, 2, 3], 4) == distinct_n([], 2) == 1.0
 
 
 @pytest.mark.parametrize(

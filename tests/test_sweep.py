@@ -40,7 +40,7 @@ def test_a_sweep_goes_on_where_it_stopped(
         assert len(ran) == 4
         runs = sweep(sweep_engine, requests, store, on_run=lambda *event: ran.append(event))
         assert len(ran) == len(requests)
-        kept = list(store.runs(experiment="sweep"))
+        kept = list(store.runs())
     assert [run.request for run in runs] == requests
     assert {k.run.tokens for k in kept} == {run.tokens for run in runs}
     assert all(k.command.startswith("llama-completion --model ") for k in kept)

@@ -17,7 +17,7 @@ from malformed import Gguf, Raw, sound, u32, u64
 from qwqlab import paths
 from qwqlab.errors import FetchError, ModelFileError, SettingError
 from qwqlab.experiments import compare_tokenizers, list_pieces, make_texts, read_corpus
-from qwqlab.experiments.tokenizers_compared import UNEXPLAINED, Comparison
+from qwqlab.experiments.tokenizers_compared import UNEXPLAINED
 from qwqlab.llamacpp import builds, tools
 from qwqlab.models import (
     LlamaTokenizer,
@@ -54,13 +54,14 @@ def theirs() -> TransformersTokenizer:
     return TransformersTokenizer("qwq-32b")
 
 
-def copy_of(tokenizer: TransformersTokenizer, **changes: Any) -> Any:
+def copy_of(tokenizer: TransformersTokenizer, **changes: Any) -> TransformersTokenizer:
     """A transformers tokenizer like this one, but for these parts of its tokenizer.json."""
     from tokenizers import Tokenizer
 
     spec = json.loads(tokenizer.tokenizer.backend_tokenizer.to_str())
     backend = Tokenizer.from_str(json.dumps({**spec, **changes}))
-    return import_transformers().PreTrainedTokenizerFast(tokenizer_object=backend)
+    made = import_transformers().PreTrainedTokenizerFast(tokenizer_object=backend)
+    return TransformersTokenizer(made)
 
 
 @pytest.mark.nightly  # gguf's own reader takes 12 s
@@ -186,7 +187,6 @@ def test_every_difference_in_100000_made_texts_is_explained(
     parts = {name for cause in found.counts for name in cause.split(" + ")}
     assert parts == {"normalisation", "added tokens", "Unicode version"}
     assert 25_000 < found.counts["normalisation"] < 40_000
-    assert set(json.loads(json.dumps(found.to_dict()))["counts"]) == set(found.counts)
     plain = [text for text in texts if text.isascii()]
     assert len(plain) > 5_000
     same = compare_tokenizers(ours, theirs, plain, special)
@@ -266,8 +266,9 @@ def test_mending_mistrals_pattern_as_transformers_proposes_would_break_qwens(
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     auto = import_transformers().AutoTokenizer
     mended = auto.from_pretrained(str(tmp_path), fix_mistral_regex=True, local_files_only=True)
-    assert compare_tokenizers(ours, tmp_path, ["JavaScript"]).differences == ()
-    assert compare_tokenizers(ours, mended, ["JavaScript"]).counts == {"pre-tokenizer": 1}
+    kept, broken = TransformersTokenizer(tmp_path), TransformersTokenizer(mended)
+    assert compare_tokenizers(ours, kept, ["JavaScript"]).differences == ()
+    assert compare_tokenizers(ours, broken, ["JavaScript"]).counts == {"pre-tokenizer": 1}
 
 
 @pytest.mark.nightly  # another process, with torch; only a new transformers breaks it
@@ -277,26 +278,6 @@ def test_transformers_says_nothing_when_it_loads_the_folder() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     )
     assert (done.stdout, done.stderr) == ("", "")
-
-
-@pytest.mark.nightly  # imports torch, and reads a GGUF with gguf's slow reader
-def test_smollm2_read_by_transformers_from_its_gguf_parts_in_two_ways(model_path: Path) -> None:
-    pytest.importorskip("torch")
-    with LlamaTokenizer(model_path) as smol:
-        theirs = TransformersTokenizer(model_path)
-        found: Comparison = compare_tokenizers(
-            smol, theirs, make_texts(2_000, pieces=list_pieces(smol))
-        )
-        assert found.unexplained == ()
-        parts = {name for cause in found.counts for name in cause.split(" + ")}
-        assert parts == {"missing bytes", "pre-tokenizer"}
-        # Its own tokenizer.json cuts a number into digits first; what is made of a GGUF does not.
-        (digits,) = compare_tokenizers(smol, theirs, ["x\n\n7"]).differences
-        assert digits.cause == "pre-tokenizer"
-        # And its conversion reads the beginning token's id for the end's: <|im_start|>.
-        assert (smol.info.tokenizer.eos, theirs.tokenizer.eos_token_id) == (2, 1)
-        (missing,) = compare_tokenizers(smol, theirs, ["\x1d"]).differences
-        assert (missing.llama_cpp, missing.transformers) == ((), (0,))
 
 
 def test_a_gguf_without_torch_is_refused_with_the_way_out(model_path: Path) -> None:

@@ -12,11 +12,7 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import ClusterError
-from qwqlab.experiments import (
-    complete_on_vllm,
-    translate_for_vllm,
-    vllm_command,
-)
+from qwqlab.experiments import complete_on_vllm, translate_for_vllm
 from qwqlab.sampling import PRESETS, Request, Sampling
 
 # What CompletionRequest of vLLM 0.33.0 takes, of what the lab could mean to send.
@@ -70,10 +66,6 @@ def test_greedy_decoding_is_the_same_in_both() -> None:
 
 def test_no_limit_is_as_much_as_the_server_holds() -> None:
     assert translate_for_vllm(Request("a", n_predict=-1), context=4096).body["max_tokens"] == 4096
-
-
-def test_the_command_quotes_what_a_shell_would_read() -> None:
-    assert vllm_command("a b", 100).split(" --")[0] == "vllm serve 'a b'"
 
 
 @contextmanager

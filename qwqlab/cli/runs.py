@@ -163,8 +163,8 @@ def _export(args: argparse.Namespace) -> None:
     write = writers.get(args.file.suffix)
     if write is None:
         raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
-    if not args.store.is_file() or args.store.stat().st_size == 0:
-        raise StoreError(f"{args.store} holds no runs; `qwqlab reproduce` prints where its own are")
+    if not args.store.is_file():
+        raise StoreError(f"{args.store} does not exist; `qwqlab reproduce` prints where its own is")
     damaged: list[str] = []
     with RunStore(args.store) as store:
         print(write(store, args.file, damaged=damaged))

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .code_check import check_text as check_text  # `check_code` of a text's first block
     from .code_check import find_blocks as find_blocks  # the fenced blocks of a text
     from .code_check import find_break as find_break  # the token that broke a program
-    from .loops import find_loop as find_loop  # the cycle in which tokens or a text end
     from .metrics import RunMetrics as RunMetrics  # what is counted in a run
     from .metrics import measure as measure  # all that is counted in a run: code, loop, escapes
     from .penalty_and_order import CHATML as CHATML  # the form of the prompts

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dis
 import itertools
 import re
-import symtable
 import threading
+import types
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _KNOWN = _BUILTINS | frozenset(
     "__name__ __file__ __doc__ __package__ __loader__ __spec__ __cached__ __builtins__ __path__ "
     "__annotations__ __dict__ __module__ __qualname__ __class__ __firstlineno__".split()
 )
+# The compiler's steps that look a name up, or end one, beyond a function's own variables.
+_LOOKUPS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS", "DELETE_NAME", "DELETE_GLOBAL"}
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
     r"(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)$"
@@ -51,14 +54,6 @@ class Block:
 
 
 @dataclass(frozen=True)
-class UnboundName:
-    """A name that the program uses and never binds; line is that of its first use, from 1."""
-
-    name: str
-    line: int
-
-
-@dataclass(frozen=True)
 class CodeCheck:
     """The verdict of `check_code`.
 
@@ -67,14 +62,14 @@ class CodeCheck:
              or "no fenced block", or "the block holds no statement".
     line:    the line that fails, from 1: of the syntax error, or of the first unbound name; 0 where
              there is none.
-    unbound: names that are used and bound nowhere, in the order of their first use.
+    unbound: names that are used and bound nowhere, each with the line of its first use.
     notes:   what limits the judgement, such as a star import.
     """
 
     parses: bool
     problem: str = ""
     line: int = 0
-    unbound: tuple[UnboundName, ...] = ()
+    unbound: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -89,7 +84,7 @@ class CodeCheck:
             where = f"line {self.line}: " if self.line else ""
             cut = " (the block is cut off)" if CUT_OFF in self.notes else ""
             return f"{where}{self.problem}{cut}"
-        return ", ".join(f"line {u.line}: {u.name} is bound nowhere" for u in self.unbound)
+        return ", ".join(f"line {line}: {name} is bound nowhere" for name, line in self.unbound)
 
 
 def find_block(text: str) -> Block | None:
@@ -154,7 +149,8 @@ def check_code(source: str) -> CodeCheck:
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
             compile(source, "<block>", "exec", dont_inherit=True)
-            table = symtable.symtable(source, "<block>", "exec")
+            _take_out_weak_bindings(tree)
+            code = compile(tree, "<block>", "exec", dont_inherit=True, optimize=0)
     except SyntaxError as error:
         return CodeCheck(False, error.msg or "invalid syntax", error.lineno or 0)
     except (RecursionError, MemoryError):
@@ -165,8 +161,8 @@ def check_code(source: str) -> CodeCheck:
         return CodeCheck(True, "the block holds no statement")
     if any(_binds_at_run_time(node) for node in ast.walk(tree)):
         return CodeCheck(True, notes=(DYNAMIC,))
-    unbound = tuple(_find_unbound(tree, table))
-    return CodeCheck(True, line=unbound[0].line if unbound else 0, unbound=unbound)
+    unbound = tuple(_find_unbound(code))
+    return CodeCheck(True, line=unbound[0][1] if unbound else 0, unbound=unbound)
 
 
 def check_text(text: str) -> CodeCheck:
@@ -183,8 +179,7 @@ def check_text(text: str) -> CodeCheck:
     check = check_code(block.source)
     if block.closed:
         return check
-    notes = (*check.notes, CUT_OFF)
-    return CodeCheck(check.parses, check.problem, check.line, check.unbound, notes)
+    return replace(check, notes=(*check.notes, CUT_OFF))
 
 
 def find_break(run: Run, pieces: Sequence[str]) -> int | None:
@@ -245,119 +240,48 @@ def _binds_at_run_time(node: ast.AST) -> bool:
     return isinstance(node, ast.alias) and node.name == "*"
 
 
-def _find_unbound(tree: ast.Module, table: symtable.SymbolTable) -> list[UnboundName]:
-    """Return the names that nothing binds where symtable looks for them, by their first use.
+def _find_unbound(program: types.CodeType) -> list[tuple[str, int]]:
+    """Return the names that a program looks up and nothing binds, by their first use.
 
-    Linters judge a name by the scope that declares it. Here a name counts as bound only where
-    something in the program gives it a value.
+    The compiler has settled whose variable a name is. What is left to be looked up while the
+    program runs must be bound by the module, by a `global` that is assigned, or, in the body of a
+    class, by that class.
     """
-    tables = list(_walk_tables(table))
-    in_module = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
-    for symbol in (s for t in tables for s in t.get_symbols() if s.is_declared_global()):
-        if symbol.is_assigned() or symbol.is_imported():
-            in_module.add(symbol.get_name())
-    unseen = {
-        symbol.get_name()
-        for each in tables
-        for symbol in each.get_symbols()
-        if symbol.is_referenced()
-        # A function named "top" is taken for the module by symtable: its locals are "global" too.
-        and (each is table or (symbol.is_global() and not symbol.is_local()))
-        and symbol.get_name() not in in_module
-    }
-    bound_somewhere = set(_find_bindings(tree))
-    hidden_by = {(t.get_name(), t.get_lineno()): t for t in tables if t.get_type() == "function"}
-    lines: dict[str, tuple[int, int]] = {}
-    for name, hidden in _find_uses(tree, hidden_by):
-        nowhere = name.id not in bound_somewhere
-        if (nowhere or _is_in(name.id, unseen)) and name.id not in _KNOWN:
-            # A use that an enclosing function's own variable hides is not the one meant.
-            shadowed = int(not nowhere and name.id in hidden)
-            lines[name.id] = min(lines.get(name.id, (2, 0)), (shadowed, name.lineno))
-    found = [UnboundName(name, line) for name, (_, line) in lines.items()]
-    return sorted(found, key=lambda u: (u.line, u.name))
+    codes = [program]
+    for code in codes:
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    steps = [list(_read_steps(code)) for code in codes]
+    bound = {name for each in steps for step, name, _ in each if step == "STORE_GLOBAL"}
+    bound |= {name for step, name, _ in steps[0] if step == "STORE_NAME"} | _KNOWN
+    lines: dict[str, int] = {}
+    for each in steps:
+        own = {name for step, name, _ in each if step == "STORE_NAME"}
+        for step, name, line in each:
+            if step in _LOOKUPS and name not in bound and name not in own:
+                lines[name] = min(line, lines.get(name, line))
+    return sorted(lines.items(), key=lambda found: (found[1], found[0]))
 
 
-def _walk_tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
-    waiting = [table]
-    while waiting:
-        yield (each := waiting.pop())
-        waiting.extend(each.get_children())
-
-
-def _is_in(name: str, unseen: set[str]) -> bool:
-    # symtable gives __name as _Class__name inside a class.
-    if not name.startswith("__"):
-        return name in unseen
-    return any(each == name or (each.startswith("_") and each.endswith(name)) for each in unseen)
-
-
-def _find_weak_targets(tree: ast.AST) -> Iterator[ast.Name]:
-    """Yield targets that get no first value: of `x += 1` and of a bare `x: int`."""
+def _take_out_weak_bindings(tree: ast.Module) -> None:
+    """Turn each `x += 1` into `x + 1`: it needs a first value and gives none."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.AugAssign) or (isinstance(node, ast.AnnAssign) and not node.value):
-            if isinstance(node.target, ast.Name):
-                yield node.target
+        for block in ("body", "orelse", "finalbody"):
+            if isinstance(statements := getattr(node, block, None), list):
+                statements[:] = map(_take_out_store, statements)
 
 
-def _find_bindings(tree: ast.AST) -> Iterator[str]:
-    """Yield every name that anything in the program gives a first value, whatever the scope."""
-    weak = set(_find_weak_targets(tree))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            if isinstance(node.ctx, ast.Store) and node not in weak:
-                yield node.id
-        elif isinstance(node, ast.alias):
-            yield node.asname or node.name.partition(".")[0]
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, ast.MatchMapping):
-            if node.rest:
-                yield node.rest
-        elif isinstance(name := getattr(node, "name", None), str):
-            # def, class, except ... as, case ... as, *rest in a pattern, type parameters
-            yield name
+def _take_out_store(statement: ast.stmt) -> ast.stmt:
+    if not isinstance(statement, ast.AugAssign) or not isinstance(statement.target, ast.Name):
+        return statement
+    name = ast.Name(statement.target.id, ast.Load())
+    value = ast.BinOp(ast.copy_location(name, statement), statement.op, statement.value)
+    return ast.copy_location(ast.Expr(ast.copy_location(value, statement)), statement)
 
 
-def _find_uses(
-    tree: ast.Module,
-    tables: dict[tuple[str, int], symtable.SymbolTable],
-) -> Iterator[tuple[ast.Name, frozenset[str]]]:
-    """Yield each name that Python evaluates, with the names local to the functions around it."""
-    lazy = any(
-        isinstance(node, ast.ImportFrom)
-        and node.module == "__future__"
-        and any(alias.name == "annotations" for alias in node.names)
-        for node in tree.body
-    )
-    waiting: list[tuple[ast.AST, frozenset[str], bool]] = [(tree, frozenset(), False)]
-    while waiting:
-        node, hidden, in_function = waiting.pop()
-        if isinstance(node, ast.Name):
-            if not isinstance(node.ctx, ast.Store):
-                yield node, hidden
-            continue
-        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-            yield node.target, hidden
-        own, inside = hidden, in_function
-        if isinstance(node, ast.ClassDef):
-            inside = False
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            table = tables.get((getattr(node, "name", "lambda"), node.lineno))
-            inside = True
-            if table is not None:
-                own |= {s.get_name() for s in table.get_symbols() if s.is_local()}
-        elif isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-            targets = (each for part in node.generators for each in ast.walk(part.target))
-            hidden |= {each.id for each in targets if isinstance(each, ast.Name)}
-        for name, value in ast.iter_fields(node):
-            if name in ("annotation", "returns"):
-                # Annotations of a function's variables are never evaluated.
-                if lazy or (in_function and isinstance(node, ast.AnnAssign)):
-                    continue
-            body = name == "body"
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    waiting.append(
-                        (child, own if body else hidden, inside if body else in_function)
-                    )
+def _read_steps(code: types.CodeType) -> Iterator[tuple[str, str, int]]:
+    """Yield the name of each instruction, that of its variable, and its line in the program."""
+    lines = {offset: line for offset, line in dis.findlinestarts(code) if line}
+    line = code.co_firstlineno
+    for step in dis.get_instructions(code):
+        line = lines.get(step.offset, line)
+        yield step.opname, str(step.argval), line

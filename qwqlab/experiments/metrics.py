@@ -18,35 +18,20 @@ from .code_check import check_text
 from .loops import Loop, find_loop
 
 
-def seq_rep_n(tokens: Sequence[Hashable], n: int = 4) -> float:
-    """Return the share of n-grams that are repeats, 1 - unique / all (seq-rep-n, Welleck 2019).
-
-    It is 0.0 if nothing repeats or there are fewer than n tokens, and near 1.0 in a loop. It grows
-    with the length of the text, so compare runs of like length. Tables and code repeat n-grams
-    without being loops.
-
-    >>> seq_rep_n([1, 2, 3, 4, 1, 2, 3, 4])  # 5 four-grams, 4 of them different
-    0.2
-    """
-    unique, total = _count_ngrams(tokens, n)
-    return (total - unique) / total if total else 0.0
-
-
-def distinct_n(tokens: Sequence[Hashable], n: int = 2) -> float:
+def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
     """Return the share of n-grams that are different, unique / all (distinct-n, Li 2016).
 
-    It is 1.0 for fewer than n tokens. The caution of `seq_rep_n` holds here too.
+    It is 1.0 for fewer than n tokens, and near 0.0 in a loop. 1 minus it is the share of repeats,
+    seq-rep-n (Welleck 2019). It falls with the length of the text, so compare runs of like length.
+    Tables and code repeat n-grams without being loops.
 
-    >>> distinct_n(["a", "b", "a", "b", "a"])  # ab, ba, ab, ba
+    >>> distinct_n(["a", "b", "a", "b", "a"], 2)  # ab, ba, ab, ba
     0.5
     """
-    unique, total = _count_ngrams(tokens, n)
-    return unique / total if total else 1.0
-
-
-def _count_ngrams(tokens: Sequence[Hashable], n: int) -> tuple[int, int]:
-    total = max(0, len(tokens) - n + 1)
-    return len(set(zip(*(tokens[k : k + total] for k in range(n)), strict=True))), total
+    total = len(tokens) - n + 1
+    if total < 1:
+        return 1.0
+    return len({tuple(tokens[at : at + n]) for at in range(total)}) / total
 
 
 def find_run_loop(run: Run) -> Loop | None:
@@ -80,7 +65,7 @@ def escape_rate(runs: Iterable[Run]) -> float:
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """The measurements of one run; a store keeps a column of each.
+    """The measurements of one run, which a store keeps beside it.
 
     valid_code and why_invalid judge the first fenced block (see `check_text`); loop_start is the
     index of a token, loop_period counts tokens (words and marks if only the text shows the loop).
@@ -135,7 +120,7 @@ def _measure(run: Run) -> RunMetrics:
         loop_period=None if loop is None else loop.period,
         loop_repeats=0.0 if loop is None else loop.repeats,
         runaway=run.runaway,
-        seq_rep_4=seq_rep_n(run.tokens, 4),
+        seq_rep_4=1 - distinct_n(run.tokens, 4),
         distinct_2=distinct_n(run.tokens, 2),
         escape_rate=escape_rate([run]),
         n_tokens=len(run.tokens),

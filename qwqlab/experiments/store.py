@@ -15,7 +15,6 @@ import hashlib
 import json
 import sqlite3
 import threading
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -23,45 +22,27 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .. import files
 from ..errors import StoreError
-from ..sampling import Request, Run, Sampling
+from ..sampling import Request, Run
 from .metrics import RunMetrics, measure, remember
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 # Marks the file as a store of runs ("QWQL"), so that no other program's database is altered.
 APPLICATION_ID = 0x5157514C
 BUSY_SECONDS = 60.0
-_PAGE = 64
+# `run`, `metrics` and `source` (what the run was run on, and when) are JSON.
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS runs (
         id INTEGER PRIMARY KEY,
         experiment TEXT NOT NULL, label TEXT NOT NULL, key TEXT NOT NULL,
-        model TEXT NOT NULL, model_sha256 TEXT NOT NULL, build TEXT NOT NULL,
-        settings TEXT NOT NULL, command TEXT NOT NULL, started_at TEXT NOT NULL,
-        prompt TEXT NOT NULL, sampling TEXT NOT NULL, seed INTEGER NOT NULL,
-        n_predict INTEGER NOT NULL, n_prompt INTEGER NOT NULL, text TEXT NOT NULL,
-        stop TEXT NOT NULL, seconds REAL NOT NULL,
-        tokens BLOB NOT NULL, ranks BLOB NOT NULL, escapes BLOB NOT NULL,
-        valid_code INTEGER NOT NULL, why_invalid TEXT NOT NULL, loop INTEGER NOT NULL,
-        loop_start INTEGER, loop_period INTEGER, loop_repeats REAL NOT NULL,
-        runaway INTEGER NOT NULL, seq_rep_4 REAL NOT NULL, distinct_2 REAL NOT NULL,
-        escape_rate REAL NOT NULL, n_tokens INTEGER NOT NULL,
+        run TEXT NOT NULL, metrics TEXT NOT NULL, source TEXT NOT NULL,
         UNIQUE (experiment, label, key)
     )
 """
-_METRICS = tuple(field.name for field in fields(RunMetrics))
-_RUN = ("n_prompt", "text", "stop", "seconds")
-_SEQUENCES = ("tokens", "ranks", "escapes")
-COLUMNS = (
-    *("experiment", "label", "key", "model", "model_sha256", "build", "settings", "command"),
-    *("started_at", "prompt", "sampling", "seed", "n_predict", *_RUN, *_SEQUENCES, *_METRICS),
-)
 # A spreadsheet runs a cell that begins so as a formula, and what a model wrote is untrusted.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -69,22 +50,13 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 def run_key(request: Request, *, model_sha256: str, build: str, settings: Mapping[str, Any]) -> str:
     """Return a hash of all that decides a run's tokens: model, build, engine settings, request.
 
-    The request's label does not count; 1 and 1.0 are the same number. It has 64 hexadecimal
-    digits, the same in every process and on every machine.
+    The request's label does not count. It has 64 hexadecimal digits, the same in every process and
+    on every machine.
     """
     values = request.to_dict()
     del values["label"]
     parts = {"model": model_sha256, "build": build, "settings": dict(settings), "request": values}
-    text = json.dumps(_normalise(parts), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _normalise(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _normalise(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_normalise(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -116,20 +88,16 @@ class StoredRun:
         return {**own, "run": self.run.to_dict(), "metrics": self.metrics.to_dict()}
 
 
-class DamagedRunError(StoreError):
-    """One run of a store that can't be read back; the others can."""
-
-
 class RunStore:
     """A store of runs in one file, created if there is none; a context manager.
 
-    Raise StoreError for a file that is not a store, is damaged, or was written by a newer version
+    Raise StoreError for a file that is not a store, is damaged, or was written by another version
     of the lab. A file that can't be written is open to read; then `add` raises StoreError.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
@@ -142,7 +110,6 @@ class RunStore:
             raise StoreError(
                 f"{self.path} cannot be opened as a store of runs: {error}."
             ) from error
-        self._connection.row_factory = sqlite3.Row
         try:
             self._prepare()
         except BaseException:
@@ -158,12 +125,12 @@ class RunStore:
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if mark != APPLICATION_ID and (mark or version or tables):
                 raise self._no_store()
-            if version > VERSION:
+            if mark and version != VERSION:
                 raise StoreError(
-                    f"{self.path} is a store of version {version}, and this qwqlab reads up to "
-                    f"{VERSION}: upgrade qwqlab, or name another file."
+                    f"{self.path} is a store of version {version}, and this qwqlab reads version "
+                    f"{VERSION}: move it away, name another file, or use the other qwqlab."
                 )
-            if version < VERSION:
+            if not mark:
                 with connection:  # one transaction, for which a second process waits
                     connection.execute("BEGIN IMMEDIATE")
                     connection.execute(_SCHEMA)
@@ -199,79 +166,66 @@ class RunStore:
         """
         if run.stop == "stopped":
             return False
-        request = run.request
+        key = run_key(run.request, model_sha256=model_sha256, build=build, settings=settings)
         started = datetime.now(timezone.utc) - timedelta(seconds=run.seconds)
-        values = {
-            "experiment": experiment,
-            "label": request.label,
-            "key": run_key(request, model_sha256=model_sha256, build=build, settings=settings),
+        source = {
             "model": model,
             "model_sha256": model_sha256,
             "build": build,
-            "settings": json.dumps(dict(settings), sort_keys=True, default=str),
+            "settings": dict(settings),
             "command": command,
             "started_at": started.isoformat(timespec="milliseconds"),
-            "prompt": request.prompt,
-            "sampling": json.dumps(request.sampling.to_dict(), sort_keys=True),
-            "seed": request.seed,
-            "n_predict": request.n_predict,
-            **{name: getattr(run, name) for name in _RUN},
-            **{name: _pack(getattr(run, name)) for name in _SEQUENCES},
-            **measure(run).to_dict(),
         }
-        names, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
-        statement = f"INSERT OR IGNORE INTO runs ({names}) VALUES ({marks})"
+        parts = [json.dumps(part) for part in (run.to_dict(), measure(run).to_dict(), source)]
         with self._guard() as connection:
-            cursor = connection.execute(statement, [_to_sql(values[name]) for name in COLUMNS])
+            cursor = connection.execute(
+                "INSERT OR IGNORE INTO runs (experiment, label, key, run, metrics, source) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (experiment, run.request.label, key, *parts),
+            )
             return cursor.rowcount == 1
 
-    def get(self, key: str, *, experiment: str, label: str = "") -> StoredRun | None:
+    def get(self, key: str, *, experiment: str, label: str) -> StoredRun | None:
         """Return one run, or None."""
-        where, values = _where(experiment, label)
-        with self._guard() as connection:
-            row = connection.execute(
-                f"SELECT * FROM runs WHERE {where} AND key = ?", [*values, key]
-            ).fetchone()
-        return None if row is None else self._read(row)
+        where = "experiment = ? AND label = ? AND key = ?"
+        return next(self._read(where, experiment, label, key), None)
 
-    def runs(
-        self,
-        *,
-        experiment: str | None = None,
-        label: str | None = None,
-        damaged: list[str] | None = None,
-    ) -> Iterator[StoredRun]:
-        """Yield the runs in the order in which they were added, read a page at a time.
+    def runs(self, *, damaged: list[str] | None = None) -> Iterator[StoredRun]:
+        """Yield the runs in the order in which they were added.
 
         Raise StoreError at a run that is damaged; or, given a list, leave the run out and append
         the error's sentence to the list.
         """
-        where, values = _where(experiment, label)
-        last = 0
-        while True:
-            with self._guard() as connection:
-                rows = connection.execute(
-                    f"SELECT * FROM runs WHERE {where} AND id > ? ORDER BY id LIMIT {_PAGE}",
-                    [*values, last],
-                ).fetchall()
-            for row in rows:
-                try:
-                    stored = self._read(row)
-                except DamagedRunError as error:
-                    if damaged is None:
-                        raise
-                    damaged.append(str(error))
-                    continue
-                yield stored
-            if len(rows) < _PAGE:
-                return
-            last = rows[-1]["id"]
+        return self._read("TRUE", damaged=damaged)
 
-    def to_frame(self, *, experiment: str | None = None) -> pd.DataFrame:
+    def _read(
+        self, where: str, *values: str, damaged: list[str] | None = None
+    ) -> Iterator[StoredRun]:
+        with self._guard() as connection:
+            rows = connection.execute(
+                "SELECT id, experiment, key, run, metrics, source FROM runs "
+                f"WHERE {where} ORDER BY id",
+                values,
+            ).fetchall()
+        for row in rows:
+            try:
+                stored = _read_row(*row[1:])
+            except (ValueError, TypeError, LookupError) as error:
+                failure = StoreError(
+                    f"{self.path} cannot be read: run {row[0]} is damaged ({error}); "
+                    "`qwqlab export` writes the others."
+                )
+                if damaged is None:
+                    raise failure from error
+                damaged.append(str(failure))
+            else:
+                yield stored
+
+    def to_frame(self) -> pd.DataFrame:
         """Return a pandas DataFrame: a row a run, a column each for metrics and settings."""
         import pandas as pd
 
-        return pd.DataFrame([_flatten(stored) for stored in self.runs(experiment=experiment)])
+        return pd.DataFrame([_flatten(stored) for stored in self.runs()])
 
     def export_csv(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
         """Write a row a run in UTF-8, whole or not at all, and return the path.
@@ -279,24 +233,17 @@ class RunStore:
         It is for reading in a spreadsheet, not for exact copies: a text that would be a formula
         gets a ' in front. `damaged` is that of `runs`.
         """
+        rows = [_flatten(stored) for stored in self.runs(damaged=damaged)]
         with self._replacing(path) as out:
-            writer: Any = None
-            for stored in self.runs(damaged=damaged):
-                row = {name: _disarm(value) for name, value in _flatten(stored).items()}
-                if writer is None:
-                    writer = csv.DictWriter(out, fieldnames=list(row), extrasaction="ignore")
-                    writer.writeheader()
-                writer.writerow(row)
+            writer = csv.DictWriter(out, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows({name: _disarm(row[name]) for name in row} for row in rows)
         return Path(path)
 
     def export_json(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
         """Write every run whole, as a JSON list, and return the path. `damaged`: see `runs`."""
         with self._replacing(path) as out:
-            separator = "[\n"
-            for stored in self.runs(damaged=damaged):
-                out.write(separator + json.dumps(stored.to_dict()))
-                separator = ",\n"
-            out.write("[]\n" if separator == "[\n" else "\n]\n")
+            json.dump([stored.to_dict() for stored in self.runs(damaged=damaged)], out)
         return Path(path)
 
     @contextmanager
@@ -329,65 +276,14 @@ class RunStore:
     def _no_store(self) -> StoreError:
         return StoreError(f"{self.path} is not a store of runs: move it away or name another file.")
 
-    def _read(self, row: sqlite3.Row) -> StoredRun:
-        try:
-            return _read_row(row)
-        except (zlib.error, ValueError, TypeError, LookupError) as error:
-            raise DamagedRunError(
-                f"{self.path} cannot be read: run {row['id']} is damaged ({error}); "
-                "`qwqlab export` writes the others."
-            ) from error
 
-
-def _where(experiment: str | None, label: str | None) -> tuple[str, list[Any]]:
-    wanted = {"experiment": experiment, "label": label}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    clauses = [f"{name} = ?" for name in given]
-    return " AND ".join(["TRUE", *clauses]), [_to_sql(value) for value in given.values()]
-
-
-def _read_row(row: sqlite3.Row) -> StoredRun:
+def _read_row(experiment: str, key: str, run: str, metrics: str, source: str) -> StoredRun:
     """Return the run that `RunStore.add` took apart, and have its metrics remembered."""
-    values = {name: _from_sql(row[name]) for name in COLUMNS if name not in _SEQUENCES}
-    request = Request(
-        prompt=values["prompt"],
-        sampling=Sampling.from_dict(json.loads(values["sampling"])),
-        seed=values["seed"],
-        n_predict=values["n_predict"],
-        label=values["label"],
-    )
-    sequences: dict[str, Any] = {name: _unpack(row[name]) for name in _SEQUENCES}
-    run = Run(request=request, **{name: values[name] for name in _RUN}, **sequences)
-    flags = {name: bool(values[name]) for name in ("valid_code", "loop", "runaway")}
-    metrics = RunMetrics(**{**{name: values[name] for name in _METRICS}, **flags})
-    remember(run, metrics)
-    names = ("experiment", "key", "model", "model_sha256", "build", "command", "started_at")
+    found = Run.from_dict(json.loads(run))
+    measured = remember(found, RunMetrics(**json.loads(metrics)))
     return StoredRun(
-        run=run,
-        settings=json.loads(values["settings"]),
-        metrics=metrics,
-        **{name: values[name] for name in names},
+        run=found, experiment=experiment, key=key, metrics=measured, **json.loads(source)
     )
-
-
-def _to_sql(value: Any) -> Any:
-    """Return a value for SQLite: text that can't be UTF-8, such as raw bytes, becomes a blob."""
-    if not isinstance(value, str):
-        return value
-    raw = value.encode("utf-8", "surrogatepass")
-    return value if raw == value.encode("utf-8", "replace") else raw
-
-
-def _from_sql(value: Any) -> Any:
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
-
-
-def _pack(values: tuple[int, ...]) -> bytes:
-    return zlib.compress(np.asarray(values, dtype="<i4").tobytes())
-
-
-def _unpack(blob: bytes) -> tuple[int, ...]:
-    return tuple(np.frombuffer(zlib.decompress(blob), dtype="<i4").tolist())
 
 
 def _flatten(stored: StoredRun) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,14 +100,12 @@ def list_suspects(info: GGUFInfo) -> tuple[Suspect, ...]:
     )
 
 
-def plan_paired_requests(
-    n_code: int = 12, n_long: int = 10, code_seeds: int = 4, long_seeds: int = 1
-) -> list[Request]:
-    """Return the runs of each arm: short programs and long texts, each with several seeds.
+def plan_paired_requests(n_long: int = 10, long_seeds: int = 1) -> list[Request]:
+    """Return the runs of each arm: 12 short programs, 4 seeds each, and n_long long texts.
 
     They have QwQ-32B's official numbers and no penalty, to measure the model and not a sampler.
     """
-    plans = (("code", n_code, code_seeds, 160, 0), ("long", n_long, long_seeds, 400, 1000))
+    plans = (("code", 12, 4, 160, 0), ("long", n_long, long_seeds, 400, 1000))
     return [
         Request(prompt, preset("official"), first + 100 * place + seed, n_predict, label)
         for label, n_prompts, n_seeds, n_predict, first in plans
@@ -184,15 +182,13 @@ def measure_logits(
     suspects: Sequence[Suspect],
     n_ctx: int = 512,
     n_chunks: int = 4,
-    text: Path | None = None,
-    say: Callable[[str], None] = print,
 ) -> list[LogitEffect]:
     """Return what each override does to the model's predictions of a text, by llama-perplexity.
 
     Errors are those of `measure_files`.
     """
     variants = {each.name: (each.title, ["-m", str(model), *each.flags()]) for each in suspects}
-    return _measure(model, variants, n_ctx, n_chunks, text, say)
+    return _measure(model, variants, n_ctx, n_chunks)
 
 
 def measure_files(
@@ -200,8 +196,6 @@ def measure_files(
     files: Mapping[str, Path],
     n_ctx: int = 512,
     n_chunks: int = 4,
-    text: Path | None = None,
-    say: Callable[[str], None] = print,
 ) -> list[LogitEffect]:
     """Return how far the predictions of other files of a model are from the reference's.
 
@@ -211,7 +205,7 @@ def measure_files(
     is too short.
     """
     variants = {name: (name, ["-m", str(path)]) for name, path in files.items()}
-    return _measure(reference, variants, n_ctx, n_chunks, text, say)
+    return _measure(reference, variants, n_ctx, n_chunks)
 
 
 def _measure(
@@ -219,30 +213,28 @@ def _measure(
     variants: Mapping[str, tuple[str, list[str]]],
     n_ctx: int,
     n_chunks: int,
-    text: Path | None,
-    say: Callable[[str], None],
 ) -> list[LogitEffect]:
     n_tokens = n_chunks * (n_ctx - 1 - n_ctx // 2)
     if n_tokens < 100:
         raise SettingError(
             f"n_ctx={n_ctx} and n_chunks={n_chunks} score fewer than 100 tokens; raise one of them"
         )
-    text = text or paths.data_dir() / "texts" / "evaluation.txt"
+    text = paths.data_dir() / "texts" / "evaluation.txt"
     common = ["-f", str(text), "-c", str(n_ctx), "--chunks", str(n_chunks)]
     effects = []
     with tempfile.TemporaryDirectory(prefix="qwqlab-") as folder:
         logits = ["--kl-divergence-base", str(Path(folder) / "logits")]
-        say(f"context {n_ctx}: the unchanged file ...")
+        print(f"context {n_ctx}: the unchanged file ...")
         args = ["-m", str(reference), *common, *logits]
         done = run_tool("llama-perplexity", args)
         # It prints this and still exits with 0.
         if re.search(r"you need at least|tokenizes to only", done.stderr):
             raise ToolchainError(
                 f"{text} has fewer than {2 * n_ctx} tokens, which a context of {n_ctx} needs; give "
-                "a longer text or a smaller n_ctx."
+                "a smaller n_ctx."
             )
         for name, (title, flags) in variants.items():
-            say(f"context {n_ctx}: {title} ...")
+            print(f"context {n_ctx}: {title} ...")
             args = [*flags, *common, *logits, "--kl-divergence"]
             effects.append(_read_effect(name, n_ctx, n_tokens, args))
     return effects

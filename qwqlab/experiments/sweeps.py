@@ -10,7 +10,7 @@ from typing import Any
 from .. import files
 from ..llamacpp import Loading, describe_build
 from ..models import hash_model, inspect
-from ..sampling import Engine, Request, Run, command_of
+from ..sampling import Command, Engine, Request, Run
 from .store import RunStore, run_key
 
 WIDTH = 32
@@ -51,6 +51,11 @@ class Source:
         return run_key(
             request, model_sha256=self.model_sha256, build=self.build, settings=self.settings
         )
+
+    def command_of(self, request: Request) -> Command:
+        """Return the llama-completion command that reproduces a request."""
+        r = request
+        return Command(r.sampling, self.loading, self.path, r.prompt, r.seed, r.n_predict)
 
 
 def sweep(
@@ -94,7 +99,7 @@ def fill(
             if kept is not None:
                 runs[index] = kept.run
     missing = [index for index in range(len(requests)) if index not in runs]
-    commands = [command_of(requests[index], source).line() for index in missing]
+    commands = [source.command_of(requests[index]).line() for index in missing]
     for place, run in runner([requests[index] for index in missing]):
         runs[missing[place]] = run
         if store is not None:

@@ -10,11 +10,10 @@ kinds, special tokens whole and cut, and pieces of the vocabulary put side by si
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -29,16 +28,10 @@ CAUSES = {
     "added tokens": "one side takes a token such as <|fim_prefix|> for a special one, which plain "
     "text cannot hold, and the other for an ordinary one",
     "pre-tokenizer": "the two cut the text into words by different rules",
-    "missing bytes": "the vocabulary has no token for a byte of the text: transformers puts its "
-    "unknown token there, llama.cpp puts nothing",
     "Unicode version": "a character is a letter or a digit in the tables of one and not in the "
     "older tables of the other",
 }
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
-# How llama.cpp cuts a text into words: its regular expressions (src/llama-vocab.cpp), one after
-# another, by the name in tokenizer.ggml.pre.
-_PATTERNS = {"qwen2": [QWQ_PATTERN], "smollm": [r"\p{N}", _GPT2]}
 
 
 @dataclass(frozen=True)
@@ -90,24 +83,18 @@ class Comparison:
             f"; the others differ: {causes}." if causes else "."
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return {**asdict(self), "counts": self.counts}
-
 
 def compare_tokenizers(
-    gguf: str | os.PathLike[str] | LlamaTokenizer,
-    tokenizer: Any,
+    ours: LlamaTokenizer,
+    theirs: TransformersTokenizer,
     texts: Iterable[str],
     parse_special: bool = True,
 ) -> Comparison:
     """Make tokens of each text in llama.cpp and in transformers, and explain what differs.
 
-    gguf is what LlamaTokenizer takes, or an open one; tokenizer is what TransformersTokenizer
-    takes, such as a folder or an object of transformers, or an open one. Raise their errors, and
-    SettingError for a text that is not Unicode.
+    Raise SettingError for a text that is not Unicode.
 
-    >>> found = compare_tokenizers("qwq-32b", "qwq-32b", ["plain", "e\\u0301"])  # doctest: +SKIP
+    >>> found = compare_tokenizers(ours, theirs, ["plain", "e\\u0301"])  # doctest: +SKIP
     >>> found.counts, found.differences[0].llama_cpp_pieces  # doctest: +SKIP
     ({'normalisation': 1}, ('e', '́'))
     """
@@ -115,18 +102,6 @@ def compare_tokenizers(
     for place, text in enumerate(texts):
         if not text.isascii() and any("\ud800" <= letter < "\ue000" for letter in text):
             raise SettingError(f"text {place} holds half a character (a lone surrogate); remove it")
-    theirs = tokenizer
-    if not isinstance(tokenizer, TransformersTokenizer):
-        theirs = TransformersTokenizer(tokenizer)
-    if isinstance(gguf, LlamaTokenizer):
-        return _compare(gguf, theirs, texts, parse_special)
-    with LlamaTokenizer(gguf) as ours:
-        return _compare(ours, theirs, texts, parse_special)
-
-
-def _compare(
-    ours: LlamaTokenizer, theirs: TransformersTokenizer, texts: list[str], parse_special: bool
-) -> Comparison:
     llama_cpp = ours.encode(texts, parse_special)
     transformers = theirs.encode(texts, parse_special)
     places = [i for i in range(len(texts)) if llama_cpp[i] != transformers[i]]
@@ -135,8 +110,8 @@ def _compare(
     found = []
     for i, cause in zip(places, causes, strict=True):
         a, b = llama_cpp[i], transformers[i]
-        first = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-        first = min(len(a), len(b)) if first is None else first
+        parted = (k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+        first = next(parted, min(len(a), len(b)))
         shown = slice(first, first + SHOWN)
         pieces = tuple(ours.pieces(a[shown])), tuple(theirs.pieces(b[shown]))
         found.append(Difference(i, texts[i], tuple(a), tuple(b), first, *pieces, cause))
@@ -193,25 +168,13 @@ def _describe_parts(backend: Any) -> dict[str, Any]:
         {"id": token, "content": each.content, **{flag: getattr(each, flag) for flag in _FLAGS}}
         for token, each in backend.get_added_tokens_decoder().items()
     ]
-    model = backend.model
-    without_unknown = model if model.unk_token is None else _leave_out_unknown(backend)
-    return {
-        **json.loads(small.to_str()),
-        "added_tokens": added,
-        "model": model,
-        "without_unknown": without_unknown,
-    }
+    return {**json.loads(small.to_str()), "added_tokens": added, "model": backend.model}
 
 
 def _list_changes(
     plain: dict[str, Any], ours: LlamaTokenizer, texts: Sequence[str]
 ) -> dict[str, Change]:
     """Return what can be made like llama.cpp: changes of a tokenizer's parts."""
-    splits = [
-        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-        for regex in _PATTERNS.get(ours.info.tokenizer.pre, [])
-    ]
-    words = {"type": "Sequence", "pretokenizers": [*splits, _BYTES]}
     special = ours.special_tokens
     added = [
         {"id": token, "content": name, **dict.fromkeys(_FLAGS, False), "special": special[token]}
@@ -220,9 +183,12 @@ def _list_changes(
     changes: dict[str, Change] = {
         "normalisation": lambda parts: {**parts, "normalizer": None},
         "added tokens": lambda parts: {**parts, "added_tokens": added},
-        "missing bytes": lambda parts: {**parts, "model": parts["without_unknown"]},
     }
-    if splits:
+    if ours.info.tokenizer.pre == "qwen2":
+        # How llama.cpp cuts a text into words (src/llama-vocab.cpp).
+        pattern = {"Regex": QWQ_PATTERN}
+        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+        words = {"type": "Sequence", "pretokenizers": [split, _BYTES]}
         changes["pre-tokenizer"] = lambda parts: {**parts, "pre_tokenizer": words}
         like_ours = plain
         for change in changes.values():
@@ -231,20 +197,6 @@ def _list_changes(
         if newer:
             changes["Unicode version"] = lambda parts: _without_letters(parts, newer)
     return {name: change for name, change in changes.items() if change(plain) != plain}
-
-
-_NOWHERE = "a token that no text holds: \0"
-
-
-def _leave_out_unknown(backend: Any) -> Any:
-    """Return a tokenizer's model with an unknown token that `_encode` leaves out."""
-    from tokenizers import Tokenizer
-
-    spec = json.loads(backend.to_str())
-    model = spec["model"]
-    vocab = {**model["vocab"], _NOWHERE: max(model["vocab"].values(), default=0) + (1 << 20)}
-    changed = {**model, "vocab": vocab, "unk_token": _NOWHERE, "fuse_unk": False}
-    return Tokenizer.from_str(json.dumps({**spec, "model": changed})).model
 
 
 def _find_newer_letters(
@@ -272,14 +224,12 @@ def _encode(parts: dict[str, Any], texts: Sequence[str], parse_special: bool) ->
 
     # Its own model knows no more than the added tokens, which take their ids from it.
     vocab = {token["content"]: token["id"] for token in parts["added_tokens"]}
-    spec = {name: parts[name] for name in parts if name != "without_unknown"}
-    spec["model"] = {"type": "BPE", "vocab": vocab, "merges": []}
+    spec = {**parts, "model": {"type": "BPE", "vocab": vocab, "merges": []}}
     tokenizer = Tokenizer.from_str(json.dumps(spec))
     tokenizer.model = parts["model"]
     tokenizer.encode_special_tokens = not parse_special
     made = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    nowhere = parts["model"].token_to_id(_NOWHERE)
-    return [[token for token in encoding.ids if token != nowhere] for encoding in made]
+    return [encoding.ids for encoding in made]
 
 
 # Texts that try a tokenizer

@@ -6,7 +6,6 @@ of this is from the sources of vLLM 0.33.0 and vllm-bnb-plugin 0.0.3.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,16 +37,15 @@ class Translation:
     notes: tuple[str, ...]
 
 
-def vllm_command(model: str = DYNAMIC, context: int = 8192, port: int = 8000) -> str:
-    """Return the shell command that serves a model on one GPU.
+def vllm_command(context: int = 8192) -> str:
+    """Return the shell command that serves DYNAMIC on one GPU.
 
     A model in 4 bits can't be split over several (`--tensor-parallel-size`): the plugin refuses.
     """
-    flags = ["--max-model-len", str(context), "--port", str(port), "--host", "127.0.0.1"]
-    return shlex.join(["vllm", "serve", model, *flags])
+    return f"vllm serve {DYNAMIC} --max-model-len {context} --port 8000 --host 127.0.0.1"
 
 
-def translate_for_vllm(request: Request, model: str = DYNAMIC, context: int = 8192) -> Translation:
+def translate_for_vllm(request: Request, context: int = 8192) -> Translation:
     """Return the body of a POST to /v1/completions, with notes on what vLLM does otherwise.
 
     context: that of the server, sent where there is no limit (n_predict=-1). A setting that has no
@@ -61,7 +59,7 @@ def translate_for_vllm(request: Request, model: str = DYNAMIC, context: int = 81
         and not is_neutral(sampling, setting)
         and setting.name not in inert
     }
-    body: dict[str, Any] = {"model": model, "prompt": request.prompt, "seed": request.seed}
+    body: dict[str, Any] = {"model": DYNAMIC, "prompt": request.prompt, "seed": request.seed}
     body["max_tokens"] = request.n_predict if request.n_predict >= 0 else context
     for name in _SENT:
         body[_NAMES.get(name, name)] = getattr(sampling if name in acts else _NEUTRAL, name)

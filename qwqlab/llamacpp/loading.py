@@ -103,10 +103,7 @@ class Loading:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; `Loading(**values)` is the inverse."""
-        values = {**asdict(self), "override_kv": list(self.override_kv), "lora": list(self.lora)}
-        if not self.lora:  # keys of stored runs hold these values, and were made without it
-            del values["lora"]
-        return values
+        return {**asdict(self), "override_kv": list(self.override_kv), "lora": list(self.lora)}
 
 
 LOADING_FLAGS: dict[str, tuple[str, ...]] = {

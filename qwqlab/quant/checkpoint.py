@@ -11,6 +11,7 @@ import contextlib
 import copy
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -255,6 +256,9 @@ def to_gguf(name: str) -> str:
 def read_config(path: Path) -> Any:
     """Return transformers' configuration in a folder or a config.json."""
     with _reading("a configuration", path) as transformers:
+        file = path if path.is_file() else path / "config.json"
+        if not isinstance(json.loads(file.read_bytes()), dict):
+            raise ValueError("it holds no JSON object; give a model's config.json")
         return transformers.AutoConfig.from_pretrained(str(path), **LOCAL)
 
 

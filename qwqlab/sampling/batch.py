@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import ContextError
-from ..llamacpp import Aborted, Context, Matrix, Model
+from ..llamacpp import Aborted, Context, Matrix
 from .chain import Candidates, Chain
 from .nucleus import locate
 from .run import Request, Run
@@ -55,64 +55,27 @@ class _Slot:
         self.ranks.append(rank)
 
 
-class Drawer:
-    """Draws the next token of many slots, on all threads at once."""
-
-    def __init__(self, model: Model, n_threads: int) -> None:
-        self.n_threads = n_threads
-        self._pool = ThreadPoolExecutor(n_threads)
-        self._candidates = Candidates(model.n_vocab)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
-
-    def draw_first(self, slot: _Slot, row: Matrix) -> None:
-        """Draw a slot's first token, from the logits that its prompt left."""
-        slot.take(slot.chain.draw(self._candidates, row), row)
-
-    def draw(self, slots: Sequence[_Slot], context: Context, rows: Matrix) -> None:
-        """Draw the next token of each slot from its row of what was decoded, on all threads."""
-        places = range(len(slots))
-
-        def draw_some(part: range) -> None:
-            for place in part:
-                token = slots[place].chain.sample(context, place)
-                slots[place].take(token, rows[place])
-
-        if len(slots) == 1:
-            draw_some(places)
-            return
-        share = -(-len(slots) // self.n_threads)
-        parts = [places[start : start + share] for start in places[::share]]
-        try:
-            jobs = [self._pool.submit(draw_some, part) for part in parts]
-        except RuntimeError:
-            raise Aborted from None  # Python is ending, and its pools take no more work
-        for job in jobs:
-            job.result()
-
-
 @dataclass
 class Batch:
     """The requests of one `Engine.run`, from the first prompt to the last token.
 
-    n_ctx:   tokens that a sequence may hold.
+    pool:    the threads that draw.
     prompts: the tokens of each prompt that is in a request.
+    n_ctx:   tokens that a sequence may hold.
     """
 
-    context: Context
-    drawer: Drawer
-    width: int
-    n_ctx: int
+    pool: ThreadPoolExecutor
     requests: Sequence[Request]
     prompts: dict[str, list[int]]
-    stop: threading.Event
+    width: int
+    n_ctx: int
     on_token: OnToken | None
     keep_logits: dict[int, Matrix] | None
 
-    def __post_init__(self) -> None:
-        self.model = self.context.model
+    def run(self, context: Context, stop: threading.Event) -> Iterator[tuple[int, Run]]:
+        """Yield (index, Run) as the runs finish."""
+        self.context, self.model = context, context.model
+        self.candidates = Candidates(self.model.n_vocab)
         # Requests with the same prompt are neighbours, so that each prompt is decoded once.
         order = {prompt: i for i, prompt in enumerate(self.prompts)}
         places = range(len(self.requests))
@@ -122,20 +85,17 @@ class Batch:
         # A batch keeps the shared prompt in a sequence of its own; a single run has just one.
         self.holder = self.width if self.width > 1 else 0
         self.held: tuple[str, Matrix] | None = None
-
-    def run(self) -> Iterator[tuple[int, Run]]:
-        """Yield (index, Run) as the runs finish."""
         try:
             while self.waiting or self.slots:
                 yield from self._fill()
                 if self.slots:
-                    rows = self.context.step(
+                    rows = context.step(
                         [slot.tokens[-1] for slot in self.slots],
                         [slot.n_prompt + len(slot.tokens) - 1 for slot in self.slots],
                     )
-                    self.drawer.draw(self.slots, self.context, rows)
+                    self._draw(rows)
                     yield from self._collect()
-                if self.stop.is_set():
+                if stop.is_set():
                     raise Aborted
         except Aborted:
             for slot in self.slots:
@@ -165,7 +125,8 @@ class Batch:
                 self.slots.pop()
                 yield index, self._finish(slot, "length")
                 continue
-            self.drawer.draw_first(slot, self.held[1][0])
+            row = self.held[1][0]
+            slot.take(slot.chain.draw(self.candidates, row), row)
             if run := self._advance(slot):
                 self.slots.pop()
                 yield slot.index, run
@@ -192,6 +153,22 @@ class Batch:
         chain.accept(tokens)
         logits: list[Matrix] | None = [] if self.keep_logits is not None else None
         return _Slot(index, request, chain, len(tokens), started, logits=logits)
+
+    def _draw(self, rows: Matrix) -> None:
+        """Draw the next token of each slot from its row of what was decoded, on all threads."""
+
+        def draw_one(place: int) -> None:
+            slot = self.slots[place]
+            slot.take(slot.chain.sample(self.context, place), rows[place])
+
+        if len(self.slots) == 1:
+            draw_one(0)
+            return
+        try:
+            drawn = self.pool.map(draw_one, range(len(self.slots)))
+        except RuntimeError:
+            raise Aborted from None  # Python is ending, and its pools take no more work
+        list(drawn)
 
     def _collect(self) -> Iterator[tuple[int, Run]]:
         """Yield what has ended, and close the gaps: llama.cpp batches neighbours only."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SettingError, ToolchainError
 from ..llamacpp import LOADING_FLAGS, Loading, escape, read_prompt, run_tool, unescape
@@ -20,15 +20,17 @@ from .run import Request
 from .sampling import Sampling
 from .settings import LETTERS, SETTINGS, STAGES, check_order, check_seed
 
+if TYPE_CHECKING:
+    from .engine import Engine
+
 _STAGE_OF_LETTER = dict(zip(LETTERS, STAGES, strict=True))
-_SAMPLING_FLAGS = {flag: setting for setting in SETTINGS for flag in setting.flags}
 # The words before a shell's first pipe, redirection or separator.
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
-_LOADING_FLAGS = {flag: name for name, flags in LOADING_FLAGS.items() for flag in flags}
 # Flags of llama-completion and llama-cli that don't touch the tokens, with how many values follow.
 _HARMLESS = {"-no-cnv": 0, "--no-conversation": 0, "--no-display-prompt": 0, "--no-warmup": 0,
              "--simple-io": 0, "--color": 1, "--prio": 1, "--prio-batch": 1, "--log-disable": 0,
              "--no-perf": 0, "-fit": 1, "--fit": 1}  # fmt: skip
+# Flags that stand alone.
 _BARE = {"--ignore-eos", *(flag for flag, n_values in _HARMLESS.items() if not n_values)}
 
 _ATTEMPTS = 3
@@ -93,19 +95,7 @@ def _write_sampling(sampling: Sampling) -> list[str]:
     return [*flags, "--ignore-eos"] if sampling.ignore_eos else flags
 
 
-class Loaded(Protocol):
-    """A model and how it is loaded: an engine, or what a sweep knows of one."""
-
-    @property
-    def path(self) -> str:
-        """The model's file."""
-
-    @property
-    def loading(self) -> Loading:
-        """How it is loaded."""
-
-
-def command_of(request: Request, engine: Loaded) -> Command:
+def command_of(request: Request, engine: Engine) -> Command:
     """Return the llama-completion command that reproduces a request in a process of its own.
 
     A run of width 1 is reproduced token for token, and so is a run from a batch if
@@ -139,7 +129,9 @@ def parse_command(line: str | Sequence[str], base: Sampling | None = None) -> Co
     40
     """
     words = _split(line) if isinstance(line, str) else list(line)
-    return _Reader(words, base or Sampling()).read()
+    if words and not words[0].startswith("-"):
+        words = words[1:]  # the program
+    return _read(words, base or Sampling())
 
 
 def _split(line: str) -> list[str]:
@@ -157,114 +149,99 @@ def _split(line: str) -> list[str]:
         raise SettingError(f"the command line does not parse: {error}") from None
 
 
-class _Reader:
-    """One pass over the arguments."""
+def _read_letters(letters: str) -> tuple[str, ...]:
+    unknown = set(letters) - set(_STAGE_OF_LETTER)
+    if unknown:
+        raise SettingError(f"--sampling-seq {letters}: {sorted(unknown)} name no sampler")
+    return check_order(_STAGE_OF_LETTER[letter] for letter in letters)
 
-    def __init__(self, words: list[str], base: Sampling) -> None:
-        self.base = base
-        if words and not words[0].startswith("-"):
-            words = words[1:]
-        self.words = words
-        self.sampling: dict[str, Any] = {}
-        self.loading: dict[str, Any] = {}
-        self.rest: dict[str, Any] = {}
-        self.breakers: list[str] | None = None
-        self.notes: list[str] = []
-        self.escapes = True
 
-    def read(self) -> Command:
-        while self.words:
-            self._flag(self.words.pop(0))
-        if self.breakers is not None:
-            read = unescape if self.escapes else str
-            self.sampling["dry_sequence_breakers"] = tuple(read(b) for b in self.breakers)
-        if self.escapes and "prompt" in self.rest:
-            self.rest["prompt"] = unescape(self.rest["prompt"])
-        return Command(
-            self.base.with_(**self.sampling),
-            Loading(**self.loading),
-            **self.rest,
-            notes=tuple(self.notes),
-        )
+def _read_file(path: str) -> str:
+    """Return a prompt file; llama.cpp drops one newline from its end."""
+    return read_prompt(path).removesuffix("\n")
 
-    def _flag(self, flag: str) -> None:
-        if flag in _SAMPLING_FLAGS:
-            setting = _SAMPLING_FLAGS[flag]
-            self._set(self.sampling, setting.name, flag, self._number(flag, setting.kind))
-        elif flag == "--samplers":
-            self._set(self.sampling, "samplers", flag, check_order(self._value(flag)))
-        elif flag in ("--sampling-seq", "--sampler-seq"):
-            self._set(self.sampling, "samplers", flag, self._letters(flag))
-        elif flag == "--dry-sequence-breaker":
-            value = self._value(flag)
-            self.breakers = [] if value == "none" else [*(self.breakers or []), value]
-        elif flag in ("-l", "--logit-bias"):
-            before = self.sampling.get("logit_bias", ())
-            self.sampling["logit_bias"] = (*before, self._value(flag))
+
+# What llama.cpp also takes for a value.
+_SYNONYMS = {
+    "flash_attn": {"1": "on", "true": "on", "enabled": "on", "0": "off", "false": "off",
+                   "disabled": "off", "-1": "auto"},
+    "n_gpu_layers": {"auto": "-1", "all": "-2"},
+}  # fmt: skip
+# Of each flag with a value: where the value belongs, its name there, and what reads it.
+_FLAGS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    **{flag: ("sampling", s.name, s.kind) for s in SETTINGS for flag in s.flags},
+    **{
+        flag: ("loading", name, type(getattr(Loading(), name)))
+        for name, flags in LOADING_FLAGS.items()
+        for flag in flags
+    },
+    "--samplers": ("sampling", "samplers", check_order),
+    **dict.fromkeys(("--sampling-seq", "--sampler-seq"), ("sampling", "samplers", _read_letters)),
+    **dict.fromkeys(("-m", "--model"), ("rest", "model", str)),
+    **dict.fromkeys(("-p", "--prompt"), ("rest", "prompt", str)),
+    **dict.fromkeys(("-f", "--file"), ("rest", "prompt", _read_file)),
+    **dict.fromkeys(("-s", "--seed"), ("rest", "seed", int)),
+    **dict.fromkeys(("-n", "--predict", "--n-predict"), ("rest", "n_predict", int)),
+}
+# Flags that may be given several times, and add up.
+_LISTS = {
+    "--dry-sequence-breaker": ("sampling", "dry_sequence_breakers"),
+    **dict.fromkeys(("-l", "--logit-bias"), ("sampling", "logit_bias")),
+    "--override-kv": ("loading", "override_kv"),
+    "--lora": ("loading", "lora"),
+}
+
+
+def _read(words: list[str], base: Sampling) -> Command:
+    values: dict[str, dict[str, Any]] = {"sampling": {}, "loading": {}, "rest": {}}
+    notes, escapes = [], True
+    while words:
+        flag = words.pop(0)
+        if flag in _HARMLESS:
+            del words[: _HARMLESS[flag]]
         elif flag == "--ignore-eos":
-            self.sampling["ignore_eos"] = True
-        elif flag in _LOADING_FLAGS:
-            self._loading(flag, _LOADING_FLAGS[flag])
-        elif flag in ("-m", "--model"):
-            self._set(self.rest, "model", flag, self._value(flag))
-        elif flag in ("-p", "--prompt"):
-            self._set(self.rest, "prompt", flag, self._value(flag))
-        elif flag in ("-f", "--file"):
-            # llama.cpp drops one newline from the end of the file.
-            prompt = read_prompt(self._value(flag)).removesuffix("\n")
-            self._set(self.rest, "prompt", flag, prompt)
-        elif flag in ("-s", "--seed"):
-            self._set(self.rest, "seed", flag, check_seed(self._number(flag, int)))
-        elif flag in ("-n", "--predict", "--n-predict"):
-            self._set(self.rest, "n_predict", flag, self._number(flag, int))
+            values["sampling"]["ignore_eos"] = True
         elif flag == "--no-escape":
-            self.escapes = False
-        elif flag in _HARMLESS:
-            del self.words[: _HARMLESS[flag]]
-        else:
-            near = difflib.get_close_matches(flag, (*_SAMPLING_FLAGS, *_LOADING_FLAGS), 1)
+            escapes = False
+        elif flag not in _FLAGS and flag not in _LISTS:
+            near = difflib.get_close_matches(flag, _FLAGS, 1)
             hint = f"do you mean {near[0]}?" if near else "leave it out"
             if not flag.startswith("-"):
                 hint = "a prompt goes after --prompt, a file that holds one after --file"
             raise SettingError(f"{flag!r} is not a flag that the lab knows; {hint}")
-
-    def _set(self, target: dict[str, Any], name: str, flag: str, value: Any) -> None:
-        if name in target:
-            self.notes.append(f"{flag} is given twice: {value} counts, {target[name]} does not")
-        target[name] = value
-
-    def _loading(self, flag: str, name: str) -> None:
-        value = self._value(flag)
-        if name in ("override_kv", "lora"):
-            self.loading[name] = (*self.loading.get(name, ()), *value.split(","))
-            return
-        if name == "flash_attn":
-            value = {"1": "on", "true": "on", "enabled": "on", "0": "off", "false": "off",
-                     "disabled": "off", "-1": "auto"}.get(value, value)  # fmt: skip
-        kind = type(getattr(Loading(), name))
-        if name == "n_gpu_layers":
-            value = {"auto": "-1", "all": "-2"}.get(value, value)
-        self._set(self.loading, name, flag, value if kind is str else _cast(flag, kind, value))
-
-    def _value(self, flag: str) -> str:
-        if not self.words:
+        elif not words:
             raise SettingError(f"{flag} needs a value")
-        return self.words.pop(0)
+        elif flag in _LISTS:
+            where, name = _LISTS[flag]
+            given = words.pop(0)
+            more = given.split(",") if where == "loading" else [given]
+            values[where][name] = (*values[where].get(name, ()), *more)
+            if flag == "--dry-sequence-breaker" and given == "none":
+                values[where][name] = ()
+        else:
+            where, name, read = _FLAGS[flag]
+            given = words.pop(0)
+            value = _read_value(flag, read, _SYNONYMS.get(name, {}).get(given, given))
+            if name in values[where]:
+                before = values[where][name]
+                notes.append(f"{flag} is given twice: {value} counts, {before} does not")
+            values[where][name] = value
+    sampling, rest = values["sampling"], values["rest"]
+    if escapes and "dry_sequence_breakers" in sampling:
+        sampling["dry_sequence_breakers"] = tuple(map(unescape, sampling["dry_sequence_breakers"]))
+    if escapes and "prompt" in rest:
+        rest["prompt"] = unescape(rest["prompt"])
+    if "seed" in rest:
+        check_seed(rest["seed"])
+    loading = Loading(**values["loading"])
+    return Command(base.with_(**sampling), loading, **rest, notes=tuple(notes))
 
-    def _number(self, flag: str, kind: type) -> Any:
-        return _cast(flag, kind, self._value(flag))
 
-    def _letters(self, flag: str) -> tuple[str, ...]:
-        letters = self._value(flag)
-        unknown = set(letters) - set(_STAGE_OF_LETTER)
-        if unknown:
-            raise SettingError(f"{flag} {letters}: {sorted(unknown)} name no sampler")
-        return check_order(_STAGE_OF_LETTER[letter] for letter in letters)
-
-
-def _cast(flag: str, kind: type, text: str) -> Any:
+def _read_value(flag: str, read: Callable[[str], Any], text: str) -> Any:
     try:
-        return kind(text)
+        return read(text)
+    except SettingError:
+        raise
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
+        what = "a whole number" if read is int else "a number"
         raise SettingError(f"{flag} {text!r} is not {what}") from None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
@@ -18,8 +20,8 @@ from weakref import WeakSet
 from .. import preflight
 from ..errors import BusyError, ContextError, ModelFileError, SettingError
 from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu
-from ..models import check_loads, inspect, list_parts
-from .batch import Batch, Drawer, OnToken
+from ..models import check_loads, inspect, list_parts, model_path
+from .batch import Batch, OnToken
 from .run import Request, Run
 from .sampling import Sampling
 
@@ -44,62 +46,59 @@ def _close_all() -> None:
 
 
 class _ModelFiles:
-    """The files of a model as an engine loaded them, and whether they are still the same.
-
-    mapped: whether llama.cpp should map them rather than read them into memory.
-    """
+    """The files of a model as an engine loaded them."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._stamps = {file: _stamp(file) for file in files}
-        self.mapped = sum(stamp[2] for stamp in self._stamps.values() if stamp) > READ_WHOLE
 
     def check(self) -> None:
         """Raise ModelFileError if one of them is no longer what it was."""
         for file, before in self._stamps.items():
-            now = _stamp(file)
-            if now != before:
-                what = "was changed or replaced" if now else "is gone"
+            if not file.is_file() or _stamp(file) != before:
                 raise ModelFileError(
-                    f"{file} {what} since the engine loaded it; put it back, or open the engine "
-                    "anew."
+                    f"{file} was changed, replaced or removed since the engine loaded it; put it "
+                    "back, or open the engine anew."
                 )
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
-    """Return numbers of which one changes when the file does; none if the file is gone.
+    """Return numbers of which one changes when the file does.
 
     Not the ctime, which a second name for the file changes too.
     """
-    try:
-        stat = file.stat()
-    except OSError:
-        return ()
+    stat = file.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class Engine(Closing):
     """A loaded GGUF and its runs, one `run` at a time: a second one raises `BusyError`.
 
-    `stop` and `close` may be called from any thread. Raise `ModelFileError` for a file that
-    llama.cpp could not load, `SettingError` for a LLAMA_ARG_THREADS that is not a number of
-    threads. Files that the lab did not fetch itself are tried in a child process first, so that a
-    malformed one can't end this one.
+    path is a file, or a name that `model_path` knows, such as "smollm2-135m". `stop` and `close`
+    may be called from any thread.
+
+    Raise what `model_path` raises, `ModelFileError` for a file that llama.cpp could not load,
+    `SettingError` for a LLAMA_ARG_THREADS that is not a number of threads. Files that the lab did
+    not fetch itself are tried in a child process first, so that a malformed one can't end this one.
     """
 
     def __init__(self, path: str | os.PathLike[str], loading: Loading | None = None) -> None:
-        self.path = os.fspath(path)
+        self.path = str(model_path(path))
         self.loading = loading or Loading()
         n_threads = self.loading.threads()
-        self.info = inspect(path)
-        loras = map(Path, self.loading.lora)
-        self.files = _ModelFiles([*list_parts(self.info), *loras])
-        check_loads(path, self.loading.override_kv, self.loading.lora)
-        self.model = Model(path, self.loading, mapped=self.files.mapped)
+        self.info = inspect(self.path)
+        check_loads(self.path, self.loading.override_kv, self.loading.lora)
+        parts = list_parts(self.info)
+        self.files = _ModelFiles([*parts, *map(Path, self.loading.lora)])
+        self._mapped = sum(part.stat().st_size for part in parts) > READ_WHOLE
+        self.model = Model(self.path, self.loading, mapped=self._mapped)
         self._context: Context | None = None
-        self._drawer = Drawer(self.model, n_threads)
+        self._pool = ThreadPoolExecutor(n_threads)
         self._stop = threading.Event()
         self._claim, self._owner = threading.Lock(), 0
         _open.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Engine: {shlex.join(['--model', self.path, *self.loading.flags()])}>"
 
     def close(self) -> None:
         """End what runs, and free the model and its context. Later uses raise `ClosedError`."""
@@ -111,7 +110,7 @@ class Engine(Closing):
         if not mine and not self._claim.acquire(timeout=PATIENCE):
             raise BusyError("the engine is at work in another thread; end that first")
         try:
-            self._drawer.close()
+            self._pool.shutdown()
             self._drop_context()
             self.model.close()
         finally:
@@ -177,7 +176,9 @@ class Engine(Closing):
         a file that is read as it runs has changed, and `BusyError` at the first result that is
         asked for while another run is under way.
         """
-        if self.files.mapped:
+        if isinstance(requests, Request):
+            raise SettingError("run takes a list of requests; give [request], or call generate")
+        if self._mapped:
             self.files.check()
         if not 1 <= width <= WIDTH_MAX:
             raise SettingError(f"width={width} is out of range; give 1 to {WIDTH_MAX}")
@@ -191,36 +192,18 @@ class Engine(Closing):
                 f"n_ubatch={self.loading.n_ubatch} leave room for {max(1, room - 1)}; raise them "
                 "or lower width"
             )
-        return self._run(requests, prompts, width, n_ctx, on_token, keep_logits)
+        batch = Batch(self._pool, requests, prompts, width, self.n_ctx, on_token, keep_logits)
+        return self._run(batch, n_ctx)
 
-    def _run(
-        self,
-        requests: Sequence[Request],
-        prompts: dict[str, list[int]],
-        width: int,
-        n_ctx: int,
-        on_token: OnToken | None,
-        keep_logits: dict[int, Matrix] | None,
-    ) -> Iterator[tuple[int, Run]]:
+    def _run(self, batch: Batch, n_ctx: int) -> Iterator[tuple[int, Run]]:
         with self._claimed():
             # A stop that came when nothing ran any more must not end this run.
             self._stop.clear()
-            context = self._open_context(width, n_ctx)
+            context = self._open_context(batch.width, n_ctx)
             context.resume()
             if self._stop.is_set():  # one that came while the context was opened must
                 context.abort()
-            batch = Batch(
-                context=context,
-                drawer=self._drawer,
-                width=width,
-                n_ctx=self.n_ctx,
-                requests=requests,
-                prompts=prompts,
-                stop=self._stop,
-                on_token=on_token,
-                keep_logits=keep_logits,
-            )
-            yield from batch.run()
+            yield from batch.run(context, self._stop)
 
     @contextmanager
     def _claimed(self) -> Iterator[None]:

@@ -13,8 +13,6 @@ from ..llamacpp import Matrix
 
 # Cumulative sums of float32 in llama.cpp and of float64 here may part in the last digits.
 TOLERANCE = 1e-6
-# Within this distance of the largest logit a usual top_k finds enough candidates, and few to sort.
-WINDOW = 8.0
 
 
 def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, bool]:
@@ -38,15 +36,10 @@ def locate(logits: Matrix, token: int, top_k: int, top_p: float) -> tuple[int, b
     # Usually its own weight settles it: whatever else is kept makes the share above it smaller.
     if mass < (top_p + TOLERANCE) * (mass + _weigh(logit, top)):
         return rank, False
-    kept = _largest(logits, top_k) if 0 < top_k < len(logits) else logits
+    kept = np.partition(logits, -top_k)[-top_k:] if 0 < top_k < len(logits) else logits
     return rank, bool(mass >= (top_p + TOLERANCE) * _weigh(kept, top))
 
 
 def _weigh(logits: Matrix | np.float32, top: np.float32) -> float:
     """Return the summed weight of tokens, of which one with logit `top` has 1."""
     return float(np.exp(np.subtract(logits, top, dtype=np.float64)).sum())
-
-
-def _largest(logits: Matrix, count: int) -> Matrix:
-    near = logits[np.flatnonzero(logits > logits.max() - WINDOW)]
-    return np.partition(near if len(near) >= count else logits, -count)[-count:]

@@ -71,7 +71,6 @@ class StepView:
     """
 
     step: int
-    sampling: Sampling
     raw: StageView
     stages: tuple[StageView, ...]
     token: int
@@ -101,8 +100,6 @@ class Detour:
     """The first step at which another Sampling would have drawn another token, and why."""
 
     step: int
-    token: int
-    other: int
     why: str
 
 
@@ -139,7 +136,7 @@ class Probe:
             token = self._candidates.selected()
         rank, escape = locate(self.logits[step], token, sampling.top_k, sampling.top_p)
         draw = self._draws[step] if chain.names[-1] == "dist" else None
-        return StepView(step, sampling, raw, tuple(stages), token, draw, rank, escape)
+        return StepView(step, raw, tuple(stages), token, draw, rank, escape)
 
     def replay(self, sampling: Sampling) -> Iterator[int]:
         """Yield the token that another Sampling would draw at each step of this run."""
@@ -152,12 +149,9 @@ class Probe:
 
     def find_detour(self, sampling: Sampling) -> Detour | None:
         """Find the first step at which another Sampling leaves this run; None if it never does."""
-        for step, (token, other) in enumerate(
-            zip(self.run.tokens, self.replay(sampling), strict=False)
-        ):
-            if token != other:
-                why = self._explain(self.step(step), self.step(step, sampling))
-                return Detour(step, token, other, why)
+        for step, other in enumerate(self.replay(sampling)):
+            if other != self.run.tokens[step]:
+                return Detour(step, self._explain(self.step(step), self.step(step, sampling)))
         return None
 
     def _chain_at(self, step: int, sampling: Sampling) -> Chain:

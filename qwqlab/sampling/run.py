@@ -16,8 +16,9 @@ class Request:
     """One sequence to generate.
 
     prompt is taken as it is, special tokens included; label is your own name for the request (the
-    arm of an experiment) and doesn't change the run. Raise SettingError for a seed or n_predict
-    that llama.cpp would read as something else.
+    arm of an experiment) and doesn't change the run. Raise SettingError for a prompt that is no
+    text, for what is no Sampling, and for a seed or n_predict that llama.cpp would read as
+    something else.
     """
 
     prompt: str
@@ -27,6 +28,16 @@ class Request:
     label: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise SettingError(
+                f"prompt={self.prompt!r} is not a text; give a str (of a conversation, `render` "
+                "makes one)"
+            )
+        if not isinstance(self.sampling, Sampling):
+            raise SettingError(
+                f"sampling={self.sampling!r} is not a Sampling; give Sampling(...), or one of "
+                "PRESETS, such as PRESETS['article']"
+            )
         check_seed(self.seed)
         if not isinstance(self.n_predict, int) or not -1 <= self.n_predict <= INT_MAX:
             raise SettingError(

@@ -7,8 +7,8 @@ prompt, the text starts inside it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..stats import wilson
 
@@ -33,10 +33,6 @@ class Thinking:
     answer: str
     opened_by: str | None
     closed: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; `Thinking(**values)` is the inverse."""
-        return asdict(self)
 
 
 def is_forced(prompt: str) -> bool:
