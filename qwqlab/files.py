@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -114,6 +115,27 @@ def make_folder(folder: Path) -> Path:
     raise FileError(
         f"{folder} cannot be written to ({reason}); set QWQLAB_HOME to a folder of yours."
     )
+
+
+def check_disk(folder: Path, n_bytes: int, subject: str, remedy: str) -> None:
+    """Raise FetchError if `folder`, or the nearest folder above it, has no room for n_bytes."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if n_bytes > free:
+        raise FetchError(
+            f"{subject} needs {show_size(n_bytes)} more and {place} has {show_size(free)} free: "
+            f"make room, or {remedy}."
+        )
+
+
+def show_size(n_bytes: int) -> str:
+    """Return a size as people read it, in GB of 10^9 bytes or MB of 10^6.
+
+    >>> show_size(19_900_000_000), show_size(98_362_432)
+    ('19.9 GB', '98.4 MB')
+    """
+    unit, letters = (1e9, "GB") if n_bytes >= 1e9 else (1e6, "MB")
+    return f"{n_bytes / unit:.1f} {letters}"
 
 
 def sha256_of(path: Path) -> str:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .gguf import list_parts as list_parts  # the files of a model
     from .gguf import read_description as read_description  # a header for JSON
     from .gguf import show_description as show_description  # and for a person
-    from .local import check_disk as check_disk  # raise FetchError if a disk has no room
     from .local import fetch as fetch  # download a model, by its name
     from .local import import_local as import_local  # take in a GGUF file that you have
     from .local import list_local as list_local  # the entries that are on this machine

@@ -10,6 +10,7 @@ import difflib
 from dataclasses import dataclass
 
 from ..errors import FetchError, SettingError
+from ..files import show_size
 
 N_UBATCH = 512
 """Tokens of a physical batch, llama.cpp's default."""
@@ -219,13 +220,3 @@ def estimate_memory(entry: Entry, n_ctx: int | None = None) -> Memory:
         kv_cache=n_ctx * arch.kv_bytes_per_token,
         overhead=N_UBATCH * (arch.n_vocab + 2 * arch.n_embd) * 4,
     )
-
-
-def show_size(n_bytes: int) -> str:
-    """Return a size as people read it, in GB of 10^9 bytes or MB of 10^6.
-
-    >>> show_size(19_900_000_000), show_size(98_362_432)
-    ('19.9 GB', '98.4 MB')
-    """
-    unit, letters = (1e9, "GB") if n_bytes >= 1e9 else (1e6, "MB")
-    return f"{n_bytes / unit:.1f} {letters}"

@@ -22,6 +22,7 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from ..errors import FetchError
 from ..files import (
+    check_disk,
     git_blob_sha1,
     known_sha256,
     locked,
@@ -44,7 +45,6 @@ from .hub import (
     list_files,
     make_headers,
 )
-from .local import check_disk
 
 _TRIES = 5
 _WAIT = 1.0

@@ -13,8 +13,8 @@ from typing import Any
 
 from .. import files
 from ..errors import ModelFileError
+from ..files import show_size
 from ..llamacpp import FILE_TYPES
-from .catalog import show_size
 from .gguf_header import Summary, Tensor, printable, read_header
 
 # The name that llama-gguf-split gives to a part of a model.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .. import files, paths
 from ..errors import FetchError
 from . import catalog
-from .catalog import Entry, Repository, Wheel, show_size
+from .catalog import Entry, Repository, Wheel
 from .gguf import inspect
 
 if TYPE_CHECKING:
@@ -174,18 +174,9 @@ def import_local(path: str | os.PathLike[str], name: str | None = None) -> Path:
     try:
         os.link(source, target)
     except OSError:
-        check_disk(target.parent, source.stat().st_size, filename, "set QWQLAB_HOME elsewhere")
+        files.check_disk(
+            target.parent, source.stat().st_size, filename, "set QWQLAB_HOME elsewhere"
+        )
         with files.replacing(target) as part:
             shutil.copyfile(source, part)
     return target
-
-
-def check_disk(folder: Path, n_bytes: int, subject: str, remedy: str) -> None:
-    """Raise FetchError if `folder`, or the nearest folder above it, has no room for n_bytes."""
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    if n_bytes > free:
-        raise FetchError(
-            f"{subject} needs {show_size(n_bytes)} more and {place} has {show_size(free)} free: "
-            f"make room, or {remedy}."
-        )

@@ -30,7 +30,6 @@ from ..errors import ModelFileError, QwqlabError, SettingError, first_lines
 from ..llamacpp import FILE_TYPES, Loading, Model
 from ..models import (
     TransformersTokenizer,
-    check_disk,
     check_loads,
     check_tokenizes,
     hash_model,
@@ -108,7 +107,7 @@ class Checkpoint:
         if not kept.is_dir():
             check_room(2 * self.n_bytes, f"Unpacking {self.title}")
             remedy = "set QWQLAB_HOME to a larger disk"
-            check_disk(paths.models_dir(), self.n_bytes, kept.name, remedy)
+            files.check_disk(paths.models_dir(), self.n_bytes, kept.name, remedy)
             check_loads(self.path)
             _unpack(self.path, kept)
         return kept

@@ -15,7 +15,7 @@ import numpy as np
 from .. import files
 from ..errors import ModelFileError, ToolchainError
 from ..llamacpp import Loading, Matrix, find_source, run_tool
-from ..models import check_disk, check_quant, inspect, requantize
+from ..models import check_quant, inspect, requantize
 from ..quant import Checkpoint, making_a_model
 from ..sampling import Engine, Request, Sampling
 from ..stats import wilson
@@ -77,7 +77,7 @@ def merge_adapter(
     """
     target, quant = Path(target), check_quant(quant)
     n_parameters = inspect(Path(model)).n_parameters
-    check_disk(target.absolute().parent, 3 * n_parameters, target.name,
+    files.check_disk(target.absolute().parent, 3 * n_parameters, target.name,
                "choose a folder on a larger disk")  # fmt: skip
     with files.replacing(target) as part, tempfile.TemporaryDirectory(dir=part.parent) as folder:
         whole = part if quant == "F16" else Path(folder) / "F16.gguf"
