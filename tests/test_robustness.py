@@ -260,7 +260,8 @@ def test_every_command_that_prints_text_does_so_in_any_locale(
     (here / "program.py").write_text(f"# {CHINESE}\nprint('{CHINESE}')\n", encoding="utf-8")
     with RunStore(here / "runs.sqlite") as store:
         store.add(make_run(text=CHINESE, label=CHINESE), **ABOUT)
-    text, out = str(here / "text.txt"), str(here / "模型.csv")
+    (here / "模型.gguf").touch()
+    text, out, gguf = str(here / "text.txt"), str(here / "模型.csv"), str(here / "模型.gguf")
     commands = [
         ["generate", "--model", str(model), "--prompt-file", text, "-n", "12", "--temp", "0"],
         ["render", "--template", "with-think", "--messages", str(here / "messages.json")],
@@ -270,7 +271,7 @@ def test_every_command_that_prints_text_does_so_in_any_locale(
         ["grade", str(here / "program.py")],
         ["audit", "QwQ-32B"],
         ["export", str(here / "runs.sqlite"), out],
-        ["path", str(here / "text.txt")],
+        ["path", gguf],
         ["path", "/没有.gguf"],
     ]
     (here / "commands.json").write_text(json.dumps(commands), encoding="utf-8")
@@ -280,5 +281,5 @@ def test_every_command_that_prints_text_does_so_in_any_locale(
     *lines, codes = done.stdout.splitlines()
     assert codes == "[0, 0, 0, 0, 0, 1, 0, 0, 0, 1]"
     if kind == "Latin-1":  # which reads the bytes of a file's name as they are
-        assert lines[-2:] == [out, text]
+        assert lines[-2:] == [out, gguf]
     assert CHINESE in Path(out).read_text(encoding="utf-8")
