@@ -100,12 +100,12 @@ def list_suspects(info: GGUFInfo) -> tuple[Suspect, ...]:
     )
 
 
-def plan_paired_requests(n_long: int = 10, long_seeds: int = 1) -> list[Request]:
-    """Return the runs of each arm: 12 short programs, 4 seeds each, and n_long long texts.
+def plan_paired_requests(n_code: int = 12, n_long: int = 10, long_seeds: int = 1) -> list[Request]:
+    """Return the runs of each arm: n_code short programs, 4 seeds each, and n_long long texts.
 
     They have QwQ-32B's official numbers and no penalty, to measure the model and not a sampler.
     """
-    plans = (("code", 12, 4, 160, 0), ("long", n_long, long_seeds, 400, 1000))
+    plans = (("code", n_code, 4, 160, 0), ("long", n_long, long_seeds, 400, 1000))
     return [
         Request(prompt, preset("official"), first + 100 * place + seed, n_predict, label)
         for label, n_prompts, n_seeds, n_predict, first in plans

@@ -97,9 +97,14 @@ class StepView:
 
 @dataclass(frozen=True)
 class Detour:
-    """The first step at which another Sampling would have drawn another token, and why."""
+    """The first step at which another Sampling would have drawn another token, and why.
+
+    token is the run's own, other the one that the other Sampling draws.
+    """
 
     step: int
+    token: int
+    other: int
     why: str
 
 
@@ -150,8 +155,10 @@ class Probe:
     def find_detour(self, sampling: Sampling) -> Detour | None:
         """Find the first step at which another Sampling leaves this run; None if it never does."""
         for step, other in enumerate(self.replay(sampling)):
-            if other != self.run.tokens[step]:
-                return Detour(step, self._explain(self.step(step), self.step(step, sampling)))
+            token = self.run.tokens[step]
+            if token != other:
+                why = self._explain(self.step(step), self.step(step, sampling))
+                return Detour(step, token, other, why)
         return None
 
     def _chain_at(self, step: int, sampling: Sampling) -> Chain:
