@@ -113,7 +113,7 @@ def test_path_prints_files_that_are_there(
         (["path", "nonsense"], "A tool's name begins with llama-."),
         (["path", "llama-nothing"], "llama-nothing is not built"),
         (["fetch", "no-such-model"], "no-such-model"),
-        (["export", "/no/such.sqlite", "runs.csv"], "/no/such.sqlite does not exist; `qwqlab rep"),
+        (["export", "/no/such.sqlite", "runs.csv"], "/no/such.sqlite is no store; `qwqlab rep"),
         (["export", "/no/such.sqlite", "runs.xls"], "runs.xls ends in neither .csv nor .json"),
     ],
 )

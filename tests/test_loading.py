@@ -64,7 +64,8 @@ def test_a_bad_override_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"n_ctx": -1}, {"n_threads": 1000}, {"n_batch": 0}, {"flash_attn": "yes"}, {"n_ctx": 1.5},
-     {"rope_freq_base": float("nan")}, {"cache_type_k": "q3"}, {"rope_scaling": "ntk"}],
+     {"rope_freq_base": float("nan")}, {"cache_type_k": "q3"}, {"rope_scaling": "ntk"},
+     {"lora": "x.gguf"}],
 )  # fmt: skip
 def test_a_bad_loading_is_refused_in_one_sentence(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingError) as caught:

@@ -86,7 +86,7 @@ def test_what_a_killed_kernel_had_measured_of_a_model_is_not_measured_again(
         lines = kernel.execute(cell)
         assert [int(next(lines)) for _ in range(4)] == [1, 2, 3, 4]
         kernel.kill()
-    (journal,) = (home / "build/models/quant-errors").iterdir()
+    (journal,) = (home / "build/models/module-errors").iterdir()
     journal.write_bytes(journal.read_bytes()[:-20])  # killed within the fourth line
     whole = quant_error(folder, outputs=False)
     monkeypatch.setenv("QWQLAB_HOME", str(home))

@@ -82,6 +82,12 @@ def test_adding_a_run_twice_keeps_one(tmp_path: Path) -> None:
         assert [stored.experiment for stored in store.runs()] == ["e", "e", "f"]
 
 
+def test_a_run_that_cannot_be_kept_is_no_second_one(tmp_path: Path) -> None:
+    about: dict[str, Any] = {**ABOUT, "experiment": None}
+    with RunStore(tmp_path / "runs.sqlite") as store, pytest.raises(StoreError, match="NOT NULL"):
+        store.add(make_run(), **about)
+
+
 def test_a_run_that_was_stopped_on_request_is_not_kept(tmp_path: Path) -> None:
     with RunStore(tmp_path / "runs.sqlite") as store:
         assert not store.add(make_run(stop="stopped"), **ABOUT)

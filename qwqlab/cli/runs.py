@@ -25,7 +25,8 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     flags += [spelled[-1] for spelled in LOADING_FLAGS.values()]
     generate.formatter_class = argparse.RawDescriptionHelpFormatter
     generate.epilog = textwrap.fill(
-        "It also takes llama.cpp's --prompt, --seed, --n-predict, --samplers, --sampling-seq, "
+        "Without --n-predict it writes until the model ends, as llama-completion does. It also "
+        "takes llama.cpp's --prompt, --seed, --n-predict, --samplers, --sampling-seq, "
         f"--dry-sequence-breaker, --logit-bias, --ignore-eos, {', '.join(flags)}.",
         width=78,
         break_on_hyphens=False,
@@ -74,17 +75,19 @@ def _generate(args: argparse.Namespace) -> None:
         raise SettingError("give --prompt-file or --prompt, not both")
     prompt = read_prompt(args.prompt_file) if args.prompt_file else command.prompt
     if not prompt:
-        raise SettingError('there is no prompt; give one, as in `qwqlab generate --prompt "Hello"`')
+        raise SettingError(
+            'there is no prompt; give one, as in `qwqlab generate --prompt "Hello" -n 64`'
+        )
     seed = 3407 if command.seed is None else command.seed
     if args.adapter:
         loading = replace(loading, lora=(args.adapter, *loading.lora))
+    for sentence in (*command.notes, *sampling.inert()):
+        say(f"qwqlab: {sentence}")
     with Engine(model_path(args.model), loading) as engine:
         show = None if args.json else lambda _i, _t, text: print(text, end="", flush=True)
         started = time.perf_counter()
         run = engine.generate(prompt, sampling, seed, command.n_predict, show)
         rate = len(run.tokens) / max(1e-9, time.perf_counter() - started)
-    for sentence in (*command.notes, *sampling.inert()):
-        say(f"qwqlab: {sentence}")
     values = {
         "text": run.text,
         "tokens": run.tokens,
@@ -163,8 +166,8 @@ def _export(args: argparse.Namespace) -> None:
     write = writers.get(args.file.suffix)
     if write is None:
         raise SettingError(f"{args.file} ends in neither .csv nor .json; give one that does")
-    if not args.store.is_file():
-        raise StoreError(f"{args.store} does not exist; `qwqlab reproduce` prints where its own is")
+    if not args.store.is_file() or not args.store.stat().st_size:
+        raise StoreError(f"{args.store} is no store; `qwqlab reproduce` prints where its own is")
     damaged: list[str] = []
     with RunStore(args.store) as store:
         print(write(store, args.file, damaged=damaged))

@@ -179,8 +179,8 @@ class RunStore:
         parts = [json.dumps(part) for part in (run.to_dict(), measure(run).to_dict(), source)]
         with self._guard() as connection:
             cursor = connection.execute(
-                "INSERT OR IGNORE INTO runs (experiment, label, key, run, metrics, source) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (experiment, label, key, run, metrics, source) "
+                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (experiment, label, key) DO NOTHING",
                 (experiment, run.request.label, key, *parts),
             )
             return cursor.rowcount == 1

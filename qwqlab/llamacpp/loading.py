@@ -78,6 +78,9 @@ class Loading:
         _one_of("cache_type_v", self.cache_type_v, CACHE_TYPES)
         if self.rope_scale and self.rope_freq_scale:
             raise SettingError("rope_scale is 1 / rope_freq_scale; give one of the two")
+        for name in ("override_kv", "lora"):
+            if isinstance(text := getattr(self, name), str):
+                raise SettingError(f"{name}={text!r} is one text; give a list of them, [{text!r}]")
         object.__setattr__(self, "override_kv", tuple(self.override_kv))
         object.__setattr__(self, "lora", tuple(os.fspath(path) for path in self.lora))
         for path in self.lora:

@@ -141,7 +141,7 @@ def quant_error(
     fields = list(ModuleError.__dataclass_fields__)  # another version may have others
     read = None if tokens is None else tokens.tolist()
     journal = Journal(
-        "quant-errors", json.dumps([fields, checkpoint.identify(), chosen.name, read])
+        "module-errors", json.dumps([fields, checkpoint.identify(), chosen.name, read])
     )
     known = {row["name"]: ModuleError(**row) for row in journal.rows}
     weights = open_weights(checkpoint)

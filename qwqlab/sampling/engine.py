@@ -176,7 +176,7 @@ class Engine(Closing):
         a file that is read as it runs has changed, and `BusyError` at the first result that is
         asked for while another run is under way.
         """
-        if isinstance(requests, Request):
+        if isinstance(requests, (Request, str)):
             raise SettingError("run takes a list of requests; give [request], or call generate")
         if self._mapped:
             self.files.check()
