@@ -261,7 +261,7 @@ class RunStore:
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                raise self._explain(str(error)) from error
+                raise self._explain(str(error).rstrip(".")) from error
 
     def _explain(self, error: str) -> StoreError:
         if "not a database" in error:
