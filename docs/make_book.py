@@ -43,9 +43,14 @@ Cell = dict[str, Any]
 
 AT_ONCE = ["--dist", "load", "--maxschedchunk", "1", "-n"]  # pytest's, before how many
 BEFORE = """\
+import contextlib as _contextlib
 import os as _os
 import resource as _resource
 import sys as _sys
+import threading as _threading
+import time as _time
+
+import psutil as _psutil
 
 from qwqlab import paths as _paths
 
@@ -64,6 +69,24 @@ def _note(event, values):
 _sys.addaudithook(_note)
 
 
+# A child's own peak would not do: at its start it counts as large as the kernel then is.
+_peak = [0]
+
+
+def _watch_memory():
+    kernel = _psutil.Process()
+    while True:
+        used = 0
+        for each in (kernel, *kernel.children(recursive=True)):
+            with _contextlib.suppress(_psutil.Error):
+                used += each.memory_info().rss
+        _peak[0] = max(_peak[0], used)
+        _time.sleep(0.5)
+
+
+_threading.Thread(target=_watch_memory, daemon=True).start()
+
+
 def _measure_disk():
     files = (path for path in _paths.build_dir().rglob("*") if path.is_file())
     return sum(path.lstat().st_size for path in files) / 1e9
@@ -73,8 +96,8 @@ _disk_before = _measure_disk()"""
 AFTER = """\
 import json as _json
 
-_who = (_resource.RUSAGE_SELF, _resource.RUSAGE_CHILDREN)
-_memory = sum(_resource.getrusage(who).ru_maxrss for who in _who) * 1024 / 1e9
+_own = _resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss * 1024
+_memory = max(_own, _peak[0]) / 1e9
 _disk = _measure_disk() - _disk_before
 print(_json.dumps({"memory_gb": _memory, "disk_gb": _disk, "asked": sorted(_asked)}))"""
 
