@@ -82,11 +82,6 @@ def _render(args: argparse.Namespace) -> None:
     from ..models import identify_template, read_conversation, read_template, render
     from ..sampling import is_forced
 
-    if not Path(args.messages).exists():
-        raise SettingError(
-            f"--messages {args.messages}: there is no such file; it takes one that holds a JSON "
-            'list, such as [{"role": "user", "content": "Hello"}]'
-        )
     conversation = read_conversation(args.messages, args.tools, not args.no_generation_prompt)
     template = read_template(args.template)
     prompt = render(template, conversation, args.engine)

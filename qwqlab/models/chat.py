@@ -128,8 +128,9 @@ def read_conversation(
 
 
 def _read_json(path: Path) -> Any:
+    text = _read(path, "JSON file")
     try:
-        return json.loads(_read(path, "file"))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ChatError(f"the file {path} is not JSON: {error}") from None
 
