@@ -95,8 +95,10 @@ PLAIN_ATTENTION = Loading(flash_attn="off")
 
 @pytest.fixture(
     scope="session",
-    params=[(PLAIN_ATTENTION, "Q4_1"), (LOADING, "Q8_0")],
-    ids=lambda param: f"{param[1]}-fa-{param[0].flash_attn}",
+    params=[
+        pytest.param((PLAIN_ATTENTION, "Q4_1"), id="Q4_1-fa-off", marks=pytest.mark.nightly),
+        pytest.param((LOADING, "Q8_0"), id="Q8_0-fa-on"),
+    ],
 )
 def batch_engine(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """A model of an integer type, with an attention that does not depend on the batch."""

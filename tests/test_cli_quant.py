@@ -21,18 +21,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_llama.make_in_bytes(tmp_path_factory.mktemp("cli") / "tiny model 模型"))
 
 
-@pytest.mark.slow
-def test_errors_of_the_embedded_model_are_bitsandbytes_own(
-    model_path: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("model", "n_modules"),
+    [
+        ("folder", 15),
+        pytest.param("model_path", 211, marks=[pytest.mark.slow, pytest.mark.nightly]),
+    ],
+    ids=["a small folder", "the embedded model"],
+)
+def test_errors_are_bitsandbytes_own(
+    model: str, n_modules: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    out = tmp_path / "errors.json"
-    assert main(["quant-error", str(model_path), "--type", "nf4", "--json", str(out)]) == 0
+    path, out = Path(request.getfixturevalue(model)), tmp_path / "errors.json"
+    assert main(["quant-error", str(path), "--type", "nf4", "--json", str(out)]) == 0
     values = json.loads(out.read_text())
     assert {"modules", "theory", "seconds", "peak_rss_bytes"} <= set(values)
-    assert len(values["modules"]) == 211
+    assert len(values["modules"]) == n_modules
     wanted = {"name", "kind", "layer", "weight_rel_mse", "output_rel_mse", "cosine", "kurtosis",
               "bytes_16bit", "bytes_4bit"}  # fmt: skip
-    weights = FolderWeights(Checkpoint(model_path))
+    weights = FolderWeights(Checkpoint(path))
     by_name = {module["name"]: module for module in values["modules"]}
     for linear in weights.linears:
         module = by_name[linear.name]

@@ -361,6 +361,7 @@ print(json.dumps(asked))
 """
 
 
+@pytest.mark.nightly  # whom a notebook's kernel asks, its training's too, is looked at in the book
 def test_a_run_tells_nobody_of_it(tmp_path: Path) -> None:
     # TRL tells the hub of each trainer that is made, but not in continuous integration.
     env = {name: value for name, value in environment().items() if name != "CI"}
@@ -377,6 +378,7 @@ def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.Mon
     assert engines.share_accumulation(4) == 2
 
 
+@pytest.mark.nightly  # notebook 08 compares both, and merges
 @pytest.mark.slow
 def test_an_adapter_predicts_in_llama_cpp_what_it_does_in_peft(
     trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
