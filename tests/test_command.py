@@ -184,8 +184,12 @@ def test_a_seed_is_cut_to_32_bits_and_minus_one_draws_one() -> None:
 
 
 def test_the_last_of_escape_and_no_escape_counts() -> None:
-    for flags, prompt in (("-e", "a\n"), ("--no-escape", r"a\n"), ("--no_escape -e", "a\n")):
-        assert parse_command(rf"llama-cli {flags} -p 'a\\n'").prompt == prompt
+    for flags, prompt in (
+        (["-e"], "a\n"),
+        (["--no-escape"], r"a\n"),
+        (["--no_escape", "-e"], "a\n"),
+    ):
+        assert parse_command(["llama-cli", *flags, "-p", r"a\n"]).prompt == prompt
 
 
 def test_of_two_ways_to_scale_rope_the_last_counts() -> None:
@@ -205,8 +209,8 @@ def test_variables_count_where_no_flag_does() -> None:
     command = parse_command("llama-cli --top-k 3", environ=environ)
     assert command.sampling == Sampling(top_k=3, top_p=0.5)
     assert command.notes == (
-        "LLAMA_ARG_TOP_K is set, but 3 counts, 7 does not",
         "the lab does not read LLAMA_ARG_JINJA",
+        "LLAMA_ARG_TOP_K is set, but 3 counts, 7 does not",
         "LLAMA_ARG_TOP_P is set, and counts",
     )
     with pytest.raises(SettingError, match=r"^LLAMA_ARG_TOP_K 'abc' is not a whole number$"):

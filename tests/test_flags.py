@@ -19,11 +19,15 @@ from tiny_gguf import N_CTX, make_tiny_gguf
 
 from qwqlab.cli import main
 from qwqlab.errors import SettingError
-from qwqlab.llamacpp import C, tool
+from qwqlab.llamacpp import C, run_tool, tool
 from qwqlab.llamacpp.builds import capture
 from qwqlab.sampling import BY_NAME, SETTINGS, Command, Engine, Sampling, parse_command, preset
 from qwqlab.sampling.chain import Chain
 from qwqlab.sampling.flags import BARE, FLAGS, REFUSED, UNTOUCHED, VARIABLES, explain_refused
+
+# llama-completion's exit does not wait for the thread that prints (llama.cpp #22142): on so small
+# a model half of its output is lost in half of the runs, and now and then a letter comes twice.
+TRIES = 40
 
 SEED, N_QUICK, N_NIGHTLY = 20_26, 60, 3000
 N_QUICK_TEXTS, N_NIGHTLY_TEXTS = 10, 300
@@ -109,16 +113,15 @@ NAMES_IN_THE_LOG = {"typical_p": "typ_p"}
 
 def ask_llama_completion(tiny: Path, words: Sequence[str]) -> Logged | None:
     command = [tool("llama-completion"), "-m", str(tiny), "-p", "x", "-no-cnv", "--no-warmup"]
-    for _ in range(9):  # its exit does not wait for its log (llama.cpp #22142)
+    for _ in range(TRIES):
         done = capture([*command, *words, "-n", "0"], timeout=60)
-        if done.returncode != 0 or LAST_WORD in done.stderr:
+        if done.returncode != 0:
+            return None
+        if sizes := re.search(r"generate: n_ctx = (\d+), n_batch = (-?\d+)", done.stderr):
             break
     chain = re.search(r"sampler chain: (.*)", done.stderr)
     seed = re.search(r"sampler seed: (\d+)", done.stderr)
-    sizes = re.search(r"generate: n_ctx = (\d+), n_batch = (-?\d+)", done.stderr)
-    if not (chain and seed and sizes):
-        assert done.returncode != 0, done.stderr
-        return None
+    assert chain and seed and sizes, done.stderr
     numbers = re.findall(r"(\w+) = (-?[\w.]+)", done.stderr.split("sampler params:")[1])
     found = {NAMES_IN_THE_LOG.get(name, name): float(value) for name, value in numbers[:19]}
     return Logged(chain[1].strip(), found, int(seed[1]), int(sizes[1]), int(sizes[2]), done.stderr)
@@ -146,7 +149,7 @@ BIASES += ("5-1e2 5-2. 5+-2 5-infinity 5+inf 999999+3 -5+1 5 5* 5+ 5+x 5+1x 0x5+
           "99999999999+1 65+.5 5+nan 256-inf").split()  # fmt: skip
 TEXTS = {
     "flash_attn": ["on", "off", "auto", "1", "0", "true", "disabled", "-1", "maybe", "ON", ""],
-    "cache_type_k": ["f16", "f32", "q8_0", "bf16", "q3", "F16", ""],
+    "cache_type_k": ["f16", "f32", "bf16", "q3", "F16", ""],
     "rope_scaling": ["none", "linear", "yarn", "ntk", ""],
     "override_kv": ["a.b=int:3", "a=float:1e-6", "a=bool:true,b=str:x", "a=bool:yes", "a", "a=b",
                     "a=int:3x", "a=str:"],
@@ -197,7 +200,8 @@ def draw_words(rng: random.Random, options: list[Option]) -> list[str]:
     quiet = {"--log-disable", "--log-jsonl", "-lv", "--verbosity", "--log-verbosity",
              "-v", "--verbose", "--log-verbose", "--log-prefix", "--log-colors"}  # fmt: skip
     for flag in rng.sample([flag for flag in flags if flag not in quiet], rng.randint(1, 5)):
-        spelled = flag.replace("-", "_").replace("__", "--", 1) if rng.random() < 0.2 else flag
+        under = flag.startswith("--") and rng.random() < 0.2
+        spelled = "--" + flag[2:].replace("-", "_") if under else flag
         words.append(spelled)
         if flag in FLAGS or UNTOUCHED.get(flag):
             words.append(draw_value(rng, flag))
@@ -223,7 +227,7 @@ def compare(tiny_engine: Engine, tiny: Path, words: list[str]) -> str:
     logged = ask_llama_completion(tiny, words)
     where = f"words: {words}"
     try:
-        command = parse_command(words)
+        command = parse_command(["llama-completion", *words])
     except SettingError as error:
         assert "\n" not in str(error), where
         if logged is None:
@@ -268,39 +272,56 @@ def test_random_flags_are_read_as_llama_completion_reads_them(
 # Texts.
 
 
-def write_both(
-    tiny: Path, engine: Engine, words: list[str], llama_completion: Callable[[Sequence[str]], str]
-) -> tuple[str, str]:
+def write(tiny: Path, words: Sequence[str]) -> str:
+    """Return llama-completion's text for flags: the one that it prints twice."""
+    args = ["-m", str(tiny), *words, "-p", "x", "-n", "24", "-s", "7", "-no-cnv"]
+    seen: Counter[str] = Counter()
+    for _ in range(TRIES):
+        done = run_tool("llama-completion", [*args, "--no-display-prompt"])
+        if LAST_WORD in done.stderr:
+            seen[done.stdout.removesuffix("\n\n").removesuffix(" [end of text]\n")] += 1
+            if 2 in seen.values():
+                break
+    return max(seen, key=lambda text: seen[text])
+
+
+def write_both(tiny: Path, engine: Engine, words: list[str]) -> tuple[str, str]:
     """Return llama-completion's text for flags, and the lab's."""
-    command = parse_command(["llama-completion", *words, "-p", "x", "-n", "24", "-s", "7"])
-    args = ["-m", str(tiny), *words, "-p", "x", "-n", "24", "-s", "7"]
-    said = llama_completion([*args, "-no-cnv", "--no-display-prompt"])
-    run = engine.generate(command.prompt, command.sampling, 7, command.n_predict)
-    return said.removesuffix("\n\n").removesuffix(" [end of text]\n"), run.text
+    command = parse_command(["llama-completion", *words])
+    return write(tiny, words), engine.generate("x", command.sampling, 7, 24).text
 
 
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if not s.strict], ids=lambda s: s.name)
-def test_a_number_beyond_its_range_gives_the_text_that_llama_completion_gives(
-    setting: Any,
-    tiny: Path,
-    tiny_engine: Engine,
-    llama_completion: Callable[[Sequence[str]], str],
+# Stages that act, so that the numbers that tune them count; a later flag goes over these.
+ACTING = ("--xtc-probability 0.5 --xtc-threshold 0.02 --dynatemp-range 0.5 --dry-multiplier 0.8 "
+          "--dry-allowed-length 1 --repeat-penalty 1.1").split()  # fmt: skip
+FAR = ["-3", "-0.25", "1.75", "40", "-1e9", "inf", "-inf", "0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [N_QUICK_TEXTS, pytest.param(N_NIGHTLY_TEXTS, marks=pytest.mark.nightly)],
+    ids=["quick", "long"],
+)
+def test_numbers_far_and_near_give_llama_completions_text(
+    count: int, tiny: Path, tiny_engine: Engine
 ) -> None:
-    stage = {"temperature": "temperature"}.get(setting.stage, setting.stage)
-    order = ["--samplers", f"top_k;{stage}" if stage not in ("mirostat", "top_k") else "top_k"]
-    helpers = {"xtc_threshold": ["--xtc-probability", "0.7"],
-               "xtc_probability": ["--xtc-threshold", "0.01"],
-               "dynatemp_exp": ["--dynatemp-range", "0.5"],
-               "dry_allowed_length": ["--dry-multiplier", "0.8"],
-               "dry_base": ["--dry-multiplier", "0.8"],
-               "mirostat_lr": ["--mirostat", "2"], "mirostat_ent": ["--mirostat", "2"],
-               "adaptive_decay": ["--adaptive-target", "0.3"]}  # fmt: skip
-    for text in ("-3", "-0.25", "1.75", "40", "-1e9", "inf"):
-        if setting.kind is int and not text.lstrip("-").isdigit():
+    rng, stopped = random.Random(SEED), 0
+    for _ in range(count):
+        order = ";".join(rng.sample(STAGES[:9] + STAGES[10:11], rng.randint(2, 6)))
+        words = ["--samplers", order, *ACTING]
+        for setting in rng.sample(SETTINGS, 5):
+            words += [setting.flags[0], rng.choice(FAR)]
+        try:
+            theirs, ours = write_both(tiny, tiny_engine, words)
+        except SettingError as error:
+            assert re.search(r"is out of range|is not a whole|in the order twice", str(error)), (
+                words
+            )
+            stopped += 1
             continue
-        words = [*order, *helpers.get(setting.name, []), setting.flags[0], text]
-        theirs, ours = write_both(tiny, tiny_engine, words, llama_completion)
         assert ours == theirs, words
+    print(f"seed {SEED}, {count} lists of numbers, {stopped} of them refused")
+    assert stopped < 0.9 * count
 
 
 @pytest.mark.parametrize(
@@ -312,12 +333,9 @@ def test_a_number_beyond_its_range_gives_the_text_that_llama_completion_gives(
     ids=" ".join,
 )  # fmt: skip
 def test_flags_that_people_bring_give_llama_completions_text(
-    words: list[str],
-    tiny: Path,
-    tiny_engine: Engine,
-    llama_completion: Callable[[Sequence[str]], str],
+    words: list[str], tiny: Path, tiny_engine: Engine
 ) -> None:
-    theirs, ours = write_both(tiny, tiny_engine, words, llama_completion)
+    theirs, ours = write_both(tiny, tiny_engine, words)
     assert ours == theirs
 
 
@@ -353,9 +371,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_gguf_brings_settings_that_flags_and_presets_go_over(
-    own: Path,
-    llama_completion: Callable[[Sequence[str]], str],
-    capsys: pytest.CaptureFixture[str],
+    own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Engine(own) as engine:
         assert engine.sampling == Sampling(
@@ -371,8 +387,7 @@ def test_a_gguf_brings_settings_that_flags_and_presets_go_over(
                 said.err
             )
             assert ("own order of samplers counts" in said.err) == ("--sampling-seq" in words)
-            theirs = llama_completion(["-m", str(own), *args, "-no-cnv", "--no-display-prompt"])
-            assert theirs.startswith(said.out.removesuffix("\n")), words
+            assert said.out == write(own, words) + "\n", words
         assert engine.generate("x", seed=7, n_predict=24).request.sampling == engine.sampling
     args = ["generate", "-m", str(own), "--preset", "official", "-p", "x", "-n", "1", "--json"]
     assert main(args) == 0
@@ -409,5 +424,4 @@ def test_tokens_that_a_gguf_suppresses_are_not_drawn(
     with Engine(path) as engine:
         run = engine.generate("x", Sampling(), 7, 24)
     assert run.tokens and min(run.tokens) >= 200
-    args = ["-m", str(path), "-p", "x", "-n", "24", "-s", "7", "-no-cnv", "--no-display-prompt"]
-    assert llama_completion(args).startswith(run.text)
+    assert run.text == write(path, [])

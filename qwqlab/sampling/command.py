@@ -136,14 +136,9 @@ def parse_command(
     if words and not words[0].startswith("-"):
         words = words[1:]  # the program
     reader = _Reader()
-    for variable, flag in VARIABLES.items():
-        if environ and variable in environ:
-            reader.set(flag, environ[variable], variable)
-    reader.read(words)
-    unread = {name for name in environ or () if name.startswith("LLAMA_ARG_")}
-    if unread := unread - {*VARIABLES, THREADS, "LLAMA_ARG_MODEL"}:
-        reader.notes.append(f"the lab does not read {', '.join(sorted(unread))}")
     try:
+        reader.read_variables(environ or {})
+        reader.read(words)
         return reader.finish(base or Sampling(), own or {})
     except SettingError as error:
         raise SettingError(name_flags(str(error), reader.spelled)) from None
@@ -250,6 +245,15 @@ class _Reader:
         self._variables: dict[str, str] = {}  # from which a setting has its value
         self._listed = False  # whether --samplers was among them
 
+    def read_variables(self, environ: Mapping[str, str]) -> None:
+        """Read the variables that set flags."""
+        for variable, flag in VARIABLES.items():
+            if variable in environ:
+                self.set(flag, environ[variable], variable)
+        unread = {name for name in environ if name.startswith("LLAMA_ARG_")}
+        if unread := unread - {*VARIABLES, THREADS, "LLAMA_ARG_MODEL"}:
+            self.notes.append(f"the lab does not read {', '.join(sorted(unread))}")
+
     def read(self, words: Sequence[str]) -> None:
         """Read the words of a command."""
         left = list(words)
@@ -273,9 +277,9 @@ class _Reader:
     def set(self, flag: str, text: str, variable: str = "") -> None:
         """Set what a flag with a value sets. variable: the one that stands for the flag."""
         of = FLAGS[flag]
-        value, note = of.read(variable or flag, text)
         values, name = getattr(self, of.where), of.name
         self.spelled[name] = variable or flag
+        value, note = of.read(variable or flag, text)
         if note:
             self.notes.append(note)
         if value is None:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import SettingError
-from ..llamacpp import LOADING_FLAGS, Loading, read_float, read_int, read_prompt
+from ..llamacpp import LOADING_FLAGS, Loading, check_number, read_float, read_int, read_prompt
 from .settings import SETTINGS, STAGE_OF_LETTER, STAGE_OF_NAME, Setting, check_order
 
 # A value, and a sentence on how it was read if that is not as it is written. The value None leaves
@@ -169,6 +169,8 @@ def _read_setting(setting: Setting, flag: str, text: str) -> Reading:
     value, note = read_number(setting.kind, flag, text)
     if setting.name == "dry_base" and value < 1:
         return None, f"{flag} {text} changes nothing: llama.cpp takes no base below 1"
+    if setting.strict:  # an earlier value is refused too, though a later one would count
+        check_number(setting.name, value, setting.kind, setting.low, setting.high)
     clipped = setting.clip(value)
     if clipped != value and value == value:
         note = f"{flag} {text!r} is read as {clipped:g}"
@@ -177,12 +179,16 @@ def _read_setting(setting: Setting, flag: str, text: str) -> Reading:
 
 def _read_loading(name: str, flag: str, text: str) -> Reading:
     default = getattr(Loading, name)
-    written = _SYNONYMS.get(name, {}).get(text, text)
-    if isinstance(default, str):
-        return written, ""
-    value, note = read_number(type(default), flag, written)
-    taken = _TAKEN_FOR[name](value) if name in _TAKEN_FOR else value
-    return taken, f"{flag} {text!r} is read as {taken}" if taken != value else note
+    taken: Any = _SYNONYMS.get(name, {}).get(text, text)
+    note = ""
+    if not isinstance(default, str):
+        value, note = read_number(type(default), flag, taken)
+        taken = _TAKEN_FOR[name](value) if name in _TAKEN_FOR else value
+        note = f"{flag} {text!r} is read as {taken}" if taken != value else note
+    elif not text:
+        raise SettingError(f"{flag} '' is not one of the names that llama.cpp takes")
+    Loading(**{name: taken})  # an earlier value is refused too
+    return taken, note
 
 
 # What llama.cpp takes a whole number for, and a word.
