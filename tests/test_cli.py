@@ -110,7 +110,7 @@ def test_path_prints_files_that_are_there(
         ),
         (["reproduce", "--json", "/no/such/folder/x.json"], "/no/such/folder/x.json cannot be"),
         (["generate", "--prompt", "x", "--prompt-file", "y"], "--prompt-file or --prompt, not"),
-        (["generate", "--prompt", "x", "--rope-scale", "1e-30"], "logits are not numbers"),
+        (["generate", "--prompt", "x " * 9, "--rope-scale", "12e-39"], "logits are not numbers"),
         (["generate", "--prompt", "x", "--model", "~no_such_user/a.gguf"], "~no_such_user/a.gguf"),
         (["generate", "--prompt", "x", "--repeat-last-n", "2000000000"], "--repeat-last-n 2000"),
         (["generate"], "there is no prompt; give one, as in `qwqlab generate --prompt"),

@@ -120,7 +120,7 @@ def test_a_line_broken_at_a_width_says_the_same() -> None:
     ("line", "words"),
     [
         ("llama-cli --warmth 3", "'--warmth' is not a flag of llama.cpp; do you mean --warmup?"),
-        ("llama-cli --top_k=5", "write its value as a word of its own: --top-k 5"),
+        ("llama-cli --top_k=5", "write its value as a word of its own: --top-k '5'"),
         ("llama-cli --temp", "--temp needs a value"),
         ("llama-cli --temp hot", "--temp 'hot' is not a number"),
         ("llama-cli --temp nan", "--temp nan is out of range"),

@@ -213,7 +213,7 @@ def draw_words(rng: random.Random, options: list[Option]) -> list[str]:
 # Where the lab refuses a value that llama.cpp takes.
 STRICTER = (
     r"' is in the order twice",  # llama.cpp runs a stage twice
-    r" nan is out of range",  # llama.cpp computes with it
+    r" (nan|-?inf) is out of range",  # llama.cpp computes with it
     r"'5\+nan' is not TOKEN_ID",
     r"last-n \d+ is out of range; give 0 to 1048576",  # llama.cpp keeps room for all of them
     r"--(rope|yarn)-[a-z-]+ -?\S+ is out of range; give",
@@ -288,7 +288,8 @@ def write(tiny: Path, words: Sequence[str]) -> str:
 def write_both(tiny: Path, engine: Engine, words: list[str]) -> tuple[str, str]:
     """Return llama-completion's text for flags, and the lab's."""
     command = parse_command(["llama-completion", *words])
-    return write(tiny, words), engine.generate("x", command.sampling, 7, 24).text
+    run = engine.generate("x", command.sampling, 7, 24)
+    return write(tiny, words), run.text.replace("\0", "")  # llama-completion prints none
 
 
 # Stages that act, so that the numbers that tune them count; a later flag goes over these.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import SettingError
-from qwqlab.llamacpp import Loading, count_threads, run_tool
+from qwqlab.llamacpp import Loading, count_threads, run_tool, tools
 from qwqlab.llamacpp.loading import parse_override
 from qwqlab.sampling import Engine
 
@@ -42,8 +42,10 @@ def test_a_variable_that_is_no_number_of_threads_is_refused(
     said: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAMA_ARG_THREADS", said)
-    with pytest.raises(SettingError, match=f"LLAMA_ARG_THREADS='{said}' is not a number"):
-        Engine(model_path)
+    tools._ask_version.cache_clear()
+    for ask in (lambda: Engine(model_path), lambda: run_tool("llama-completion", ["--help"])):
+        with pytest.raises(SettingError, match=f"LLAMA_ARG_THREADS='{said}' is not a number"):
+            ask()
 
 
 def test_overrides_are_typed() -> None:

@@ -31,7 +31,9 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     generate.epilog = textwrap.fill(
         "Without --n-predict it writes until the model ends, as llama-completion does. It also "
         "takes llama.cpp's --prompt, --seed, --n-predict, --samplers, --sampling-seq, "
-        f"--dry-sequence-breaker, --logit-bias, --ignore-eos, {', '.join(flags)}.",
+        f"--dry-sequence-breaker, --logit-bias, --ignore-eos, {', '.join(flags)}. A value that no "
+        "flag sets comes from a variable, such as LLAMA_ARG_TOP_K, or from the GGUF itself "
+        "(general.sampling).",
         width=78,
         break_on_hyphens=False,
     )

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from .model import Handle as Handle  # what llama.cpp must free
     from .model import Model as Model  # a loaded GGUF: weights and vocabulary
     from .model import has_gpu as has_gpu  # whether llama.cpp can compute on a GPU
-    from .numbers import read_float as read_float  # the number that a text begins with
-    from .numbers import read_int as read_int  # the same, a whole one
     from .prompts import escape as escape  # a text as llama.cpp's -p takes it
     from .prompts import read_prompt as read_prompt  # a prompt out of a file
     from .prompts import unescape as unescape  # what llama.cpp makes of an escaped text
+    from .reading import read_float as read_float  # the number that a text begins with
+    from .reading import read_int as read_int  # the same, a whole one
     from .tools import build as build  # compile what is missing
     from .tools import describe_build as describe_build  # version, compiler and backend in one line
     from .tools import find_build as find_build  # the build that the lab uses

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingError
-from .numbers import read_float, read_int
+from .reading import read_float, read_int
 
 INT_MAX = 2**31 - 1
 FLOAT_MAX = 3.4e38

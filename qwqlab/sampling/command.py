@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SettingError, ToolchainError
@@ -137,7 +138,8 @@ def parse_command(
         words = words[1:]  # the program
     reader = _Reader()
     try:
-        reader.read_variables(environ or {})
+        if environ is not None:
+            reader.read_variables(environ)
         reader.read(words)
         return reader.finish(base or Sampling(), own or {})
     except SettingError as error:
@@ -171,7 +173,7 @@ _FLAG_OF_NAME = {
     **{setting.name: setting.flags[0] for setting in SETTINGS},
     "prompt": "--prompt",
 }
-_NAMES = re.compile(rf"(?<![\w-])({'|'.join(_FLAG_OF_NAME)})\b(=?)")
+_NAMES = re.compile(rf"(?<![\w'-])({'|'.join(_FLAG_OF_NAME)})\b(=?)")
 
 
 def name_flags(sentence: str, given: Mapping[str, str] | None = None) -> str:
@@ -215,10 +217,15 @@ def _spell(word: str) -> str:
     return word.replace("_", "-") if word.startswith("--") else word
 
 
+def _brief(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _refuse(word: str) -> SettingError:
     flag, equals, value = _spell(word).partition("=")
     if equals and (flag in FLAGS or flag in UNTOUCHED):
-        how = f"write its value as a word of its own: {flag} {shlex.quote(value)}"
+        how = f"write its value as a word of its own: {flag} {value!r}"
         return SettingError(f"{word!r} is no flag to llama.cpp; {how}")
     if what := explain_refused(_spell(word)):
         return SettingError(f"{word} is refused: in llama.cpp it would {what}")
@@ -253,6 +260,10 @@ class _Reader:
         unread = {name for name in environ if name.startswith("LLAMA_ARG_")}
         if unread := unread - {*VARIABLES, THREADS, "LLAMA_ARG_MODEL"}:
             self.notes.append(f"the lab does not read {', '.join(sorted(unread))}")
+        home = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        for place in (Path("/etc"), Path(home)):
+            if (place / "llama.cpp/config.ini").is_file():
+                self.notes.append(f"the lab does not read {place}/llama.cpp/config.ini")
 
     def read(self, words: Sequence[str]) -> None:
         """Read the words of a command."""
@@ -290,7 +301,7 @@ class _Reader:
         if name in values:
             old = self._variables.pop(name, "")
             twice = f"{old} is set, but" if old else f"{flag} is given twice:"
-            self.notes.append(f"{twice} {value} counts, {values[name]} does not")
+            self.notes.append(f"{twice} {_brief(value)} counts, {_brief(values[name])} does not")
         if values.pop(inverse := _INVERSE.get(name), None) is not None:
             self.notes.append(f"{flag} counts, {_FLAG_OF_NAME[inverse]} before it does not")
         values[name] = value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -118,6 +119,8 @@ REFUSED = {
 
 def explain_refused(flag: str) -> str | None:
     """Return what a flag would do in llama.cpp that the lab does not; None for any other word."""
+    if not re.fullmatch(r"--?[\w.-]+", flag, re.ASCII):
+        return None
     for what, patterns in REFUSED.items():
         if any(fnmatchcase(flag, pattern) for pattern in patterns.split()):
             return what

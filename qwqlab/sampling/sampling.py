@@ -167,7 +167,6 @@ _ARTICLE: dict[str, Any] = {
     "dry_multiplier": 0.5,
 }
 
-# Each states every value, so that a preset means the same with any GGUF.
 PRESETS: dict[str, Sampling] = {
     # Qwen's model card for QwQ-32B: no penalty, min_p 0.
     "official": Sampling(temp=0.6, top_k=40, top_p=0.95, min_p=0.0),
@@ -183,7 +182,7 @@ PRESETS: dict[str, Sampling] = {
 
 def preset(name: str) -> Sampling:
     """Return the `Sampling` of a name: official, llama.cpp, article, article_without_fix or
-    article_with_penalties."""
+    article_with_penalties. It states every value, so it means the same with any GGUF."""
     if name not in PRESETS:
         raise SettingError(f"{name!r} is not a preset; choose from {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,10 +55,14 @@ class Setting:
     strict: bool = False
 
     def clip(self, number: float) -> float:
-        """Return the number within the range that llama.cpp takes another one for."""
-        if self.strict or self.low <= number <= self.high or number != number:
+        """Return the number within the range that llama.cpp takes another one for.
+
+        What it would take for no number in the range, such as infinity for temp, stays as it is.
+        """
+        nearest = min(max(number, self.low), self.high)
+        if self.strict or number != number or (abs(nearest) == FLOAT_MAX and math.isinf(number)):
             return number
-        return self.kind(self.low if number < self.low else self.high)
+        return self.kind(nearest)
 
 
 # llama.cpp keeps room for as many tokens in every chain, whether they come or not.
