@@ -128,6 +128,7 @@ def test_a_line_broken_at_a_width_says_the_same() -> None:
         ("llama-cli --top-k 2147483648", "--top-k '2147483648' is out of range"),
         ("llama-cli --samplers 'top_k;top-k'", "'top_k' is in the order twice"),
         ("llama-cli --logit-bias 5", "--logit-bias '5' is not TOKEN_ID+BIAS"),
+        ("llama-cli -l none", "-l 'none' is not TOKEN_ID+BIAS"),
         ("llama-cli -l 5+nan", "-l '5+nan' is not TOKEN_ID+BIAS"),
         ("llama-cli --seed one", "--seed 'one' is not a whole number"),
         ("llama-cli --repeat_penalty 0", "--repeat-penalty 0.0 is out of range"),

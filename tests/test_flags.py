@@ -215,6 +215,7 @@ STRICTER = (
     r"' is in the order twice",  # llama.cpp runs a stage twice
     r" (nan|-?inf) is out of range",  # llama.cpp computes with it
     r"'5\+nan' is not TOKEN_ID",
+    r"--dynatemp-exp -",  # llama.cpp may sort what is no number
     r"last-n \d+ is out of range; give 0 to 1048576",  # llama.cpp keeps room for all of them
     r"--(rope|yarn)-[a-z-]+ -?\S+ is out of range; give",
     r"-(b|ub|t|tb|-[a-z-]*batch-size) -?\d+ is out of range",

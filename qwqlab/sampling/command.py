@@ -296,7 +296,8 @@ class _Reader:
         if value is None:
             return
         if of.adds:
-            values[name] = () if value == ("none",) else (*values.get(name, ()), *value)
+            none = name == "dry_sequence_breakers" and text == "none"
+            values[name] = () if none else (*values.get(name, ()), *value)
             return
         if name in values:
             old = self._variables.pop(name, "")

@@ -50,8 +50,9 @@ _UNTOUCHED = {
     "--verbosity --log-verbosity -ptc --print-token-count",
     "TEXT": "-C --cpu-mask -Cr --cpu-range --cpu-strict --poll -Cb --cpu-mask-batch -Crb "
     "--cpu-range-batch -dt --defrag-thold -fitt --fit-target -hft --hf-token --log-file "
-    "--in-prefix --in-suffix --spec-draft-type-k -ctkd --cache-type-k-draft --spec-draft-type-v "
-    "-ctvd --cache-type-v-draft",
+    "--in-prefix --in-suffix",
+    "f32 f16 bf16 q8_0 q4_0 q4_1 iq4_nl q5_0 q5_1": "--spec-draft-type-k -ctkd "
+    "--cache-type-k-draft --spec-draft-type-v -ctvd --cache-type-v-draft",
     _ON_OFF: "-fit --fit",
     f"{_ON_OFF} auto -1": "-co --color --log-colors",
     "auto none mmap mlock mmap+mlock dio": "-lm --load-mode",

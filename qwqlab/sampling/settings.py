@@ -40,8 +40,8 @@ class Setting:
     """One number of the chain.
 
     stage is the sampler that reads it; neutral is the value at which it does nothing (None: it
-    only tunes another setting, and does nothing while that one is neutral). strict: llama.cpp
-    refuses a number beyond low and high; to all others it makes no difference how far beyond.
+    only tunes another setting, and does nothing while that one is neutral). strict: a number
+    beyond low and high is refused; of others llama.cpp takes the nearest within them.
     """
 
     name: str
@@ -77,8 +77,9 @@ SETTINGS = (
             "divides every logit; 0 keeps only the most likely token"),
     Setting("dynatemp_range", ("--dynatemp-range",), "temperature", float, 0, FLOAT_MAX, 0.0,
             "how far entropy may move the temperature, down and up"),
-    Setting("dynatemp_exp", ("--dynatemp-exp",), "temperature", float, -FLOAT_MAX, FLOAT_MAX,
-            None, "how entropy maps to temperature"),
+    # Below 0 llama.cpp can divide by an entropy of 0, and sort what is no number.
+    Setting("dynatemp_exp", ("--dynatemp-exp",), "temperature", float, 0, FLOAT_MAX, None,
+            "how entropy maps to temperature", strict=True),
     Setting("top_k", ("--top-k",), "top_k", int, -1, INT_MAX, 0,
             "keeps the k most likely tokens"),
     Setting("top_p", ("--top-p",), "top_p", float, 0, 1, 1.0,
