@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qwqlab.errors import SettingError
 from qwqlab.llamacpp import Loading, escape, read_prompt, unescape
-from qwqlab.sampling import PRESETS, Command, Engine, Sampling, parse_command, preset
+from qwqlab.sampling import (
+    PRESETS,
+    Command,
+    Engine,
+    Sampling,
+    parse_command,
+    preset,
+    split_flags,
+)
 
 ARTICLE = r"""./llama.cpp/llama-cli \
  --model unsloth-QwQ-32B-GGUF/QwQ-32B-Q4_K_M.gguf \
@@ -81,7 +91,7 @@ def test_escapes_are_undone_by_llama_cpps_rule(text: str) -> None:
 def test_escapes_match_those_of_llama_completion(
     llama_tokenize: Callable[[str], list[int]], engine: Engine
 ) -> None:
-    for text in (r"a\tb\\c\q\'\"", r"\x41B", r"end\x41"):
+    for text in (r"a\tb\\c\q\'\"", r"\x41B", r"end\x41", r"\x 9\x+9\x4", "x\\"):
         assert engine.model.tokenize(unescape(text)) == llama_tokenize(text)
 
 
@@ -109,16 +119,25 @@ def test_a_line_broken_at_a_width_says_the_same() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("llama-cli --warmth 3", "'--warmth' is not a flag"),
+        ("llama-cli --warmth 3", "'--warmth' is not a flag of llama.cpp; do you mean --warmup?"),
+        ("llama-cli --top_k=5", "write its value as a word of its own: --top-k '5'"),
         ("llama-cli --temp", "--temp needs a value"),
         ("llama-cli --temp hot", "--temp 'hot' is not a number"),
-        ("llama-cli --top-k 4.5", "--top-k '4.5' is not a whole number"),
-        ("llama-cli --samplers 'top_k;oops'", "'oops' is not a sampler"),
-        ("llama-cli --logit-bias 5", "logit_bias='5' is not TOKEN_ID+BIAS"),
-        ("llama-cli --logit-bias 5+inf", "logit_bias='5+inf' is not TOKEN_ID+BIAS"),
-        ("llama-cli --seed -1", "seed=-1 is out of range"),
-        ("llama-cli -fa maybe", "flash_attn='maybe' is not one of"),
-        ("llama-cli --override-kv a=b", "override_kv='a=b' is not KEY=TYPE:VALUE"),
+        ("llama-cli --temp nan", "--temp nan is out of range"),
+        ("llama-cli --top-k .5", "--top-k '.5' is not a whole number"),
+        ("llama-cli --top-k 2147483648", "--top-k '2147483648' is out of range"),
+        ("llama-cli --samplers 'top_k;top-k'", "'top_k' is in the order twice"),
+        ("llama-cli --logit-bias 5", "--logit-bias '5' is not TOKEN_ID+BIAS"),
+        ("llama-cli -l none", "-l 'none' is not TOKEN_ID+BIAS"),
+        ("llama-cli -l 5+nan", "-l '5+nan' is not TOKEN_ID+BIAS"),
+        ("llama-cli --seed one", "--seed 'one' is not a whole number"),
+        ("llama-cli --repeat_penalty 0", "--repeat-penalty 0.0 is out of range"),
+        ("llama-cli -ub 0", "-ub 0 is out of range; give 1 to 2147483647"),
+        ("llama-cli -fa maybe", "-fa 'maybe' is not one of"),
+        ("llama-cli --override-kv a=b", "--override-kv 'a=b' is not KEY=TYPE:VALUE"),
+        ("llama-cli --prio high", "--prio 'high' is not a whole number"),
+        ("llama-cli --grammar x", "--grammar is refused: in llama.cpp it would hold the text to a"),
+        ("llama-cli -hf a/b", "-hf is refused: in llama.cpp it would download a model (`qwqlab fe"),
         ("llama-cli --prompt 'open", "does not parse"),
         ("llama-cli -f /no/such/file", "cannot be read"),
     ],
@@ -128,6 +147,83 @@ def test_a_bad_command_is_refused_in_one_sentence(line: str, words: str) -> None
         parse_command(line)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "changes", "note"),
+    [
+        ("--samplers 'top_k; top_p'", {"samplers": ("top_k",)}, "knows no sampler ' top_p'"),
+        ("--sampling-seq kz", {"samplers": ("top_k",)}, "knows no sampler 'z', and runs the"),
+        ("--repeat_penalty 1.5 --top_k 20", {"repeat_penalty": 1.5, "top_k": 20}, ""),
+        ("--temp 0,8", {"temp": 0.0}, "--temp '0,8' is read as 0"),
+        ("--top-k ' 40.7'", {"top_k": 40}, "--top-k ' 40.7' is read as 40"),
+        ("--min-p 0x1p-4", {"min_p": 0.0625}, ""),
+        ("--temp -1 --top-p inf", {"temp": 0.0, "top_p": 1.0}, "--top-p 'inf' is read as 1"),
+        ("--dry-base 1.5 --dry-base 0.5", {"dry_base": 1.5}, "takes no base below 1"),
+        ("--dry-sequence-breaker ''", {"dry_sequence_breakers": ()}, "skips a breaker that is"),
+        ("-l 5-1e2 -l '7 + .5'", {"logit_bias": ("5-1e2", "7 + .5")}, ""),
+    ],
+)
+def test_values_are_read_as_llama_cpp_reads_them(
+    line: str, changes: dict[str, Any], note: str
+) -> None:
+    command = parse_command(f"llama-cli {line}")
+    assert command.sampling == Sampling().with_(**changes)
+    assert note in " ".join(command.notes)
+    assert bool(note) == bool(command.notes)
+
+
+def test_a_seed_is_cut_to_32_bits_and_minus_one_draws_one() -> None:
+    assert [parse_command(["x", "-s", s]).seed for s in ("7x", "-5", "4294967296")] == [
+        7,
+        2**32 - 5,
+        0,
+    ]
+    drawn = [parse_command("llama-cli --seed -1") for _ in range(2)]
+    assert drawn[0].seed != drawn[1].seed
+    assert drawn[0].notes == (f"--seed -1 asks for any seed, and this run has {drawn[0].seed}",)
+
+
+def test_the_last_of_escape_and_no_escape_counts() -> None:
+    for flags, prompt in (
+        (["-e"], "a\n"),
+        (["--no-escape"], r"a\n"),
+        (["--no_escape", "-e"], "a\n"),
+    ):
+        assert parse_command(["llama-cli", *flags, "-p", r"a\n"]).prompt == prompt
+
+
+def test_of_two_ways_to_scale_rope_the_last_counts() -> None:
+    command = parse_command("llama-cli --rope-freq-scale 0.5 --rope-scale 4")
+    assert command.loading == Loading(rope_scale=4.0)
+    assert command.notes == ("--rope-scale counts, --rope-freq-scale before it does not",)
+
+
+def test_sizes_are_taken_for_what_llama_cpp_takes_them_for() -> None:
+    loading = parse_command("llama-cli -c -5 -ngl all -ngl -7 -t 0").loading
+    assert loading == Loading(n_ctx=8, n_gpu_layers=-2, n_threads=os.cpu_count() or 1)
+    assert parse_command("llama-cli -n -2").n_predict == -1
+
+
+def test_variables_count_where_no_flag_does() -> None:
+    environ = {"LLAMA_ARG_TOP_K": "7", "LLAMA_ARG_TOP_P": "0.5", "LLAMA_ARG_JINJA": "1", "A": "b"}
+    command = parse_command("llama-cli --top-k 3", environ=environ)
+    assert command.sampling == Sampling(top_k=3, top_p=0.5)
+    assert command.notes == (
+        "the lab does not read LLAMA_ARG_JINJA",
+        "LLAMA_ARG_TOP_K is set, but 3 counts, 7 does not",
+        "LLAMA_ARG_TOP_P is set, and counts",
+    )
+    with pytest.raises(SettingError, match=r"^LLAMA_ARG_TOP_K 'abc' is not a whole number$"):
+        parse_command("llama-cli", environ={"LLAMA_ARG_TOP_K": "abc"})
+
+
+def test_flags_are_parted_from_those_of_another_program() -> None:
+    words = ["-hf", "a/b", "-m", "x", "--top_k", "-5", "--json", "-p", "--json", "word"]
+    assert split_flags(words, {"-m", "--json"}) == (
+        ["-hf", "--top_k", "-5", "-p", "--json"],
+        ["a/b", "-m", "x", "--json", "word"],
+    )
 
 
 @pytest.mark.parametrize("tail", ["", " 2>&1 | tee out.txt", " > 2", "|tee x", " ; ls", " && ls 2"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qwqlab.errors import SettingError
-from qwqlab.llamacpp import Loading, count_threads, run_tool
+from qwqlab.llamacpp import Loading, count_threads, run_tool, tools
 from qwqlab.llamacpp.loading import parse_override
 from qwqlab.sampling import Engine
 
@@ -24,7 +24,7 @@ def test_defaults_need_no_flag() -> None:
     assert Loading(flash_attn="off", n_threads=2).flags() == ["-t", "2", "-fa", "off"]
 
 
-@pytest.mark.parametrize("said", ["", "3", "0", "-1"])
+@pytest.mark.parametrize("said", ["", "3", "0", "-1", " 2.9x"])
 def test_threads_are_counted_as_llama_completion_counts_them(
     said: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,27 +37,31 @@ def test_threads_are_counted_as_llama_completion_counts_them(
     assert Loading(n_threads=1).threads() == 1
 
 
-@pytest.mark.parametrize("said", ["all", "1.5"])
+@pytest.mark.parametrize("said", ["all", "x2"])
 def test_a_variable_that_is_no_number_of_threads_is_refused(
     said: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAMA_ARG_THREADS", said)
-    with pytest.raises(SettingError, match=f"LLAMA_ARG_THREADS='{said}' is not a number"):
-        Engine(model_path)
+    tools._ask_version.cache_clear()
+    for ask in (lambda: Engine(model_path), lambda: run_tool("llama-completion", ["--help"])):
+        with pytest.raises(SettingError, match=f"LLAMA_ARG_THREADS='{said}' is not a number"):
+            ask()
 
 
 def test_overrides_are_typed() -> None:
     assert parse_override("a.b=int:3") == ("a.b", 3)
     assert parse_override("a=bool:true") == ("a", True)
     assert parse_override("a=str:x=y:z") == ("a", "x=y:z")
+    assert parse_override("a=int:3x") == ("a", 3)
+    assert parse_override("a=float:0x1p-1") == ("a", 0.5)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "a=int:x", "a=bool:yes", "=int:1", "a=str:b,c"],
+    ["a", "a=int:x", "a=bool:yes", "=int:1", "a=str:b,c", f"a=str:{'x' * 128}"],
 )
 def test_a_bad_override_is_refused(text: str) -> None:
-    with pytest.raises(SettingError, match="KEY=TYPE:VALUE"):
+    with pytest.raises(SettingError, match=f"override_kv='{text}'"):
         Loading(override_kv=(text,))
 
 

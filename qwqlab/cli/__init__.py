@@ -14,6 +14,7 @@ from pathlib import Path
 from .. import __version__
 from ..errors import QwqlabError, SettingError
 from ..progress import accept_any_text
+from ..sampling import name_flags, split_flags
 from . import course, models, quant, runs, tuning
 
 
@@ -24,15 +25,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     accept_any_text()
     parser = _make_parser()
-    args, flags = parser.parse_known_args(argv)
-    args.flags = flags
-    if flags and args.command != "generate":
-        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    words = list(sys.argv[1:] if argv is None else argv)
+    flags: list[str] = []
+    if words[:1] == ["generate"]:  # argparse would take -hf for -h, and -mg for -m
+        flags, rest = split_flags(words[1:], runs.OWN_FLAGS)
+        words = ["generate", *rest]
+    args, unknown = parser.parse_known_args(words)
+    args.flags = [*flags, *unknown]
+    if unknown and args.command != "generate":
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         _check_target(getattr(args, "json", None))
         return int(args.run(args) or 0)
     except QwqlabError as error:
-        print(f"qwqlab: {error}", file=sys.stderr)
+        sentence = name_flags(str(error)) if args.command == "generate" else str(error)
+        print(f"qwqlab: {sentence}", file=sys.stderr)
         return int(args.refused)
     except BrokenPipeError:  # the program that reads our pipe has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

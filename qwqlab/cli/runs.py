@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import textwrap
 import time
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from ..llamacpp import LOADING_FLAGS
 from ..progress import say
 from ..sampling import SETTINGS
 
+# The flags of `generate` that are not llama.cpp's, or that it takes before the others.
+OWN_FLAGS = {"-h", "--help", "--model", "-m", "--prompt-file", "--adapter", "--preset", "--json"}
+
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add generate, grade, reproduce and export to the parser."""
@@ -27,11 +31,13 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     generate.epilog = textwrap.fill(
         "Without --n-predict it writes until the model ends, as llama-completion does. It also "
         "takes llama.cpp's --prompt, --seed, --n-predict, --samplers, --sampling-seq, "
-        f"--dry-sequence-breaker, --logit-bias, --ignore-eos, {', '.join(flags)}.",
+        f"--dry-sequence-breaker, --logit-bias, --ignore-eos, {', '.join(flags)}. A value that no "
+        "flag sets comes from a variable, such as LLAMA_ARG_TOP_K, or from the GGUF itself "
+        "(general.sampling).",
         width=78,
         break_on_hyphens=False,
     )
-    generate.add_argument("--model", "-m", default="smollm2-135m", help="a name or a .gguf file")
+    generate.add_argument("--model", "-m", help="a name (else smollm2-135m) or a .gguf file")
     generate.add_argument("--prompt-file", help="taken byte for byte; or --prompt TEXT")
     generate.add_argument(
         "--adapter", help="a LoRA adapter as a GGUF; llama.cpp's own flag is --lora"
@@ -65,11 +71,14 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _generate(args: argparse.Namespace) -> None:
     from ..llamacpp import read_prompt
-    from ..models import model_path
-    from ..sampling import Engine, Sampling, parse_command, preset
+    from ..models import inspect, model_path
+    from ..sampling import Engine, parse_command, preset, read_own_settings
 
-    base = preset(args.preset) if args.preset else Sampling()
-    command = parse_command(["generate", *args.flags], base)
+    path = model_path(args.model or os.environ.get("LLAMA_ARG_MODEL") or "smollm2-135m")
+    info = inspect(path)
+    base = preset(args.preset) if args.preset else None
+    own = {} if args.preset else read_own_settings(info.sampling)
+    command = parse_command(["generate", *args.flags], base, own, os.environ)
     sampling, loading = command.sampling, command.loading
     if args.prompt_file and command.prompt:
         raise SettingError("give --prompt-file or --prompt, not both")
@@ -81,9 +90,13 @@ def _generate(args: argparse.Namespace) -> None:
     seed = 3407 if command.seed is None else command.seed
     if args.adapter:
         loading = replace(loading, lora=(args.adapter, *loading.lora))
-    for sentence in (*command.notes, *sampling.inert()):
+    inert = sampling.inert(info.tokenizer.n_tokens or None)
+    if own:
+        brought = ", ".join(f"{name}={value}" for name, value in own.items())
+        say(f"qwqlab: the GGUF brings settings of its own: {brought}")
+    for sentence in (*command.notes, *inert):
         say(f"qwqlab: {sentence}")
-    with Engine(model_path(args.model), loading) as engine:
+    with Engine(path, loading) as engine:
         show = None if args.json else lambda _i, _t, text: print(text, end="", flush=True)
         started = time.perf_counter()
         run = engine.generate(prompt, sampling, seed, command.n_predict, show)
@@ -93,7 +106,7 @@ def _generate(args: argparse.Namespace) -> None:
         "tokens": run.tokens,
         "stop": run.stop,
         "chain": sampling.chain(),
-        "inert": sampling.inert(),
+        "inert": inert,
         "tokens_per_second": rate,
     }
     print(json.dumps(values) if args.json else "")

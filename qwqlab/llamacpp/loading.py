@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingError
+from .reading import read_float, read_int
 
 INT_MAX = 2**31 - 1
 FLOAT_MAX = 3.4e38
@@ -21,7 +22,7 @@ FLASH_ATTN = ("auto", "on", "off")
 ROPE_SCALING = ("", "none", "linear", "yarn")
 THREADS = "LLAMA_ARG_THREADS"  # the variable from which llama.cpp's own programs take them
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-_OVERRIDE = re.compile(r"(?P<key>[^=]{1,127})=(?P<type>int|float|bool|str):(?P<value>.*)", re.S)
+_OVERRIDE = re.compile(r"([^=]{1,127})=(int|float|bool|str):(.*)", re.S)
 
 
 def _option(default: Any, *flags: str, low: float = 0, high: float | None = None) -> Any:
@@ -121,22 +122,23 @@ def parse_override(text: str) -> tuple[str, int | float | bool | str]:
     ('qwen2.rope.freq_base', 1000000.0)
     """
     match = _OVERRIDE.fullmatch(text)
-    try:
-        if match is None or "," in text:  # llama.cpp cuts its list of overrides at each comma
-            raise ValueError
-        value = match["value"]
-        if match["type"] == "int":
-            return match["key"], int(value)
-        if match["type"] == "float":
-            return match["key"], float(value)
-        if match["type"] == "bool":
-            return match["key"], {"true": True, "false": False}[value]
-        return match["key"], value
-    except (ValueError, KeyError):
+    if match is None or "," in text:  # llama.cpp cuts its list of overrides at each comma
         raise SettingError(
             f"override_kv={text!r} is not KEY=TYPE:VALUE with TYPE int, float, bool or str, and "
             "no comma"
-        ) from None
+        )
+    key, kind, value = match.groups()
+    if kind == "str":
+        if len(value.encode("utf-8", "surrogateescape")) > 127:
+            raise SettingError(f"override_kv={text!r} has more than llama.cpp's 127 bytes of text")
+        return key, value
+    try:
+        if kind == "bool":
+            return key, {"true": True, "false": False}[value]
+        return key, (read_int if kind == "int" else read_float)(value)[0]
+    except (ValueError, KeyError, OverflowError):
+        right = "true or false" if kind == "bool" else "a number"
+        raise SettingError(f"override_kv={text!r} needs {right} after {kind}:") from None
 
 
 def count_threads() -> int:
@@ -149,7 +151,7 @@ def count_threads() -> int:
     n_cpus = os.cpu_count() or 1
     if given := os.environ.get(THREADS):
         try:
-            count = int(given)
+            count, _ = read_int(given)
         except ValueError:
             raise SettingError(f"{THREADS}={given!r} is not a number of threads") from None
         return count if count > 0 else n_cpus

@@ -195,6 +195,13 @@ class Model(Handle):
         """The ids of all tokens that end a generation."""
         return tuple(token for token in range(self.n_vocab) if self.is_end(token))
 
+    @cached_property
+    def suppressed_tokens(self) -> tuple[int, ...]:
+        """The ids of the tokens that the file forbids a sampler to draw, most often none."""
+        count = ctypes.c_int32()
+        tokens = C.llama_vocab_get_suppress_tokens(self.vocab, ctypes.byref(count))
+        return tuple(tokens[: count.value])
+
     def _render(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)
         n = C.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)

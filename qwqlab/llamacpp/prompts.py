@@ -37,15 +37,18 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    r"""Undo `escape` as llama.cpp does: \n, \r, \t, \', \", \\ and \xHH."""
+    r"""Undo `escape` as llama.cpp does: \n, \r, \t, \', \", \\ and \xHH.
+
+    The first H may be a blank or a sign, which C's strtol takes too.
+    """
     plain = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 
     def one(match: re.Match[bytes]) -> bytes:
         code = match[1].decode("latin-1")
         if code[0] == "x":
-            return bytes([int(code[1:], 16)])
+            return bytes([int(code[1:], 16) % 256])
         return plain[code].encode()
 
     raw = text.encode("utf-8", "surrogateescape")
-    raw = re.sub(rb"\\(x[0-9a-fA-F]{2}|[nrt'\"\\])", one, raw)
+    raw = re.sub(rb"\\(x[0-9a-fA-F\s+-][0-9a-fA-F]|[nrt'\"\\])", one, raw)
     return raw.decode("utf-8", "surrogateescape")

@@ -21,6 +21,7 @@ from .. import paths
 from ..errors import ToolchainError, explain_exit, last_lines
 from ..progress import accept_any_text
 from .builds import TARGETS, Progress, bin_dir, capture, compile_targets, read_record
+from .loading import THREADS, count_threads
 
 SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -92,12 +93,16 @@ def run_tool(
 ) -> subprocess.CompletedProcess[str]:
     """Run one of llama.cpp's tools to its end; return what it wrote to stdout and stderr.
 
+    What it does is in its arguments: of the variables that set flags it gets LLAMA_ARG_THREADS.
     timeout: in seconds. Raise ToolchainError with the tool's last lines if it fails, or if it
     takes too long.
     """
     command = [str(tool(name)), *(os.fspath(arg) for arg in args)]
     spin_briefly()
-    done = capture(command, timeout)
+    environment = _plain_environment()
+    if THREADS in os.environ:
+        environment[THREADS] = str(count_threads())
+    done = capture(command, timeout, env=environment)
     if done.returncode != 0:
         # Its logger writes from a thread that its exit does not wait for (llama.cpp #22142).
         said = last_lines(done.stderr) or f"it said nothing, run `{shlex.join(command)}` to see why"
@@ -130,6 +135,12 @@ def point_bindings() -> Path:
     return folder
 
 
+def _plain_environment() -> dict[str, str]:
+    """Return the environment without what sets llama.cpp's flags: LLAMA_ARG_*, and config.ini."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_ARG_")}
+    return {**plain, "XDG_CONFIG_HOME": os.devnull}
+
+
 def describe_build() -> str:
     """Return version, compiler and backend of the build in one line, as runs are stored with."""
     llama = find_build()
@@ -142,7 +153,7 @@ def _ask_version(program: Path, built_ns: int) -> tuple[str, str]:
 
     built_ns: when it was built; after another build the answer kept here is not used.
     """
-    done = capture([program, "--version"])
+    done = capture([program, "--version"], env=_plain_environment())
     text = done.stdout + done.stderr
     version = re.search(r"^version: (.+)$", text, re.MULTILINE)
     compiler = re.search(r"^built with (.+)$", text, re.MULTILINE)

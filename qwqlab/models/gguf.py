@@ -146,6 +146,19 @@ class GGUFInfo:
         }
 
     @property
+    def sampling(self) -> dict[str, str]:
+        """The sampling settings that the file brings, as the text that llama.cpp reads them from.
+
+        The names are those of its keys, without general.sampling.; llama.cpp reads no arrays.
+        """
+        prefix = "general.sampling."
+        return {
+            key.removeprefix(prefix): _as_text(value)
+            for key, value in self.metadata.items()
+            if key.startswith(prefix) and not isinstance(value, Summary)
+        }
+
+    @property
     def chat_template(self) -> str | None:
         """The chat template, untrusted: render it in a sandbox only."""
         return self._text("tokenizer.chat_template")
@@ -246,6 +259,7 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
         "context": info.n_ctx_train,
         "rms_norm_eps": _plain(info.rms_norm_eps),
         "rope": {key: _plain(value) for key, value in info.rope.items()},
+        "sampling": info.sampling,
         "vocabulary": {
             "model": tokenizer.model,
             "pre": tokenizer.pre,
@@ -308,8 +322,17 @@ def show_description(values: dict[str, Any]) -> str:
         "tokens": ", ".join(f"{key} {values[key]}" for key in ("bos", "eos", "pad")),
         "template": "none" if template is None else f"{len(template):,} characters",
     }
+    if own := values["sampling"]:
+        lines["sampling"] = ", ".join(f"{printable(k)} {printable(v)}" for k, v in own.items())
     text = [f"{label:<11}{line}" for label, line in lines.items()]
     return "\n".join([*text, *(f"{'warning':<11}{warning}" for warning in values["warnings"])])
+
+
+def _as_text(value: Any) -> str:
+    """Return a number or a text as llama.cpp's gguf_kv_to_str does."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:f}" if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> Any:

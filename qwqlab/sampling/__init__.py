@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from .command import Command as Command  # a llama.cpp command line, read or to be written
     from .command import command_of as command_of  # the command that reproduces a request
     from .command import complete as complete  # the text that llama-completion writes for it
+    from .command import name_flags as name_flags  # a sentence with flags for settings
     from .command import parse_command as parse_command  # read a command line
+    from .command import split_flags as split_flags  # llama.cpp's flags among other words
     from .engine import Engine as Engine  # runs many sequences in one batch
     from .probe import MOVED as MOVED  # the least change of a logit that counts
     from .probe import Detour as Detour  # where another Sampling would have left a run
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .settings import DEFAULT_ORDER as DEFAULT_ORDER  # llama.cpp's own order
     from .settings import SETTINGS as SETTINGS  # every number of the chain
     from .settings import check_order as check_order  # names of samplers as llama.cpp's own
+    from .settings import read_own_settings as read_own_settings  # what a GGUF itself brings
     from .thinking import CLOSE as CLOSE  # the tag that ends the thinking
     from .thinking import Thinking as Thinking  # a text split in two
     from .thinking import ThinkingStream as ThinkingStream  # the same, piece by piece

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import SettingError
 from ..llamacpp import C, Context, Handle, Matrix, Model
 from .sampling import Sampling
 from .settings import parse_bias
@@ -64,6 +65,8 @@ class Chain(Handle):
     def __init__(self, model: Model, sampling: Sampling, seed: int) -> None:
         self._pointer = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         self.names = sampling.chain()
+        if model.suppressed_tokens and self.names[0] != "logit_bias":
+            self.names = ("logit_bias", *self.names)
         for name in self.names:
             stage = _make_stage(model, sampling, name, seed)
             C.llama_sampler_chain_add(self.handle, stage)
@@ -156,7 +159,12 @@ def _make_stage(model: Model, sampling: Sampling, name: str, seed: int) -> Any:
 
 def _make_bias(model: Model, sampling: Sampling) -> Any:
     biases = [parse_bias(text) for text in sampling.logit_bias]
-    if sampling.ignore_eos:
-        biases += [(token, -math.inf) for token in model.end_tokens]
+    banned = model.suppressed_tokens
+    if sampling.ignore_eos and C.llama_vocab_eos(model.vocab) >= 0:  # as llama.cpp does
+        banned = (*model.end_tokens, *banned)
+    biases += [(token, -math.inf) for token in banned]
+    ups, downs = ({token for token, bias in biases if bias == s * math.inf} for s in (1, -1))
+    if ups & downs:  # their sum is no number, and sorting such logits may end the process
+        raise SettingError(f"the biases of token {min(ups & downs)} are inf and -inf; give one")
     array = (C.llama_logit_bias * len(biases))(*(C.llama_logit_bias(*each) for each in biases))
     return C.llama_sampler_init_logit_bias(model.n_vocab, len(biases), array)

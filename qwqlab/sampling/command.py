@@ -10,29 +10,23 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SettingError, ToolchainError
-from ..llamacpp import LOADING_FLAGS, Loading, escape, read_prompt, run_tool, unescape
+from ..llamacpp import LOADING_FLAGS, THREADS, Loading, escape, run_tool, unescape
+from .flags import BARE, FLAGS, UNTOUCHED, VARIABLES, check_untouched, explain_refused
 from .run import Request
-from .sampling import Sampling
-from .settings import LETTERS, SETTINGS, STAGES, check_order, check_seed
+from .sampling import Sampling, add_own
+from .settings import SETTINGS
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-_STAGE_OF_LETTER = dict(zip(LETTERS, STAGES, strict=True))
 # The words before a shell's first pipe, redirection or separator.
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
-# Flags of llama-completion and llama-cli that don't touch the tokens, with how many values follow.
-_HARMLESS = {"-no-cnv": 0, "--no-conversation": 0, "--no-display-prompt": 0, "--no-warmup": 0,
-             "--simple-io": 0, "--color": 1, "--prio": 1, "--prio-batch": 1, "--log-disable": 0,
-             "--no-perf": 0, "-fit": 1, "--fit": 1}  # fmt: skip
-# Flags that stand alone.
-_BARE = {"--ignore-eos", *(flag for flag, n_values in _HARMLESS.items() if not n_values)}
-
 _ATTEMPTS = 3
 # llama-completion's last word on stderr, after the whole text went to stdout.
 _LAST_WORD = "graphs reused"
@@ -74,7 +68,7 @@ class Command:
         """
         words, lines = self.argv(), ["llama-completion"]
         while words:
-            count = 1 if words[0] in _BARE else 2
+            count = 2 if words[0] in FLAGS else 1
             flag, words = shlex.join(words[:count]), words[count:]
             longer = f"{lines[-1]} {flag}"
             if not width or len(longer) + 2 <= width:
@@ -118,20 +112,89 @@ def complete(command: Command) -> str:
     raise ToolchainError("llama-completion lost the end of its text three times; run it again")
 
 
-def parse_command(line: str | Sequence[str], base: Sampling | None = None) -> Command:
+def parse_command(
+    line: str | Sequence[str],
+    base: Sampling | None = None,
+    own: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Command:
     """Read a llama.cpp command line, given as text or as a list of arguments.
 
     A shell's redirections and pipes end the command; backslash-newlines join lines. As in
-    llama.cpp the last of a repeated flag counts. base: values for what no flag sets, llama.cpp's
-    defaults if you give none. Raise SettingError for a flag that the lab doesn't know.
+    llama.cpp the last of a repeated flag counts, a name may have underscores for dashes, and a
+    number ends where its digits end; notes say what was read otherwise than it is written. A
+    value that no flag sets is the GGUF's own (own, from `read_own_settings`) or else that of
+    base, llama.cpp's defaults if you give none. environ holds variables such as
+    LLAMA_ARG_TOP_K, which set a flag unless the command does.
 
-    >>> parse_command("llama-cli -m x.gguf --temp 0.6 --top-k 40 -s 1").sampling.top_k
+    Raise SettingError for what is no flag, for a value that llama.cpp refuses, and for a flag
+    that does what the lab does not, with what that is.
+
+    >>> parse_command("llama-cli -m x.gguf --temp 0.6 --top_k 40 -s 1").sampling.top_k
     40
     """
     words = _split(line) if isinstance(line, str) else list(line)
     if words and not words[0].startswith("-"):
         words = words[1:]  # the program
-    return _read(words, base or Sampling())
+    reader = _Reader()
+    try:
+        if environ is not None:
+            reader.read_variables(environ)
+        reader.read(words)
+        return reader.finish(base or Sampling(), own or {})
+    except SettingError as error:
+        raise SettingError(name_flags(str(error), reader.spelled)) from None
+
+
+def split_flags(words: Sequence[str], own: Container[str]) -> tuple[list[str], list[str]]:
+    """Part words into llama.cpp's flags with their values, and the rest.
+
+    own: flags of another program that are among the words; they belong to the rest.
+    """
+    flags: list[str] = []
+    rest: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        flag = _spell(word)
+        known = flag in FLAGS or flag in BARE or flag in UNTOUCHED or explain_refused(flag)
+        if word in own or not known:
+            rest.append(word)
+            continue
+        flags.append(word)
+        if left and (flag in FLAGS or UNTOUCHED.get(flag)):
+            flags.append(left.pop(0))
+    return flags, rest
+
+
+# Of each setting the plainest of its flags.
+_FLAG_OF_NAME = {
+    **{flag.name: spelled for spelled, flag in FLAGS.items()},
+    **{setting.name: setting.flags[0] for setting in SETTINGS},
+    "prompt": "--prompt",
+}
+_NAMES = re.compile(rf"(?<![\w'-])({'|'.join(_FLAG_OF_NAME)})\b(=?)")
+
+
+def name_flags(sentence: str, given: Mapping[str, str] | None = None) -> str:
+    """Return a sentence about settings with the flags by which a command sets them.
+
+    given: those that it has, by the names of the settings.
+
+    >>> name_flags("n_ctx=-1 is out of range; raise n_ctx")
+    '--ctx-size -1 is out of range; raise --ctx-size'
+    """
+
+    def name(match: re.Match[str]) -> str:
+        named, equals = match.groups()
+        flag = (given or {}).get(named, _FLAG_OF_NAME[named])
+        if equals:
+            return f"{flag} "
+        # Alone, the names of others are those of stages, or words.
+        alone = named == "n_predict" or (named in LOADING_FLAGS and "_" in named)
+        return flag if alone else match[0]
+
+    return _NAMES.sub(name, sentence)
 
 
 def _split(line: str) -> list[str]:
@@ -149,99 +212,119 @@ def _split(line: str) -> list[str]:
         raise SettingError(f"the command line does not parse: {error}") from None
 
 
-def _read_letters(letters: str) -> tuple[str, ...]:
-    unknown = set(letters) - set(_STAGE_OF_LETTER)
-    if unknown:
-        raise SettingError(f"--sampling-seq {letters}: {sorted(unknown)} name no sampler")
-    return check_order(_STAGE_OF_LETTER[letter] for letter in letters)
+def _spell(word: str) -> str:
+    """Return a flag as llama.cpp looks it up: after two dashes an underscore is a dash."""
+    return word.replace("_", "-") if word.startswith("--") else word
 
 
-def _read_file(path: str) -> str:
-    """Return a prompt file; llama.cpp drops one newline from its end."""
-    return read_prompt(path).removesuffix("\n")
+def _brief(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# What llama.cpp also takes for a value.
-_SYNONYMS = {
-    "flash_attn": {"1": "on", "true": "on", "enabled": "on", "0": "off", "false": "off",
-                   "disabled": "off", "-1": "auto"},
-    "n_gpu_layers": {"auto": "-1", "all": "-2"},
-}  # fmt: skip
-# Of each flag with a value: where the value belongs, its name there, and what reads it.
-_FLAGS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
-    **{flag: ("sampling", s.name, s.kind) for s in SETTINGS for flag in s.flags},
-    **{
-        flag: ("loading", name, type(getattr(Loading(), name)))
-        for name, flags in LOADING_FLAGS.items()
-        for flag in flags
-    },
-    "--samplers": ("sampling", "samplers", check_order),
-    **dict.fromkeys(("--sampling-seq", "--sampler-seq"), ("sampling", "samplers", _read_letters)),
-    **dict.fromkeys(("-m", "--model"), ("rest", "model", str)),
-    **dict.fromkeys(("-p", "--prompt"), ("rest", "prompt", str)),
-    **dict.fromkeys(("-f", "--file"), ("rest", "prompt", _read_file)),
-    **dict.fromkeys(("-s", "--seed"), ("rest", "seed", int)),
-    **dict.fromkeys(("-n", "--predict", "--n-predict"), ("rest", "n_predict", int)),
-}
-# Flags that may be given several times, and add up.
-_LISTS = {
-    "--dry-sequence-breaker": ("sampling", "dry_sequence_breakers"),
-    **dict.fromkeys(("-l", "--logit-bias"), ("sampling", "logit_bias")),
-    "--override-kv": ("loading", "override_kv"),
-    "--lora": ("loading", "lora"),
-}
+def _refuse(word: str) -> SettingError:
+    flag, equals, value = _spell(word).partition("=")
+    if equals and (flag in FLAGS or flag in UNTOUCHED):
+        how = f"write its value as a word of its own: {flag} {value!r}"
+        return SettingError(f"{word!r} is no flag to llama.cpp; {how}")
+    if what := explain_refused(_spell(word)):
+        return SettingError(f"{word} is refused: in llama.cpp it would {what}")
+    near = difflib.get_close_matches(flag, [*FLAGS, *BARE, *UNTOUCHED], 1, 0.75)
+    hint = f"do you mean {near[0]}?" if near else "`qwqlab generate --help` lists those it knows"
+    if not word.startswith("-"):
+        hint = "a prompt goes after --prompt, a file that holds one after --file"
+    return SettingError(f"{word!r} is not a flag of llama.cpp; {hint}")
 
 
-def _read(words: list[str], base: Sampling) -> Command:
-    values: dict[str, dict[str, Any]] = {"sampling": {}, "loading": {}, "rest": {}}
-    notes, escapes = [], True
-    while words:
-        flag = words.pop(0)
-        if flag in _HARMLESS:
-            del words[: _HARMLESS[flag]]
-        elif flag == "--ignore-eos":
-            values["sampling"]["ignore_eos"] = True
-        elif flag == "--no-escape":
-            escapes = False
-        elif flag not in _FLAGS and flag not in _LISTS:
-            near = difflib.get_close_matches(flag, _FLAGS, 1)
-            hint = f"do you mean {near[0]}?" if near else "leave it out"
-            if not flag.startswith("-"):
-                hint = "a prompt goes after --prompt, a file that holds one after --file"
-            raise SettingError(f"{flag!r} is not a flag that the lab knows; {hint}")
-        elif not words:
-            raise SettingError(f"{flag} needs a value")
-        elif flag in _LISTS:
-            where, name = _LISTS[flag]
-            given = words.pop(0)
-            more = given.split(",") if where == "loading" else [given]
-            values[where][name] = (*values[where].get(name, ()), *more)
-            if flag == "--dry-sequence-breaker" and given == "none":
-                values[where][name] = ()
-        else:
-            where, name, read = _FLAGS[flag]
-            given = words.pop(0)
-            value = _read_value(flag, read, _SYNONYMS.get(name, {}).get(given, given))
-            if name in values[where]:
-                before = values[where][name]
-                notes.append(f"{flag} is given twice: {value} counts, {before} does not")
-            values[where][name] = value
-    sampling, rest = values["sampling"], values["rest"]
-    if escapes and "dry_sequence_breakers" in sampling:
-        sampling["dry_sequence_breakers"] = tuple(map(unescape, sampling["dry_sequence_breakers"]))
-    if escapes and "prompt" in rest:
-        rest["prompt"] = unescape(rest["prompt"])
-    if "seed" in rest:
-        check_seed(rest["seed"])
-    loading = Loading(**values["loading"])
-    return Command(base.with_(**sampling), loading, **rest, notes=tuple(notes))
+# Flags of which llama.cpp keeps one number: the last that is given.
+_INVERSE = {"rope_scale": "rope_freq_scale", "rope_freq_scale": "rope_scale"}
 
 
-def _read_value(flag: str, read: Callable[[str], Any], text: str) -> Any:
-    try:
-        return read(text)
-    except SettingError:
-        raise
-    except ValueError:
-        what = "a whole number" if read is int else "a number"
-        raise SettingError(f"{flag} {text!r} is not {what}") from None
+class _Reader:
+    """What the flags of a command set, one after another."""
+
+    def __init__(self) -> None:
+        self.sampling: dict[str, Any] = {}
+        self.loading: dict[str, Any] = {}
+        self.rest: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.spelled: dict[str, str] = {}  # by which flag a setting is set
+        self._variables: dict[str, str] = {}  # from which a setting has its value
+        self._listed = False  # whether --samplers was among them
+
+    def read_variables(self, environ: Mapping[str, str]) -> None:
+        """Read the variables that set flags."""
+        for variable, flag in VARIABLES.items():
+            if variable in environ:
+                self.set(flag, environ[variable], variable)
+        unread = {name for name in environ if name.startswith("LLAMA_ARG_")}
+        if unread := unread - {*VARIABLES, THREADS, "LLAMA_ARG_MODEL"}:
+            self.notes.append(f"the lab does not read {', '.join(sorted(unread))}")
+        home = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        for place in (Path("/etc"), Path(home)):
+            if (place / "llama.cpp/config.ini").is_file():
+                self.notes.append(f"the lab does not read {place}/llama.cpp/config.ini")
+
+    def read(self, words: Sequence[str]) -> None:
+        """Read the words of a command."""
+        left = list(words)
+        while left:
+            word = left.pop(0)
+            flag = _spell(word)
+            if flag in BARE:
+                where, name, value = BARE[flag]
+                getattr(self, where)[name] = value
+            elif UNTOUCHED.get(flag) == "":
+                pass
+            elif flag not in FLAGS and flag not in UNTOUCHED:
+                raise _refuse(word)
+            elif not left:
+                raise SettingError(f"{flag} needs a value")
+            elif flag in FLAGS:
+                self.set(flag, left.pop(0))
+            else:
+                check_untouched(flag, left.pop(0))
+
+    def set(self, flag: str, text: str, variable: str = "") -> None:
+        """Set what a flag with a value sets. variable: the one that stands for the flag."""
+        of = FLAGS[flag]
+        values, name = getattr(self, of.where), of.name
+        self.spelled[name] = variable or flag
+        value, note = of.read(variable or flag, text)
+        if note:
+            self.notes.append(note)
+        if value is None:
+            return
+        if of.adds:
+            none = name == "dry_sequence_breakers" and text == "none"
+            values[name] = () if none else (*values.get(name, ()), *value)
+            return
+        if name in values:
+            old = self._variables.pop(name, "")
+            twice = f"{old} is set, but" if old else f"{flag} is given twice:"
+            self.notes.append(f"{twice} {_brief(value)} counts, {_brief(values[name])} does not")
+        if values.pop(inverse := _INVERSE.get(name), None) is not None:
+            self.notes.append(f"{flag} counts, {_FLAG_OF_NAME[inverse]} before it does not")
+        values[name] = value
+        self._listed |= flag == "--samplers"
+        if variable:
+            self._variables[name] = variable
+
+    def finish(self, base: Sampling, own: Mapping[str, Any]) -> Command:
+        """Return the command, with what it does not set from own and base."""
+        sampling, rest = self.sampling, self.rest
+        if "samplers" in own and "samplers" in sampling and not self._listed:
+            del sampling["samplers"]
+            self.notes.append(
+                "the GGUF's own order of samplers counts: in llama.cpp --samplers goes over it, "
+                "and --sampling-seq does not"
+            )
+        if rest.pop("escapes", True):
+            if "prompt" in rest:
+                rest["prompt"] = unescape(rest["prompt"])
+            if "dry_sequence_breakers" in sampling:
+                breakers = map(unescape, sampling["dry_sequence_breakers"])
+                sampling["dry_sequence_breakers"] = tuple(breakers)
+        self.notes += [f"{variable} is set, and counts" for variable in self._variables.values()]
+        whole = add_own(base, own, sampling)
+        return Command(whole, Loading(**self.loading), **rest, notes=tuple(self.notes))

@@ -23,7 +23,8 @@ from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gp
 from ..models import check_loads, inspect, list_parts, model_path
 from .batch import Batch, OnToken
 from .run import Request, Run
-from .sampling import Sampling
+from .sampling import Sampling, add_own
+from .settings import read_own_settings
 
 WIDTH_MAX = 255  # llama.cpp allows 256 sequences; one holds the shared prompt
 CELLS = 256  # llama.cpp pads what it reads of a cache to a multiple of this
@@ -124,6 +125,16 @@ class Engine(Closing):
             context.abort()
 
     @property
+    def sampling(self) -> Sampling:
+        """llama.cpp's defaults, but for what the file itself brings (general.sampling.*).
+
+        `generate` takes it if you give no Sampling, as llama-completion does without a flag. A
+        Sampling of yours states every value: start from this one for the file's, as in
+        `engine.sampling.with_(top_k=20)`.
+        """
+        return add_own(Sampling(), read_own_settings(self.info.sampling))
+
+    @property
     def n_ctx(self) -> int:
         """Tokens that one sequence can hold: llama.cpp rounds what is asked for up to 256."""
         return _round_up(self.loading.n_ctx or self.model.n_ctx_train)
@@ -156,7 +167,7 @@ class Engine(Closing):
         on_token: OnToken | None = None,
     ) -> Run:
         """Run one sequence: token for token what llama-completion gives."""
-        request = Request(prompt, sampling or Sampling(), seed, n_predict)
+        request = Request(prompt, sampling or self.sampling, seed, n_predict)
         ((_, run),) = self.run([request], width=1, on_token=on_token)
         return run
 
@@ -259,7 +270,8 @@ class Engine(Closing):
         if self._on_cpu and cache > has:
             raise ContextError(
                 f"a cache of {n_seq} x {n_ctx} tokens takes {cache / 1e9:.0f} GB, and beside the "
-                f"model this machine has {max(0, has) / 1e9:.0f}; lower n_ctx, n_predict or width"
+                f"model this machine has {max(0, has) / 1e9:.0f}; lower n_ctx or n_predict"
+                + (" or width" if n_seq > 1 else "")
             )
 
     def _drop_context(self) -> None:

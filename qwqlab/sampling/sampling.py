@@ -13,6 +13,7 @@ off, and its readers went on tuning it. Here we tell them:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -44,6 +45,9 @@ ARTICLE_ORDER_WITH_PENALTIES = (
 @dataclass(frozen=True)
 class Sampling:
     """The numbers and the order of one run. Raise SettingError for what llama.cpp can't use.
+
+    It states every value, so nothing that a GGUF brings (general.sampling.*) counts beside it:
+    `Engine.sampling` has these, to change with `with_`.
 
     logit_bias holds llama.cpp's TOKEN_ID+BIAS or TOKEN_ID-BIAS, such as "15043+1"; ignore_eos is a
     bias of -inf on every end token. Both act before all stages of the order.
@@ -105,17 +109,24 @@ class Sampling:
         stages = tuple(name for name in self.samplers if name != "adaptive_p")
         return (*first, *stages, "adaptive_p" if "adaptive_p" in self.samplers else "dist")
 
-    def inert(self) -> tuple[str, ...]:
+    def inert(self, n_vocab: int | None = None) -> tuple[str, ...]:
         """Return a sentence for every setting that can't change the tokens of a run, with the why.
+
+        n_vocab: the tokens of a model, to find the biases that are on none of them.
 
         A setting at its neutral value (repeat_penalty=1) is off by choice and is not listed;
         neither is a tuning number at llama.cpp's default. The tests check each kind of sentence:
         taking the setting back to neutral leaves a run's tokens as they were.
         """
-        return tuple(
+        found = [
             f"{name}={getattr(self, name):g} has no effect: {why}"
             for name, why in find_inert(self).items()
-        )
+        ]
+        for bias in self.logit_bias if n_vocab is not None else ():
+            if not 0 <= parse_bias(bias)[0] < n_vocab:
+                why = f"the model's tokens have the ids 0 to {n_vocab - 1}"
+                found.append(f"logit_bias={bias} has no effect: {why}")
+        return tuple(found)
 
     def with_(self, **changes: Any) -> Sampling:
         """Return a copy with some settings changed; raise SettingError for an unknown name."""
@@ -133,6 +144,18 @@ class Sampling:
     def from_dict(cls, values: dict[str, Any]) -> Sampling:
         """Return the Sampling that `to_dict` described."""
         return cls().with_(**values)
+
+
+def add_own(
+    base: Sampling, own: Mapping[str, Any], given: Mapping[str, Any] | None = None
+) -> Sampling:
+    """Return base with what a GGUF brings (`read_own_settings`), and over that what is given."""
+    given = given or {}
+    sampling = base.with_(**given)
+    try:
+        return sampling.with_(**{name: own[name] for name in own if name not in given})
+    except SettingError as error:
+        raise SettingError(f"the GGUF brings a setting that llama.cpp refuses: {error}") from None
 
 
 _ARTICLE: dict[str, Any] = {
@@ -159,7 +182,7 @@ PRESETS: dict[str, Sampling] = {
 
 def preset(name: str) -> Sampling:
     """Return the `Sampling` of a name: official, llama.cpp, article, article_without_fix or
-    article_with_penalties."""
+    article_with_penalties. It states every value, so it means the same with any GGUF."""
     if name not in PRESETS:
         raise SettingError(f"{name!r} is not a preset; choose from {', '.join(PRESETS)}")
     return PRESETS[name]

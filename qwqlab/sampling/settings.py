@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SettingError
-from ..llamacpp import FLOAT_MAX, INT_MAX
+from ..llamacpp import FLOAT_MAX, INT_MAX, read_float, read_int
 
 DEFAULT_ORDER = (
     "penalties",
@@ -24,8 +25,14 @@ DEFAULT_ORDER = (
 STAGES = (*DEFAULT_ORDER, "infill", "adaptive_p")
 LETTERS = "edskypmxtia"  # of the same stages, as --sampling-seq takes them
 SEED_MAX = 2**32 - 2  # 2**32 - 1 asks llama.cpp for a random seed
-# What llama.cpp reads beside a stage's own name, its kebab-case and its name without underscores.
-ALIASES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p"}
+# The names that llama.cpp reads, whatever the case: top_k, top-k and topk, and three more.
+STAGE_OF_NAME = {
+    **{name: s for s in STAGES for name in (s, s.replace("_", "-"), s.replace("_", ""))},
+    "nucleus": "top_p",
+    "temp": "temperature",
+    "typ": "typ_p",
+}
+STAGE_OF_LETTER = dict(zip(LETTERS, STAGES, strict=True))
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Setting:
     """One number of the chain.
 
     stage is the sampler that reads it; neutral is the value at which it does nothing (None: it
-    only tunes another setting, and does nothing while that one is neutral).
+    only tunes another setting, and does nothing while that one is neutral). strict: a number
+    beyond low and high is refused; of others llama.cpp takes the nearest within them.
     """
 
     name: str
@@ -44,22 +52,34 @@ class Setting:
     high: float
     neutral: float | None
     meaning: str
+    strict: bool = False
+
+    def clip(self, number: float) -> float:
+        """Return the number within the range that llama.cpp takes another one for.
+
+        What it would take for no number in the range, such as infinity for temp, stays as it is.
+        """
+        nearest = min(max(number, self.low), self.high)
+        if self.strict or number != number or (abs(nearest) == FLOAT_MAX and math.isinf(number)):
+            return number
+        return self.kind(nearest)
 
 
 # llama.cpp keeps room for as many tokens in every chain, whether they come or not.
 LAST_N_MAX = 2**20
 # llama.cpp divides logits by it: zero and what has no finite inverse are refused there too.
-SMALLEST_PENALTY = 1e-38
+SMALLEST_PENALTY = 1.2e-38
 
-_BIAS = re.compile(r"\s*(?P<token>\d{1,9})\s*(?P<sign>[+-])\s*(?P<bias>\d*\.?\d+|(?<=-)inf)")
+_BIAS = re.compile(r"(\s*[+-]?\d+)\s*([+-])([^\n]+)", re.A)
 
 SETTINGS = (
     Setting("temp", ("--temp", "--temperature"), "temperature", float, 0, FLOAT_MAX, 1.0,
             "divides every logit; 0 keeps only the most likely token"),
     Setting("dynatemp_range", ("--dynatemp-range",), "temperature", float, 0, FLOAT_MAX, 0.0,
             "how far entropy may move the temperature, down and up"),
+    # Below 0 llama.cpp can divide by an entropy of 0, and sort what is no number.
     Setting("dynatemp_exp", ("--dynatemp-exp",), "temperature", float, 0, FLOAT_MAX, None,
-            "how entropy maps to temperature"),
+            "how entropy maps to temperature", strict=True),
     Setting("top_k", ("--top-k",), "top_k", int, -1, INT_MAX, 0,
             "keeps the k most likely tokens"),
     Setting("top_p", ("--top-p",), "top_p", float, 0, 1, 1.0,
@@ -75,29 +95,30 @@ SETTINGS = (
     Setting("xtc_threshold", ("--xtc-threshold",), "xtc", float, 0, 1, None,
             "the probability from which a token counts as a top choice"),
     Setting("repeat_penalty", ("--repeat-penalty",), "penalties", float, SMALLEST_PENALTY,
-            FLOAT_MAX, 1.0, "divides positive logits of recent tokens, multiplies negative ones"),
+            FLOAT_MAX, 1.0, "divides positive logits of recent tokens, multiplies negative ones",
+            strict=True),
     Setting("frequency_penalty", ("--frequency-penalty",), "penalties", float, -FLOAT_MAX,
-            FLOAT_MAX, 0.0, "subtracted for each recent occurrence of a token"),
+            FLOAT_MAX, 0.0, "subtracted for each recent occurrence of a token", strict=True),
     Setting("presence_penalty", ("--presence-penalty",), "penalties", float, -FLOAT_MAX,
-            FLOAT_MAX, 0.0, "subtracted once if a token occurred recently"),
+            FLOAT_MAX, 0.0, "subtracted once if a token occurred recently", strict=True),
     Setting("repeat_last_n", ("--repeat-last-n",), "penalties", int, 0, LAST_N_MAX, None,
-            "how many tokens count as recent, the prompt's included"),
-    Setting("dry_multiplier", ("--dry-multiplier",), "dry", float, 0, FLOAT_MAX, 0.0,
+            "how many tokens count as recent, the prompt's included", strict=True),
+    Setting("dry_multiplier", ("--dry-multiplier",), "dry", float, -FLOAT_MAX, FLOAT_MAX, 0.0,
             "strength of DRY, which penalises continuing a repeated sequence"),
     Setting("dry_base", ("--dry-base",), "dry", float, 1, FLOAT_MAX, None,
             "growth of DRY's penalty with the length of the repetition"),
-    Setting("dry_allowed_length", ("--dry-allowed-length",), "dry", int, 0, INT_MAX, None,
+    Setting("dry_allowed_length", ("--dry-allowed-length",), "dry", int, -LAST_N_MAX, INT_MAX, None,
             "repetitions up to this length go free"),
     Setting("dry_penalty_last_n", ("--dry-penalty-last-n",), "dry", int, 0, LAST_N_MAX, None,
-            "how many tokens DRY scans"),
+            "how many tokens DRY scans", strict=True),
     Setting("mirostat", ("--mirostat",), "mirostat", int, 0, 2, 0,
-            "1 or 2: replaces the chain by temperature and Mirostat"),
-    Setting("mirostat_lr", ("--mirostat-lr",), "mirostat", float, 0, FLOAT_MAX, None,
+            "1 or 2: replaces the chain by temperature and Mirostat", strict=True),
+    Setting("mirostat_lr", ("--mirostat-lr",), "mirostat", float, -FLOAT_MAX, FLOAT_MAX, None,
             "learning rate eta"),
-    Setting("mirostat_ent", ("--mirostat-ent",), "mirostat", float, 0, FLOAT_MAX, None,
+    Setting("mirostat_ent", ("--mirostat-ent",), "mirostat", float, -FLOAT_MAX, FLOAT_MAX, None,
             "target surprise tau, in bits"),
-    Setting("adaptive_target", ("--adaptive-target",), "adaptive_p", float, -1, 1, -1.0,
-            "the probability near which tokens are chosen"),
+    Setting("adaptive_target", ("--adaptive-target",), "adaptive_p", float, -1, FLOAT_MAX,
+            -1.0, "the probability near which tokens are chosen"),
     Setting("adaptive_decay", ("--adaptive-decay",), "adaptive_p", float, 0, 0.99, None,
             "memory of adaptive_p"),
 )  # fmt: skip
@@ -124,10 +145,7 @@ def check_order(names: Iterable[str]) -> tuple[str, ...]:
         names = names.split(";") if names else []
     order: list[str] = []
     for name in names:
-        key = str(name).strip().lower().replace("-", "_")
-        stage = ALIASES.get(key) or next(
-            (s for s in STAGES if key in (s, s.replace("_", ""))), None
-        )
+        stage = STAGE_OF_NAME.get(str(name).strip().lower())
         if stage is None:
             raise SettingError(
                 f"{name!r} is not a sampler of llama.cpp; choose from {', '.join(STAGES)}"
@@ -144,10 +162,56 @@ def parse_bias(text: str) -> tuple[int, float]:
     >>> parse_bias("15043-0.5"), parse_bias("2-inf")
     ((15043, -0.5), (2, -inf))
     """
-    match = _BIAS.fullmatch(text)
-    if match is None:
-        raise SettingError(f"logit_bias={text!r} is not TOKEN_ID+BIAS or TOKEN_ID-BIAS")
-    return int(match["token"]), float(match["sign"] + match["bias"])
+    match = _BIAS.match(text)
+    try:
+        if match is None:
+            raise ValueError
+        token, bias = read_int(match[1])[0], read_float(match[3])[0]
+        if abs(token) > INT_MAX or bias != bias:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise SettingError(f"logit_bias={text!r} is not TOKEN_ID+BIAS or TOKEN_ID-BIAS") from None
+    return token, -bias if match[2] == "-" else bias
+
+
+# The settings that a GGUF can bring, by what llama.cpp calls them after general.sampling.
+_OF_A_GGUF = {
+    **{name: name for name in ("temp", "top_k", "top_p", "min_p", "mirostat")},
+    **{name: name for name in ("xtc_probability", "xtc_threshold")},
+    "penalty_last_n": "repeat_last_n",
+    "penalty_repeat": "repeat_penalty",
+    "mirostat_tau": "mirostat_ent",
+    "mirostat_eta": "mirostat_lr",
+}
+
+
+def read_own_settings(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that a GGUF brings, by their names in Sampling.
+
+    texts: its general.sampling keys, without that prefix, as text (`GGUFInfo.sampling`). As in
+    llama.cpp's common_init_sampler_from_model, names and numbers that cannot be read are skipped.
+
+    >>> read_own_settings({"sequence": "top_k;temp; min_p", "top_k": "20", "temp": "0.600000"})
+    {'samplers': ('top_k', 'temperature'), 'temp': 0.6, 'top_k': 20}
+    """
+    found: dict[str, Any] = {}
+    if texts.get("sequence"):
+        names = [STAGE_OF_NAME.get(name.lower()) for name in texts["sequence"].split(";")]
+        found["samplers"] = tuple(name for name in names if name)
+    for key, name in _OF_A_GGUF.items():
+        setting = BY_NAME[name]
+        try:
+            number: float
+            if setting.kind is int:
+                number = (read_int(texts[key])[0] + 2**31) % 2**32 - 2**31  # as C cuts a long
+            else:
+                number = read_float(texts[key])[0]
+        except (KeyError, ValueError):
+            continue
+        except OverflowError:
+            number = float("nan")
+        found[name] = max(number, 0) if name == "repeat_last_n" else setting.clip(number)
+    return found
 
 
 def check_texts(name: str, given: Any) -> tuple[str, ...]:
