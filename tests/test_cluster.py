@@ -267,7 +267,7 @@ def test_a_model_whose_runs_depend_on_the_batch_is_taken_one_by_one(
     assert [run.tokens for run in runs] == [run.tokens for run in alone]
 
 
-NOT_LET_IN = re.compile("Timed out|failed|reset|closed")
+NOT_LET_IN = re.compile("Timed out|failed|reset|closed|not match")
 NO_PAGE = re.compile("404|closed|reset|Bad")
 
 

@@ -98,7 +98,9 @@ def test_a_kernel_of_the_lab_listens_to_its_owner_alone(runtime: str, tmp_path: 
         client.start_channels()
         client.wait_for_ready(timeout=60)
         printed = client.execute_interactive(
-            "from ipykernel.kernelapp import IPKernelApp", user_expressions={"port": PIPE}, timeout=60
+            "from ipykernel.kernelapp import IPKernelApp",
+            user_expressions={"port": PIPE},
+            timeout=60,
         )["content"]["user_expressions"]["port"]["data"]["text/plain"]
         client.stop_channels()
         assert find_ports(process) == {int(printed)}
