@@ -22,14 +22,14 @@ c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 
 
-def takes_sockets(folder: str) -> bool:
+def takes_sockets(folder: Path) -> bool:
     """Return whether a kernel's sockets can lie there: the disk allows it, no name is too long."""
-    path = os.path.join(folder, f"kernel-{uuid.uuid4()}-ipc-5")
+    path = folder / f"kernel-{uuid.uuid4()}-ipc-5"
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with socket.socket(socket.AF_UNIX) as one:
-            one.bind(path)
-        os.unlink(path)
+            one.bind(str(path))
+        path.unlink()
     except OSError:
         return False
     return True
@@ -37,6 +37,6 @@ def takes_sockets(folder: str) -> bool:
 
 # Over TCP, Jupyter's default, everyone with an account here could read what a kernel says.
 c.KernelManager.transport = "ipc"
-if not takes_sockets(jupyter_runtime_dir()):
+if not takes_sockets(Path(jupyter_runtime_dir())):
     os.environ["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="qwqlab-")  # for its owner alone
     atexit.register(shutil.rmtree, os.environ["JUPYTER_RUNTIME_DIR"], ignore_errors=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,6 @@ from jupyter_client import BlockingKernelClient
 from lab_page import FOLDERS, free_port
 
 from qwqlab.paths import CHECKOUT
-
-# ipykernel's own: it takes what forked children print, with a secret, and sends nothing.
-PIPE = "IPKernelApp.instance().iopub_thread._pipe_port"
 
 
 class Lab:
@@ -97,13 +95,15 @@ def test_a_kernel_of_the_lab_listens_to_its_owner_alone(runtime: str, tmp_path: 
         assert client.transport == "ipc"
         client.start_channels()
         client.wait_for_ready(timeout=60)
-        printed = client.execute_interactive(
+        reply = client.execute_interactive(
             "from ipykernel.kernelapp import IPKernelApp",
-            user_expressions={"port": PIPE},
+            user_expressions={"port": "IPKernelApp.instance().iopub_thread._pipe_port"},
             timeout=60,
-        )["content"]["user_expressions"]["port"]["data"]["text/plain"]
+        )
+        # ipykernel's own: it takes what forked children print, with a secret, and sends nothing.
+        pipe = reply["content"]["user_expressions"]["port"]["data"]["text/plain"]
         client.stop_channels()
-        assert find_ports(process) == {int(printed)}
+        assert find_ports(process) == {int(pipe)}
         assert find_ports(psutil.Process(lab.process.pid)) == {lab.port}
         assert file.parent.stat().st_mode & 0o077 == 0
         assert (str(file.parent) == runtime) == (len(runtime) < 50)
