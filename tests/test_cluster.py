@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +18,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import cloudpickle
+import dask
+import psutil
 import pytest
 from distributed import Client
+from distributed.security import Security
 
 from qwqlab import cli, paths
 from qwqlab.errors import ClusterError, ContextError, SettingError
@@ -32,8 +37,10 @@ from qwqlab.experiments import (
     list_arms,
     penalty_and_order,
     plan_requests,
+    start_cluster,
     sweep,
     sweep_on,
+    write_keys,
 )
 from qwqlab.experiments.cluster import Bench
 from qwqlab.llamacpp import Loading, count_threads
@@ -52,7 +59,7 @@ class Room:
     def __init__(self, folder: Path, n_workers: int) -> None:
         self.folder, self.processes = folder, list[subprocess.Popen[bytes]]()
         self.file = folder / "scheduler.json"
-        self._start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        self._start("dask_scheduler", "--host", "tls://127.0.0.1", "--port", "0", "--no-dashboard")
         for _ in range(n_workers):
             self.add_worker()
         self.client = Client(scheduler_file=str(self.file), timeout=60, set_as_default=False)
@@ -110,6 +117,17 @@ def _count_tasks(dask_worker: Any) -> int:
 
 def _count_benches(dask_worker: Any) -> int:
     return sum(name.startswith("qwqlab") for name in dask_worker.plugins)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The keys of every scheduler, worker and client here."""
+    keys = write_keys(tmp_path_factory.mktemp("keys") / "room.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DASK_CONFIG", str(keys))
+        dask.config.refresh(paths=[str(keys)])  # Dask reads it when it is imported
+        yield keys
+    dask.config.refresh()
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +250,7 @@ def test_a_worker_that_has_something_else_says_so(
     grid = requests[:2]
     with pytest.raises(ClusterError, match=says) as caught:
         list(cluster._run_pieces(room.client, replace(source, **change), grid, 2))
-    assert "worker tcp://" in str(caught.value)
+    assert "worker tls://" in str(caught.value)
     assert room.count_plugins() == [0, 0]
 
 
@@ -247,6 +265,53 @@ def test_a_model_whose_runs_depend_on_the_batch_is_taken_one_by_one(
         alone = sweep(engine, requests[:2], width=1)
     runs = sweep_on(room.address, source, requests[:2], width=1)
     assert [run.tokens for run in runs] == [run.tokens for run in alone]
+
+
+NOT_LET_IN = re.compile("Timed out|failed|reset|closed|not match")
+NO_PAGE = re.compile("404|closed|reset|Bad")
+
+
+def find_listeners() -> set[str]:
+    """Addresses at which this process and those that it started listen."""
+    own = psutil.Process()
+    connections = [
+        each
+        for process in (own, *own.children(recursive=True))
+        for each in process.net_connections("tcp")
+    ]
+    return {f"{c.laddr.ip}:{c.laddr.port}" for c in connections if c.status == "LISTEN"}
+
+
+def test_a_cluster_of_ones_own_lets_in_nobody_else(
+    source: Source, requests: list[Request], tokens: list[tuple[int, ...]]
+) -> None:
+    before = find_listeners()
+    with start_cluster(1) as cluster:
+        runs = sweep_on(cluster, source, requests[:2])
+        assert [run.tokens for run in runs] == tokens[:2]
+        listeners = find_listeners() - before
+        assert len(listeners) >= 3  # of the scheduler, the worker and its nanny
+        for place in listeners:
+            assert place.startswith("127.0.0.1:")
+            for address, keys in (
+                (f"tcp://{place}", Security(require_encryption=False)),
+                (f"tls://{place}", Security.temporary()),
+            ):
+                with pytest.raises(OSError, match=NOT_LET_IN):
+                    Client(address, security=keys, timeout=1, set_as_default=False)
+            with pytest.raises(OSError, match=NO_PAGE):
+                urllib.request.urlopen(f"http://{place}/info/main/workers.html", timeout=5)
+
+
+def test_a_room_lets_in_those_alone_who_have_its_keys(room: Room, keys: Path) -> None:
+    assert room.address.startswith("tls://")
+    assert keys.stat().st_mode & 0o777 == 0o600
+    for address, others in (
+        (room.address.replace("tls", "tcp"), Security(require_encryption=False)),
+        (room.address, Security.temporary()),
+    ):
+        with pytest.raises(OSError, match=NOT_LET_IN):
+            Client(address, security=others, timeout=1, set_as_default=False)
 
 
 def test_a_scheduler_that_does_not_answer(

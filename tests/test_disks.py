@@ -104,6 +104,35 @@ with RunStore(path) as store:
         assert sentence.endswith("; make room on its disk, what it holds is kept.")
 
 
+def test_a_store_on_a_full_disk_is_exported_to_another_also_after_a_crash(
+    on_a_small_disk: Script, tmp_path: Path
+) -> None:
+    code = """
+import sqlite3, tempfile
+from qwqlab.cli import main
+from qwqlab.experiments import RunStore
+path, out = disk / "runs.sqlite", Path(sys.argv[2])
+tempfile.tempdir = os.environ["TMPDIR"] = str(disk)
+with RunStore(path) as store:
+    for seed in range(20):
+        store.add(make_run(seed, text="x" * 20_000), **ABOUT)
+if not os.fork():  # killed while it writes: its journal has to be rolled back
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE runs SET run = run || 'half'")
+    os.kill(os.getpid(), 9)
+os.wait()
+assert (disk / "runs.sqlite-journal").exists()
+fill()
+assert main(["export", str(path), str(out / "runs.json")]) == 0
+assert main(["export", str(path), str(out / "runs.csv")]) == 0
+"""
+    on_a_small_disk(4, code, tmp_path)
+    runs = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
+    assert [run["run"]["request"]["seed"] for run in runs] == list(range(20))
+
+
 def test_what_is_written_to_a_full_disk_leaves_the_file_that_was_there(
     on_a_small_disk: Script, tmp_path: Path
 ) -> None:

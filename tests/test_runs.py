@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import pytest
 
 from qwqlab.errors import StoreError
 from qwqlab.experiments import RunStore
-from qwqlab.experiments.store import run_key
+from qwqlab.experiments.store import MOST_BYTES, run_key
 from qwqlab.sampling import Request, Run, Sampling
 
 MACHINE: dict[str, Any] = {"model_sha256": "ab" * 32, "build": "b9999", "settings": {"n_ctx": 2048}}
@@ -224,7 +226,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(StoreError, match=r"version 7, and this qwqlab reads version 2: move"):
+    with pytest.raises(StoreError, match=r"version 7, and this qwqlab reads version 3: move"):
         RunStore(path)
 
 
@@ -244,6 +246,144 @@ def test_a_damaged_run_is_named_and_keeps_no_other_from_an_export(tmp_path: Path
         exported = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
         assert [each["run"]["request"]["seed"] for each in exported] == [1, 3]
         assert len(damaged) == 1
+
+
+def change(path: Path, *statements: str, values: tuple[object, ...] = ()) -> None:
+    """What another program, or somebody else, does to a store."""
+    with sqlite3.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement, values)
+    connection.close()
+
+
+def check_flipped_bits(path: Path, n: int) -> None:
+    """Runs that come out of a store in which one bit is flipped are runs that went in."""
+    with RunStore(path) as store:
+        for seed in range(3):
+            store.add(make_run(seed, text="word " * 200), **ABOUT)
+        runs = {stored.key: stored for stored in store.runs()}
+    chance, before, noticed = random.Random(3407), path.read_bytes(), 0
+    for _ in range(n):
+        place, bit = chance.randrange(len(before)), 1 << chance.randrange(8)
+        after = bytearray(before)
+        after[place] ^= bit
+        path.write_bytes(after)
+        damaged: list[str] = []
+        try:
+            with RunStore(path) as store:
+                for stored in store.runs(damaged=damaged):
+                    assert runs.get(stored.key) == stored, (place, bit)
+        except StoreError:
+            noticed += 1
+        else:
+            noticed += bool(damaged)
+    print(f"seed 3407, {n} bits of {len(before):,} bytes, {noticed} noticed")
+    assert noticed > n / 5
+
+
+def test_a_flipped_bit_is_never_read_as_a_run(tmp_path: Path) -> None:
+    check_flipped_bits(tmp_path / "runs.sqlite", 150)
+
+
+@pytest.mark.nightly
+def test_thousands_of_flipped_bits_are_never_read_as_runs(tmp_path: Path) -> None:
+    check_flipped_bits(tmp_path / "runs.sqlite", 20_000)
+
+
+def test_a_store_without_checksums_is_read_and_gets_them_with_its_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    with RunStore(path) as store:
+        store.add(make_run(1), **ABOUT)
+    strip = "UPDATE runs SET source = json_remove(source, '$.checksum')"
+    change(path, strip, "PRAGMA user_version = 2")
+    before = path.read_bytes()
+    with RunStore(path) as store:
+        assert [stored.run for stored in store.runs()] == [make_run(1)]
+        assert path.read_bytes() == before
+        store.add(make_run(2), **ABOUT)
+    with RunStore(path) as store:
+        assert [stored.run.request.seed for stored in store.runs()] == [1, 2]
+    change(path, "UPDATE runs SET run = replace(run, 'hello', 'jello')")
+    with RunStore(path) as store, pytest.raises(StoreError, match=r"run 2 is damaged.*checksum"):
+        list(store.runs())
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+# What is put in place of a text of the columns `run`, `metrics` and `source`.
+HOSTILE = {
+    "a run that is deep": ("{", f"[{DEEP}, {{"),
+    "settings that are deep": ('"n_ctx":2048', f'"n_ctx":{DEEP}'),
+    "a run of empty objects": ('"tokens": [', f'"tokens": [{"{}, " * 100_000}'),
+    "a run that is large": ('"text": "', '"text": "' + "x" * MOST_BYTES),
+    "a text that is a number": ('"text": "hello"', '"text": 5'),
+    "tokens that are texts": ("[5, 6,", '["5", 6,'),
+    "a sampling that is no setting": ('"temp": 0.6', '"temp": [0.6]'),
+    "a number of 5,000 digits": ("49151", "9" * 5000),
+    "a count that is a list": ('"n_tokens": 3', '"n_tokens": [3]'),
+    "a field that nobody knows": ('"command"', '"\\u001b[2J": 1, "command"'),
+    "a command that is null": ('"llama-completion -s 1"', "null"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_whatever_a_row_holds_it_is_a_damaged_run_and_no_more(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    with RunStore(path) as store:
+        for seed in (1, 2):
+            store.add(make_run(seed), **ABOUT)
+    # As somebody would who leaves the checksum out.
+    change(path, "UPDATE runs SET source = json_remove(source, '$.checksum')")
+    for column in ("run", "metrics", "source"):
+        put = f"UPDATE runs SET {column} = replace({column}, ?, ?) WHERE id = 1"
+        change(path, put, values=HOSTILE[kind])
+    with RunStore(path) as store:
+        with pytest.raises(StoreError, match="run 1 is damaged") as error:
+            list(store.runs())
+        assert str(error.value).endswith("); `qwqlab export` writes the others.")
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 500 + len(str(path))
+        for write in (store.export_json, store.export_csv):
+            damaged: list[str] = []
+            exported = write(tmp_path / "runs.out", damaged=damaged).read_text(encoding="utf-8")
+            assert len(damaged) == 1
+            assert exported.count("llama-completion -s 1") == 1
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        [
+            "ALTER TABLE runs RENAME TO old",
+            "CREATE VIEW runs AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+            "SELECT id, '' experiment, '' label, '' key, '' run, '' metrics, '' source FROM n",
+        ],
+        ["CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END"],
+        ["ALTER TABLE runs ADD COLUMN x AS (hex(zeroblob(500000000)))"],
+        ["CREATE INDEX i ON runs (hex(zeroblob(length(run) * 100000)))", "DROP INDEX i",
+         "CREATE VIEW v AS SELECT 1"],
+    ],
+)  # fmt: skip
+def test_a_store_in_which_something_could_run_is_refused(
+    statements: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "runs.sqlite"
+    RunStore(path).close()
+    change(path, *statements)
+    with pytest.raises(StoreError, match="is not a store of runs"):
+        RunStore(path)
+
+
+def test_an_export_holds_one_run_at_a_time(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "runs.sqlite") as store:
+        for seed in range(40):
+            store.add(make_run(seed, text=" " * 100_000), **ABOUT)
+        tracemalloc.start()
+        store.export_json(tmp_path / "runs.json")
+        store.export_csv(tmp_path / "runs.csv")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 2_000_000
+    assert len(json.loads((tmp_path / "runs.json").read_bytes())) == 40
 
 
 def test_a_closed_store_says_so(tmp_path: Path) -> None:

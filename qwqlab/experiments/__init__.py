@@ -7,7 +7,9 @@ from ..rooms import open_room
 if TYPE_CHECKING:
     from .cluster import PLACES as PLACES  # the topic that names each run when it is done
     from .cluster import cut_grid as cut_grid  # how many runs a piece of a grid has
+    from .cluster import start_cluster as start_cluster  # on this machine, for you alone
     from .cluster import sweep_on as sweep_on  # `sweep` on the workers of a Dask cluster
+    from .cluster import write_keys as write_keys  # keys for a cluster of several machines
     from .code_check import Block as Block  # a fenced block of a text
     from .code_check import check_code as check_code  # does a program parse and bind its names?
     from .code_check import check_text as check_text  # `check_code` of a text's first block

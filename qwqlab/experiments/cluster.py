@@ -4,6 +4,9 @@ No model travels: each worker opens its own file, whose hash must be the one tha
 engine that it keeps for the sweep (`Bench`). A worker publishes each run as it finishes, as an
 event that the scheduler passes on and remembers. So a worker that dies loses only what it was
 writing: its piece of the grid begins again elsewhere, with the runs that were not published yet.
+
+Whoever reaches a scheduler can run code as its owner, on every worker. So `start_cluster` and
+`write_keys` let in those alone who have the keys, by Dask's own TLS.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future, KilledWorker, Worker, get_client, get_worker
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_client, get_worker
 from distributed import TimeoutError as DaskTimeoutError  # on Python 3.10 not the builtin
 from distributed.comm import get_address_host
+from distributed.deploy import Cluster
 from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.security import Security
 
-from .. import paths
+from .. import files, paths
 from ..errors import ClusterError, QwqlabError, SettingError, first_lines
 from ..llamacpp import count_threads, describe_build
 from ..sampling import Engine, Request, Run
@@ -41,8 +47,44 @@ TOPIC = "qwqlab-runs"
 PLACES = "qwqlab-places"  # of the same runs, their places in the grid alone
 
 
+def start_cluster(n_workers: int) -> LocalCluster:
+    """Start a scheduler and workers on this machine, for this process alone; `close` ends them.
+
+    Each worker is a process of its own. Their keys are made anew, and stay in memory.
+    """
+    # What Dask would tell anyone over HTTP, such as its logs: nothing.
+    pages = {f"distributed.{role}.http.routes": [] for role in ("scheduler", "worker")}
+    with dask.config.set(pages):
+        return LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            memory_limit=None,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # 8787 may be another's
+            security=Security.temporary(),
+        )
+
+
+def write_keys(path: str | Path) -> Path:
+    """Write the keys of a cluster of several machines, and return the path.
+
+    `DASK_CONFIG=path` gives them to a scheduler, a worker or a client; then a tls:// address lets
+    in those alone who have the file. It is a secret: whoever has it can run code on each machine.
+    """
+    keys = Security.temporary()
+    tls: dict[str, Any] = {"ca-file": keys.tls_ca_file}
+    for role in ("scheduler", "worker", "client"):
+        tls[role] = {part: getattr(keys, f"tls_{role}_{part}") for part in ("cert", "key")}
+    pages = {role: {"http": {"routes": []}} for role in ("scheduler", "worker")}
+    values = {"distributed": {"comm": {"require-encryption": True, "tls": tls}, **pages}}
+    with files.replacing(Path(path)) as part:
+        part.touch(mode=0o600)
+        part.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    return Path(path)
+
+
 def sweep_on(
-    address: str,
+    cluster: str | Cluster,
     source: Source,
     requests: Sequence[Request],
     store: RunStore | None = None,
@@ -50,16 +92,16 @@ def sweep_on(
     width: int = WIDTH,
     on_run: OnRun | None = None,
 ) -> list[Run]:
-    """Do `sweep` on the cluster whose scheduler is at `address` ("tcp://127.0.0.1:8786").
+    """Do `sweep` on a cluster: one of `start_cluster`, or a scheduler's address.
 
-    Each worker runs at most `width` sequences at once. The runs are those of a local sweep, token
-    for token, if `Engine.width_independent` holds; if not, only width 1 is allowed. A scheduler
-    runs whatever Python it is sent: use one that only you and yours can reach.
+    For an address such as "tls://192.168.0.10:8786" Dask's configuration has the keys (see
+    `write_keys`). Each worker runs at most `width` sequences at once. The runs are those of a local
+    sweep, token for token, if `Engine.width_independent` holds; if not, only width 1 is allowed.
 
     Raise ClusterError if there is no worker, and what a worker raises if it can't open the source.
     Finished runs are in the store then.
     """
-    with _connect(address) as client:
+    with _connect(cluster) as client:
 
         def run(missing: Sequence[Request]) -> Iterator[tuple[int, Run]]:
             return _run_pieces(client, source, missing, width) if missing else iter(())
@@ -167,12 +209,12 @@ def _explain_failure(future: Any) -> ClusterError | None:
 
 
 @contextmanager
-def _connect(address: str) -> Iterator[Client]:
-    if not address:  # Dask would start a cluster of its own
-        raise ClusterError("give the address of a scheduler, such as tcp://127.0.0.1:8786")
+def _connect(cluster: str | Cluster) -> Iterator[Client]:
+    if not cluster:  # Dask would start a cluster of its own
+        raise ClusterError("give the address of a scheduler, such as tls://192.168.0.10:8786")
     client, failure = None, ""
     try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         failure = first_lines(error)
     if client is None:
@@ -180,8 +222,9 @@ def _connect(address: str) -> Iterator[Client]:
         # lock of Dask's that its own thread holds.
         gc.collect()
         raise ClusterError(
-            f"no scheduler answers at {address} ({failure}); start one with `dask scheduler`, "
-            "which prints its address"
+            f"no scheduler answers at {getattr(cluster, 'scheduler_address', cluster)} "
+            f"({failure}); start one with `dask scheduler`, which prints its address; for one at "
+            "tls:// set DASK_CONFIG to the file of its keys"
         )
     with client:
         yield client

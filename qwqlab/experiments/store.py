@@ -6,6 +6,9 @@ sweep asks the store for each run before it computes it, and the same run is nev
 The file is one file: it uses SQLite's rollback journal, not its write-ahead log, so what you copy
 or hand in holds every run, and it works on network folders and on read-only ones. Several
 processes may write to one store, and several threads may share one `RunStore`.
+
+A store may come from anyone, and a disk may turn a bit. Each run has a checksum, and what is read
+must have the types of its fields: a run that fails is damaged, and the others are read.
 """
 
 from __future__ import annotations
@@ -14,35 +17,42 @@ import csv
 import hashlib
 import json
 import sqlite3
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .. import files
-from ..errors import StoreError
+from ..errors import StoreError, first_lines
 from ..sampling import Request, Run
 from .metrics import RunMetrics, measure, remember
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 2
+T = TypeVar("T")
+
+VERSION = 3
+OLD_VERSION = 2  # its runs have no checksum; the first run that is added makes it VERSION
 # Marks the file as a store of runs ("QWQL"), so that no other program's database is altered.
 APPLICATION_ID = 0x5157514C
 BUSY_SECONDS = 60.0
-# `run`, `metrics` and `source` (what the run was run on, and when) are JSON.
-_SCHEMA = """
-    CREATE TABLE IF NOT EXISTS runs (
-        id INTEGER PRIMARY KEY,
-        experiment TEXT NOT NULL, label TEXT NOT NULL, key TEXT NOT NULL,
-        run TEXT NOT NULL, metrics TEXT NOT NULL, source TEXT NOT NULL,
-        UNIQUE (experiment, label, key)
-    )
-"""
+MOST_BYTES = 1 << 25  # of a row; a run of a million tokens has half of it
+# `run`, `metrics` and `source` (what the run was run on, when, and a checksum) are JSON.
+_TABLE = (
+    "CREATE TABLE runs ( id INTEGER PRIMARY KEY, "
+    "experiment TEXT NOT NULL, label TEXT NOT NULL, key TEXT NOT NULL, "
+    "run TEXT NOT NULL, metrics TEXT NOT NULL, source TEXT NOT NULL, "
+    "UNIQUE (experiment, label, key) )"
+)
+# What SQLite raises for a file that is locked, closed or gone.
+_UNDAMAGED = (sqlite3.OperationalError, sqlite3.ProgrammingError)
 # A spreadsheet runs a cell that begins so as a formula, and what a model wrote is untrusted.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -119,21 +129,27 @@ class RunStore:
     def _prepare(self) -> None:
         """Create the table in an empty file, and refuse a file that is something else."""
         with self._guard() as connection:
+            if sys.version_info >= (3, 11):
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
             connection.execute("PRAGMA synchronous = EXTRA")  # a run survives a power cut too
             mark = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            tables = connection.execute("SELECT sql FROM sqlite_master WHERE sql != ''").fetchall()
             if mark != APPLICATION_ID and (mark or version or tables):
                 raise self._no_store()
-            if mark and version != VERSION:
+            if mark and version not in (OLD_VERSION, VERSION):
                 raise StoreError(
                     f"{self.path} is a store of version {version}, and this qwqlab reads version "
                     f"{VERSION}: move it away, name another file, or use the other qwqlab."
                 )
+            connection.text_factory = bytes.decode  # what is no UTF-8 is damage to one run
+            # A view, a trigger or a column that is computed could run for ever.
+            if mark and [" ".join(sql.split()) for (sql,) in tables] != [_TABLE]:
+                raise self._no_store()
             if not mark:
                 with connection:  # one transaction, for which a second process waits
                     connection.execute("BEGIN IMMEDIATE")
-                    connection.execute(_SCHEMA)
+                    connection.execute(_TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
                     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -176,56 +192,68 @@ class RunStore:
             "command": command,
             "started_at": started.isoformat(timespec="milliseconds"),
         }
-        parts = [json.dumps(part) for part in (run.to_dict(), measure(run).to_dict(), source)]
-        with self._guard() as connection:
+        row = [experiment, run.request.label, key]
+        row += [json.dumps(part) for part in (run.to_dict(), measure(run).to_dict())]
+        source["checksum"] = _checksum(*row, source)
+        with self._guard() as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
             cursor = connection.execute(
                 "INSERT INTO runs (experiment, label, key, run, metrics, source) "
                 "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (experiment, label, key) DO NOTHING",
-                (experiment, run.request.label, key, *parts),
+                (*row, json.dumps(source)),
             )
             return cursor.rowcount == 1
 
     def get(self, key: str, *, experiment: str, label: str) -> StoredRun | None:
         """Return one run, or None."""
         where = "experiment = ? AND label = ? AND key = ?"
-        return next(self._read(where, experiment, label, key), None)
+        return next(self._read(_keep, where, experiment, label, key), None)
 
     def runs(self, *, damaged: list[str] | None = None) -> Iterator[StoredRun]:
-        """Yield the runs in the order in which they were added.
+        """Yield the runs in the order in which they were added, one at a time in memory.
 
         Raise StoreError at a run that is damaged; or, given a list, leave the run out and append
         the error's sentence to the list.
         """
-        return self._read("TRUE", damaged=damaged)
+        return self._read(_keep, damaged=damaged)
 
     def _read(
-        self, where: str, *values: str, damaged: list[str] | None = None
-    ) -> Iterator[StoredRun]:
+        self,
+        form: Callable[[StoredRun], T],
+        where: str = "TRUE",
+        *values: str,
+        damaged: list[str] | None = None,
+    ) -> Iterator[T]:
+        """Yield what `form` makes of each run; a run of which it can make nothing is damaged."""
         with self._guard() as connection:
-            rows = connection.execute(
-                "SELECT id, experiment, key, run, metrics, source FROM runs "
-                f"WHERE {where} ORDER BY id",
-                values,
-            ).fetchall()
-        for row in rows:
+            select = f"SELECT id FROM runs WHERE {where} ORDER BY id"
+            places = [place for (place,) in connection.execute(select, values)]
+        columns = ("experiment", "label", "key", "run", "metrics", "source")
+        select = f"SELECT {', '.join(columns)} FROM runs WHERE id = ?"
+        for place in places:
             try:
-                stored = _read_row(*row[1:])
-            except (ValueError, TypeError, LookupError) as error:
+                with self._guard() as connection:
+                    row = connection.execute(select, (place,)).fetchone()
+                formed = form(_read_row(*row))
+            except Exception as error:  # whoever wrote the row may have put anything there
+                if isinstance(error.__cause__, _UNDAMAGED):
+                    raise
                 failure = StoreError(
-                    f"{self.path} cannot be read: run {row[0]} is damaged ({error}); "
-                    "`qwqlab export` writes the others."
+                    f"{self.path} cannot be read: run {place} is damaged "
+                    f"({ascii(first_lines(error))[1:-1]}); `qwqlab export` writes the others."
                 )
                 if damaged is None:
                     raise failure from error
                 damaged.append(str(failure))
             else:
-                yield stored
+                yield formed
 
     def to_frame(self) -> pd.DataFrame:
         """Return a pandas DataFrame: a row a run, a column each for metrics and settings."""
         import pandas as pd
 
-        return pd.DataFrame([_flatten(stored) for stored in self.runs()])
+        return pd.DataFrame(self._read(_flatten))
 
     def export_csv(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
         """Write a row a run in UTF-8, whole or not at all, and return the path.
@@ -233,17 +261,23 @@ class RunStore:
         It is for reading in a spreadsheet, not for exact copies: a text that would be a formula
         gets a ' in front. `damaged` is that of `runs`.
         """
-        rows = [_flatten(stored) for stored in self.runs(damaged=damaged)]
+        rows = self._read(_flatten, damaged=damaged)
         with self._replacing(path) as out:
-            writer = csv.DictWriter(out, list(rows[0]) if rows else [])
+            first = next(rows, {})
+            writer = csv.DictWriter(out, list(first))
             writer.writeheader()
-            writer.writerows({name: _disarm(row[name]) for name in row} for row in rows)
+            for row in chain([first] if first else [], rows):
+                writer.writerow({name: _disarm(row[name]) for name in row})
         return Path(path)
 
     def export_json(self, path: str | Path, *, damaged: list[str] | None = None) -> Path:
         """Write every run whole, as a JSON list, and return the path. `damaged`: see `runs`."""
+        texts = self._read(lambda stored: json.dumps(stored.to_dict()), damaged=damaged)
         with self._replacing(path) as out:
-            json.dump([stored.to_dict() for stored in self.runs(damaged=damaged)], out)
+            out.write("[")
+            for place, text in enumerate(texts):
+                out.write(f", {text}" if place else text)
+            out.write("]")
         return Path(path)
 
     @contextmanager
@@ -268,7 +302,8 @@ class RunStore:
             return self._no_store()
         if "readonly" in error:
             return StoreError(
-                f"{self.path} cannot be written: it is open to read; copy it to a folder of yours."
+                f"{self.path} cannot be written: it is open to read; copy it to a folder of yours, "
+                "and the file with -journal behind its name if there is one."
             )
         remedy = "; make room on its disk, what it holds is kept" if "full" in error else ""
         return StoreError(f"{self.path} cannot be read or written: {error}{remedy}.")
@@ -277,13 +312,49 @@ class RunStore:
         return StoreError(f"{self.path} is not a store of runs: move it away or name another file.")
 
 
-def _read_row(experiment: str, key: str, run: str, metrics: str, source: str) -> StoredRun:
-    """Return the run that `RunStore.add` took apart, and have its metrics remembered."""
+def _checksum(experiment: str, label: str, key: str, run: str, metrics: str, source: object) -> str:
+    """Return a hash of all that a row holds, but for this."""
+    return hashlib.sha256(
+        json.dumps([experiment, label, key, run, metrics, source]).encode()
+    ).hexdigest()
+
+
+def _read_row(
+    experiment: str, label: str, key: str, run: str, metrics: str, source: str
+) -> StoredRun:
+    """Return the run that `RunStore.add` took apart, and have its metrics remembered.
+
+    Raise one of many errors for a row that it did not write so.
+    """
+    if sum(map(len, (run, metrics, source))) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    about = json.loads(source)
+    checksum = about.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(experiment, label, key, run, metrics, about):
+        raise ValueError("its checksum differs")
     found = Run.from_dict(json.loads(run))
-    measured = remember(found, RunMetrics(**json.loads(metrics)))
-    return StoredRun(
-        run=found, experiment=experiment, key=key, metrics=measured, **json.loads(source)
-    )
+    measured = RunMetrics(**json.loads(metrics))
+    stored = StoredRun(run=found, experiment=experiment, key=key, metrics=measured, **about)
+    for part in (found.request, found, measured, stored):
+        for name, hint in get_type_hints(type(part)).items():
+            if not _holds(getattr(part, name), hint):
+                raise TypeError(f"its {name} is no {hint}")
+    remember(found, measured)
+    return stored
+
+
+def _holds(value: object, hint: Any) -> bool:
+    """Return whether a value has the type of a field."""
+    kind, kinds = get_origin(hint) or hint, get_args(hint)
+    if kind is UnionType:
+        return any(_holds(value, each) for each in kinds)
+    if kind is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, kinds[0]) for each in value)
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _keep(stored: StoredRun) -> StoredRun:
+    return stored
 
 
 def _flatten(stored: StoredRun) -> dict[str, Any]:
