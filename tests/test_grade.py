@@ -26,7 +26,7 @@ from qwqlab.grader import (
     show_differences,
 )
 from qwqlab.grader import grading as grade
-from qwqlab.grader.answer import check_imports
+from qwqlab.grader.imports import check_imports
 from qwqlab.grader.record import GameRecord, PlayPlan, read_record
 from qwqlab.grader.scene import Mark, is_brown_or_yellow, is_light_blue, is_pipe_color, name_shape
 from qwqlab.paths import CHECKOUT, data_dir

@@ -302,7 +302,7 @@ WRITES = {
     "a file's owner": "os.chown({secret!r}, 1000, 1000)",
     "a file's times": "os.utime({secret!r}, (0, 0))",
     "a file's attributes": "os.setxattr({secret!r}, 'user.mark', b'x')",
-    "a folder": "os.mkdir('folder')",
+    "a folder": "os.mkdir({outside!r} + '/folder')",
     "a pipe": "os.mkfifo('pipe')",
     "a device": "os.mknod('device', 0o20666, os.makedev(1, 3))",
 }
