@@ -71,8 +71,8 @@ class Lettering:
         placed = [_Written(w.words, w.box.move(-left, -top), w.before, w.after) for w in written]
         return [w for w in placed if surface.get_rect().contains(w.box)]
 
-    def read_screen(self, screen: pygame.Surface, pixels: NDArray[np.uint32]) -> tuple[Text, ...]:
-        """Return the texts on the screen, and take them out of its pixels."""
+    def erase(self, screen: pygame.Surface, pixels: NDArray[np.uint32]) -> tuple[Text, ...]:
+        """Return the texts on the screen, and take them out of these pixels of it."""
         written = self.read(screen)
         for w in reversed(written):
             if np.array_equal(_grab(screen, w.box), w.after):

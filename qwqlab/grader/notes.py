@@ -7,7 +7,6 @@ value has its kind, its range and its length, and one line is held at a time.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +117,6 @@ def _count(value: Any, most: int) -> int:
 def _places(values: Any, n: int) -> list[float]:
     if len(_take(values, list, n)) != n or any(type(v) not in (int, float) for v in values):
         raise ValueError("a place without its numbers")
-    if not all(math.isfinite(v) and abs(v) <= _FAR for v in values):
+    if not all(-_FAR <= v <= _FAR for v in values):
         raise ValueError("a place far from any screen")
     return list(map(float, values))

@@ -72,6 +72,8 @@ def find_blobs(pixels: Pixels) -> list[Blob]:
     >>> [(blob.x, blob.y, blob.w, blob.h, blob.color) for blob in find_blobs(picture)]
     [(0, 0, 30, 20, (0, 0, 0)), (10, 5, 10, 4, (255, 0, 0))]
     """
+    if not pixels.size:
+        return []
     boxes, colors, _, _ = _join(pixels)
     return [
         Blob(x, y, right - x, bottom - y, (r, g, b), n)

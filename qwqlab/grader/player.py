@@ -53,19 +53,19 @@ class Pilot:
         self.still = 0
         self.passed = 0
         self._size = (0, 0)
-        self._pixels, self._blobs = np.zeros((0, 0), np.uint32), list[Blob]()
+        self._blobs: list[Blob] = []
         self._tracker = BirdTracker()
         self._tops: list[float] = []  # where the bird was in the last pictures
         self._ahead: list[Pipe] = []
         self._gravity = 0.5  # pixels a picture, a picture
 
-    def see(self, texts: tuple[Text, ...], pixels: NDArray[np.uint32]) -> None:
-        """Take in a picture: its texts, and its pixels (height, width)."""
+    def see(self, texts: tuple[Text, ...], pixels: NDArray[np.uint32], changed: bool) -> None:
+        """Take in a picture: its texts, its pixels (height, width), and whether it is another."""
         before = self.scene.pipes, self.bird
         height, width = pixels.shape
         self._size, self.texts = (width, height), texts
-        if not np.array_equal(pixels, self._pixels):
-            self._pixels, self._blobs = pixels.copy(), find_blobs(pixels)
+        if changed:
+            self._blobs = find_blobs(pixels)
         self.scene = read_scene(self._blobs, width, height, texts, self.bird)
         self.bird, self.moving = self._tracker.follow(self.scene.small, width)
         self._count_passed()
@@ -184,7 +184,8 @@ class Player:
         if threading.current_thread() is not threading.main_thread():
             return
         self._n_ticks += 1
-        self._pilot.see(*self._pygame.look())
+        shown = self._pygame
+        self._pilot.see(shown.texts, shown.clean, shown.changed)
         self._log.append(self._pilot.note(self._phase))
         self._pygame.keyboard.release()
         if self._n_ticks > MOST_TICKS or next(self._script, "over") == "over":
@@ -202,7 +203,7 @@ class Player:
         """Keep this picture for the judge; name is the one under which it is shown."""
         if self._pygame.screen and len(self._pictures) < MOST_PICTURES:
             at = len(self._log) - 1
-            pixels = self._pygame.pixels.astype(">u4").tobytes()
+            pixels = self._pygame.pixels().astype(">u4").tobytes()
             Path(PICTURE.format(at)).write_bytes(zlib.compress(pixels, 1))
             self._pictures[at] = name
 

@@ -23,7 +23,8 @@ _MOST_REPEATS = 12  # pictures that change nothing while no time passes, until o
 
 class PatchedPygame:
     """Patches pygame and time. on_tick is called for each picture that the game shows, and for
-    each turn of a loop that only waits for events.
+    each turn of a loop that only waits for events. texts and clean are of the last picture shown,
+    changed is whether it differs from the one before.
 
     luck: a number by which this run's clock differs from that of other runs.
     """
@@ -35,33 +36,44 @@ class PatchedPygame:
         self._on_tick = on_tick
         self._lettering = Lettering()
         self._last_flip, self._repeats = -1.0, 0
-        # What is on the screen, each pixel 0xRRGGBB, and the same without texts: made once, since
-        # the system clears what it gives.
-        self.pixels = self._clean = np.zeros((0, 0), np.uint32)
+        self.texts: tuple[Text, ...] = ()  # on the screen
+        self.clean = self._spare = np.zeros((0, 0), np.uint32)  # its pixels without them
+        self.changed = True
         self._patch_screen()
-        self.keyboard = Keyboard(self.time, self._on_tick)
+        self.keyboard = Keyboard(self.time, self._turn)
 
     @property
     def size(self) -> tuple[int, int]:
         return self.screen.get_size() if self.screen else (0, 0)
 
-    def look(self) -> tuple[tuple[Text, ...], NDArray[np.uint32]]:
-        """Return the texts on the screen, and its pixels without them: (height, width)."""
-        if not self.screen:
-            return (), self._clean
-        np.copyto(self.pixels, self._read_screen())
-        self.pixels &= 0xFFFFFF
-        np.copyto(self._clean, self.pixels)
-        return self._lettering.read_screen(self.screen, self._clean), self._clean
+    def pixels(self) -> NDArray[np.uint32]:
+        """Return what is on the screen, (height, width), each pixel 0xRRGGBB."""
+        return self._view() & np.uint32(0xFFFFFF)
 
-    def _read_screen(self) -> NDArray[np.uint32]:
-        assert self.screen
-        return np.frombuffer(self.screen.get_view("0"), np.uint32).reshape(self.pixels.shape)
+    def _view(self) -> NDArray[np.uint32]:
+        if not self.screen:
+            return np.zeros((0, 0), np.uint32)
+        return np.frombuffer(self.screen.get_view("0"), np.uint32).reshape(self.size[::-1])
+
+    def look(self) -> bool:
+        """Read texts and clean from the screen; return whether they are others than before."""
+        view, before = self._view(), self.texts
+        if self._spare.shape != view.shape:
+            self._spare = np.zeros(view.shape, np.uint32)
+        # The system clears memory that it gives, so two pictures' worth is used in turn.
+        self.clean, self._spare = np.bitwise_and(view, 0xFFFFFF, out=self._spare), self.clean
+        self.texts = self._lettering.erase(self.screen, self.clean) if self.screen else ()
+        return self.texts != before or not np.array_equal(self.clean, self._spare)
+
+    def _turn(self) -> None:
+        """The game waits for a key, and has perhaps drawn something that it did not show."""
+        self.changed = False
+        self._on_tick()
 
     def _show(self, *_: Any, **__: Any) -> None:
-        if self.screen and self.time.now == self._last_flip:  # no clock limits the game's speed
-            same = np.array_equal(self._read_screen() & 0xFFFFFF, self.pixels)
-            if same and self._repeats < _MOST_REPEATS:
+        self.changed = self.look()
+        if self.time.now == self._last_flip:  # no clock limits the game's speed
+            if not self.changed and self._repeats < _MOST_REPEATS:
                 self._repeats += 1
                 return  # one picture, shown twice
             self.time.pass_(FRAME)
@@ -76,7 +88,6 @@ class PatchedPygame:
             size = set_mode(*args, **named).get_size()
             if watch.size != size or not watch.screen:
                 watch.screen = watch._lettering.canvas(size, 0, 32)
-                watch.pixels, watch._clean = (np.zeros(size[::-1], np.uint32) for _ in range(2))
             return watch.screen
 
         pygame.display.set_mode = open_window
