@@ -7,6 +7,7 @@ A text is there as long as its pixels are: it is gone where something was painte
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from .scene import Text
 
 MOST_TEXTS = 60  # on one surface
+_MOST_KNOWN = 2000
 _SEEN = 16  # of 255: a text that changes no pixel by so much cannot be read
 _Surface = pygame.Surface  # as it is before it is replaced
 
@@ -56,6 +58,7 @@ class Lettering:
 
     def __init__(self) -> None:
         self._on: WeakKeyDictionary[pygame.Surface, list[_Written]] = WeakKeyDictionary()
+        self._by_pixels: dict[tuple[int, bytes], str] = {}  # the words of what fonts made
         self.canvas = self._make_canvas()
         self._patch_makers()
         self._patch_fonts()
@@ -165,6 +168,9 @@ class Lettering:
             def convert(self, *args: Any) -> Any:
                 return lettering._carry(_Surface.convert(self, *args), self)
 
+            def premul_alpha(self) -> Any:
+                return lettering._carry(_Surface.premul_alpha(self), self)
+
             def convert_alpha(self, *args: Any) -> Any:
                 return lettering._carry(_Surface.convert_alpha(self, *args), self)
 
@@ -203,19 +209,27 @@ class Lettering:
                 return result
             result = self._adopt(result)
             sources = [each for each in (*args, *named.values()) if isinstance(each, _Surface)]
+            if not sources and (words := self._by_pixels.get(_name_pixels(result))):
+                self._write(result, words)  # a text that was a file, or bytes, for a while
             return result if mirrors or not sources else self._carry(result, sources[0])
 
+        return made
+
+    def _write(self, surface: pygame.Surface, words: str) -> pygame.Surface:
+        """Note that all of a surface is a text, and return it as one of those followed."""
+        made = self._adopt(surface)
+        after = _grab(made, made.get_rect())
+        self._note(made, _Written(words, made.get_rect(), np.zeros_like(after), after))
         return made
 
     def _patch_fonts(self) -> None:
         lettering = self
 
         def write(surface: pygame.Surface, text: Any) -> pygame.Surface:
-            made = lettering._adopt(surface)
             words = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-            after = _grab(made, made.get_rect())
-            new = _Written(words, made.get_rect(), np.zeros_like(after), after)
-            lettering._note(made, new)
+            made = lettering._write(surface, words)
+            if len(lettering._by_pixels) < _MOST_KNOWN:
+                lettering._by_pixels[_name_pixels(made)] = words
             return made
 
         class Font(pygame.font.Font):
@@ -266,6 +280,13 @@ def _grab(surface: pygame.Surface, box: pygame.Rect) -> NDArray[np.uint8]:
         return np.zeros((0, 0, 4), np.uint8)
     data = pygame.image.tobytes(_Surface.subsurface(surface, part), "RGBA")
     return np.frombuffer(data, np.uint8).reshape(part.h, part.w, 4)
+
+
+def _name_pixels(surface: pygame.Surface) -> tuple[int, bytes]:
+    """Return what tells a surface from others: its width, and a digest of what can be seen."""
+    pixels = _grab(surface, surface.get_rect()).copy()
+    pixels[pixels[..., 3] == 0] = 0
+    return surface.get_width(), hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
 
 
 def _take_one_place(one: pygame.Rect, other: pygame.Rect) -> bool:
