@@ -6,7 +6,6 @@ the pictures that were kept. Lengths are pixels, and y grows downwards, as in py
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,8 @@ Pixels = NDArray[np.uint32]  # shape (height, width), each 0xRRGGBB
 
 NEAR = 10  # of 255: neighbours that differ less in every channel belong together, as in a gradient
 LEAST = 3  # pixels of width and of height; what is smaller is no part of a game
-_MOST_CELLS = 150_000  # of a picture that nothing makes smaller, such as noise: then it is thinned
+_MOST_RUNS = 20_000  # in a picture; noise has more, and is looked at from further away
+_FURTHER = 4
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,6 @@ def find_blobs(pixels: Pixels) -> list[Blob]:
     >>> [(blob.x, blob.y, blob.w, blob.h, blob.color) for blob in find_blobs(picture)]
     [(0, 0, 30, 20, (0, 0, 0)), (10, 5, 10, 4, (255, 0, 0))]
     """
-    if not pixels.size:
-        return []
     boxes, colors, _, _ = _join(pixels)
     return [
         Blob(x, y, right - x, bottom - y, (r, g, b), n)
@@ -94,11 +92,10 @@ def _join(
     colour above are one blob. The third value is the box of each run, the fourth its blob.
     """
     height, width = pixels.shape
+    if not pixels.size:
+        return _NOTHING
     rows = _find_changes(pixels)
     columns = _find_changes(pixels[rows].T)
-    if len(rows) * len(columns) > _MOST_CELLS:
-        thin = math.ceil(math.sqrt(len(rows) * len(columns) / _MOST_CELLS))
-        rows, columns = rows[::thin], columns[::thin]
     few = pixels[np.ix_(rows, columns)]
     bottoms, rights = np.append(rows[1:], height), np.append(columns[1:], width)
     channels = np.stack([few >> 16 & 255, few >> 8 & 255, few & 255], axis=-1).astype(np.int16)
@@ -107,6 +104,8 @@ def _join(
     touching = (np.abs(np.diff(channels, axis=0)) <= NEAR).all(axis=-1)
     number = (np.cumsum(first.ravel()) - 1).reshape(few.shape)
     starts = np.flatnonzero(first.ravel())
+    if len(starts) > _MOST_RUNS:
+        return _join_from_afar(pixels)
     blob = _unite(len(starts), number[:-1][touching], number[1:][touching])
 
     row, left = np.divmod(starts, few.shape[1])
@@ -124,6 +123,25 @@ def _join(
     boxes = np.column_stack([low, high, sums[:, 3]])
     names = np.unique(blob, return_inverse=True)[1]
     return boxes, sums[:, :3] / sums[:, 3:], runs, names
+
+
+_NOTHING = (np.zeros((0, 5), int), np.zeros((0, 3)), np.zeros((0, 4), int), np.zeros(0, int))
+
+
+def _join_from_afar(
+    pixels: Pixels,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Do as `_join` with the mean of every few pixels: noise of one colour is that colour."""
+    height, width = (side // _FURTHER for side in pixels.shape)
+    if height * width < 1000:
+        return _NOTHING
+    parts = pixels[: height * _FURTHER, : width * _FURTHER]
+    parts = parts.reshape(height, _FURTHER, width, _FURTHER)
+    r, g, b = ((parts >> at & 255).mean(axis=(1, 3)).astype(np.uint32) for at in (16, 8, 0))
+    boxes, colors, runs, blob = _join(r << 16 | g << 8 | b)
+    boxes, runs = boxes * _FURTHER, runs * _FURTHER
+    boxes[:, 4] *= _FURTHER
+    return boxes, colors, runs, blob
 
 
 def _find_changes(pixels: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ things moved between them, what was written and which keys it took does.
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import time
@@ -97,6 +98,8 @@ class GameRecord:
 # One run may take all the time that is left. What is kept short is its processor time, which is the
 # same on a busy machine.
 _CPU_SECONDS = 18
+_MOST_PICTURE = 32 << 20  # bytes
+_LOOKING_SECONDS = 5.0  # at the pictures of one run; those of a game take a tenth of that
 # Four runs that are lost and quit, each with another key, and six looks at other luck.
 PLANS = (
     PlayPlan(1, key="q", when="over"),
@@ -158,7 +161,7 @@ def _play_once(
         minimum=minimum,
         stop=stop,
     )
-    return read_record(plan, outcome), outcome
+    return read_record(plan, outcome, time.monotonic() + _LOOKING_SECONDS), outcome
 
 
 def _pack() -> bytes:
@@ -171,8 +174,11 @@ def _pack() -> bytes:
     return packed.getvalue()
 
 
-def read_record(plan: PlayPlan, outcome: Outcome) -> GameRecord:
-    """Return the record that the player wrote; "killed" if there is none that can be read."""
+def read_record(plan: PlayPlan, outcome: Outcome, until: float = math.inf) -> GameRecord:
+    """Return the record that the player wrote; "killed" if there is none that can be read.
+
+    After the time.monotonic() until, no more pictures are looked at.
+    """
     if RECORD not in outcome.files:
         return GameRecord(plan, "killed", outcome.reason)
     try:
@@ -180,6 +186,8 @@ def read_record(plan: PlayPlan, outcome: Outcome) -> GameRecord:
         _refuse_what_cannot_be(plan, end["ended"], end["phase"], ticks)
         looks, pictures = [], {}
         for at, name in sorted(end["pictures"].items()):
+            if looks and time.monotonic() > until:
+                break
             pixels = _read_picture(outcome.files[PICTURE.format(at)], *end["size"])
             looks.append(_look_at(pixels, ticks, at))
             if name and name not in pictures:
@@ -227,6 +235,8 @@ def _refuse_what_cannot_be(plan: PlayPlan, ended: str, phase: str, ticks: tuple[
 def _read_picture(data: bytes, width: int, height: int) -> Pixels:
     """Return the pixels of a kept picture: (height, width), each 0xRRGGBB."""
     size = 4 * width * height
+    if size > _MOST_PICTURE:
+        raise ValueError(f"a picture of {width} x {height} pixels")
     pixels = zlib.decompressobj().decompress(data, size + 1)
     if len(pixels) != size or not size:
         raise ValueError("a picture of another size than the window's")
