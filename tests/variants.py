@@ -262,8 +262,6 @@ SCORES = [
      'image = {f}.render(f"Best {{{best}}} Now {{{n}}}", True, (0, 0, 0))\n' + _RIGHT),
     ("score", "with three digits", 0,
      'image = {f}.render(f"{{{n}:03d}}", True, (0, 0, 0))\n' + _RIGHT),
-    ("score", "ten for a pipe", 0,
-     'image = {f}.render(f"Score: {{10 * {n}}}", True, (0, 0, 0))\n' + _RIGHT),
     ("score", "not smoothed", 0,
      'image = {f}.render(f"Score: {{{n}}}", False, (0, 0, 0))\n' + _RIGHT),
     ("score", "on a ground of its own", 0,
@@ -302,7 +300,7 @@ SCORES = [
      _RENDER + "place = image.get_rect(topright=({w} - 10, 12))\n"
      "pygame.draw.rect({s}, (255, 255, 255), place.inflate(8, 6))\n{s}.blit(image, place)"),
     ("score", "by freetype", 0,
-     "import pygame.freetype\nimage, _ = pygame.freetype.Font(None, 24).render("
+     "from pygame import freetype\nimage, _ = freetype.Font(None, 24).render("
      'f"Score: {{{n}}}", (0, 0, 0))\n' + _RIGHT),
     ("score", "label and number apart", 0,
      "number = {f}.render(str({n}), True, (0, 0, 0))\n"

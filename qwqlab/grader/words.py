@@ -101,7 +101,9 @@ def find_best(texts: Sequence[Text]) -> tuple[str, int] | None:
     >>> find_best([Text(0, 0, 90, 20, "BEST"), Text(30, 30, 20, 20, "12")])
     ('BEST 12', 12)
     """
+    texts = _join_digits(texts)
     labels = [t for t in texts if not _NUMBER.search(t.words) and re.search(r"\w", t.words)]
+    found = []
     for text in texts:
         for at, number in enumerate(_NUMBER.findall(text.words)):
             label = _read_label(text.words, at)
@@ -110,8 +112,9 @@ def find_best(texts: Sequence[Text]) -> tuple[str, int] | None:
                 label = min(labels, key=lambda each: _measure_distance(each, text)).words
                 words = f"{label} {text.words}"
             if _BEST.search(label):
-                return words, _read(number)
-    return None
+                found.append((words, _read(number)))
+    # A line from before the loss may still show the old one.
+    return max(found, key=lambda each: each[1], default=None)
 
 
 def follow_best(
@@ -130,11 +133,26 @@ def follow_best(
 
 def _list_numbers(texts: Iterable[Text]) -> Iterator[tuple[Slot, Text, int]]:
     alike: dict[str, int] = defaultdict(int)
-    for text in sorted(texts, key=lambda t: (round(t.y / 8), t.x)):
+    for text in _join_digits(texts):
         pattern = make_pattern(text)
         for at, number in enumerate(_NUMBER.findall(text.words)):
             yield (pattern, alike[pattern], at), text, _read(number)
         alike[pattern] += 1
+
+
+def _join_digits(texts: Iterable[Text]) -> list[Text]:
+    """Return the texts from top to bottom and left to right; digits side by side are one."""
+    joined: list[Text] = []
+    for text in sorted(texts, key=lambda t: (round(t.y / 8), t.x)):
+        last = joined[-1] if joined else text
+        gap = text.x - last.right
+        digits = last.words.isdecimal() and text.words.isdecimal() and len(text.words) == 1
+        if digits and abs(last.y - text.y) < 3 and -3 <= gap <= 0.4 * text.w:
+            words = last.words + text.words
+            joined[-1] = Text(last.x, last.y, text.right - last.x, last.h, words)
+        else:
+            joined.append(text)
+    return joined
 
 
 def _read(number: str) -> int:
