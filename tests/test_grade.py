@@ -6,13 +6,17 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterable
+from math import cos, pi, sin
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hostile import HOSTILE_GAMES
+from hostile import FORGERIES, HOSTILE_GAMES
+from variants import Variant, mix_variants, pick_variants
 
 from qwqlab.cli import main
 from qwqlab.errors import SandboxError, SettingError
@@ -26,9 +30,12 @@ from qwqlab.grader import (
     show_differences,
 )
 from qwqlab.grader import grading as grade
-from qwqlab.grader.answer import check_imports
-from qwqlab.grader.record import GameRecord, PlayPlan, read_record
-from qwqlab.grader.scene import Mark, is_brown_or_yellow, is_light_blue, is_pipe_color, name_shape
+from qwqlab.grader.imports import check_imports
+from qwqlab.grader.notes import Tick
+from qwqlab.grader.pixels import find_blobs, name_shape
+from qwqlab.grader.record import PLANS, GameRecord, PlayPlan, read_record
+from qwqlab.grader.scene import Text, is_brown_or_yellow, is_light_blue, is_pipe_color
+from qwqlab.grader.words import find_best, find_scores
 from qwqlab.paths import CHECKOUT, data_dir
 from qwqlab.sampling import parse_command
 from qwqlab.sandbox import Outcome, probe
@@ -41,6 +48,9 @@ ONE_OF_EACH = (
     "syntax.py", "global_trick.py", "missing_module.py", "no_pygame.py", "color_overflow.py",
     "no_restart.py", "space_does_nothing.py", "bright_bird.py", "no_land.py", "endless_loop.py",
 )  # fmt: skip
+# Of the changed games in `variants`, those that `make test` plays.
+BY_DAY = ("class: multiplied with gray", "sprites: the time", "functions: called by no word")
+MIXED_BY_DAY = (1, 2)
 
 
 def at_night(names: Iterable[str], *by_day: str) -> list[Any]:
@@ -197,10 +207,27 @@ def test_an_answer_that_was_cut_off_is_judged_as_far_as_it_goes() -> None:
         ("import os, nowhere.at.all\n", ["line 1: there is no module nowhere"]),
         ("from . import near\n", []),
         ("import pygame.nothing\n", ["line 1: there is no module pygame.nothing"]),
+        ("import pygame.gfxdraw as g\ng.box\ng.square\n",
+         ["line 3: pygame.gfxdraw has no square"]),
     ],
 )  # fmt: skip
 def test_imports_that_lead_nowhere_are_named(source: str, found: list[Any] | list[str]) -> None:
     assert check_imports(source)[1] == found
+
+
+def test_an_import_line_runs_nothing_in_the_lab() -> None:
+    lines = ["import pygame.examples.glcube", "import pygame.tests.__main__",
+             "from pygame.examples import glcube", "from pygame.tests import __main__",
+             "import antigravity", "import this",
+             "import pygame.examples as e\ne.glcube.main"]  # fmt: skip
+    check_imports("import pygame\n")
+    before = set(sys.modules)
+    for line in lines:
+        assert check_imports(f"{line}\n")[1] == []
+    run = [name for name in set(sys.modules) - before if not name.startswith("importlib")]
+    assert not [
+        name for name in run if name.startswith("pygame") or name in ("this", "antigravity")
+    ]
 
 
 def test_the_prompt_is_the_articles_to_the_letter() -> None:
@@ -224,37 +251,173 @@ def test_the_arms_differ_in_one_thing_each() -> None:
         assert (again.sampling, again.prompt, again.seed) == (arm.sampling, read_prompt(), 3407)
 
 
-def test_shapes_and_colours_have_their_names() -> None:
-    box = Mark("polygon", (0, 0, 0), 0, 0, 30, 30)
-    for corners, shape in {"3": "triangle", "4": "square", "12": "circle"}.items():
-        assert name_shape(replace(box, detail=corners)) == shape
+def draw(shape: str, size: int, turn: float) -> Any:
+    """A picture, (height, width) of 0xRRGGBB, with one shape in it."""
+    x, y = np.meshgrid(np.arange(100) - 49.7, np.arange(100) - 50.2)
+    x, y = x * cos(turn) + y * sin(turn), y * cos(turn) - x * sin(turn)
+    half = size / 2
+    inside = {
+        "circle": np.hypot(x, y) < half,
+        "square": (abs(x) < half) & (abs(y) < half),
+        "triangle": (y < half) & (y > 2 * abs(x) - half),
+        "rectangle": (abs(x) < half) & (abs(y) < half / 2),
+        "polygon": sum(
+            np.cos(np.arctan2(y, x) - at * 2 * pi / 5) * np.hypot(x, y) > 0.4 * half
+            for at in range(5)
+        )
+        < 2,
+    }[shape]
+    return np.where(inside, 0x202060, 0xADD8E6).astype(np.uint32)
+
+
+def test_shapes_are_named_whichever_way_they_are_turned() -> None:
+    luck = random.Random(3407)
+    for shape in ("circle", "square", "triangle", "rectangle"):
+        for _ in range(40):
+            size, turn = luck.randint(16, 60), luck.uniform(0, 7)
+            picture = draw(shape, size, turn)
+            bird = min(find_blobs(picture), key=lambda blob: blob.n)
+            assert name_shape(picture, bird) == shape, (size, turn)
+            assert bird.color == (0x20, 0x20, 0x60)
+
+
+def test_colours_have_their_names() -> None:
     assert is_light_blue((173, 216, 230)) and not is_light_blue((0, 0, 139))
     assert is_brown_or_yellow((139, 69, 19)) and not is_brown_or_yellow((34, 139, 34))
     assert is_pipe_color((205, 133, 63)) and not is_pipe_color((255, 215, 0))
 
 
-def test_a_forged_or_broken_record_is_refused() -> None:
-    def read(data: bytes) -> GameRecord:
-        done = Outcome(0, "exited", "", "", {"record.json": data}, 1.0, probe())
-        return read_record(PlayPlan(1), done)
+def test_a_score_is_known_by_what_it_does_and_a_best_score_by_its_words() -> None:
+    def play(write: Callable[[int, int], str]) -> list[Tick]:
+        """Rounds of 400 pictures; a pipe is passed after 100, 180 and 290."""
+        passes = (100, 180, 290)
+        return [
+            Tick("play", None, True, (), (Text(300, 9, 90, 20, write(passed, at)),), passed)
+            for at in range(400)
+            for passed in [sum(at >= each for each in passes)]
+        ]
 
-    sound = {"ended": "exit", "detail": "", "phase": "start", "size": [1, 1], "asked": 1, "log": []}
-    tick: list[Any] = ["play", None, None, None, False, [], [], 0, ""]
-    assert read(json.dumps({**sound, "log": [tick]}).encode()).ended == "exit"
-    flat = ["rect", [0, 0, 0], 1, 1, 0, 0, "", True]
-    shapeless = ["polygon", [0, 0, 0], 1, 1, 9, 9, "many", True]
+    grows = ["Score: {0}", "{0}", "{0}/50", "Time {1}  Points {0}", "Level 1: {0}", "{0:03d}"]
+    for words in grows:
+        found = find_scores([play(lambda n, at, w=words: w.format(n, at // 60))] * 2)
+        assert [
+            score.read_last(play(lambda n, at, w=words: w.format(n, 0))) for score in found
+        ] == [3], words
+    for words in ("Score: 0", "Score: {1}", "{1}", "Lives: {2}"):
+        assert not find_scores([play(lambda n, at, w=words: w.format(n, at // 60, 3 - n))] * 2), (
+            words
+        )
+    late = find_scores([play(lambda n, at: f"Score: {sum(at > each for each in (130, 210, 320))}")])
+    assert late[0].grown == 3
+    for words in (
+        "Best: 7",
+        "HI 7",
+        "Max score: 7",
+        "Score 3 | Record 7",
+        "7 is your best",
+        "TOP 7",
+    ):
+        assert find_best([Text(0, 0, 90, 20, words)]) == (words, 7)
+    panel = [Text(50, 30 * at, 40, 20, word) for at, word in enumerate(["SCORE", "3", "BEST", "7"])]
+    assert find_best(panel) == ("BEST 7", 7)
+    digits = [Text(50 + 12 * at, 40, 11, 20, digit) for at, digit in enumerate("123")]
+    assert find_best([Text(50, 9, 60, 20, "Best"), *digits]) == ("Best 123", 123)
+    for words in ("Score: 7", "High wind", "Hit 7 pipes", "Press SPACE"):
+        assert find_best([Text(0, 0, 90, 20, words)]) is None
+
+
+TICK: list[Any] = ["start", [90, 250, 30, 30], False, [], [["Score: 0", 1, 1, 9, 9]], 0, ""]
+END = {"ended": "exit", "detail": "", "phase": "start", "size": [4, 4], "asked": 1, "pictures": []}
+
+
+def read(*lines: Any, plan: PlayPlan = PLANS[0], **files: bytes) -> GameRecord:
+    data = b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines)
+    found = {"record.jsonl": data, **{f"{k[1:]}.picture": v for k, v in files.items()}}
+    return read_record(plan, Outcome(0, "exited", "", "", found, 1.0, probe()))
+
+
+def test_a_broken_record_is_refused() -> None:
+    assert read(END, TICK).ended == "exit"
+    huge = int("9" * 4000)
+    birds: list[Any] = [[1], [1, 2, 0, 3], [1, 2, 3, -1], [1, 2, 3, "4"], [1e9, 0, 1, 1], True]
+    texts: list[Any] = [[["x", "a", 1, 1, 1]], [[1] * 5], [["x" * 99, 1, 1, 1, 1]], [["x"]], "x"]
+    pipes: list[Any] = [[[1, 2]], [[]], [None], [[1] * 4] * 99, 1]
     ticks: list[Any] = [
-        [], {}, tick[1:], *([*tick[:3], bird, *tick[4:]] for bird in (flat, shapeless, [1])),
-        [*tick[:5], [[1, 2]], *tick[6:]], [*tick[:6], [["x", "a", 1, 1, 1]], *tick[7:]],
+        [], {}, None, 3, [{}] * 7, TICK[1:], [*TICK, 1], ["elsewhere", *TICK[1:]],
+        *([TICK[0], each, *TICK[2:]] for each in (*birds, [huge, 0, 1, 1])),
+        *([*TICK[:3], each, *TICK[4:]] for each in pipes),
+        *([*TICK[:4], each, *TICK[5:]] for each in texts),
+        *([*TICK[:5], each, ""] for each in (huge, -1, 0.5, True, "0", None)),
+        *([*TICK[:6], each] for each in ("return", "escape", None, 3)),
     ]  # fmt: skip
-    broken = [
-        b"", b"\xff", b"[]", b"[" * 100_000, json.dumps({**sound, "size": 3}).encode(),
-        json.dumps({**sound, "size": [1e400, 1]}).encode(),
-        *(json.dumps({**sound, "log": [each]}).encode() for each in ticks),
+    for tick in ticks:
+        record = read(END, tick)
+        assert record.ended == "killed" and "cannot be read" in record.detail, tick
+    ends: list[Any] = [
+        b"", b"\xff", b"[]", b"[" * 19_000, b"9" * 4500, {}, {**END, "more": 1},
+        *({**END, **each} for each in (
+            {"size": 3}, {"size": [4]}, {"size": [-1, 4]}, {"size": [huge, 4]}, {"asked": 0.5},
+            {"ended": "pass"}, {"ended": 1}, {"detail": "x" * 999}, {"phase": "won"},
+            {"pictures": [[0]]}, {"pictures": [[0, "start"]]}, {"pictures": [[9, "start"]]})),
     ]  # fmt: skip
-    for data in broken:
-        record = read(data)
-        assert record.ended == "killed" and "cannot be read" in record.detail
+    for end in ends:
+        assert read(end, TICK).ended == "killed", end
+    assert read(END, *[TICK] * 6001).ended == "killed"
+    assert read(END, b"[" + b"{}," * 9_000 + b"{}]").ended == "killed"
+    # What cannot have happened: pipes passed in one picture, a key on a run that is only looked at.
+    assert read(END, TICK, [*TICK[:5], 2, ""]).ended == "killed"
+    assert read(END, [*TICK[:6], "q"], plan=PlayPlan(5, when="look")).ended == "killed"
+    assert "no picture was kept" in read(END, *[TICK] * 20).detail
+
+
+def test_pictures_of_another_size_are_refused_and_none_grows_in_memory() -> None:
+    end = {**END, "pictures": [[0, "start"]]}
+    sky = zlib.compress(b"\0\xad\xd8\xe6" * 16)
+    kept = read(end, TICK, _0=sky)
+    assert kept.ended == "exit" and kept.looks[0].background == (173, 216, 230)
+    assert kept.pictures[0][1].startswith(b"\x89PNG")
+    bomb = zlib.compress(bytes(50_000_000))
+    tracemalloc.start()
+    for data in (b"", sky[:-9], zlib.compress(bytes(60)), zlib.compress(bytes(68)), bomb):
+        assert read(end, TICK, _0=data).ended == "killed"
+    assert read(end, b"[" + b"{}," * 20_000_000).ended == "killed"
+    assert tracemalloc.get_traced_memory()[1] < 200_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_record_gets_no_pass(name: str) -> None:
+    graded = grade_text(FORGERIES[name], is_program=True)
+    assert graded.verdict == "fail", graded.as_text()
+
+
+VARIANTS = {variant.id: variant for variant in pick_variants()}
+
+
+def check_variant(variant: Variant) -> None:
+    graded = grade_text(variant.source, is_program=True)
+    missed = [each.number for each in graded.requirements if not each.ok]
+    if variant.breaks:
+        assert graded.failed_stage == "requirements" and variant.breaks in missed, graded.as_text()
+    else:
+        assert graded.verdict == "pass", graded.as_text()
+    said = graded.to_dict()
+    assert said["rests_on"]["the lab"].endswith("pictures") and "forge" in graded.as_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", at_night(VARIANTS, *BY_DAY))
+def test_a_changed_game_is_judged_by_what_it_shows(name: str) -> None:
+    check_variant(VARIANTS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", at_night(map(str, range(40)), *map(str, MIXED_BY_DAY)))
+def test_a_game_changed_in_every_way_passes(seed: str) -> None:
+    variant = mix_variants(int(seed))
+    print(f"seed {seed}: {variant.id}")
+    check_variant(variant)
 
 
 QUICK = HOSTILE_GAMES.keys() - {"waits for ever", "swallows all"}  # until they are called stuck

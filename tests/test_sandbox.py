@@ -302,7 +302,7 @@ WRITES = {
     "a file's owner": "os.chown({secret!r}, 1000, 1000)",
     "a file's times": "os.utime({secret!r}, (0, 0))",
     "a file's attributes": "os.setxattr({secret!r}, 'user.mark', b'x')",
-    "a folder": "os.mkdir('folder')",
+    "a folder": "os.mkdir({outside!r} + '/folder')",
     "a pipe": "os.mkfifo('pipe')",
     "a device": "os.mknod('device', 0o20666, os.makedev(1, 3))",
 }
@@ -558,6 +558,9 @@ def test_a_file_ends_at_its_limit(run: Run) -> None:
 FOLDERS = {
     "files": "open(f'f{n}', 'wb').write(bytes(1 << 20))",
     "deleted files": "x.append(open('f', 'wb')); x[-1].write(bytes(1 << 20)); os.remove('f')",
+    "files in folders in folders": (
+        "os.mkdir('f' * 200); os.chdir('f' * 200); open('f', 'wb').write(bytes(1 << 20))"
+    ),
     "nameless files": "x.append(os.open('.', os.O_TMPFILE | os.O_RDWR)); os.write(x[-1], b'a' * n)",
 }
 

@@ -18,7 +18,8 @@ from ..errors import SettingError
 from ..experiments import check_code
 from ..files import read_bytes
 from ..sandbox import Isolation, probe
-from .answer import check_imports, extract_program
+from .answer import extract_program
+from .imports import check_imports
 from .record import PLANS, GameRecord, Tell, play_game
 from .rules import Requirement, judge_game
 
@@ -41,14 +42,24 @@ class Stage:
 class Grade:
     """What became of an answer.
 
-    frames holds pictures of the game as PNG, by name ("start", "play", "over", "again"): bytes that
-    the game had a hand in, so show them and do not trust them.
+    frames holds pictures of the game as PNG, by name ("start", "play", "over", "again"); pictures
+    counts those that the lab looked at.
     """
 
     stages: tuple[Stage, ...]
     requirements: tuple[Requirement, ...]
     isolation: Isolation
     frames: tuple[tuple[str, bytes], ...] = ()
+    pictures: int = 0
+
+    @property
+    def rests_on(self) -> dict[str, str]:
+        """Return what the verdict rests on: the lab's own eyes, or the word of the program."""
+        return {
+            "the lab": f"shapes and colours, in {self.pictures} pictures",
+            "the program": "movement, texts and keys: noted in its own process, which could forge "
+            "them",
+        }
 
     @property
     def verdict(self) -> str:
@@ -65,12 +76,13 @@ class Grade:
         return "" if self.verdict == "pass" else "requirements"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return verdict, stages, requirements and isolation, as JSON takes them."""
+        """Return all of it as JSON takes it, but for the pictures."""
         return {
             "verdict": self.verdict,
             "stages": [asdict(stage) for stage in self.stages],
             "requirements": [asdict(each) for each in self.requirements],
             "isolation": self.isolation.to_dict(),
+            "rests_on": self.rests_on,
         }
 
     def as_text(self) -> str:
@@ -81,6 +93,8 @@ class Grade:
             f"  [{_word(r.ok)}] {r.number}. {r.text}: {r.evidence}" for r in self.requirements
         ]
         lines.append(f"  ran in isolation: {self.isolation.level}")
+        if self.pictures:
+            lines += [f"  rests on {who}: {what}" for who, what in self.rests_on.items()]
         return "\n".join(lines)
 
     @property
@@ -150,8 +164,8 @@ def grade_text(
     tell("Playing the game in the sandbox ...")
     records, isolation = play_game(source, minimum, tell, stop, until)
     stages.append(Stage("run", *_judge_run(records)))
-    frames = _pick_frames(records)
-    return Grade(tuple(stages), judge_game(records), isolation, frames)
+    frames, pictures = _pick_frames(records), sum(len(r.looks) for r in records)
+    return Grade(tuple(stages), judge_game(records), isolation, frames, pictures)
 
 
 def _stop_early(stages: list[Stage], isolation: Isolation) -> Grade:

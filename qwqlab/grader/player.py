@@ -1,12 +1,11 @@
 """Play a game in the sandbox: run it, press its keys, and write down what it showed.
 
-`Player` runs inside the sandbox, and so does the game: what it writes is untrusted outside. A game
-that knows this file could forge the record; the judge grades programs, it does not guard a prize.
+`Player` runs inside the sandbox, in the game's own process: a game that knows this file could
+forge what it writes. So it is untrusted outside, where the judge looks at the pictures itself.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -15,21 +14,25 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pygame
+from numpy.typing import NDArray
 
+from .notes import MOST_PICTURES, MOST_TICKS, PICTURE, RECORD, Tick, write_notes
+from .pixels import Blob, find_blobs
 from .pygame_patch import PatchedPygame
-from .scene import BirdTracker, Mark, Pipe, Scene, Tick, read_scene
+from .scene import BirdTracker, Pipe, Scene, Text, read_scene
 
-GAME, RECORD = "game.py", "record.json"
+GAME = "game.py"
 # Of processor time, which passes no faster where other programs want the processor too.
 STUCK_SECONDS = 6.0
 MOST_SECONDS = 15.0  # below what the sandbox allows, so that what was seen is kept
 ASLEEP_SECONDS = 15.0  # of the clock, for what waits without end and takes no processor time
-MOST_TICKS = 6000
 PIPES_WANTED = 3
 KEYS = {"space": pygame.K_SPACE, "q": pygame.K_q, "escape": pygame.K_ESCAPE}
 _LOST = re.compile(r"game\s*over|best|high|you\s+(lose|lost|died)|again|restart|retry", re.I)
@@ -43,23 +46,28 @@ class Pilot:
     """
 
     def __init__(self) -> None:
-        self.scene = Scene(None, None, (), (), ())
-        self.bird: Mark | None = None
+        self.scene = Scene(None, None, (), ())
+        self.texts: tuple[Text, ...] = ()
+        self.bird: Blob | None = None
         self.moving = False
         self.still = 0
         self.passed = 0
         self._size = (0, 0)
+        self._blobs: list[Blob] = []
         self._tracker = BirdTracker()
         self._tops: list[float] = []  # where the bird was in the last pictures
         self._ahead: list[Pipe] = []
         self._gravity = 0.5  # pixels a picture, a picture
 
-    def see(self, picture: Sequence[Mark], size: tuple[int, int]) -> None:
-        """Take in a picture of a window of this size."""
+    def see(self, texts: tuple[Text, ...], pixels: NDArray[np.uint32], changed: bool) -> None:
+        """Take in a picture: its texts, its pixels (height, width), and whether it is another."""
         before = self.scene.pipes, self.bird
-        self._size = size
-        self.scene = read_scene(picture, *size, self.bird)
-        self.bird, self.moving = self._tracker.follow(self.scene.small, size[0])
+        height, width = pixels.shape
+        self._size, self.texts = (width, height), texts
+        if changed:
+            self._blobs = find_blobs(pixels)
+        self.scene = read_scene(self._blobs, width, height, texts, self.bird)
+        self.bird, self.moving = self._tracker.follow(self.scene.small, width)
         self._count_passed()
         self._tops = [*self._tops[-2:], self.bird.y] if self.bird else []
         same = before == (self.scene.pipes, self.bird)
@@ -67,9 +75,7 @@ class Pilot:
 
     def note(self, phase: str) -> Tick:
         """Return what the judge is to know of the last picture."""
-        s = self.scene
-        pipes, texts = s.pipes[:8], s.texts[-12:]
-        return Tick(phase, s.background, s.land, self.bird, self.moving, pipes, texts, self.passed)
+        return Tick(phase, self.bird, self.moving, self.scene.pipes, self.texts, self.passed)
 
     def forget(self) -> None:
         """Begin a new round, in which the bird may be another one."""
@@ -116,12 +122,14 @@ class Player:
         self._plan, self._seconds = plan, seconds
         # As they are before the game's time is put in their place.
         self._sleep, self._clock, self._work = time.sleep, time.monotonic, time.process_time
-        self._pygame = PatchedPygame(self._tick)
+        self._exit = os._exit
+        self._pygame = PatchedPygame(self._tick, plan["seed"])
         self._pilot = Pilot()
         self._script = self._follow_plan()
         self._phase = "start"
         self._first_texts: set[str] = set()
         self._log: list[Tick] = []
+        self._pictures: dict[int, str] = {}  # those kept, by their place in the log
         self._n_ticks = 0
         self._pressed_at = -9
         self._began = self._clock()
@@ -132,6 +140,7 @@ class Player:
         threading.Thread(target=self._watch_for_standstill, daemon=True).start()
         random.seed(self._plan["seed"])
         sys.argv = [GAME]
+        os._exit = lambda status=0: self._finish("exit", "the program ended its process")
         try:
             runpy.run_path(GAME, run_name="__main__")
             self._finish("exit", "the program came to its end")
@@ -143,18 +152,16 @@ class Player:
             self._finish("error", _explain(error))
 
     def _finish(self, ended: str, detail: str) -> NoReturn:
-        record = {
+        end = {
             "ended": ended,
-            "detail": detail,
+            "detail": detail[:500],
             "phase": self._phase,
             "size": self._pygame.size,
             "asked": self._pygame.keyboard.asked,
-            "log": self._log,
+            "pictures": list(self._pictures.items()),
         }
-        # A tick, a mark or a pipe is written as the list of its fields.
-        text = json.dumps(record, default=lambda seen: list(vars(seen).values()))
-        Path(RECORD).write_text(text, encoding="utf-8")
-        os._exit(0)
+        Path(RECORD).write_text("\n".join(write_notes(end, self._log)), encoding="utf-8")
+        self._exit(0)
 
     def _watch_for_standstill(self) -> None:
         main = threading.main_thread().ident or 0
@@ -177,7 +184,8 @@ class Player:
         if threading.current_thread() is not threading.main_thread():
             return
         self._n_ticks += 1
-        self._pilot.see(self._pygame.picture, self._pygame.size)
+        shown = self._pygame
+        self._pilot.see(shown.texts, shown.clean, shown.changed)
         self._log.append(self._pilot.note(self._phase))
         self._pygame.keyboard.release()
         if self._n_ticks > MOST_TICKS or next(self._script, "over") == "over":
@@ -191,17 +199,23 @@ class Player:
         keyboard.press(KEYS[name])
         self._log[-1].key = name
 
-    def _save(self, name: str) -> None:
-        if self._pygame.screen and not Path(f"{name}.png").exists():
-            pygame.image.save(self._pygame.screen, f"{name}.png")
+    def _keep(self, name: str = "") -> None:
+        """Keep this picture for the judge; name is the one under which it is shown."""
+        if self._pygame.screen and len(self._pictures) < MOST_PICTURES:
+            at = len(self._log) - 1
+            pixels = self._pygame.pixels().astype(">u4").tobytes()
+            Path(PICTURE.format(at)).write_bytes(zlib.compress(pixels, 1))
+            self._pictures[at] = name
 
     def _follow_plan(self) -> Iterator[None]:
         yield from self._wait(8)
-        self._save("start")
+        self._keep("start")
         if self._plan["when"] == "look":
-            for _ in range(8):
-                self._press("space")
-                yield from self._wait(10)
+            for _ in range(4):
+                for _ in range(2):
+                    self._press("space")
+                    yield from self._wait(10)
+                self._keep()
             return
         yield from self._play("play", 2400, PIPES_WANTED)
         if self._plan["when"] == "play":
@@ -225,23 +239,24 @@ class Player:
         self._press("space")
         yield
         self._first_texts = self._read_texts()
-        started, left = False, 20  # pictures to go on for: the score may change after the pipe
+        started, left = False, 40  # pictures to go on for: the score may change after the pipe
         for tick in range(ticks):
             if self._is_lost():
-                return
+                break
             started = started or not self._pilot.still
             waits_for_another_key = not started and self._pilot.still in (15, 30)
             if waits_for_another_key or self._pilot.wants_up():
                 self._press("space")
             yield
-            if tick > 100 and any(
-                0 < p.x < 0.8 * self._pygame.size[0] for p in self._pilot.scene.pipes
-            ):
-                self._save(phase)
+            if tick % 40 == 20 and tick < 240:
+                in_sight = any(
+                    0 < p.x < 0.8 * self._pygame.size[0] for p in self._pilot.scene.pipes
+                )
+                self._keep(phase if in_sight else "")
             left -= self._pilot.passed >= wanted
             if not left:
                 break
-        self._save(phase)
+        self._keep("" if phase in self._pictures.values() else phase)
 
     def _lose(self, phase: str) -> Iterator[None]:
         """Let the bird fall until the game says that it is lost."""
@@ -255,7 +270,7 @@ class Player:
         if self._phase == "falling":
             self._phase = phase
         yield from self._wait(60)
-        self._save(phase)
+        self._keep(phase)
 
     def _restart(self) -> Iterator[None]:
         for _ in range(3):
@@ -267,6 +282,7 @@ class Player:
         self._pilot.forget()
 
     def _quit(self, when: str) -> Iterator[None]:
+        yield from self._wait(2)  # a key is not pressed right after another
         self._phase = f"quit {when} {self._plan['key']}"
         for _ in range(2):
             self._press(self._plan["key"])
@@ -274,7 +290,7 @@ class Player:
         self._phase = f"stayed {when} {self._plan['key']}"
 
     def _read_texts(self) -> set[str]:
-        return {re.sub(r"\d+", "#", text.detail) for text in self._pilot.scene.texts}
+        return {re.sub(r"\d+", "#", text.words) for text in self._pilot.texts}
 
     def _is_lost(self) -> bool:
         """Return whether nothing has moved for a while, or a new text says that it is over."""

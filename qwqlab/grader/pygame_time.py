@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -17,10 +16,14 @@ FRAME = 1 / 60
 
 
 class VirtualTime:
-    """Seconds since the game began, and the timers that fire as they pass."""
+    """Seconds since pygame began, and the timers that fire as they pass.
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    luck: a number by which the clock differs from that of other runs, as if begun at another time.
+    """
+
+    def __init__(self, luck: int) -> None:
+        self.now = 0.3 + 0.0137 * luck
+        self._began = time.time() + 1009.0 * luck
         self._timers: dict[int, tuple[Any, float, float, int]] = {}
 
     def pass_(self, seconds: float) -> None:
@@ -82,65 +85,89 @@ class VirtualTime:
             raise RuntimeError("the game awaits something else than asyncio.sleep")
 
         asyncio.sleep, asyncio.run = sleep, run  # type: ignore[assignment]
-        began = time.time()
         pygame.time.Clock = Clock  # type: ignore[misc, assignment]
         pygame.time.get_ticks = lambda: int(1000 * virtual.now)
         pygame.time.wait = pygame.time.delay = wait
         pygame.time.set_timer = virtual.set_timer
-        time.time = lambda: began + virtual.now
+        time.time = lambda: virtual._began + virtual.now
         time.monotonic = time.perf_counter = lambda: virtual.now
+        time.time_ns = lambda: int(1e9 * time.time())
+        time.monotonic_ns = time.perf_counter_ns = lambda: int(1e9 * virtual.now)
         time.sleep = virtual.pass_  # type: ignore[assignment]
+
+
+_SCANCODES = {
+    pygame.K_SPACE: pygame.KSCAN_SPACE,
+    pygame.K_q: pygame.KSCAN_Q,
+    pygame.K_ESCAPE: pygame.KSCAN_ESCAPE,
+}
+# Within one picture. A game that asks more often as time passes, or much more often while none
+# passes, waits for a key and draws nothing.
+_QUESTIONS, _MOST_QUESTIONS = 4, 16
 
 
 class Keyboard:
     """Patches pygame.event and pygame.key.
 
-    held is the keys that are down; asked how often the game asked for events. A game that asks
-    twice without a picture between waits in a loop that draws nothing: then time passes, and
-    on_tick is called.
+    held is the keys that are down; asked how often the game asked for events. In a loop that waits
+    for a key and draws nothing, time passes and on_tick is called.
     """
 
     def __init__(self, time: VirtualTime, on_tick: Callable[[], None]) -> None:
         self.held: set[int] = set()
         self.asked = 0
+        self._released: set[int] = set()
+        self._coming: list[Any] = []  # what the game gets when it asks next
         self._time, self._on_tick = time, on_tick
-        self._asked_since_picture = 0
+        self._asked_at, self._questions = -1.0, 0  # in this picture
         self._poll = pygame.event.poll
-        for name in ("get", "poll", "peek"):
+        for name in ("get", "poll", "peek", "pump"):
             setattr(pygame.event, name, self._count(getattr(pygame.event, name)))
+        pygame.event.clear = self._count(pygame.event.clear, delivers=False)
         pygame.event.wait = self._await
-        pygame.key.get_pressed = self._list_pressed
+        pygame.key.get_pressed = lambda: _list_keys(self.held)
+        pygame.key.get_just_pressed = lambda: _list_keys(self.held)
+        pygame.key.get_just_released = lambda: _list_keys(self._released)
 
     def begin_picture(self) -> None:
         """The game has shown a picture."""
-        self._asked_since_picture = 0
+        self._questions = 0
 
     def press(self, key: int) -> None:
         """Put a key down; its constant is the code of its character."""
         self.held.add(key)
-        self._post(pygame.KEYDOWN, key=key, mod=0, unicode=chr(key), scancode=0)
+        self._send(pygame.KEYDOWN, key, unicode=chr(key))
         if chr(key).isprintable():
-            self._post(pygame.TEXTINPUT, text=chr(key))
+            self._coming.append(pygame.event.Event(pygame.TEXTINPUT, text=chr(key)))
 
     def release(self) -> None:
         """Let every key up again."""
         for key in self.held:
-            self._post(pygame.KEYUP, key=key, mod=0, unicode="", scancode=0)
-        self.held.clear()
+            self._send(pygame.KEYUP, key, unicode=chr(key))
+        self._released, self.held = self.held, set()
 
-    def _post(self, kind: int, **values: Any) -> None:
-        pygame.event.post(pygame.event.Event(kind, values))
+    def _send(self, kind: int, key: int, unicode: str) -> None:
+        values = {"key": key, "mod": 0, "unicode": unicode, "scancode": _SCANCODES[key]}
+        self._coming.append(pygame.event.Event(kind, values))
 
-    def _list_pressed(self) -> Any:
-        """Return whether a key is down, by its constant."""
-        return defaultdict(bool, dict.fromkeys(self.held, True))
+    def _deliver(self) -> None:
+        for event in self._coming:
+            pygame.event.post(event)
+        self._coming.clear()
 
-    def _count(self, function: Any) -> Any:
+    def _count(self, function: Any, delivers: bool = True) -> Any:
         def ask(*args: Any, **named: Any) -> Any:
             self.asked += 1
-            self._asked_since_picture += 1
-            if self._asked_since_picture > 1:
+            self._questions += 1
+            if self._questions == 1:
+                self._asked_at = self._time.now
+            elif self._questions > _QUESTIONS and self._time.now > self._asked_at:
                 self._idle()
+            elif self._questions > _MOST_QUESTIONS:
+                self._time.pass_(FRAME)
+                self._idle()
+            if delivers:
+                self._deliver()
             return function(*args, **named)
 
         return ask
@@ -148,10 +175,19 @@ class Keyboard:
     def _await(self, timeout: int = 0) -> Any:
         self.asked += 1
         until = self._time.now + timeout / 1000 if timeout else float("inf")
+        self._deliver()
         while not (event := self._poll()) and self._time.now < until:
+            self._time.pass_(FRAME)
             self._idle()
+            self._deliver()
         return event
 
     def _idle(self) -> None:
-        self._time.pass_(FRAME)
         self._on_tick()
+        self._asked_at, self._questions = self._time.now, _QUESTIONS
+
+
+def _list_keys(held: set[int]) -> Any:
+    """Return whether each key is down, as pygame does: by its constant."""
+    codes = {_SCANCODES[key] for key in held}
+    return pygame.key.ScancodeWrapper([code in codes for code in range(512)])

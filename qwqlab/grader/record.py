@@ -1,25 +1,31 @@
 """A game played in the sandbox, each time by another plan, and the records of what it showed.
 
-The player writes a record inside the sandbox, where the game could have forged it: it is read as
-untrusted data.
+The player writes notes and keeps pictures inside the sandbox, where the game could have forged
+them. The pictures are looked at here, so what they show rests on no word of the game's process; how
+things moved between them, what was written and which keys it took does.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import struct
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from ..sandbox import Isolation, Limits, Outcome, run_python
-from .scene import Color, Mark, Pipe, Tick, name_shape
+from .notes import PICTURE, RECORD, Tick, read_notes
+from .pixels import Color, Pixels, find_blobs, name_shape
+from .scene import read_scene
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,27 @@ class PlayPlan:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What the lab sees in one picture.
+
+    moving: the bird was noted at other heights before and after it. bird is its shape and colour,
+    pipes the colours of those that are whole. None and nothing stand for what is not seen.
+    """
+
+    phase: str
+    moving: bool
+    background: Color | None
+    land: Color | None
+    bird: tuple[str, Color] | None
+    pipes: tuple[Color, ...]
+
+
+@dataclass(frozen=True)
 class GameRecord:
     """One run of a game.
+
+    ticks is what the player noted, looks what the lab sees in the pictures that it kept, and
+    pictures those that are shown, by name, as PNG.
 
     ended is "exit" (the program ended), "error" (it raised), "stuck" (it showed nothing and asked
     for nothing), "script" (the plan was played to its end) or "killed" (by the sandbox; detail says
@@ -50,26 +75,31 @@ class GameRecord:
     size: tuple[int, int] = (0, 0)
     asked: int = 0
     ticks: tuple[Tick, ...] = ()
+    looks: tuple[Look, ...] = ()
     pictures: tuple[tuple[str, bytes], ...] = ()
 
     @property
     def quit_by_key(self) -> bool:
         """Return whether the program ended when the plan's key was pressed."""
-        return self.ended in ("exit", "error") and self.phase.startswith("quit")
+        pressed = any(tick.key == self.plan.key for tick in self.ticks[-100:])
+        return self.ended in ("exit", "error") and self.phase.startswith("quit") and pressed
 
     def in_phase(self, *phases: str) -> list[Tick]:
         """Return the ticks of these phases."""
         return [tick for tick in self.ticks if tick.phase in phases]
 
-    def rounds(self) -> list[list[Tick]]:
-        """Return the ticks of each round: up to the first loss, and after the restart."""
-        first = self.in_phase("start", "play", "falling", "over", "never lost")
-        return [part for part in (first, self.in_phase("again", "over again")) if part]
+    def rounds(self) -> list[list[Look]]:
+        """Return the looks at each round that was played, before it was lost."""
+        first = [look for look in self.looks if look.phase in ("start", "play")]
+        second = [look for look in self.looks if look.phase == "again"]
+        return [part for part in (first, second) if part]
 
 
 # One run may take all the time that is left. What is kept short is its processor time, which is the
 # same on a busy machine.
 _CPU_SECONDS = 18
+_MOST_PICTURE = 32 << 20  # bytes
+_LOOKING_SECONDS = 5.0  # at the pictures of one run; those of a game take a tenth of that
 # Four runs that are lost and quit, each with another key, and six looks at other luck.
 PLANS = (
     PlayPlan(1, key="q", when="over"),
@@ -86,7 +116,10 @@ os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
 sys.path.insert(0, "lab.zip")
 from grader.player import Player
 """
-_SHIPPED = ("scene.py", "pygame_time.py", "pygame_patch.py", "player.py")
+_SHIPPED = (
+    "pixels.py", "scene.py", "notes.py", "lettering.py", "pygame_time.py", "pygame_patch.py",
+    "player.py",
+)  # fmt: skip
 
 Tell = Callable[[str], None]
 
@@ -128,7 +161,7 @@ def _play_once(
         minimum=minimum,
         stop=stop,
     )
-    return read_record(plan, outcome), outcome
+    return read_record(plan, outcome, time.monotonic() + _LOOKING_SECONDS), outcome
 
 
 def _pack() -> bytes:
@@ -141,67 +174,108 @@ def _pack() -> bytes:
     return packed.getvalue()
 
 
-def read_record(plan: PlayPlan, outcome: Outcome) -> GameRecord:
-    """Return the record that the player wrote; "killed" if there is none that can be read."""
-    if "record.json" not in outcome.files:
+def read_record(plan: PlayPlan, outcome: Outcome, until: float = math.inf) -> GameRecord:
+    """Return the record that the player wrote; "killed" if there is none that can be read.
+
+    After the time.monotonic() until, no more pictures are looked at.
+    """
+    if RECORD not in outcome.files:
         return GameRecord(plan, "killed", outcome.reason)
     try:
-        values = json.loads(outcome.files["record.json"])
-        width, height = map(int, values["size"])
-        return GameRecord(
-            plan,
-            str(values["ended"]),
-            str(values["detail"])[:500],
-            str(values["phase"]),
-            (width, height),
-            int(values["asked"]),
-            tuple(map(_read_tick, values["log"])),
-            tuple(
-                (name.removesuffix(".png"), data)
-                for name, data in outcome.files.items()
-                if name.endswith(".png") and data.startswith(b"\x89PNG")
-            ),
-        )
+        end, ticks = read_notes(outcome.files[RECORD])
+        _refuse_what_cannot_be(plan, end["ended"], end["phase"], ticks)
+        looks, pictures = [], {}
+        for at, name in sorted(end["pictures"].items()):
+            if looks and time.monotonic() > until:
+                break
+            pixels = _read_picture(outcome.files[PICTURE.format(at)], *end["size"])
+            looks.append(_look_at(pixels, ticks, at))
+            if name and name not in pictures:
+                pictures[name] = _write_png(pixels)
+        if len(ticks) > 10 and not looks:
+            raise ValueError("no picture was kept")
     except Exception as error:  # noqa: BLE001 - a game may have written anything there
-        return GameRecord(plan, "killed", f"the record of the game cannot be read: {error!r}")
-
-
-def _read_tick(values: list[Any]) -> Tick:
-    phase, background, land, bird, moving, pipes, texts, passed, key = values
-    if bird:
-        name_shape(_read_mark(bird))  # raises for what has no size or shape
-    return Tick(
-        str(phase),
-        _color(background) if background else None,
-        _read_mark(land) if land else None,
-        _read_mark(bird) if bird else None,
-        bool(moving),
-        tuple(map(_read_pipe, pipes)),
-        tuple(map(_read_mark, texts)),
-        int(passed),
-        str(key),
+        why = f"the record of the game cannot be read: {type(error).__name__}: {error}"
+        return GameRecord(plan, "killed", why[:300])
+    return GameRecord(
+        plan,
+        end["ended"],
+        end["detail"],
+        end["phase"],
+        end["size"],
+        end["asked"],
+        ticks,
+        tuple(looks),
+        tuple(pictures.items()),
     )
 
 
-def _read_mark(values: list[Any]) -> Mark:
-    kind, color, *box, detail, _ = values
-    x, y, w, h = map(_number, box)
-    return Mark(str(kind), _color(color), x, y, w, h, str(detail)[:80])
+def _refuse_what_cannot_be(plan: PlayPlan, ended: str, phase: str, ticks: tuple[Tick, ...]) -> None:
+    """Raise ValueError for notes that no player makes who plays by this plan."""
+    phases = ["start"]
+    if plan.when == "play":
+        phases += ["play"]
+    elif plan.when == "over":
+        phases += ["play", "falling", "never lost", "over", "restart", "again", "over again"]
+    phases += [f"{what} {plan.when} {plan.key}" for what in ("quit", "stayed")]
+    if ended not in ("exit", "error", "stuck", "script"):
+        raise ValueError("an end that the player does not know")
+    if any(t.phase not in phases for t in ticks) or phase not in phases:
+        raise ValueError("something that was not in the plan")
+    for before, tick in pairwise(ticks):
+        if before.phase == tick.phase and not 0 <= tick.passed - before.passed <= 1:
+            raise ValueError("two pipes passed in one picture")
+        if before.key and tick.key:
+            raise ValueError("keys that were not pressed")
+    pressed = {t.key for t in ticks} - {"", "space"}
+    if pressed - {plan.key} or (pressed and plan.when == "look"):
+        raise ValueError("a key that was not pressed")
 
 
-def _read_pipe(values: list[Any]) -> Pipe:
-    *places, color = values
-    x, w, top, bottom = map(_number, places)
-    return Pipe(x, w, top, bottom, _color(color))
+def _read_picture(data: bytes, width: int, height: int) -> Pixels:
+    """Return the pixels of a kept picture: (height, width), each 0xRRGGBB."""
+    size = 4 * width * height
+    if size > _MOST_PICTURE:
+        raise ValueError(f"a picture of {width} x {height} pixels")
+    pixels = zlib.decompressobj().decompress(data, size + 1)
+    if len(pixels) != size or not size:
+        raise ValueError("a picture of another size than the window's")
+    return np.frombuffer(pixels, ">u4").reshape(height, width).astype(np.uint32)
 
 
-def _number(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{value} is no place on a screen")
-    return number
+def _look_at(pixels: Pixels, ticks: tuple[Tick, ...], at: int) -> Look:
+    """Return what one picture shows. ticks tell where the bird was, and where text is."""
+    tick, around = ticks[at], [t.bird and t.bird.y for t in ticks[max(0, at - 1) : at + 2]]
+    height, width = pixels.shape
+    scene = read_scene(find_blobs(pixels), width, height, tick.texts, tick.bird)
+    bird = None
+    if box := tick.bird:
+        here = [b for b in scene.small if box.covers(b, 4) and b.covers(box, 4)]
+        nearest = max(here, key=lambda b: b.n, default=None)
+        bird = (name_shape(pixels, nearest), nearest.color) if nearest else None
+    return Look(
+        tick.phase,
+        tick.moving and None not in around and all(one != two for one, two in pairwise(around)),
+        scene.background,
+        scene.land.color if scene.land else None,
+        bird,
+        tuple(p.color for p in scene.pipes if p.color and p.x > 1 and p.right < width - 1),
+    )
 
 
-def _color(value: Any) -> Color:
-    r, g, b = (min(255, max(0, int(part))) for part in value)
-    return r, g, b
+def _write_png(pixels: Pixels) -> bytes:
+    """Return a picture as PNG, so that what is shown is of the lab's own writing."""
+    height, width = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = np.stack([pixels >> 16, pixels >> 8, pixels], axis=-1).reshape(height, -1)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    packed = zlib.compress(rows.tobytes(), 6)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*each) for each in ((b"IHDR", head), (b"IDAT", packed), (b"IEND", b""))
+    )

@@ -6,24 +6,23 @@ requirement is not met, and the sentence says what was missing.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .record import GameRecord
+from .notes import Tick
+from .pixels import Color, is_near
+from .record import GameRecord, Look
 from .scene import (
-    Color,
-    Mark,
-    Tick,
+    Text,
     is_brown_or_yellow,
     is_dark,
     is_light,
     is_light_blue,
     is_pipe_color,
-    name_shape,
 )
+from .words import Score, find_best, find_scores, follow_best, make_pattern
 
 _SHAPES = ("circle", "square", "triangle")
 
@@ -38,9 +37,8 @@ _TEXTS = (
     "the best score when lost, inside the screen; q and Esc quit; SPACE restarts",
 )
 
-_BEST = re.compile(r"best|high|record|top", re.I)
-_BEST_NUMBER = re.compile(r"(?:best|high|record|top)\D*(\d{1,9})", re.I)
-_NUMBER = re.compile(r"\d+")
+_APART = 12  # of 255: colours that differ less in every channel are one, shaded by what is near
+_SEEN = 2  # pictures that show a colour, so that it counts as one of the game's
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,14 @@ def _judge_pygame(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _judge_background(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    first = [c for r in records if (c := next((t.background for t in r.ticks), None))]
-    every = Counter(t.background for r in records for t in r.ticks if t.background)
+    first = [c for r in records if (c := _opening(r.looks))]
     if not first:
         return False, "nothing was seen to cover the screen"
+    # A veil, over a menu or a lost game, is no other background: pictures in play are looked at.
+    rounds = [part for r in records for part in r.rounds()]
+    moving = [look for part in rounds for look in part if look.moving]
+    shown = moving or [look for part in rounds for look in part]
+    every = _tell_apart(look.background for look in shown if look.background)
     problems = []
     if odd := [c for c in first if not is_light_blue(c)]:
         problems.append(
@@ -91,6 +93,13 @@ def _judge_background(records: Sequence[GameRecord]) -> tuple[bool, str]:
         problems.append(f"it is always {_name(first[0])}")
     seen = f"starts with {_name(first[0])}; {len(every)} colours seen, all light"
     return _say(problems, seen)
+
+
+def _opening(looks: Sequence[Look]) -> Color | None:
+    """Return the first background, or that of the first picture in play if a menu hides it."""
+    shown = [look.background for look in looks if look.background]
+    played = [look.background for look in looks if look.background and look.moving]
+    return next((c for c in (*shown[:1], *played[:1]) if is_light_blue(c)), (*shown, None)[0])
 
 
 def _judge_space(records: Sequence[GameRecord]) -> tuple[bool, str]:
@@ -112,11 +121,12 @@ def _judge_space(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    looks = list(_typical_looks(ticks for r in records for ticks in r.rounds()))
+    rounds = [[w.bird for w in part if w.bird and w.moving] for r in records for part in r.rounds()]
+    looks = [Counter(birds).most_common(1)[0][0] for birds in rounds if birds]
     if not looks:
         return False, "nothing was seen that keeps its place and moves up and down"
     shapes = Counter("circle" if shape == "ellipse" else shape for shape, _ in looks)
-    colors = Counter(color for _, color in looks)
+    colors = _tell_apart((color for _, color in looks), least=1)
     problems = []
     if odd := [shape for shape in shapes if shape not in _SHAPES]:
         problems.append(f"it is drawn as {', '.join(odd)}")
@@ -128,42 +138,38 @@ def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _judge_land(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    ticks = [t for r in records for t in r.ticks]
-    lands = Counter(t.land.color for t in ticks if t.land)
-    if sum(lands.values()) < 0.5 * len(ticks) or not lands:
+    looks = [look for r in records for part in r.rounds() for look in part]
+    lands = [look.land for look in looks if look.land]
+    colors = _tell_apart(lands)
+    if len(lands) < 0.5 * len(looks) or not colors:
         return False, "no band was seen along the bottom of the screen"
-    problems = _judge_colors(lands, is_brown_or_yellow, "is neither dark brown nor yellow", "its")
-    return _say(problems, f"{len(lands)} colours seen: {', '.join(map(_name, [*lands][:3]))}")
+    problems = _judge_colors(colors, is_brown_or_yellow, "is neither dark brown nor yellow", "its")
+    return _say(problems, f"{len(colors)} colours seen: {', '.join(map(_name, [*colors][:3]))}")
 
 
 def _judge_score(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    tries = wrong = 0
-    elsewhere = ""
-    for record in records:
-        for phase in ("play", "again"):
-            ticks = record.in_phase(phase)
-            if not ticks:
-                continue
-            tries += 1
-            if not ticks[-1].passed:
-                continue
-            for text, before in _find_growing(ticks):
-                place = f"'{text.detail}' at x {text.x:.0f} to {text.right:.0f}, y {text.y:.0f}"
-                if _is_top_right(text, record.size):
-                    return True, f"{place}, grew from {before} as {ticks[-1].passed} pipes passed"
-                elsewhere = place
-            wrong += 1
-    if elsewhere:
-        return False, f"it grows, but not at the top right: {elsewhere}"
-    if wrong:
-        return False, f"in {wrong} rounds the bird passed pipes and no number on the screen grew"
-    return False, f"not seen: the bird got past no pipe in {tries} rounds"
+    rounds = _list_rounds(records)
+    passed = sum(ticks[-1].passed for ticks in rounds)
+    if not passed:
+        return False, f"not seen: the bird got past no pipe in {len(rounds)} rounds"
+    scores = _list_scores(records)
+    if not scores:
+        return False, f"the bird passed {passed} pipes, and no number on the screen grew with them"
+    size = next(r.size for r in records if r.ticks)
+    score = next((s for s in scores if _is_top_right(s.text, size)), scores[0])
+    text = score.text
+    place = f"'{text.words}' at x {text.x:.0f} to {text.right:.0f}, y {text.y:.0f}"
+    if not _is_top_right(text, size):
+        return False, f"it grows, but not at the top right: {place}"
+    return True, f"{place}, grew {score.grown} times as {score.passed} pipes passed"
 
 
 def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
     ticks = [t for r in records for t in r.in_phase("start", "play", "again") if t.pipes]
-    gaps = {(round(p.top), round(p.bottom)) for t in ticks for p in t.pipes if p.x > 0}
-    colors = Counter(p.color for t in ticks for p in t.pipes if p.x > 0)
+    seen_at = Counter((round(p.top), round(p.bottom)) for t in ticks for p in t.pipes if p.x > 0)
+    steady = {gap for gap, n in seen_at.items() if n > 4}  # a text may hide an edge for a moment
+    gaps = steady or set(seen_at)
+    colors = _tell_apart(c for r in records for part in r.rounds() for w in part for c in w.pipes)
     if not gaps:
         return False, "no pipe was seen: nothing rises from the bottom or hangs from the top"
     heights = [t.bird.h for t in ticks if t.bird]
@@ -171,12 +177,15 @@ def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
     passed = sum(max((t.passed for t in r.in_phase("play", "again")), default=0) for r in records)
     smallest = min(bottom - top for top, bottom in gaps)
     problems = []
-    if len(gaps) < 2:
+    low, high = (max(g[side] for g in gaps) - min(g[side] for g in gaps) for side in range(2))
+    if max(low, high) < 4:
         problems.append(f"the gap is always from y {min(gaps)[0]} to {min(gaps)[1]}")
     if smallest < 1.5 * bird:
         problems.append(f"a gap of {smallest} pixels, and the bird is {bird:.0f} high")
     elif not passed:
         problems.append(f"the bird got past no pipe; the smallest gap is {smallest} pixels")
+    if not colors:
+        return False, "no whole pipe was seen in the pictures"
     wrong = "is not dark green, light brown or dark gray"
     problems += _judge_colors(colors, is_pipe_color, wrong, "their")
     seen = f"{len(gaps)} different gaps, the smallest {smallest} pixels for a bird of {bird:.0f}"
@@ -190,29 +199,23 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
     if not ends:
         return False, "the game was never seen to be lost"
     problems = []
-    best = [found for _, tick in ends if (found := _find_best(tick)) is not None]
+    score = next(iter(_list_scores(records)), None)
+    best = [found for r, _ in ends if (found := _read_best(r, "over", score))]
     if not best:
         problems.append("no best score is shown when the game is lost")
-    for record, tick in ends:
-        later = record.in_phase("over again")
-        first, second = _find_best(tick), _find_best(later[-1]) if later else None
-        if first and second and second[1] < first[1]:
-            problems.append(f"the best score falls from {first[1]} to {second[1]} in a new round")
-            break
-    for record, tick in ends:
-        found, score = _find_best(tick), _find_score(record.in_phase("play"))
-        if found and score is not None and found[1] < score:
-            problems.append(f"the best score shown is {found[1]}, and the score was {score}")
-            break
+    problems += _judge_best([r for r, _ in ends], score)
     outside = [text for r, tick in ends for text in tick.texts if not _is_inside(text, r.size)]
     if outside:
-        problems.append(f"'{outside[0].detail}' does not fit into the screen")
+        problems.append(f"'{outside[0].words}' does not fit into the screen")
     for key in ("q", "escape"):
-        asked = [r for r in played if r.plan.key == key and r.plan.when == "over"]
-        if not any(r.quit_by_key for r in asked):
+        named = "Esc" if key == "escape" else key
+        asked = [r for r, _ in ends if r.plan.key == key and r.plan.when == "over"]
+        if not asked:
+            problems.append(f"no run in which {named} was pressed when the game was lost")
+        elif not any(r.quit_by_key for r in asked):
             in_play = any(r.quit_by_key for r in played if r.plan.key == key)
             where = "when the game is lost, only in play" if in_play else "the game"
-            problems.append(f"{'Esc' if key == 'escape' else key} does not quit {where}")
+            problems.append(f"{named} does not quit {where}")
     again = [r for r, _ in ends if r.plan.when == "over"]
     if not any(_has_restarted(r) for r in again):
         problems.append("SPACE does not start the game again")
@@ -232,21 +235,23 @@ _RULES: tuple[tuple[Callable[[Sequence[GameRecord]], tuple[bool, str]], str], ..
 )
 
 
-def _typical_looks(rounds: Iterable[Sequence[Tick]]) -> Iterator[tuple[str, Color]]:
-    """Yield the bird's shape and colour in most of the pictures of each round in which it moved."""
-    for ticks in rounds:
-        birds = (t.bird for t in ticks if t.bird and t.moving)
-        looks = Counter((name_shape(bird), bird.color) for bird in birds)
-        yield from (look for look, _ in looks.most_common(1))
+def _tell_apart(colors: Iterable[Color], least: int = _SEEN) -> list[Color]:
+    """Return the colours that look different and are seen often enough, the most frequent first."""
+    groups: dict[Color, int] = {}
+    for color, n in Counter(colors).most_common():
+        known = next((c for c in groups if is_near(c, color, _APART)), color)
+        groups[known] = groups.get(known, 0) + n
+    often = [color for color, n in groups.items() if n >= least]
+    return often or list(groups)
 
 
 def _judge_colors(
-    colors: Counter[Color], fits: Callable[[Color], bool], wrong: str, whose: str
+    colors: Sequence[Color], fits: Callable[[Color], bool], wrong: str, whose: str
 ) -> list[str]:
     """Return what is wrong with colours that must fit and be chosen at random."""
     problems = [f"{_name(color)} {wrong}" for color in colors if not fits(color)][:1]
     if len(colors) < 2:
-        problems.append(f"{whose} colour is always {_name(next(iter(colors)))}")
+        problems.append(f"{whose} colour is always {_name(colors[0])}")
     return problems
 
 
@@ -258,61 +263,62 @@ def _name(color: Color | None) -> str:
     return f"the colour {color}" if color else "no colour"
 
 
-def _find_growing(ticks: Sequence[Tick]) -> Iterator[tuple[Mark, int]]:
-    """Yield the texts of the last picture whose number is larger than in the first, with that."""
-    before = {_make_pattern(t): _last_number(t) for t in reversed(ticks[0].texts)}
-    for text in ticks[-1].texts:
-        if (number := _last_number(text)) is None:
-            continue
-        earlier = before.get(_make_pattern(text))
-        if earlier is not None and number > earlier:
-            yield text, earlier
-
-
-def _find_score(ticks: Sequence[Tick]) -> int | None:
-    """Return the number that grew in these pictures as the last shows it; None if none did."""
-    grown = [_last_number(text) for text, _ in _find_growing(ticks)] if ticks else []
-    return min((number for number in grown if number is not None), default=None)
-
-
-def _make_pattern(text: Mark) -> str:
-    return _NUMBER.sub("#", text.detail)
-
-
-def _last_number(text: Mark) -> int | None:
-    numbers = _NUMBER.findall(text.detail)
-    return int(numbers[-1][:9]) if numbers else None
-
-
-def _is_top_right(text: Mark, size: tuple[int, int]) -> bool:
+def _is_top_right(text: Text, size: tuple[int, int]) -> bool:
     """Return whether a text is whole and in the upper right part of the screen."""
     inside = _is_inside(text, size)
     return inside and text.middle[0] > 0.55 * size[0] and text.bottom < 0.3 * size[1]
 
 
-def _is_inside(text: Mark, size: tuple[int, int]) -> bool:
+def _is_inside(text: Text, size: tuple[int, int]) -> bool:
     """Return whether all of it is on the screen."""
     return text.x >= 0 and text.y >= 0 and text.right <= size[0] and text.bottom <= size[1]
 
 
-def _find_best(tick: Tick) -> tuple[str, int] | None:
-    """Return the text that shows a best score, and the score, in the same text or beside it."""
-    for text in tick.texts:
-        if found := _BEST_NUMBER.search(text.detail):
-            return text.detail, int(found[1])
-    for text in (t for t in tick.texts if _BEST.search(t.detail)):
-        for other in tick.texts:
-            if other.detail.strip().isdecimal() and abs(other.y - text.y) < max(10, text.h):
-                return f"{text.detail} {other.detail}", int(other.detail.strip()[:9])
-    return None
+def _list_rounds(records: Sequence[GameRecord]) -> list[list[Tick]]:
+    played = [r.in_phase(phase) for r in records for phase in ("play", "again")]
+    return [ticks for ticks in played if ticks]
+
+
+def _list_scores(records: Sequence[GameRecord]) -> list[Score]:
+    """Return the numbers that grow with the pipes, those first that are no best score."""
+    return find_scores(_list_rounds(records))
+
+
+def _read_best(record: GameRecord, phase: str, score: Score | None) -> tuple[str, int] | None:
+    """Return the words and the number of the best score at the end of a phase."""
+    over, again = record.in_phase("over")[-1:], record.in_phase("over again")[-1:]
+    ticks = again if phase == "over again" else over
+    found = find_best(ticks[0].texts) if ticks else None
+    if found or not score or not (over and again):
+        return found
+    first = score.read_last(record.in_phase("play", "falling"))
+    second = score.read_last(record.in_phase("again"))
+    if first is None or second is None:
+        return None
+    return follow_best(over[0].texts, again[0].texts, first, second)
+
+
+def _judge_best(records: Sequence[GameRecord], score: Score | None) -> list[str]:
+    """Return what is wrong with the number of the best score."""
+    for record in records:
+        first, second = (_read_best(record, phase, score) for phase in ("over", "over again"))
+        if first and second and second[1] < first[1]:
+            return [f"the best score falls from {first[1]} to {second[1]} in a new round"]
+        reached = score.read_last(record.in_phase("play")) if score else None
+        if first and score and reached is not None:
+            if first[1] < reached:
+                return [f"the best score shown is {first[1]}, and the score was {reached}"]
+            if first[1] > reached + 2 * score.step:
+                return [f"the best score shown is {first[1]}, and the score was {reached} at most"]
+    return []
 
 
 def _has_restarted(record: GameRecord) -> bool:
     """Return whether the bird moved again for half a second, with no text left that was only there
     when the game was lost."""
     ticks = record.in_phase("again")
-    lost = {_make_pattern(t) for tick in record.in_phase("over")[-1:] for t in tick.texts}
-    played = {_make_pattern(t) for tick in record.in_phase("play") for t in tick.texts}
-    free = [t for t in ticks if not {_make_pattern(x) for x in t.texts} & (lost - played)]
+    lost = {make_pattern(t) for tick in record.in_phase("over")[-1:] for t in tick.texts}
+    played = {make_pattern(t) for tick in record.in_phase("play") for t in tick.texts}
+    free = [t for t in ticks if not {make_pattern(x) for x in t.texts} & (lost - played)]
     heights = {round(t.bird.y) for t in free if t.bird}
     return len(free) >= 20 and len(heights) >= 5

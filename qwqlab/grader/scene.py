@@ -1,61 +1,38 @@
-"""What is on a game's screen, read from what it drew: background, land, pipes, bird, texts.
+"""What a picture of a game shows: background, land, pipes and what may be the bird.
 
-Pure Python: the same code finds the bird for the player inside the sandbox and names shapes and
-colours for the judge outside. Lengths are pixels, and y grows downwards, as in pygame.
+Runs inside the sandbox for the player and outside for the judge, like `pixels`.
 """
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-Color = tuple[int, int, int]
+from .pixels import Blob, Box, Color, is_near
+
+_REACH = 6  # pixels: a cap or a border belongs to the pipe that it is so near to
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One thing drawn: kind, colour and bounding box.
+class Text(Box):
+    """Words on the screen."""
 
-    kind is "rect", "circle", "polygon", "line" or "text"; detail is the text, or the number of a
-    polygon's corners. solid is whether it hides what is behind it.
-    """
-
-    kind: str
-    color: Color
-    x: float
-    y: float
-    w: float
-    h: float
-    detail: str = ""
-    solid: bool = True
-
-    @property
-    def right(self) -> float:
-        return self.x + self.w
-
-    @property
-    def bottom(self) -> float:
-        return self.y + self.h
-
-    @property
-    def middle(self) -> tuple[float, float]:
-        return self.x + self.w / 2, self.y + self.h / 2
-
-    @property
-    def area(self) -> float:
-        return self.w * self.h
+    words: str
 
 
 @dataclass(frozen=True)
 class Pipe:
-    """A column of pipes: its left edge and width, and the gap between `top` and `bottom`."""
+    """A column of pipes: its left edge and width, and the gap between `top` and `bottom`.
+
+    color is None where only the place was noted.
+    """
 
     x: float
     w: float
     top: float
     bottom: float
-    color: Color
+    color: Color | None = None
 
     @property
     def right(self) -> float:
@@ -67,143 +44,171 @@ class Scene:
     """A picture, sorted. small holds what may be the bird, largest first."""
 
     background: Color | None
-    land: Mark | None
+    land: Blob | None
     pipes: tuple[Pipe, ...]
-    small: tuple[Mark, ...]
-    texts: tuple[Mark, ...]
+    small: tuple[Blob, ...]
 
 
-@dataclass
-class Tick:
-    """One picture, as the player noted it and the judge reads it.
+def read_scene(
+    blobs: Sequence[Blob],
+    width: int,
+    height: int,
+    texts: Sequence[Text] = (),
+    bird: Box | None = None,
+) -> Scene:
+    """Sort the blobs of one picture.
 
-    phase is what the player was doing, moving whether the bird had been seen to move, passed the
-    number of pipes within the phase; key was pressed after this picture.
-    """
+    bird is where the bird was in the picture before; what is there is no pipe and no letter.
 
-    phase: str
-    background: Color | None
-    land: Mark | None
-    bird: Mark | None
-    moving: bool
-    pipes: tuple[Pipe, ...]
-    texts: tuple[Mark, ...]
-    passed: int
-    key: str = ""
-
-
-def read_scene(marks: Iterable[Mark], width: int, height: int, bird: Mark | None = None) -> Scene:
-    """Sort the marks of one picture, in the order in which they were drawn.
-
-    bird is what was the bird in the picture before; a mark at its place is not taken for a pipe.
-
-    >>> sky = Mark("rect", (135, 206, 235), 0, 0, 400, 600)
-    >>> ground = Mark("rect", (139, 69, 19), 0, 550, 400, 50)
-    >>> top, low = (Mark("rect", (0, 90, 0), 300, y, 60, h) for y, h in ((0, 200), (350, 200)))
+    >>> sky = Blob(0, 0, 400, 550, (135, 206, 235), 190_000)
+    >>> ground = Blob(0, 550, 400, 50, (139, 69, 19), 20_000)
+    >>> top, low = (Blob(300, y, 60, h, (0, 90, 0), 60 * h) for y, h in ((0, 200), (350, 200)))
     >>> scene = read_scene([sky, top, low, ground], 400, 600)
     >>> scene.background, scene.land == ground, scene.pipes[0].top, scene.pipes[0].bottom
     ((135, 206, 235), True, 200, 350)
     """
-    texts: list[Mark] = []
-    shapes: list[Mark] = []
-    background, behind = None, None
-    for mark in marks:
-        outside = mark.right <= 0 or mark.x >= width or mark.bottom <= 0 or mark.y >= height
-        if mark.kind == "text":
-            texts.append(mark)
-        elif outside or not mark.solid:
-            continue
-        elif mark.area >= 0.55 * width * height:
-            background, behind = mark.color, mark
-            shapes.clear()
-        else:
-            shapes.append(mark)
-    land = _find_land(shapes, width, height, behind)
-    floor = land.y if land else _guess_floor(shapes, width, height)
-    small = [m for m in shapes if _may_be_bird(m, width, height)]
-    columns = [
-        m
-        for m in shapes
-        if m.kind != "circle"
-        and 0.02 * width <= m.w <= 0.4 * width
-        and (m.y <= 1 or m.bottom >= floor - 3)
-        and m.y < floor - 1
-        and not (bird and abs(m.x - bird.x) < 4 and abs(m.w - bird.w) < 4 and m.h < 0.2 * height)
+    land, floor = _find_land(blobs, width, height)
+    sky = [b for b in blobs if b.w >= 0.6 * width and b.h >= 0.2 * height and b is not land]
+    background = max(sky, key=lambda b: b.n).color if sky else None
+    shapes = [
+        b
+        for b in blobs
+        if b.w < 0.6 * width
+        and b.y < floor - 1
+        and not (background and is_near(b.color, background))
+        and not (_is_letter(b, texts) and not _is_same(b, bird))
     ]
-    small = [m for m in small if m not in columns and m.y < floor - 1]
-    small.sort(key=lambda m: -m.area)
-    pipes = _group_columns(columns, floor)
-    return Scene(background, land, tuple(pipes), tuple(small), tuple(texts))
+    if not land:
+        floor = _guess_floor(shapes, width, height)
+    columns = [
+        b
+        for b in shapes
+        if b.w <= 0.4 * width
+        and (b.y <= 1 or b.bottom >= floor - 3)
+        and not _is_same(b, bird)
+        and _is_filled(b, shapes)
+    ]
+    loose = [b for b in shapes if b not in columns and not _is_same(b, bird)]
+    pipes = _group_columns(columns, loose, width, floor)
+    small = [
+        b
+        for b in shapes
+        if _may_be_bird(b, width, height) and (b not in columns or not _is_in_pipe(b, pipes))
+    ]
+    small.sort(key=lambda b: -b.n)
+    return Scene(background, land, tuple(pipes), tuple(small))
 
 
-def _may_be_bird(mark: Mark, width: int, height: int) -> bool:
+def _is_letter(blob: Blob, texts: Sequence[Text]) -> bool:
+    return any(text.covers(blob, 2) for text in texts)
+
+
+def _is_same(blob: Blob, bird: Box | None) -> bool:
+    """Return whether a blob can be the bird that was here in the picture before."""
+    return bool(
+        bird
+        and abs(blob.middle[0] - bird.middle[0]) < 4
+        and abs(blob.middle[1] - bird.middle[1]) < 60
+        and abs(blob.w - bird.w) < 6
+        and abs(blob.h - bird.h) < 12
+    )
+
+
+def _may_be_bird(blob: Blob, width: int, height: int) -> bool:
     most = 0.25 * max(width, height)
-    return mark.kind != "line" and 4 <= mark.w <= most and 4 <= mark.h <= most
+    return 4 <= blob.w <= most and 4 <= blob.h <= most
 
 
-def _find_land(shapes: Sequence[Mark], width: int, height: int, behind: Mark | None) -> Mark | None:
-    """Return the band along the bottom: one mark, or tiles side by side.
+def _is_filled(blob: Blob, shapes: Sequence[Blob]) -> bool:
+    """Return whether a blob is a rectangle, with what lies inside: a border holds its pipe."""
+    n = blob.n
+    if n < 0.8 * blob.w * blob.h:
+        n += sum(b.n for b in shapes if b is not blob and blob.covers(b))
+    return n >= 0.8 * blob.w * blob.h
 
-    If a game draws no land but fills the screen and then paints the sky above it, what it filled
-    the screen with is not seen here.
+
+def _is_in_pipe(blob: Blob, pipes: Sequence[Pipe]) -> bool:
+    return any(pipe.x - 2 <= blob.x and blob.right <= pipe.right + 2 for pipe in pipes)
+
+
+def _find_land(blobs: Sequence[Blob], width: int, height: int) -> tuple[Blob | None, float]:
+    """Return the band along the bottom, one blob or tiles side by side, and where it begins.
+
+    Bands above it, such as grass, belong to it.
     """
-    low = [m for m in shapes if m.y >= 0.5 * height and m.bottom >= height - 3 and m.h >= 4]
-    whole = [m for m in low if m.x <= 2 and m.right >= width - 2]
-    if whole:
-        return min(whole, key=lambda m: (m.y, -m.h))
-    for first in low:
-        tiles = [m for m in low if abs(m.y - first.y) < 2]
-        covered = sum(min(m.right, width) - max(m.x, 0) for m in tiles)
-        if len(tiles) > 1 and covered >= 0.9 * width:
-            widest = max(tiles, key=lambda m: m.w)
-            return Mark("rect", widest.color, 0, first.y, width, first.h)
-    return None
+    low = [b for b in blobs if b.y >= 0.5 * height and b.bottom >= height - 3 and b.h >= 4]
+    for first in sorted(low, key=lambda b: -b.n):
+        tiles = [b for b in low if abs(b.y - first.y) < 2]
+        if sum(b.w for b in tiles) < 0.7 * width:
+            continue
+        area: dict[Color, int] = {}
+        for tile in tiles:
+            area[tile.color] = area.get(tile.color, 0) + tile.n
+        color = max(area, key=lambda c: (area[c], c))
+        land = Blob(0, first.y, width, height - first.y, color, sum(area.values()))
+        top = first.y
+        for band in sorted(blobs, key=lambda b: -b.bottom):
+            wide = band.w >= 0.9 * width and band.y >= 0.5 * height
+            if wide and band.y < top <= band.bottom + 2:
+                top = band.y
+        return land, top
+    return None, height
 
 
-def _guess_floor(shapes: Sequence[Mark], width: int, height: int) -> float:
+def _guess_floor(shapes: Sequence[Blob], width: int, height: int) -> float:
     """Return where the lower pipes end in a game without land: at the bottom, or above it."""
     ends = [
-        m.bottom
-        for m in shapes
-        if m.y > 1 and m.h >= 0.1 * height and 0.02 * width <= m.w <= 0.4 * width
+        b.bottom
+        for b in shapes
+        if b.y > 1 and b.h >= 0.1 * height and 0.02 * width <= b.w <= 0.4 * width
     ]
     return min(height, max((end for end in ends if end >= 0.75 * height), default=height))
 
 
-def _group_columns(marks: Sequence[Mark], floor: float) -> list[Pipe]:
-    """Return the columns from left to right; each is made of marks above each other."""
-    groups: list[list[Mark]] = []
-    for mark in sorted(marks, key=lambda m: m.x):
-        if groups and mark.x < max(m.right for m in groups[-1]) - 0.5 * mark.w:
-            groups[-1].append(mark)
+def _group_columns(
+    columns: Sequence[Blob], loose: Sequence[Blob], width: int, floor: float
+) -> list[Pipe]:
+    """Return the pipes from left to right: blobs above or beside each other, with their caps."""
+    groups: list[list[Blob]] = []
+    for blob in sorted(columns, key=lambda b: b.x):
+        if groups and blob.x <= max(b.right for b in groups[-1]) + 2:
+            groups[-1].append(blob)
         else:
-            groups.append([mark])
+            groups.append([blob])
     pipes = []
     for group in groups:
-        top = max((m.bottom for m in group if m.y <= 1), default=0.0)
-        bottom = min((m.y for m in group if m.bottom >= floor - 3 and m.y > 1), default=floor)
-        largest = max(group, key=lambda m: m.area)
-        if bottom > top:
-            left, right = min(m.x for m in group), max(m.right for m in group)
-            pipes.append(Pipe(left, right - left, top, bottom, largest.color))
+        left, right = min(b.x for b in group), max(b.right for b in group)
+        top = max((b.bottom for b in group if b.y <= 1), default=0.0)
+        bottom = min((b.y for b in group if b.y > 1), default=floor)
+        around = 0.3 * (right - left) + 2
+        near = [b for b in loose if b.x >= left - around and b.right <= right + around]
+        for blob in sorted(near, key=lambda b: b.y):
+            if top and blob.y <= top + _REACH and blob.bottom > top:
+                top, left, right = blob.bottom, min(left, blob.x), max(right, blob.right)
+        for blob in sorted(near, key=lambda b: -b.bottom):
+            if bottom < floor and blob.bottom >= bottom - _REACH and top < blob.y < bottom:
+                bottom, left, right = blob.y, min(left, blob.x), max(right, blob.right)
+        if bottom > top and right - left >= 0.02 * width:
+            color = max(group, key=lambda b: b.n).color
+            pipes.append(Pipe(left, right - left, top, bottom, color))
     return pipes
 
 
 @dataclass
 class _Track:
-    """Marks that may be one thing in picture after picture; x is where the first had its middle."""
+    """Blobs that may be one thing in picture after picture; x is where the first had its middle."""
 
-    mark: Mark
+    blob: Blob
     x: float
     seen: int = 0
     moved: int = 0
 
-    def goes_on_with(self, mark: Mark) -> bool:
-        """Return whether a mark of the next picture can be the same thing."""
+    def goes_on_with(self, blob: Blob) -> bool:
+        """Return whether a blob of the next picture can be the same thing."""
         return (
-            abs(mark.middle[0] - self.x) <= 3
-            and abs(mark.middle[1] - self.mark.middle[1]) <= 60
-            and 0.5 <= mark.w / self.mark.w <= 2
+            abs(blob.middle[0] - self.x) <= 4
+            and abs(blob.middle[1] - self.blob.middle[1]) <= 60
+            and 0.5 <= blob.w / self.blob.w <= 2
         )
 
 
@@ -214,38 +219,27 @@ class BirdTracker:
         self._tracks: list[_Track] = []
         self._now = 0
 
-    def follow(self, small: Sequence[Mark], width: int) -> tuple[Mark | None, bool]:
+    def follow(self, small: Sequence[Blob], width: int) -> tuple[Blob | None, bool]:
         """Return the bird in this picture, and whether it has been seen to move up or down."""
         self._now += 1
-        for mark in small:
-            free = (t for t in self._tracks if t.seen < self._now and t.goes_on_with(mark))
+        for blob in small:
+            free = (t for t in self._tracks if t.seen < self._now and t.goes_on_with(blob))
             track = next(free, None)
             if track is None:
-                track = _Track(mark, mark.middle[0])
+                track = _Track(blob, blob.middle[0])
                 self._tracks.append(track)
-            track.moved += abs(mark.middle[1] - track.mark.middle[1]) > 0.3
-            track.mark, track.seen = mark, self._now
+            track.moved += abs(blob.middle[1] - track.blob.middle[1]) > 0.3
+            track.blob, track.seen = blob, self._now
         self._tracks = [t for t in self._tracks if t.seen > self._now - 4]
         here = [t for t in self._tracks if t.seen == self._now]
         most = max((t.moved for t in here), default=0)
         moving = most >= 2
         birds = [
-            t.mark
+            t.blob
             for t in here
             if (t.moved >= 0.5 * most if moving else 0.03 * width < t.x < 0.75 * width)
         ]
-        return max(birds, key=lambda mark: mark.area, default=None), moving
-
-
-def name_shape(mark: Mark) -> str:
-    """Return what a small mark looks like: "square", "circle", "triangle", or another word."""
-    ratio = mark.w / mark.h
-    if mark.kind == "circle":
-        return "circle" if 0.6 < ratio < 1.7 else "ellipse"
-    if mark.kind == "polygon":
-        corners = int(mark.detail or 0)
-        return {3: "triangle", 4: "square"}.get(corners, "circle" if corners > 8 else "polygon")
-    return "square" if 0.6 < ratio < 1.7 else "rectangle"
+        return max(birds, key=lambda blob: blob.n, default=None), moving
 
 
 def _measure_light(color: Color) -> float:

@@ -6,7 +6,7 @@ were applied goes to the file that the plan names, which is closed before the pr
 
 - Limits (setrlimit): memory, processor time, size of one file, open files, no core dump.
 - Landlock: reads Python and system libraries, writes one folder, and nothing else. In that folder
-  only plain files: no folders, links, sockets or devices.
+  only plain files and folders: no links, sockets or devices.
 - Seccomp: no new process, no socket, no signal to another process, no change of a file's mode,
   owner, times or attributes, which Landlock does not cover, nor of the limits.
 
@@ -123,7 +123,8 @@ def _apply_landlock(box: str) -> None:
         write = AccessFs.WRITE_FILE if path == os.devnull else AccessFs(0)
         rules.add_path_rule(path, access=AccessFs.READ_FILE | folder | write)
     plain = AccessFs.WRITE_FILE | AccessFs.TRUNCATE | AccessFs.MAKE_REG | AccessFs.REMOVE_FILE
-    rules.add_path_rule(box, access=AccessFs.READ_FILE | AccessFs.READ_DIR | plain)
+    folders = AccessFs.READ_DIR | AccessFs.MAKE_DIR | AccessFs.REMOVE_DIR
+    rules.add_path_rule(box, access=AccessFs.READ_FILE | folders | plain)
     rules.apply()
 
 

@@ -32,6 +32,7 @@ START, GRACE, TICK = 20.0, 5.0, 0.01
 # Bytes: of one file, of all in the folder, of stdout and of stderr.
 FILE, FOLDER, OUTPUT = 64 << 20, 128 << 20, 1 << 20
 FILES, THREADS = 1000, 64
+_DEEPEST = 1000  # characters of the path of a folder in the box
 _UNSHARE = "--user --map-current-user --net --ipc --pid --fork --kill-child".split()
 _SETPRIV = "--bounding-set=-all --inh-caps=-all".split()
 
@@ -204,6 +205,8 @@ def _list_variables(box: str) -> dict[str, str]:
 def _list_sizes(box: str, pid: int | None) -> Iterator[int]:
     """Yield the size of every file in the box, and of those deleted that the program holds open."""
     for folder, folders, names in os.walk(box):
+        if len(folder) > _DEEPEST:
+            yield FOLDER + 1  # what lies deeper than a path is long cannot be measured
         for name in (*folders, *names):
             with contextlib.suppress(OSError):
                 yield Path(folder, name).lstat().st_size
