@@ -183,24 +183,18 @@ def draw_value(rng: random.Random, flag: str) -> str:
     return rng.choice(TEXTS.get(name, NUMBERS))
 
 
-# Files and models; what rope does to numbers is tried elsewhere; of a text nothing is checked.
-LEFT_OUT = {"model", "prompt_file", "lora"}
-WRITES = {"--log-file", "-f", "--file", "-bf", "--binary-file"}
+# Flags that name a file, or change the log that is compared.
+LEFT_OUT = set(
+    "-m --model --lora -f --file -bf --binary-file --log-disable --log-jsonl -lv --verbosity "
+    "--log-verbosity -v --verbose --log-verbose --log-prefix --log-colors".split()
+)
 
 
 def draw_words(rng: random.Random, options: list[Option]) -> list[str]:
     words: list[str] = []
-    flags = [
-        flag
-        for option in options
-        for flag in option.flags
-        if (flag in FLAGS and FLAGS[flag].name not in LEFT_OUT and flag not in WRITES)
-        or flag in BARE
-        or UNTOUCHED.get(flag) not in (None, "TEXT")
-    ]
-    quiet = {"--log-disable", "--log-jsonl", "-lv", "--verbosity", "--log-verbosity",
-             "-v", "--verbose", "--log-verbose", "--log-prefix", "--log-colors"}  # fmt: skip
-    for flag in rng.sample([flag for flag in flags if flag not in quiet], rng.randint(1, 5)):
+    taken = {*FLAGS, *BARE, *(flag for flag, kind in UNTOUCHED.items() if kind != "TEXT")}
+    flags = [flag for o in options for flag in o.flags if flag in taken - LEFT_OUT]
+    for flag in rng.sample(flags, rng.randint(1, 5)):
         under = flag.startswith("--") and rng.random() < 0.2
         spelled = "--" + flag[2:].replace("-", "_") if under else flag
         words.append(spelled)
@@ -219,8 +213,6 @@ STRICTER = (
     r"--dynatemp-exp -",  # llama.cpp may sort what is no number
     r"last-n \d+ is out of range; give 0 to 1048576",  # llama.cpp keeps room for all of them
     r"--(rope|yarn)-[a-z-]+ -?\S+ is out of range; give",
-    r"-(b|ub|t|tb|-[a-z-]*batch-size) -?\d+ is out of range",
-    r"-(fitc|-fit-ctx)",
 )
 
 
