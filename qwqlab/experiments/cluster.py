@@ -215,7 +215,7 @@ def _connect(cluster: str | Cluster) -> Iterator[Client]:
     client, failure = None, ""
     try:
         client = Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         failure = first_lines(error)
     if client is None:
         # Collect the failed client now: collected while the next one is made, it would wait for a
