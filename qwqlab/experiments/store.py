@@ -294,7 +294,7 @@ class RunStore:
         with self._lock:
             try:
                 yield self._connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
                 raise self._explain(str(error).rstrip(".")) from error
 
     def _explain(self, error: str) -> StoreError:
