@@ -312,11 +312,9 @@ class RunStore:
         return StoreError(f"{self.path} is not a store of runs: move it away or name another file.")
 
 
-def _checksum(experiment: str, label: str, key: str, run: str, metrics: str, source: object) -> str:
+def _checksum(*columns: object) -> str:
     """Return a hash of all that a row holds, but for this."""
-    return hashlib.sha256(
-        json.dumps([experiment, label, key, run, metrics, source]).encode()
-    ).hexdigest()
+    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
 
 
 def _read_row(
