@@ -21,6 +21,7 @@ import pytest
 
 from qwqlab.errors import StoreError
 from qwqlab.experiments import RunStore
+from qwqlab.experiments import store as store_module
 from qwqlab.experiments.store import MOST_BYTES, run_key
 from qwqlab.sampling import Request, Run, Sampling
 
@@ -295,10 +296,13 @@ def test_a_store_without_checksums_is_read_and_gets_them_with_its_next_run(tmp_p
     with RunStore(path) as store:
         store.add(make_run(1), **ABOUT)
     strip = "UPDATE runs SET source = json_remove(source, '$.checksum')"
-    change(path, strip, "PRAGMA user_version = 2")
+    recount = "UPDATE runs SET metrics = replace(metrics, '\"loop\": false', '\"loop\": true')"
+    change(path, strip, recount, "PRAGMA user_version = 2")
     before = path.read_bytes()
     with RunStore(path) as store:
-        assert [stored.run for stored in store.runs()] == [make_run(1)]
+        (stored,) = store.runs()
+        assert stored.run == make_run(1)
+        assert not stored.metrics.loop  # it is counted anew
         assert path.read_bytes() == before
         store.add(make_run(2), **ABOUT)
     with RunStore(path) as store:
@@ -312,7 +316,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 # What is put in place of a text of the columns `run`, `metrics` and `source`.
 HOSTILE = {
     "a run that is deep": ("{", f"[{DEEP}, {{"),
-    "settings that are deep": ('"n_ctx":2048', f'"n_ctx":{DEEP}'),
+    "settings that are deep": ('"n_ctx": 2048', f'"n_ctx": {DEEP}'),
     "a run of empty objects": ('"tokens": [', f'"tokens": [{"{}, " * 100_000}'),
     "a run that is large": ('"text": "', '"text": "' + "x" * MOST_BYTES),
     "a text that is a number": ('"text": "hello"', '"text": 5'),
@@ -326,13 +330,15 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_whatever_a_row_holds_it_is_a_damaged_run_and_no_more(kind: str, tmp_path: Path) -> None:
+def test_whatever_a_row_holds_it_is_a_damaged_run_and_no_more(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "runs.sqlite"
+    # Somebody who changes a row gives it the right checksum.
+    monkeypatch.setattr(store_module, "_checksum", lambda *_: "right")
     with RunStore(path) as store:
         for seed in (1, 2):
             store.add(make_run(seed), **ABOUT)
-    # As somebody would who leaves the checksum out.
-    change(path, "UPDATE runs SET source = json_remove(source, '$.checksum')")
     for column in ("run", "metrics", "source"):
         put = f"UPDATE runs SET {column} = replace({column}, ?, ?) WHERE id = 1"
         change(path, put, values=HOSTILE[kind])
