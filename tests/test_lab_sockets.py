@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from jupyter_client import BlockingKernelClient
+from jupyter_client.blocking.client import BlockingKernelClient
 from lab_page import FOLDERS, free_port
 
 from qwqlab.paths import CHECKOUT

@@ -36,16 +36,23 @@ ANSWERS = "001011110010111100101110111111110011110010011010010100000100"
 YES_NO = f"{' '.join(('no', 'yes')[int(bit)] for bit in ANSWERS)}. " * 8
 
 
-@pytest.mark.parametrize(("text", "repeats"), [(BITS, 6), (YES_NO, 8)])
-def test_a_loop_of_two_words_is_found_in_the_text_and_in_its_ids(text: str, repeats: int) -> None:
+CASES = ((BITS, 6), (YES_NO, 8))
+
+
+@pytest.mark.parametrize(("text", "repeats"), CASES)
+def test_a_loop_of_two_words_is_found(text: str, repeats: int) -> None:
     loop = find_loop(text)
     assert loop is not None
     assert (loop.start, loop.repeats, loop.copied) == (0, repeats, 1.0)
-    for name in ("qwq-32b", "smollm2-135m"):
-        with open_tokenizer(name) as tokenizer:
-            (ids,) = tokenizer.encode([text.rstrip()])
+
+
+@pytest.mark.parametrize("name", ["qwq-32b", "smollm2-135m"])
+def test_a_loop_of_two_words_is_found_in_token_ids(name: str) -> None:
+    with open_tokenizer(name) as tokenizer:
+        written = tokenizer.encode([text.rstrip() for text, _ in CASES])
+    for ids, (_, repeats) in zip(written, CASES, strict=True):
         loop = find_loop(ids)
-        assert loop is not None, name
+        assert loop is not None
         assert loop.repeats == pytest.approx(repeats, abs=0.1)
         assert loop.start <= 1
 

@@ -21,6 +21,7 @@ import pytest
 
 from qwqlab.errors import StoreError
 from qwqlab.experiments import RunStore
+from qwqlab.experiments import store as store_module
 from qwqlab.experiments.store import MOST_BYTES, run_key
 from qwqlab.sampling import Request, Run, Sampling
 
@@ -287,7 +288,7 @@ def test_a_flipped_bit_is_never_read_as_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 def test_thousands_of_flipped_bits_are_never_read_as_runs(tmp_path: Path) -> None:
-    check_flipped_bits(tmp_path / "runs.sqlite", 20_000)
+    check_flipped_bits(tmp_path / "runs.sqlite", 5000)
 
 
 def test_a_store_without_checksums_is_read_and_gets_them_with_its_next_run(tmp_path: Path) -> None:
@@ -295,10 +296,13 @@ def test_a_store_without_checksums_is_read_and_gets_them_with_its_next_run(tmp_p
     with RunStore(path) as store:
         store.add(make_run(1), **ABOUT)
     strip = "UPDATE runs SET source = json_remove(source, '$.checksum')"
-    change(path, strip, "PRAGMA user_version = 2")
+    recount = "UPDATE runs SET metrics = replace(metrics, '\"loop\": false', '\"loop\": true')"
+    change(path, strip, recount, "PRAGMA user_version = 2")
     before = path.read_bytes()
     with RunStore(path) as store:
-        assert [stored.run for stored in store.runs()] == [make_run(1)]
+        (stored,) = store.runs()
+        assert stored.run == make_run(1)
+        assert not stored.metrics.loop  # it is counted anew
         assert path.read_bytes() == before
         store.add(make_run(2), **ABOUT)
     with RunStore(path) as store:
@@ -312,7 +316,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 # What is put in place of a text of the columns `run`, `metrics` and `source`.
 HOSTILE = {
     "a run that is deep": ("{", f"[{DEEP}, {{"),
-    "settings that are deep": ('"n_ctx":2048', f'"n_ctx":{DEEP}'),
+    "settings that are deep": ('"n_ctx": 2048', f'"n_ctx": {DEEP}'),
     "a run of empty objects": ('"tokens": [', f'"tokens": [{"{}, " * 100_000}'),
     "a run that is large": ('"text": "', '"text": "' + "x" * MOST_BYTES),
     "a text that is a number": ('"text": "hello"', '"text": 5'),
@@ -326,13 +330,15 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_whatever_a_row_holds_it_is_a_damaged_run_and_no_more(kind: str, tmp_path: Path) -> None:
+def test_whatever_a_row_holds_it_is_a_damaged_run_and_no_more(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "runs.sqlite"
+    # Somebody who changes a row gives it the right checksum.
+    monkeypatch.setattr(store_module, "_checksum", lambda *_: "right")
     with RunStore(path) as store:
         for seed in (1, 2):
             store.add(make_run(seed), **ABOUT)
-    # As somebody would who leaves the checksum out.
-    change(path, "UPDATE runs SET source = json_remove(source, '$.checksum')")
     for column in ("run", "metrics", "source"):
         put = f"UPDATE runs SET {column} = replace({column}, ?, ?) WHERE id = 1"
         change(path, put, values=HOSTILE[kind])
@@ -375,7 +381,7 @@ def test_a_store_in_which_something_could_run_is_refused(
 
 def test_an_export_holds_one_run_at_a_time(tmp_path: Path) -> None:
     with RunStore(tmp_path / "runs.sqlite") as store:
-        for seed in range(40):
+        for seed in range(20):
             store.add(make_run(seed, text=" " * 100_000), **ABOUT)
         tracemalloc.start()
         store.export_json(tmp_path / "runs.json")
@@ -383,7 +389,7 @@ def test_an_export_holds_one_run_at_a_time(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 2_000_000
-    assert len(json.loads((tmp_path / "runs.json").read_bytes())) == 40
+    assert len(json.loads((tmp_path / "runs.json").read_bytes())) == 20
 
 
 def test_a_closed_store_says_so(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     reproduce.add_argument("--json", type=Path, help="write the counts to this file")
     reproduce.add_argument("--store", type=Path, help="the store of runs (SQLite)")
     reproduce.add_argument(
-        "--dask", metavar="ADDRESS", default="", help="a Dask scheduler, whose workers run it"
+        "--dask", metavar="ADDRESS", default="", help="the Dask scheduler (tls://...) to use"
     )
     export = add("export", _export, "write a store of runs as a table or as JSON")
     export.add_argument("store", type=Path, help="the store of runs (SQLite)")

@@ -45,6 +45,8 @@ PIECES = 4  # pieces of the grid for each worker, so that none waits long for th
 # The scheduler keeps a topic's last thousand events; all sweeps share these, so that this is all.
 TOPIC = "qwqlab-runs"
 PLACES = "qwqlab-places"  # of the same runs, their places in the grid alone
+_SERVERS = ("scheduler", "worker")
+_NO_PAGES: dict[str, list[str]] = {"routes": []}  # over HTTP, where Dask shows anyone its logs
 
 
 def start_cluster(n_workers: int) -> LocalCluster:
@@ -52,9 +54,7 @@ def start_cluster(n_workers: int) -> LocalCluster:
 
     Each worker is a process of its own. Their keys are made anew, and stay in memory.
     """
-    # What Dask would tell anyone over HTTP, such as its logs: nothing.
-    pages = {f"distributed.{role}.http.routes": [] for role in ("scheduler", "worker")}
-    with dask.config.set(pages):
+    with dask.config.set({f"distributed.{role}.http": _NO_PAGES for role in _SERVERS}):
         return LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
@@ -73,9 +73,9 @@ def write_keys(path: str | Path) -> Path:
     """
     keys = Security.temporary()
     tls: dict[str, Any] = {"ca-file": keys.tls_ca_file}
-    for role in ("scheduler", "worker", "client"):
+    for role in (*_SERVERS, "client"):
         tls[role] = {part: getattr(keys, f"tls_{role}_{part}") for part in ("cert", "key")}
-    pages = {role: {"http": {"routes": []}} for role in ("scheduler", "worker")}
+    pages = {role: {"http": _NO_PAGES} for role in _SERVERS}
     values = {"distributed": {"comm": {"require-encryption": True, "tls": tls}, **pages}}
     with files.replacing(Path(path)) as part:
         part.touch(mode=0o600)
@@ -215,7 +215,7 @@ def _connect(cluster: str | Cluster) -> Iterator[Client]:
     client, failure = None, ""
     try:
         client = Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         failure = first_lines(error)
     if client is None:
         # Collect the failed client now: collected while the next one is made, it would wait for a

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 VERSION = 3
-OLD_VERSION = 2  # its runs have no checksum; the first run that is added makes it VERSION
+# Its runs have no checksum, and are counted anew, since they were counted by other rules. The first
+# run that is added makes it VERSION.
+OLD_VERSION = 2
 # Marks the file as a store of runs ("QWQL"), so that no other program's database is altered.
 APPLICATION_ID = 0x5157514C
 BUSY_SECONDS = 60.0
@@ -294,7 +296,7 @@ class RunStore:
         with self._lock:
             try:
                 yield self._connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
                 raise self._explain(str(error).rstrip(".")) from error
 
     def _explain(self, error: str) -> StoreError:
@@ -312,11 +314,9 @@ class RunStore:
         return StoreError(f"{self.path} is not a store of runs: move it away or name another file.")
 
 
-def _checksum(experiment: str, label: str, key: str, run: str, metrics: str, source: object) -> str:
+def _checksum(*columns: object) -> str:
     """Return a hash of all that a row holds, but for this."""
-    return hashlib.sha256(
-        json.dumps([experiment, label, key, run, metrics, source]).encode()
-    ).hexdigest()
+    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
 
 
 def _read_row(
@@ -333,14 +333,20 @@ def _read_row(
     if checksum is not None and checksum != _checksum(experiment, label, key, run, metrics, about):
         raise ValueError("its checksum differs")
     found = Run.from_dict(json.loads(run))
-    measured = RunMetrics(**json.loads(metrics))
+    _check_types(found.request, found)
+    measured = measure(found) if checksum is None else RunMetrics(**json.loads(metrics))
     stored = StoredRun(run=found, experiment=experiment, key=key, metrics=measured, **about)
-    for part in (found.request, found, measured, stored):
+    _check_types(measured, stored)
+    remember(found, measured)
+    return stored
+
+
+def _check_types(*parts: object) -> None:
+    """Raise TypeError for a dataclass of which a field does not hold what it should."""
+    for part in parts:
         for name, hint in get_type_hints(type(part)).items():
             if not _holds(getattr(part, name), hint):
                 raise TypeError(f"its {name} is no {hint}")
-    remember(found, measured)
-    return stored
 
 
 def _holds(value: object, hint: Any) -> bool:

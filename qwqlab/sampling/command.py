@@ -303,7 +303,7 @@ class _Reader:
             old = self._variables.pop(name, "")
             twice = f"{old} is set, but" if old else f"{flag} is given twice:"
             self.notes.append(f"{twice} {_brief(value)} counts, {_brief(values[name])} does not")
-        if values.pop(inverse := _INVERSE.get(name), None) is not None:
+        if (inverse := _INVERSE.get(name, "")) and values.pop(inverse, None) is not None:
             self.notes.append(f"{flag} counts, {_FLAG_OF_NAME[inverse]} before it does not")
         values[name] = value
         self._listed |= flag == "--samplers"

@@ -15,7 +15,8 @@ from .settings import check_seed
 class Request:
     """One sequence to generate.
 
-    prompt is taken as it is, special tokens included; label is your own name for the request (the
+    prompt is taken as it is, special tokens included; sampling states every value (start from
+    `engine.sampling` for those that the GGUF brings); label is your own name for the request (the
     arm of an experiment) and doesn't change the run. Raise SettingError for a prompt that is no
     text, for what is no Sampling, and for a seed or n_predict that llama.cpp would read as
     something else.

@@ -122,8 +122,8 @@ class Sampling:
             f"{name}={getattr(self, name):g} has no effect: {why}"
             for name, why in find_inert(self).items()
         ]
-        for bias in self.logit_bias if n_vocab is not None else ():
-            if not 0 <= parse_bias(bias)[0] < n_vocab:
+        for bias in self.logit_bias:
+            if n_vocab is not None and not 0 <= parse_bias(bias)[0] < n_vocab:
                 why = f"the model's tokens have the ids 0 to {n_vocab - 1}"
                 found.append(f"logit_bias={bias} has no effect: {why}")
         return tuple(found)

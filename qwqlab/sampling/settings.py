@@ -59,10 +59,10 @@ class Setting:
 
         What it would take for no number in the range, such as infinity for temp, stays as it is.
         """
-        nearest = min(max(number, self.low), self.high)
+        nearest: float = min(max(number, self.low), self.high)
         if self.strict or number != number or (abs(nearest) == FLOAT_MAX and math.isinf(number)):
             return number
-        return self.kind(nearest)
+        return int(nearest) if self.kind is int else float(nearest)
 
 
 # llama.cpp keeps room for as many tokens in every chain, whether they come or not.
