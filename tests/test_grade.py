@@ -403,7 +403,7 @@ def check_variant(variant: Variant) -> None:
     else:
         assert graded.verdict == "pass", graded.as_text()
     said = graded.to_dict()
-    assert said["rests_on"]["the lab"].endswith("pictures") and "forge" in graded.as_text()
+    assert "pictures" in said["rests_on"]["the lab"] and "could forge" in graded.as_text()
 
 
 @pytest.mark.slow
