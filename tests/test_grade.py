@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import cos, pi, sin
 from pathlib import Path
 from typing import Any
@@ -287,36 +287,30 @@ def test_colours_have_their_names() -> None:
     assert is_pipe_color((205, 133, 63)) and not is_pipe_color((255, 215, 0))
 
 
-def test_a_score_is_known_by_what_it_does_and_a_best_score_by_its_words() -> None:
-    def play(write: Callable[[int, int], str]) -> list[Tick]:
-        """Rounds of 400 pictures; a pipe is passed after 100, 180 and 290."""
-        passes = (100, 180, 290)
-        return [
-            Tick("play", None, True, (), (Text(300, 9, 90, 20, write(passed, at)),), passed)
-            for at in range(400)
-            for passed in [sum(at >= each for each in passes)]
-        ]
+def play(words: str, late: int = 0) -> list[Tick]:
+    """Return 400 pictures with a text: {n} pipes were passed `late` pictures ago, {s} is time."""
+    passes = (100, 180, 290)
 
-    grows = ["Score: {0}", "{0}", "{0}/50", "Time {1}  Points {0}", "Level 1: {0}", "{0:03d}"]
-    for words in grows:
-        found = find_scores([play(lambda n, at, w=words: w.format(n, at // 60))] * 2)
-        assert [
-            score.read_last(play(lambda n, at, w=words: w.format(n, 0))) for score in found
-        ] == [3], words
-    for words in ("Score: 0", "Score: {1}", "{1}", "Lives: {2}"):
-        assert not find_scores([play(lambda n, at, w=words: w.format(n, at // 60, 3 - n))] * 2), (
-            words
-        )
-    late = find_scores([play(lambda n, at: f"Score: {sum(at > each for each in (130, 210, 320))}")])
-    assert late[0].grown == 3
-    for words in (
-        "Best: 7",
-        "HI 7",
-        "Max score: 7",
-        "Score 3 | Record 7",
-        "7 is your best",
-        "TOP 7",
-    ):
+    def show(at: int) -> Tick:
+        n, passed = (sum(at - lag >= each for each in passes) for lag in (late, 0))
+        shown = Text(300, 9, 90, 20, words.format(n=n, s=at // 60, left=3 - n))
+        return Tick("play", None, True, (), (shown,), passed)
+
+    return [show(at) for at in range(400)]
+
+
+def test_a_score_is_known_by_what_it_does_and_a_best_score_by_its_words() -> None:
+    grows = "Score: {n}|{n}|{n}/50|Time {s}  Points {n}|Level 1: {n}|{n:03d}|Points 1,00{n}"
+    for words in grows.split("|"):
+        for late in (0, 30):
+            ticks = play(words, late)
+            found = [score.read_last(ticks) for score in find_scores([ticks, ticks])]
+            assert found in ([3], [1003]), words
+    for words in ("Score: 0", "Score: {s}", "{s}", "Lives: {left}"):
+        ticks = play(words)
+        assert not find_scores([ticks, ticks]), words
+    bests = "Best: 7|HI 7|Max score: 7|Score 3, Record 7|7 is your best|TOP 7|Highscore 7"
+    for words in bests.split("|"):
         assert find_best([Text(0, 0, 90, 20, words)]) == (words, 7)
     panel = [Text(50, 30 * at, 40, 20, word) for at, word in enumerate(["SCORE", "3", "BEST", "7"])]
     assert find_best(panel) == ("BEST 7", 7)

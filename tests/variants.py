@@ -14,7 +14,7 @@ from textwrap import indent
 
 HERE = Path(__file__).parent
 GAMES = {
-    "functions": HERE / "cases" / "flappy_functions.py",
+    "functions": HERE / "cases" / "flappy_functions.txt",
     "class": HERE.parent / "data" / "specimens" / "complete.py",
     "sprites": HERE.parent / "data" / "specimens" / "another.py",
 }

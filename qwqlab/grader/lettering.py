@@ -83,7 +83,7 @@ class Lettering:
                 part = w.box.clip(screen.get_rect())
                 rows, columns = slice(part.top, part.bottom), slice(part.left, part.right)
                 pixels[rows, columns] = r << 16 | g << 8 | b
-        return tuple(Text(*map(float, w.box), w.words) for w in written)
+        return tuple(Text(w.box.x, w.box.y, w.box.w, w.box.h, w.words) for w in written)
 
     def put(
         self,

@@ -140,7 +140,7 @@ class Player:
         threading.Thread(target=self._watch_for_standstill, daemon=True).start()
         random.seed(self._plan["seed"])
         sys.argv = [GAME]
-        os._exit = lambda status=0: self._finish("exit", "the program ended its process")
+        os._exit = self._leave
         try:
             runpy.run_path(GAME, run_name="__main__")
             self._finish("exit", "the program came to its end")
@@ -150,6 +150,9 @@ class Player:
             self._finish("exit", f"the program exited{why}")
         except BaseException as error:  # noqa: BLE001 - whatever the game raises is what is told
             self._finish("error", _explain(error))
+
+    def _leave(self, status: int) -> NoReturn:
+        self._finish("exit", "the program ended its process")
 
     def _finish(self, ended: str, detail: str) -> NoReturn:
         end = {

@@ -184,7 +184,8 @@ def read_record(plan: PlayPlan, outcome: Outcome, until: float = math.inf) -> Ga
     try:
         end, ticks = read_notes(outcome.files[RECORD])
         _refuse_what_cannot_be(plan, end["ended"], end["phase"], ticks)
-        looks, pictures = [], {}
+        looks: list[Look] = []
+        pictures: dict[str, bytes] = {}
         for at, name in sorted(end["pictures"].items()):
             if looks and time.monotonic() > until:
                 break
