@@ -22,13 +22,8 @@ HOSTILE_GAMES = {
 
 # Programs that play no game and write the player's notes themselves, as it would.
 _FORGED = """
-import json, posix, zlib, pygame, __main__
-from grader import player
-PLAN = {{}}
-def find():
-    import gc
-    return next(x for x in gc.get_objects() if isinstance(x, player.Player))._plan
-plan = find()
+import gc, json, posix, zlib, pygame
+plan = next(x for x in gc.get_objects() if type(x).__name__ == "Player")._plan
 def tick(phase, at, key=""):
     score = min(at // 100, 3)
     pipes = [[300 - at % 100, 60, 100 + at // 100, 300 + at // 100]]
@@ -49,9 +44,11 @@ for at, _ in end["pictures"]:
     open(f"{{at}}.picture", "wb").write(zlib.compress(b"\\0\\xad\\xd8\\xe6" * 240000))
 posix._exit(0)
 """
+# With the reason for which each is refused.
 FORGERIES = {
-    "without pictures": _FORGED.format(pictures="[]"),
-    "with pictures of the sky": _FORGED.format(
-        pictures='[[at, "start"] for at in range(1, len(log), 20)][:30]'
+    "without pictures": (_FORGED.format(pictures="[]"), "no picture was kept"),
+    "with pictures of the sky": (
+        _FORGED.format(pictures='[[at, "start"] for at in range(1, len(log), 20)][:30]'),
+        "show nothing of what its notes say",
     ),
 }

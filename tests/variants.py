@@ -14,7 +14,7 @@ from textwrap import indent
 
 HERE = Path(__file__).parent
 GAMES = {
-    "functions": HERE / "cases" / "flappy_functions.py",
+    "functions": HERE / "cases" / "flappy_functions.txt",
     "class": HERE.parent / "data" / "specimens" / "complete.py",
     "sprites": HERE.parent / "data" / "specimens" / "another.py",
 }
@@ -505,7 +505,6 @@ _BEGINNINGS = [
     ("files", "a folder", 0, "import os\nos.makedirs('saves/scores', exist_ok=True)\n"),
     ("files", "a file in a folder", 0,
      "from pathlib import Path\nPath('saves').mkdir()\nPath('saves/best').write_text('0')\n"),
-    ("clock", "always the same luck", 4, "random.seed(7)\n"),
 ]  # fmt: skip
 _LEAVE = {
     "functions": "    pygame.quit()\n    sys.exit()\n",

@@ -54,11 +54,11 @@ class Grade:
 
     @property
     def rests_on(self) -> dict[str, str]:
-        """Return what the verdict rests on: the lab's own eyes, or the word of the program."""
+        """Return what the verdict rests on: what the lab saw, and the word of the program."""
         return {
-            "the lab": f"shapes and colours, in {self.pictures} pictures",
-            "the program": "movement, texts and keys: noted in its own process, which could forge "
-            "them",
+            "the lab": f"shapes and colours, looked at in {self.pictures} pictures of the game",
+            "the program": "that those are its pictures, how things moved, what was written and "
+            "which keys it took: noted in its own process, which could forge them",
         }
 
     @property

@@ -83,7 +83,7 @@ class Lettering:
                 part = w.box.clip(screen.get_rect())
                 rows, columns = slice(part.top, part.bottom), slice(part.left, part.right)
                 pixels[rows, columns] = r << 16 | g << 8 | b
-        return tuple(Text(*map(float, w.box), w.words) for w in written)
+        return tuple(Text(w.box.x, w.box.y, w.box.w, w.box.h, w.words) for w in written)
 
     def put(
         self,
@@ -104,7 +104,7 @@ class Lettering:
 
     def _note(self, owner: pygame.Surface, new: _Written) -> None:
         change = np.abs(new.after.astype(np.int16) - new.before)
-        if not change.size or change.max() < _SEEN:
+        if not change.size or change.max() < _SEEN or (new.after == new.after[0, 0]).all():
             return  # it is there already, or in the colour of what is behind it
         here = self._on.setdefault(owner, [])
         here[:] = [w for w in here if not _take_one_place(w.box, new.box)][1 - MOST_TEXTS :]

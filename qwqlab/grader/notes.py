@@ -84,24 +84,35 @@ def _load(line: bytes) -> Any:
 
 def _read_tick(values: Any) -> Tick:
     phase, bird, moving, pipes, texts, passed, key = _take(values, list, 7)
-    box = Box(*_places(bird, 4)) if bird is not None else None
-    if box and min(box.w, box.h) <= 0:
-        raise ValueError("a bird without size")
+    box = None
+    if bird is not None:
+        x, y, w, h = _places(bird, 4)
+        if min(w, h) <= 0:
+            raise ValueError("a bird without size")
+        box = Box(x, y, w, h)
     return Tick(
         _take(phase, str, 20),
         box,
         _take(moving, bool),
-        tuple(Pipe(*_places(each, 4)) for each in _take(pipes, list, MOST_PIPES)),
-        tuple(
-            Text(*_places(place, 4), _take(words, str, _MOST_WORDS))
-            for words, *place in (_take(each, list, 5) for each in _take(texts, list, MOST_TEXTS))
-        ),
+        tuple(map(_read_pipe, _take(pipes, list, MOST_PIPES))),
+        tuple(map(_read_text, _take(texts, list, MOST_TEXTS))),
         _count(passed, MOST_TICKS),
         _take(key, str, 20),
     )
 
 
-def _take(value: Any, kind: type, most: int | None = None) -> Any:
+def _read_pipe(values: Any) -> Pipe:
+    x, w, top, bottom = _places(values, 4)
+    return Pipe(x, w, top, bottom)
+
+
+def _read_text(values: Any) -> Text:
+    words, *place = _take(values, list, 5)
+    x, y, w, h = _places(place, 4)
+    return Text(x, y, w, h, _take(words, str, _MOST_WORDS))
+
+
+def _take(value: Any, kind: type[Any], most: int | None = None) -> Any:
     """Return a value if it is of this kind, and not longer than it may be."""
     if type(value) is not kind or (most is not None and len(value) > most):
         raise ValueError(f"a {type(value).__name__} where a {kind.__name__} is written")

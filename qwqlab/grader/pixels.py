@@ -151,8 +151,9 @@ def _find_changes(pixels: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 def _unite(n: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each of n the smallest that it hangs together with, by these pairs."""
-    new = np.append(True, (np.diff(one) != 0) | (np.diff(other) != 0)) if len(one) else []
-    one, other = one[new], other[new]
+    if len(one):
+        new = np.append(True, (np.diff(one) != 0) | (np.diff(other) != 0))
+        one, other = one[new], other[new]
     name = np.arange(n)
     while True:
         lower = np.minimum(name[one], name[other])

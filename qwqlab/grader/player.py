@@ -34,6 +34,7 @@ STUCK_SECONDS = 6.0
 MOST_SECONDS = 15.0  # below what the sandbox allows, so that what was seen is kept
 ASLEEP_SECONDS = 15.0  # of the clock, for what waits without end and takes no processor time
 PIPES_WANTED = 3
+_KEPT = (8, 16, 30, 60, 100, 150, 200, 260, 330, 400)  # pictures of a round, for the judge
 KEYS = {"space": pygame.K_SPACE, "q": pygame.K_q, "escape": pygame.K_ESCAPE}
 _LOST = re.compile(r"game\s*over|best|high|you\s+(lose|lost|died)|again|restart|retry", re.I)
 
@@ -140,7 +141,7 @@ class Player:
         threading.Thread(target=self._watch_for_standstill, daemon=True).start()
         random.seed(self._plan["seed"])
         sys.argv = [GAME]
-        os._exit = lambda status=0: self._finish("exit", "the program ended its process")
+        os._exit = self._leave
         try:
             runpy.run_path(GAME, run_name="__main__")
             self._finish("exit", "the program came to its end")
@@ -150,6 +151,9 @@ class Player:
             self._finish("exit", f"the program exited{why}")
         except BaseException as error:  # noqa: BLE001 - whatever the game raises is what is told
             self._finish("error", _explain(error))
+
+    def _leave(self, status: int) -> NoReturn:
+        self._finish("exit", "the program ended its process")
 
     def _finish(self, ended: str, detail: str) -> NoReturn:
         end = {
@@ -248,7 +252,7 @@ class Player:
             if waits_for_another_key or self._pilot.wants_up():
                 self._press("space")
             yield
-            if tick % 40 == 20 and tick < 240:
+            if tick in _KEPT:
                 in_sight = any(
                     0 < p.x < 0.8 * self._pygame.size[0] for p in self._pilot.scene.pipes
                 )

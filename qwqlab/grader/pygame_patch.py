@@ -53,7 +53,8 @@ class PatchedPygame:
     def _view(self) -> NDArray[np.uint32]:
         if not self.screen:
             return np.zeros((0, 0), np.uint32)
-        return np.frombuffer(self.screen.get_view("0"), np.uint32).reshape(self.size[::-1])
+        buffer: Any = self.screen.get_view("0")
+        return np.frombuffer(buffer, np.uint32).reshape(self.size[::-1])
 
     def look(self) -> bool:
         """Read texts and clean from the screen; return whether they are others than before."""

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..sandbox import Isolation, Limits, Outcome, run_python
 from .notes import PICTURE, RECORD, Tick, read_notes
-from .pixels import Color, Pixels, find_blobs, name_shape
+from .pixels import Box, Color, Pixels, find_blobs, name_shape
 from .scene import read_scene
 
 
@@ -184,16 +184,22 @@ def read_record(plan: PlayPlan, outcome: Outcome, until: float = math.inf) -> Ga
     try:
         end, ticks = read_notes(outcome.files[RECORD])
         _refuse_what_cannot_be(plan, end["ended"], end["phase"], ticks)
-        looks, pictures = [], {}
+        looks: list[Look] = []
+        pictures: dict[str, bytes] = {}
+        shown: list[bool] = []  # whether there is something where the notes say so
         for at, name in sorted(end["pictures"].items()):
             if looks and time.monotonic() > until:
                 break
             pixels = _read_picture(outcome.files[PICTURE.format(at)], *end["size"])
             looks.append(_look_at(pixels, ticks, at))
+            noted = [*ticks[at].texts, *([ticks[at].bird] if ticks[at].bird else [])]
+            shown += [_is_drawn(pixels, box) for box in noted if box]
             if name and name not in pictures:
                 pictures[name] = _write_png(pixels)
         if len(ticks) > 10 and not looks:
             raise ValueError("no picture was kept")
+        if sum(shown) < 0.5 * len(shown):
+            raise ValueError("its pictures show nothing of what its notes say")
     except Exception as error:  # noqa: BLE001 - a game may have written anything there
         why = f"the record of the game cannot be read: {type(error).__name__}: {error}"
         return GameRecord(plan, "killed", why[:300])
@@ -261,6 +267,13 @@ def _look_at(pixels: Pixels, ticks: tuple[Tick, ...], at: int) -> Look:
         bird,
         tuple(p.color for p in scene.pipes if p.color and p.x > 1 and p.right < width - 1),
     )
+
+
+def _is_drawn(pixels: Pixels, box: Box) -> bool:
+    """Return whether a place and its edge are of more than one colour."""
+    top, left = max(0, int(box.y) - 2), max(0, int(box.x) - 2)
+    part = pixels[top : max(0, int(box.bottom) + 2), left : max(0, int(box.right) + 2)]
+    return bool(part.size and part.min() != part.max())
 
 
 def _write_png(pixels: Pixels) -> bytes:
