@@ -5,11 +5,13 @@ The oracles are transformers' own model, what bitsandbytes makes of it, and the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 import transformers
@@ -161,6 +163,16 @@ def test_a_byte_order_mark_is_no_part_of_a_configuration(tmp_path: Path) -> None
             read_shapes(source)
 
 
+def test_no_hub_is_asked_for_what_a_configuration_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **_: asked.append(args))
+    with contextlib.suppress(ModelFileError):
+        read_shapes(write(tmp_path, {"model_type": "fast_vlm"}))
+    assert not asked
+
+
 def test_code_that_a_configuration_names_is_never_run(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     named = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
@@ -174,9 +186,12 @@ def test_code_that_a_configuration_names_is_never_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly  # some minutes: every kind is built twice in its default size
-def test_every_architecture_of_transformers_gets_numbers_or_a_sentence(tmp_path: Path) -> None:
+def test_every_architecture_of_transformers_gets_numbers_or_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     counts: Counter[str] = Counter()
-    autos = transformers.AutoModelForCausalLM, transformers.AutoModelForMultimodalLM
+    autos: Any = transformers.AutoModelForCausalLM, transformers.AutoModelForMultimodalLM
     for kind in sorted(transformers.CONFIG_MAPPING):
         path = write(tmp_path, {"model_type": kind})
         shapes = None

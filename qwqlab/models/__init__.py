@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .tokenizers import LlamaTokenizer as LlamaTokenizer  # a GGUF's, in llama.cpp
     from .tokenizers import TransformersTokenizer as TransformersTokenizer  # in transformers
     from .tokenizers import import_transformers as import_transformers  # without its advice
+    from .tokenizers import offline as offline  # keep transformers from asking a hub
     from .tokenizers import open_tokenizer as open_tokenizer  # in the engine of that name
     from .tokenizers import readable as readable  # a folder as transformers can read it
     from .trial import check_loads as check_loads  # can llama.cpp use a file?

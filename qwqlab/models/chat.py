@@ -122,7 +122,7 @@ def choose_template(tokenizer: Any, tools: bool = False) -> str | None:
     A tokenizer may have several by name. tools: whether tools are given, for which one called
     "tool_use" is taken where there is one.
     """
-    named = tokenizer.chat_template
+    named: str | dict[str, str] | None = tokenizer.chat_template
     if not isinstance(named, dict):
         return named
     return (named.get("tool_use") if tools else None) or named.get("default")

@@ -23,6 +23,7 @@ from .tokenizers import (
     LlamaTokenizer,
     TransformersTokenizer,
     import_transformers,
+    offline,
     readable,
 )
 
@@ -224,7 +225,7 @@ def _count_rows(folder: Path, config: dict[str, Any]) -> int | None:
     A configuration may leave out what its architecture gives.
     """
     try:
-        with readable(folder) as plain:
+        with offline(), readable(folder) as plain:
             read = import_transformers().AutoConfig.from_pretrained(
                 str(plain), local_files_only=True, trust_remote_code=False
             )

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from .gguf_header import printable
 ENGINES = ("llama.cpp", "transformers")
 # A folder that transformers can read has one of these.
 _TELLING = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+_switching = threading.Lock()
+_before: list[bool] = []  # whether huggingface_hub was offline, at each entry into `offline`
 
 
 class LlamaTokenizer(Closing):
@@ -150,7 +154,7 @@ def _load_transformers(name: str | os.PathLike[str]) -> Any:
         )
     auto = import_transformers().AutoTokenizer
     try:
-        with readable(folder) as plain:
+        with offline(), readable(folder) as plain:
             return auto.from_pretrained(str(plain), **options)
     except QwqlabError:
         raise
@@ -170,6 +174,25 @@ def import_transformers() -> Any:
     import transformers
 
     return transformers
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let huggingface_hub ask no hub within the block.
+
+    Where a file leaves out what its architecture takes from elsewhere, transformers would.
+    """
+    from huggingface_hub import constants
+
+    with _switching:
+        _before.append(constants.HF_HUB_OFFLINE)
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        with _switching:  # of several threads the last one to leave restores what the first found
+            constants.HF_HUB_OFFLINE = len(_before) > 1 or _before[0]
+            _before.pop()
 
 
 @contextmanager

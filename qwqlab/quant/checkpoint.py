@@ -35,6 +35,7 @@ from ..models import (
     import_transformers,
     inspect,
     model_path,
+    offline,
     readable,
 )
 
@@ -246,11 +247,12 @@ def list_linears(model: Any) -> tuple[Linear, ...]:
     from transformers.quantizers.quantizers_utils import should_convert_module
 
     spared = get_keys_to_not_convert(model)
-    return tuple(
-        Linear(name, *orient(module, module.weight).shape, not should_convert_module(name, spared))
-        for name, module in model.named_modules()
-        if type(module) is torch.nn.Linear or isinstance(module, Conv1D)
-    )
+    found = []
+    for name, module in model.named_modules():
+        if type(module) is torch.nn.Linear or isinstance(module, Conv1D):
+            n_out, n_in = orient(module, module.weight).shape
+            found.append(Linear(name, n_out, n_in, not should_convert_module(name, spared)))
+    return tuple(found)
 
 
 def orient(module: Any, weight: torch.Tensor) -> torch.Tensor:
@@ -280,15 +282,15 @@ class Growth:
 def measure_cache(model: Any, name: str) -> tuple[Growth, ...]:
     """Return how each layer's cache grows: a skeleton runs on a few tokens without computing.
 
-    Configurations say it in too many ways. The skeleton then has no buffers any more. Raise
-    ModelFileError, with `name`, for a model without a cache or that does not run so.
+    Configurations say it in too many ways. model: a skeleton without buffers. Raise ModelFileError,
+    with `name`, for a model without a cache or that does not run so.
     """
     with _reading("a cache of keys and values", Path(name)), torch.inference_mode():
         if model._can_set_experts_implementation():
             model.set_experts_implementation("batched_mm")  # the others look at the numbers
         tokens = torch.zeros((1, _PROBE), dtype=torch.long, device="meta")
         with torch.device("meta"):
-            cache = model.to("meta")(input_ids=tokens, use_cache=True).past_key_values
+            cache = model(input_ids=tokens, use_cache=True).past_key_values
         found = tuple(map(_measure_layer, cache.layers))
         if not any(layer.per_token for layer in found):
             raise ValueError(f"{model.config.model_type!r} keeps none")
@@ -368,8 +370,11 @@ def find_text(config: Any) -> Any:
     return config.get_text_config(decoder=True)
 
 
-def build_skeleton(config: Any, path: Path) -> Any:
-    """Return the model that a configuration describes, without weights; errors name `path`."""
+def build_skeleton(config: Any, path: Path, buffers: bool = True) -> Any:
+    """Return the model that a configuration describes, without weights; errors name `path`.
+
+    buffers: fill its buffers, which a run of it needs and its shapes do not.
+    """
     from accelerate import init_empty_weights
 
     config = copy.deepcopy(config)
@@ -377,7 +382,7 @@ def build_skeleton(config: Any, path: Path) -> Any:
         del config.quantization_config
     with making_a_model, _reading("a language model", path) as transformers:
         auto = _find_class(transformers, config)
-        with init_empty_weights(include_buffers=False):
+        with init_empty_weights(include_buffers=False) if buffers else torch.device("meta"):
             model = auto.from_config(config, trust_remote_code=False).eval()
         model.tie_weights()  # or a head that shares the embedding would count twice
     return model
@@ -409,13 +414,13 @@ def free_memory() -> int:
 
 @contextlib.contextmanager
 def _reading(what: str, path: Path) -> Iterator[Any]:
-    """Yield transformers, quiet; whatever its readers raise becomes one ModelFileError."""
+    """Yield transformers, quiet and offline; what its readers raise becomes one ModelFileError."""
     transformers = import_transformers()
     logs = transformers.utils.logging
     level = logs.get_verbosity()
     logs.set_verbosity_error()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # where its bars go
+        with offline(), contextlib.redirect_stderr(io.StringIO()):  # where its bars go
             yield transformers
     except (MemoryError, QwqlabError):
         raise

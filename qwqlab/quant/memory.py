@@ -108,7 +108,7 @@ def read_shapes(name: str | os.PathLike[str]) -> Shapes:
     skip = found.get("llm_int8_skip_modules")
     if skip is not None:
         skip = check_skip_list(skip, f"llm_int8_skip_modules of {path}")
-    model = build_skeleton(config, path)
+    model = build_skeleton(config, path, buffers=False)
     linears = list_linears(model)
     if all(linear.is_head for linear in linears):
         raise ModelFileError(
