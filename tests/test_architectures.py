@@ -11,8 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes.functional as bnb
 import huggingface_hub.constants
 import pytest
+import tiny_llama
 import torch
 import transformers
 from transformers.pytorch_utils import Conv1D
@@ -20,7 +22,15 @@ from transformers.quantizers import AutoHfQuantizer
 
 from qwqlab.cli import main
 from qwqlab.errors import ModelFileError, QwqlabError, SettingError
-from qwqlab.quant import audit, ledger, read_shapes, resolve_skip_list
+from qwqlab.quant import (
+    Decoded,
+    audit,
+    find_codec,
+    ledger,
+    quant_error,
+    read_shapes,
+    resolve_skip_list,
+)
 from qwqlab.quant.checkpoint import _list_tensors, build_skeleton, read_config
 
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -128,6 +138,24 @@ def test_a_model_without_attention_has_an_audit_and_no_ledger(tmp_path: Path) ->
     assert audit(shapes).n_bytes > 0
     with pytest.raises(ModelFileError, match="no cache of keys and values"):
         ledger(shapes)
+
+
+def test_gpt2s_transposed_weights_are_measured_as_they_are_packed(tmp_path: Path) -> None:
+    folder = tiny_llama.make_in_bytes(tmp_path / "gpt2")
+    config = transformers.GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=258)
+    own: Any = transformers.GPT2LMHeadModel(config)
+    own.save_pretrained(folder)
+    found = {error.name: error for error in quant_error(folder, n_tokens=64).modules}
+    assert len(found) == 5 and "lm_head" in found
+    module, error = own.transformer.h[0].mlp.c_fc, found["transformer.h.0.mlp.c_fc"]
+    weight = module.weight.detach().T.contiguous()
+    decoded = bnb.dequantize_4bit(*bnb.quantize_4bit(weight, quant_type="nf4"))
+    lost = (weight - decoded).square().sum() / weight.square().sum()
+    assert (error.n_out, error.n_in) == (256, 64)
+    assert error.weight_rel_mse == pytest.approx(float(lost), rel=1e-4)
+    assert error.output_rel_mse is not None and error.output_rel_mse < 0.1
+    with Decoded(own, find_codec("nf4")).swapped() as model:
+        assert torch.allclose(model.transformer.h[0].mlp.c_fc.weight.T, decoded, atol=1e-6)
 
 
 PACKED = {"load_in_4bit": True, "quant_method": "bitsandbytes"}
