@@ -20,6 +20,7 @@ from . import paths
 from .errors import FetchError, FileError, QwqlabError, SettingError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_MOST_TEXT = 1 << 30  # bytes; a device has no end
 
 
 @contextmanager
@@ -92,6 +93,30 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(raw) > most:
         raise SettingError(f"{path} has more than {most:,} bytes; give a shorter one")
     return raw
+
+
+def read_text(path: Path, error: type[QwqlabError] = SettingError) -> str:
+    """Return a text that a person wrote, in UTF-8, without a byte order mark; lines end in "\\n".
+
+    Raise `error`, in a sentence that names the file, for what cannot be read or is no such text.
+    """
+    try:
+        raw = read_bytes(path, _MOST_TEXT)
+        text = raw.decode("utf-8-sig")
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror or problem}") from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{path} is not text in UTF-8; save it as UTF-8") from problem
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_json(path: Path, error: type[QwqlabError] = SettingError) -> Any:
+    """Return the value in a JSON file that a person wrote; raise `error` as `read_text` does."""
+    text = read_text(path, error)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} is not JSON: {str(problem)[:80]}") from problem
 
 
 def place_folder(staged: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from jinja2 import Environment
-from malformed import Gguf
+from malformed import Gguf, Raw, u32
 
 from qwqlab import paths, sandbox
 from qwqlab.cli import main
@@ -21,6 +22,8 @@ from qwqlab.llamacpp import escape, tools
 from qwqlab.models import (
     TEMPLATES,
     Conversation,
+    TransformersTokenizer,
+    build_qwq,
     chat,
     diff_templates,
     explain_template,
@@ -518,6 +521,14 @@ def test_render_prints_the_prompt_and_nothing_else(
     assert said.err == ""
 
 
+def test_messages_may_begin_with_a_byte_order_mark(
+    messages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages.write_bytes(b"\xef\xbb\xbf" + json.dumps([user("Hi")]).encode())
+    assert main(["render", "--template", "with-think", "--messages", str(messages)]) == 0
+    assert capsys.readouterr().out == render(WITH, HELLO)
+
+
 def test_render_takes_a_models_own_template(
     messages: Path, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -545,6 +556,97 @@ def test_render_says_which_special_tokens_it_leaves_empty(
     assert said.out == "x" and "names bos_token, which is left empty" in said.err
 
 
+SPECIALS = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+
+
+def test_a_gguf_gives_its_template_its_own_tokens(
+    messages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = [f"<{n}>" for n in range(12)]
+    made = Gguf(keys=[("tokenizer.ggml.tokens", tokens), ("tokenizer.chat_template", SPECIALS)])
+    messages.write_text(json.dumps([user("Hi")]))
+    for ids, prompt, unsaid in (
+        ((0, 11), "<0>Hi<11>", 0),
+        ((11, 12), "<11>Hi", 1),  # there is no token 12
+        ((None, 3), "Hi<3>", 1),
+    ):
+        names = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
+        given = [
+            (name, Raw(4, u32(n))) for name, n in zip(names, ids, strict=True) if n is not None
+        ]
+        (tmp_path / "t.gguf").write_bytes(Gguf(keys=[*made.keys, *given]).build())
+        args = ["render", "--messages", str(messages), "--template", str(tmp_path / "t.gguf")]
+        assert main(args) == 0
+        said = capsys.readouterr()
+        assert said.out == prompt and said.err.count("left empty") == unsaid
+
+
+def test_a_folder_gives_its_template_what_transformers_does(
+    messages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(build_qwq() / "tokenizer.json", folder)
+    bos = {"__type": "AddedToken", "content": "<|im_start|>", "lstrip": False, "rstrip": False,
+           "normalized": False, "single_word": False}  # fmt: skip
+    values = {"bos_token": bos, "eos_token": "<|im_end|>", "pad_token": "<|vision_pad|>",
+              "chat_template": SPECIALS + "{{ pad_token }}{{ enable_thinking }}"}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(values))
+    messages.write_text(json.dumps([user("Hi")]))
+    args = ["render", "--messages", str(messages), "--template", str(folder)]
+    assert main([*args, "--chat-template-kwargs", '{"enable_thinking": false}']) == 0
+    said = capsys.readouterr()
+    assert said.out == "<|im_start|>Hi<|im_end|><|vision_pad|>False" and not said.err
+    tokenizer = TransformersTokenizer(folder).tokenizer
+    assert said.out == tokenizer.apply_chat_template(
+        [user("Hi")], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+
+
+def test_a_templates_variables_can_be_given(
+    messages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ bos_token }}{% if enable_thinking is false %}no{% endif %}{{ more }}")
+    args = ["render", "--messages", str(messages), "--template", str(template)]
+    flag = "--chat-template-kwargs"
+    assert main([*args, flag, '{"enable_thinking": false, "more": 1}', flag, '{"more": 2}']) == 0
+    assert capsys.readouterr().out == "no2"
+    assert main([*args, flag, '{"bos_token": "<s>"}']) == 0
+    said = capsys.readouterr()
+    assert said.out == "<s>" and not said.err
+    for wrong in ("[1]", "{", "false", '{"messages": []}', '{"add_generation_prompt": 1}'):
+        assert main([*args, flag, wrong]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1
+        assert "is no JSON object" in said.err or "part of the conversation" in said.err
+
+
+def test_a_name_or_a_path_is_read_as_a_template(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ messages[0].content }}!")
+    assert render("with-think", [user("Hi")]) == render(WITH, HELLO)
+    assert render(tmp_path / "t.jinja", HELLO) == "Hi!"
+    assert identify_template("without-think") == "without-think"
+    assert render("with", HELLO) == "with"
+
+
+OPENAI = [
+    [user("Hi"), {"role": "assistant", "content": None, "tool_calls": [CALL]}],
+    [{"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "image_url"}]}],
+    [user("Hi"), {"role": "assistant", "tool_calls": [CALL], "content": ""}, RESULT],
+]
+
+
+def test_openais_messages_are_rendered_as_transformers_does() -> None:
+    source = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{{ (m.tool_calls or []) | tojson(indent=1) }}\n{% endfor %}"
+    )
+    assert render_many(source, OPENAI) == render_many(source, OPENAI, "transformers")
+    with pytest.raises(ChatError, match="both of text"):
+        render_with_llama_cpp(WITH, Conversation([{"role": "user", "content": None}]), Path("x"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -557,6 +659,7 @@ def test_render_says_which_special_tokens_it_leaves_empty(
         ('[{"role": "user", "content": ' + "9" * 5000 + "}]", "is not JSON"),
         ('[{"role": "user"}]', "the template needs 'content', which a message"),
         ("\udcff", "is not text in UTF-8"),
+        ("\udcff\udcfe[\0]\0", "is not text in UTF-8"),
     ],
 )
 def test_a_bad_file_of_messages_gets_one_sentence_and_exit_code_2(

@@ -109,6 +109,7 @@ def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: boo
     [
         ('{"instruction": "a", "output": "b"}\n{"instruction": 3}\n', "line 2: instruction is int"),
         ('{"instruction": "a", "output": " "}', "line 1: output is missing or empty"),
+        ('{"instruction": "a", "input": "", "output": null}', "line 1: output is missing or empty"),
         ('{"output": "b"}', "line 1: instruction is missing"),
         ('{"instruction": "a",', "line 1: not JSON"),
         ("[1]", "example 1: not an object"),
@@ -129,6 +130,11 @@ def test_a_list_and_lines_are_read_alike(tmp_path: Path) -> None:
     lines.write_text(f"{json.dumps(row)}\n\n{json.dumps(row)}\n")
     whole.write_text(json.dumps([row, row]))
     assert read_examples(lines) == read_examples(whole) == [Example("Say a.", "", "a")] * 2
+    lines.write_text('{"instruction": "a", "input": null, "output": "b"}')
+    assert read_examples(lines) == [Example("a", "", "b")]
+    lines.write_bytes('{"instruction": "a", "output": "b"}'.encode("utf-16"))
+    with pytest.raises(SettingError, match=r"lines\.jsonl is not text in UTF-8; save it"):
+        read_examples(lines)
     # A byte order mark, and an end of a line that is none in JSON.
     lines.write_text('\ufeff{"instruction": "a", "output": "b\u2028c"}\r\n', encoding="utf-8")
     assert read_examples(lines) == [Example("a", "", "b\u2028c")]

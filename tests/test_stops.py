@@ -12,7 +12,13 @@ from malformed import sound
 
 from qwqlab import paths
 from qwqlab.errors import FetchError, ModelFileError
-from qwqlab.models import StopCheck, build_qwq, check_stops, import_transformers
+from qwqlab.models import (
+    StopCheck,
+    build_qwq,
+    check_stops,
+    import_transformers,
+    read_template,
+)
 from qwqlab.models.qwq import ADDED
 
 Write = Callable[..., Path]
@@ -183,8 +189,12 @@ def test_the_end_of_a_turn_is_what_the_template_writes_behind_an_answer(
     ("file", "content", "says"),
     [
         ("tokenizer", "{", "transformers reads no tokenizer"),
-        ("generation_config", "{", "generation_config.json cannot be read"),
-        ("generation_config", "[1, 2]", "generation_config.json cannot be read"),
+        ("generation_config", "{", "generation_config.json is not JSON"),
+        ("generation_config", "[1, 2]", "generation_config.json holds no JSON object"),
+        ("generation_config", '{"eos_token_id": "x"}', "eos_token_id is x, which is no whole"),
+        ("generation_config", '{"eos_token_id": [2, null]}', "which is no whole number"),
+        ("generation_config", '{"pad_token_id": 1.5}', "pad_token_id is [1.5], which is no"),
+        ("config", '{"vocab_size": "many"}', "vocab_size is many, which is no whole number"),
     ],
 )
 def test_a_file_that_is_no_sound_json_is_refused(
@@ -194,6 +204,59 @@ def test_a_file_that_is_no_sound_json_is_refused(
         check_stops(write(**{file: content}))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        {"model_type": "gemma3", "text_config": {"vocab_size": 10, "eos_token_id": OTHER}},
+        {"model_type": "internvl_chat", "llm_config": {"vocab_size": 10, "eos_token_id": OTHER}},
+        {"language_config": {"vocab_size": 10, "eos_token_id": [OTHER], "pad_token_id": None}},
+        {"thinker_config": {"text_config": {"vocab_size": 10, "eos_token_id": OTHER}}},
+    ],
+    ids=["text", "llm", "language", "thinker"],
+)
+def test_a_configuration_is_read_where_it_describes_the_text(
+    nested: dict[str, Any], write: Write
+) -> None:
+    check = check_stops(write(config=nested, generation_config=None))
+    assert check.n_rows == 10
+    assert [stop.id for stop in check.stops] == [OTHER]
+    assert "ids are in the vocabulary" in failed(check) and "turns end in a stop" in failed(check)
+
+
+def test_rows_that_a_configuration_leaves_to_its_architecture_are_known(write: Write) -> None:
+    check = check_stops(write(config={"model_type": "gemma3", "text_config": {}}))
+    assert check.n_rows == 262_208
+
+
+def test_of_several_templates_the_default_is_read(write: Write) -> None:
+    named = [
+        {"name": "tool_use", "template": "{{ messages[-1].content }}<|video_pad|>"},
+        {"name": "default", "template": TEMPLATE},
+    ]
+    config = {"pad_token": "<|vision_pad|>", "eos_token": "<|im_end|>", "chat_template": named}
+    folder = write(tokenizer_config=config)
+    found = [check_stops(folder)]
+    assert "video_pad" in read_template(folder, tools=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}))
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text(named[0]["template"])
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    found.append(check_stops(folder))
+    assert [check.turn_end and check.turn_end.text for check in found] == ["<|im_end|>"] * 2
+    assert read_template(folder) == TEMPLATE
+
+
+def test_a_byte_order_mark_is_no_part_of_a_models_files(write: Write) -> None:
+    folder = write()
+    plain = check_stops(folder)
+    for path in sorted(folder.iterdir()):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert check_stops(folder) == plain
+    (folder / "tokenizer_config.json").write_bytes("{}".encode("utf-16"))
+    with pytest.raises(ModelFileError, match=r"tokenizer_config\.json is not text in UTF-8"):
+        check_stops(folder)
 
 
 def test_what_holds_no_model_is_refused(tmp_path: Path) -> None:

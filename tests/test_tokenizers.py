@@ -165,6 +165,9 @@ def test_without_special_tokens_the_two_disagree_on_which_are_special(
     }
     assert found.counts == {"added tokens": 6}
     assert ours.encode(["<think>"], False) == theirs.encode(["<think>"], False) == [[151_667]]
+    for tokenizer in (ours, theirs):  # or it would be read letter by letter
+        with pytest.raises(SettingError, match="'<think>' is one text; give a list of texts"):
+            tokenizer.encode("<think>")
 
 
 def test_llama_cpp_makes_an_ordinary_token_of_qwens_vocabulary_a_stop(

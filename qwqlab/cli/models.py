@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..errors import FetchError, SettingError
 
@@ -25,12 +26,21 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     path.add_argument("name", help="of a model, of its .gguf file, or of a tool: llama-quantize")
     render = add("render", _render, "print the prompt that a chat template makes", refused=2)
     render.add_argument(
-        "--template", required=True, help="with-think, without-think, a .jinja or a .gguf file"
+        "--template",
+        required=True,
+        help="with-think, without-think, a .jinja or .gguf file, or a model's folder",
     )
     render.add_argument(
         "--messages", required=True, help='a file: a JSON list of {"role", "content"}'
     )
     render.add_argument("--tools", help="a JSON list of JSON schemas")
+    render.add_argument(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        action="append",
+        default=[],
+        help="""variables of the template, as of llama-server: '{"enable_thinking": false}'""",
+    )
     render.add_argument("--engine", default="jinja", help="jinja or transformers")
     render.add_argument("--no-generation-prompt", action="store_true", help="end after the last")
     render.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -79,14 +89,15 @@ def _path(args: argparse.Namespace) -> None:
 
 
 def _render(args: argparse.Namespace) -> None:
-    from ..models import identify_template, read_conversation, read_template, render
+    from ..models import identify_template, read_conversation, read_specials, read_template, render
     from ..sampling import is_forced
 
     conversation = read_conversation(args.messages, args.tools, not args.no_generation_prompt)
-    template = read_template(args.template)
-    prompt = render(template, conversation, args.engine)
+    template = read_template(args.template, conversation.tools is not None)
+    variables = {**read_specials(args.template), **_read_variables(args.chat_template_kwargs)}
+    prompt = render(template, conversation, args.engine, variables)
     for name in ("bos_token", "eos_token"):
-        if name in template:
+        if name in template and name not in variables:
             print(f"qwqlab: the template names {name}, which is left empty", file=sys.stderr)
     if args.json:
         values = {
@@ -98,6 +109,22 @@ def _render(args: argparse.Namespace) -> None:
         print(json.dumps(values))
     else:
         print(prompt, end="")
+
+
+def _read_variables(texts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts:
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise SettingError(
+                f"--chat-template-kwargs {text[:40]!r} is no JSON object; write it as "
+                """'{"enable_thinking": false}'"""
+            )
+        found.update(values)
+    return found
 
 
 def _inspect(args: argparse.Namespace) -> int:

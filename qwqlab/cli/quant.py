@@ -90,7 +90,7 @@ def _select(args: argparse.Namespace) -> None:
     linears = quant.list_linears(skeleton)
     skip = quant.make_skip_list(chosen.keep, linears)
     how = quant.verify_skip_list(checkpoint, skip, chosen.keep, codec)
-    tied = bool(skeleton.config.tie_word_embeddings)
+    tied = bool(skeleton.all_tied_weights_keys)
     values = {
         "skip": skip,
         **chosen.to_dict(),

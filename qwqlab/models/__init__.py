@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .chat import explain_template as explain_template  # which one it is, in a sentence
     from .chat import identify_template as identify_template  # the article's equal to it
     from .chat import read_conversation as read_conversation  # from JSON files
+    from .chat import read_specials as read_specials  # the special tokens that it may ask for
     from .chat import read_template as read_template  # by name, or from a file
     from .chat import render as render  # the prompt that a template makes of a conversation
     from .chat import render_many as render_many  # many prompts from one process
@@ -59,7 +60,9 @@ if TYPE_CHECKING:
     from .tokenizers import LlamaTokenizer as LlamaTokenizer  # a GGUF's, in llama.cpp
     from .tokenizers import TransformersTokenizer as TransformersTokenizer  # in transformers
     from .tokenizers import import_transformers as import_transformers  # without its advice
+    from .tokenizers import offline as offline  # keep transformers from asking a hub
     from .tokenizers import open_tokenizer as open_tokenizer  # in the engine of that name
+    from .tokenizers import readable as readable  # a folder as transformers can read it
     from .trial import check_loads as check_loads  # can llama.cpp use a file?
     from .trial import check_tokenizes as check_tokenizes  # can llama.cpp read its vocabulary?
 else:

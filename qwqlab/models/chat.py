@@ -26,6 +26,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import ChatError, ToolchainError
+from ..files import parse_json, read_text
 from ..llamacpp import run_tool
 from ..sandbox import Limits, run_python
 from . import template_worker
@@ -89,24 +90,65 @@ def _copy_objects(name: str, values: Any) -> tuple[dict[str, Any], ...]:
         raise ChatError(f"{name} cannot be written as JSON: {error}") from None
 
 
-def read_template(source: str | os.PathLike[str]) -> str:
-    """Return a template: by its name in TEMPLATES, from a .jinja file, or from a GGUF. Untrusted.
+def read_template(source: str | os.PathLike[str], tools: bool = False) -> str:
+    """Return a template: by its name in TEMPLATES, or from a .jinja, a GGUF or a model's folder.
 
-    The lab's two, the article's, are the same but for the last line: "with-think" ends the prompt
-    in `<think>\\n`. Raise ChatError if there is no template, ModelFileError if a GGUF is damaged.
+    It is untrusted. The lab's two, the article's, are the same but for the last line: "with-think"
+    ends the prompt in `<think>\\n`. tools: see `choose_template`. Raise ChatError if there is no
+    template, ModelFileError if a GGUF or a folder is damaged.
     """
     text = os.fspath(source)
     if text in TEMPLATES:
-        return _read(paths.data_dir() / "templates" / f"{text}.jinja", "template")
+        return read_text(paths.data_dir() / "templates" / f"{text}.jinja")
     path = paths.from_user(text)
-    if path.suffix == ".gguf":
+    if path.is_dir():
+        found = choose_template(_open_folder(path), tools)
+    elif path.suffix == ".gguf":
         found = inspect(path).chat_template
-        if found is None:
-            raise ChatError(f"{path} has no chat template; name one: {', '.join(TEMPLATES)}")
-        return found
-    if path.suffix != ".jinja":
-        raise ChatError(f"{text!r} is none of {', '.join(TEMPLATES)}, a .jinja or a .gguf file")
-    return _read(path, "template")
+    elif path.suffix == ".jinja":
+        return read_text(path, ChatError)
+    else:
+        raise ChatError(
+            f"{text!r} is none of {', '.join(TEMPLATES)}, a .jinja or a .gguf file, or a folder"
+        )
+    if found is None:
+        raise ChatError(f"{path} has no chat template; name one: {', '.join(TEMPLATES)}")
+    return found
+
+
+def choose_template(tokenizer: Any, tools: bool = False) -> str | None:
+    """Return the template that transformers would render, None if there is none or no default.
+
+    A tokenizer may have several by name. tools: whether tools are given, for which one called
+    "tool_use" is taken where there is one.
+    """
+    named: str | dict[str, str] | None = tokenizer.chat_template
+    if not isinstance(named, dict):
+        return named
+    return (named.get("tool_use") if tools else None) or named.get("default")
+
+
+def read_specials(source: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the special tokens that a template may ask for, by the names that it has for them.
+
+    They are bos_token and eos_token of a GGUF, every special token of a folder, and none of a
+    template alone. Raise ModelFileError for a file or folder that can't be read.
+    """
+    path = paths.from_user(source)
+    if path.is_dir():
+        return dict(_open_folder(path).special_tokens_map)
+    if path.suffix != ".gguf":
+        return {}
+    info = inspect(path)
+    ids = {"bos_token": info.tokenizer.bos, "eos_token": info.tokenizer.eos}
+    texts = {name: info.token(-1 if token is None else token) for name, token in ids.items()}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _open_folder(path: Path) -> Any:
+    from .tokenizers import TransformersTokenizer  # which needs llama.cpp; templates do not
+
+    return TransformersTokenizer(path).tokenizer
 
 
 def read_conversation(
@@ -118,8 +160,8 @@ def read_conversation(
 
     Raise ChatError, with the file's name, if one of them is something else.
     """
-    said = _read_json(Path(messages))
-    functions = None if tools is None else _read_json(Path(tools))
+    said = parse_json(Path(messages), ChatError)
+    functions = None if tools is None else parse_json(Path(tools), ChatError)
     try:
         return Conversation(said, functions, add_generation_prompt)
     except ChatError as error:
@@ -127,26 +169,15 @@ def read_conversation(
         raise ChatError(f"{where}: {error}") from None
 
 
-def _read_json(path: Path) -> Any:
-    text = _read(path, "JSON file")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ChatError(f"the file {path} is not JSON: {error}") from None
-
-
-def _read(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ChatError(f"the {what} {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ChatError(f"the {what} {path} is not text in UTF-8; give one that is") from None
+def _find_text(template: str | os.PathLike[str]) -> str:
+    """Return a template's text: no template is just one of the lab's names."""
+    is_name = isinstance(template, os.PathLike) or template in TEMPLATES
+    return read_template(template) if is_name else str(template)
 
 
 def render(
-    template: str,
-    conversation: Conversation,
+    template: str | os.PathLike[str],
+    conversation: Conversation | Sequence[Mapping[str, Any]],
     engine: str = "jinja",
     variables: Mapping[str, Any] | None = None,
 ) -> str:
@@ -155,25 +186,33 @@ def render(
 
 
 def render_many(
-    template: str,
-    conversations: Sequence[Conversation],
+    template: str | os.PathLike[str],
+    conversations: Sequence[Conversation | Sequence[Mapping[str, Any]]],
     engine: str = "jinja",
     variables: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return a prompt for each conversation, all from one process (0.1 s; transformers 2 s).
 
+    template: its text, one of TEMPLATES, or a Path that `read_template` takes.
+    conversations: a list of messages is one without tools.
     engine: "jinja" as the lab sets it up, or "transformers", what `apply_chat_template` calls.
-    variables: what else the template may ask for, such as bos_token; all others are empty.
+    variables: what else the template may ask for, such as bos_token or enable_thinking; all others
+        are empty.
 
-    Raise ChatError if the template is not Jinja, reaches for what it may not touch, refuses the
-    messages, or takes more than RENDER_SECONDS, RENDER_MEMORY or MOST.
+    Raise ChatError if a variable is named as a part of the conversation, or if the template is not
+    Jinja, reaches for what it may not touch, refuses the messages, or takes more than
+    RENDER_SECONDS, RENDER_MEMORY or MOST.
     """
     if engine not in RENDERERS:
         raise ChatError(f"{engine!r} is not an engine; give {' or '.join(RENDERERS)}")
+    given = {"documents": None, **(variables or {})}
+    if taken := sorted(given.keys() & Conversation.__dataclass_fields__.keys()):
+        raise ChatError(f"the variable {taken[0]!r} is a part of the conversation; give it there")
+    asked = [c if isinstance(c, Conversation) else Conversation(c) for c in conversations]
     job = {
-        "template": template,
+        "template": _find_text(template),
         "engine": engine,
-        "values": [{"documents": None, **(variables or {}), **asdict(c)} for c in conversations],
+        "values": [{**given, **asdict(conversation)} for conversation in asked],
         "seconds": RENDER_SECONDS,
         "characters": MOST,
     }
@@ -195,7 +234,9 @@ def render_many(
     return list(answer["texts"])
 
 
-def render_with_llama_cpp(template: str, conversation: Conversation, model: Path) -> str:
+def render_with_llama_cpp(
+    template: str | os.PathLike[str], conversation: Conversation, model: Path
+) -> str:
     """Return the prompt that llama.cpp's own Jinja makes, as llama-completion logs it (4 s).
 
     llama-completion takes one user message, with or without a system message before it; only
@@ -204,16 +245,19 @@ def render_with_llama_cpp(template: str, conversation: Conversation, model: Path
     conversation of another form, and ToolchainError if llama-completion fails.
     """
     roles = [message["role"] for message in conversation.messages]
+    texts = [message.get("content") for message in conversation.messages]
     plain = roles in (["user"], ["system", "user"]) and not conversation.tools
-    if not (plain and conversation.add_generation_prompt):
+    if not (
+        plain and conversation.add_generation_prompt and all(isinstance(t, str) for t in texts)
+    ):
         raise ChatError(
-            "llama-completion takes one user message, and at most a system message before it; "
-            "render other conversations with jinja or transformers"
+            "llama-completion takes one user message, and at most a system message before it, "
+            "both of text; render other conversations with jinja or transformers"
         )
-    *system, user = (str(message["content"]) for message in conversation.messages)
+    *system, user = map(str, texts)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "template.jinja"
-        file.write_text(template, encoding="utf-8")
+        file.write_text(_find_text(template), encoding="utf-8")
         flags = ["-m", str(model), "--jinja", "--chat-template-file", str(file)]
         flags += ["--no-escape", "-p", user]  # "\n" in a message is two letters
         flags += [flag for text in system for flag in ("-sys", text)]
@@ -231,6 +275,7 @@ def split_tags(source: str) -> list[str]:
     >>> split_tags("{%- if a %}\\n    {{- b }}\\n{%- endif %}\\n")
     ['{%- if a %}', '{{- b }}', '{%- endif %}']
     """
+    source = _find_text(source)
     for mark in ("{%-", "{{-"):
         *before, last = source.removesuffix("\n").split(mark)
         source = mark.join([*(text.rstrip() for text in before), last])

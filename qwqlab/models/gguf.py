@@ -177,6 +177,19 @@ class GGUFInfo:
             add_bos=add_bos if isinstance(add_bos, bool) else None,
         )
 
+    def token(self, number: int) -> str | None:
+        """Return the text of a token as the file has it, None if it has no such token."""
+        tokens = self.metadata.get("tokenizer.ggml.tokens")
+        if not isinstance(tokens, Summary) or not 0 <= number < tokens.length:
+            return None
+        if not isinstance(tokens.head[0], str):
+            return None
+        with self.path.open("rb") as file:
+            file.seek(tokens.start)
+            for _ in range(number + 1):
+                text = file.read(int.from_bytes(file.read(8), "little"))
+        return text.decode("utf-8", "replace")
+
     def _text(self, key: str) -> str | None:
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None

@@ -13,7 +13,7 @@ import math
 import os
 import struct
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -30,10 +30,14 @@ STRING, ARRAY = 8, 9
 
 @dataclass(frozen=True)
 class Summary:
-    """An array in short: the number of its elements, and the first few."""
+    """An array in short: the number of its elements, and the first few.
+
+    start: the byte of the file at which the elements begin.
+    """
 
     length: int
     head: tuple[Any, ...]
+    start: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -186,15 +190,16 @@ class _Reader:
         return NUMBERS[kind]
 
     def _array(self, kind: int, n: int) -> Summary:
+        start = self.position
         if kind == STRING:
             head = tuple(self.string() for _ in range(min(n, HEAD)))
             for _ in range(n - len(head)):
                 self.take(self.number("Q"))
-            return Summary(n, head)
+            return Summary(n, head, start)
         form = self._find_form(kind)
         head = tuple(self.number(form) for _ in range(min(n, HEAD)))
         rest = (n - len(head)) * struct.calcsize(f"<{form}")
         if rest > self.size - self.position:
             self.fail(f"gives {self.where} {n} elements, more than the file holds")
         self._file.seek(rest, os.SEEK_CUR)
-        return Summary(n, head)
+        return Summary(n, head, start)

@@ -9,18 +9,26 @@ A GGUF is asked through llama.cpp, and a folder through transformers, as trainin
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import paths
+from .. import files, paths
 from ..errors import ChatError, ModelFileError
 from . import local, qwq
-from .chat import Conversation, render
+from .chat import Conversation, choose_template, render
 from .gguf_header import printable
-from .tokenizers import LlamaTokenizer, TransformersTokenizer
+from .tokenizers import (
+    LlamaTokenizer,
+    TransformersTokenizer,
+    import_transformers,
+    offline,
+    readable,
+)
+
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
+"""Where configurations of models with pictures or sound keep what describes the language model."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +154,12 @@ class _Said:
     def name(self, token: int | None) -> Token | None:
         return None if token is None else Token(token, self.texts.get(token))
 
-    def keep(self, where: str, pad: int | None, eos: int | list[int] | None) -> None:
-        """Take the pad and the stops that `where` gives."""
+    def keep(self, where: str, pad: Any, eos: Any) -> None:
+        """Take the pad and the stops that `where` gives; ModelFileError for what is no id."""
         if pad is not None:
-            self.pads[f"{where} pad_token_id"] = pad
+            (self.pads[f"{where} pad_token_id"],) = _read_ids(f"{where} pad_token_id", [pad])
         if eos is not None:
-            self.stops[f"{where} eos_token_id"] = eos if isinstance(eos, list) else [eos]
+            self.stops[f"{where} eos_token_id"] = _read_ids(f"{where} eos_token_id", eos)
 
 
 def _read_gguf(path: Path) -> _Said:
@@ -172,15 +180,13 @@ def _read_gguf(path: Path) -> _Said:
 def _read_folder(folder: Path) -> _Said:
     """Return what a folder for transformers gives: its tokenizer and its two configurations."""
     tokenizer = TransformersTokenizer(folder).tokenizer
-    config, generation = (
-        _read_json(folder / name) for name in ("config.json", "generation_config.json")
-    )
+    generation = _read_json(folder / "generation_config.json")
+    config = _lift_text(_read_json(folder / "config.json"))
     texts = {token: text for text, token in tokenizer.get_vocab().items()}
     added = tokenizer.added_tokens_decoder.items()
     control = {number for number, token in added if token.special}
-    template = tokenizer.chat_template
-    template = template.get("default") if isinstance(template, dict) else template
-    rows, eos = config.get("vocab_size"), tokenizer.eos_token_id
+    rows, eos = _count_rows(folder, config), tokenizer.eos_token_id
+    template = choose_template(tokenizer)
     said = _Said(len(tokenizer), rows, texts, control, eos, template)
     said.keep("the tokenizer's", tokenizer.pad_token_id, eos)
     said.keep("config.json", config.get("pad_token_id"), config.get("eos_token_id"))
@@ -192,10 +198,49 @@ def _read_folder(folder: Path) -> _Said:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Return a file's JSON object, an empty one if there is no such file."""
+    values = files.parse_json(path, ModelFileError) if path.is_file() else {}
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{path} holds no JSON object; fetch it again.")
+    return values
+
+
+def _lift_text(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's values, and those of its text part where it has none itself.
+
+    >>> _lift_text({"eos_token_id": None, "text_config": {"eos_token_id": 4}})["eos_token_id"]
+    4
+    """
+    found: dict[str, Any] = {}
+    part: dict[str, Any] | None = config
+    while part is not None:
+        found = {**{key: value for key, value in part.items() if value is not None}, **found}
+        inner = (part.get(name) for name in TEXT_PARTS)
+        part = next((values for values in inner if isinstance(values, dict)), None)
+    return found
+
+
+def _count_rows(folder: Path, config: dict[str, Any]) -> int | None:
+    """Return the rows of the embedding as transformers reads them, or those that `config` states.
+
+    A configuration may leave out what its architecture gives.
+    """
     try:
-        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{path} cannot be read ({error}); fetch it again.") from error
+        with offline(), readable(folder) as plain:
+            read = import_transformers().AutoConfig.from_pretrained(
+                str(plain), local_files_only=True, trust_remote_code=False
+            )
+        rows = read.get_text_config(decoder=True).vocab_size
+    except Exception:  # noqa: BLE001  # its readers raise whatever a file leads them to
+        rows = config.get("vocab_size")
+    return None if rows is None else _read_ids(f"{folder}: vocab_size", rows)[0]
+
+
+def _read_ids(where: str, value: Any) -> list[int]:
+    """Return a number or a list of them as a list; raise ModelFileError for anything else."""
+    ids = value if isinstance(value, list) else [value]
+    if not all(type(number) is int for number in ids):
+        raise ModelFileError(f"{where} is {printable(str(value), 40)}, which is no whole number.")
+    return ids
 
 
 def _find_turn_end(said: _Said) -> Token | None:

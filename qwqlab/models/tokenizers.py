@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
-from collections.abc import Iterable
+import re
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import paths
-from ..errors import FetchError, ModelFileError, SettingError, first_lines
+from .. import files, paths
+from ..errors import FetchError, ModelFileError, QwqlabError, SettingError, first_lines
 from ..llamacpp import Closing, Loading, Model
 from . import local, qwq, trial
 from .gguf import GGUFInfo, inspect
+from .gguf_header import printable
 
 ENGINES = ("llama.cpp", "transformers")
 # A folder that transformers can read has one of these.
 _TELLING = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+_switching = threading.Lock()
+_before: list[bool] = []  # whether huggingface_hub was offline, at each entry into `offline`
 
 
 class LlamaTokenizer(Closing):
@@ -36,8 +46,9 @@ class LlamaTokenizer(Closing):
         """Return the token ids of each text, with nothing before or after them.
 
         With `parse_special`, `<|im_end|>` and its like in a text are one token each; without, they
-        are letters like any others.
+        are letters like any others. Raise SettingError for one text that is in no list.
         """
+        texts = _check_texts(texts)
         return self._model.tokenize_all(texts, add_special=False, parse_special=parse_special)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
@@ -78,7 +89,7 @@ class TransformersTokenizer(Closing):
 
     def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
         """Return what LlamaTokenizer.encode does; transformers calls it split_special_tokens."""
-        texts = list(texts)
+        texts = list(_check_texts(texts))
         if not texts:
             return []
         found = self.tokenizer(
@@ -109,6 +120,12 @@ def open_tokenizer(
     return LlamaTokenizer(name) if engine == "llama.cpp" else TransformersTokenizer(name)
 
 
+def _check_texts(texts: Iterable[str]) -> Iterable[str]:
+    if isinstance(texts, str):  # a text is a sequence too, of letters
+        raise SettingError(f"{printable(texts, 30)!r} is one text; give a list of texts")
+    return texts
+
+
 def _is_qwq(name: str | os.PathLike[str]) -> bool:
     return os.fspath(name).strip().casefold() == qwq.QWQ_NAME
 
@@ -137,7 +154,10 @@ def _load_transformers(name: str | os.PathLike[str]) -> Any:
         )
     auto = import_transformers().AutoTokenizer
     try:
-        return auto.from_pretrained(str(folder), **options)
+        with offline(), readable(folder) as plain:
+            return auto.from_pretrained(str(plain), **options)
+    except QwqlabError:
+        raise
     except ModuleNotFoundError as error:
         raise ModelFileError(
             f"transformers reads the tokenizer of {name} only with {error.name}, which is not "
@@ -154,3 +174,70 @@ def import_transformers() -> Any:
     import transformers
 
     return transformers
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let huggingface_hub ask no hub within the block.
+
+    Where a file leaves out what its architecture takes from elsewhere, transformers would.
+    """
+    from huggingface_hub import constants
+
+    with _switching:
+        _before.append(constants.HF_HUB_OFFLINE)
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        with _switching:  # of several threads the last one to leave restores what the first found
+            constants.HF_HUB_OFFLINE = len(_before) > 1 or _before[0]
+            _before.pop()
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[Path]:
+    """Yield a file or folder as transformers can read it: for as long as the block runs.
+
+    That is the path itself, as a rule. If a text in it begins with a byte order mark, or its
+    tokenizer.json leaves out flags of added tokens, it is links to the files and mended copies of
+    those texts. Raise ModelFileError for a text in UTF-16.
+    """
+    found = [path] if path.is_file() else sorted(path.iterdir())
+    mended = {file: text for file in found if (text := _mend(file)) is not None}
+    if not mended:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for file in found:
+            target = Path(folder, file.name)
+            if file in mended:
+                target.write_text(mended[file], encoding="utf-8")
+            else:
+                target.symlink_to(file.resolve())
+        yield Path(folder, path.name) if path.is_file() else Path(folder)
+
+
+def _mend(path: Path) -> str | None:
+    """Return what transformers should read instead of a file; None if it reads that as it is."""
+    if path.suffix not in (".json", ".jinja") or not path.is_file():
+        return None
+    raw = path.read_bytes()
+    if path.name == "tokenizer.json":
+        n_tokens = len(re.findall(rb'"special"\s*:\s*(?:true|false)', raw))
+        if n_tokens > raw.count(b'"single_word"'):
+            return _add_flags(path)
+    marked = raw.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return files.read_text(path, ModelFileError) if marked else None
+
+
+def _add_flags(path: Path) -> str:
+    """Return a tokenizer.json in which each added token has all of its flags."""
+    values = files.parse_json(path, ModelFileError)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    if isinstance(values, dict) and isinstance(values.get("added_tokens"), list):
+        values["added_tokens"] = [
+            {**flags, **token} if isinstance(token, dict) else token
+            for token in values["added_tokens"]
+        ]
+    return json.dumps(values)

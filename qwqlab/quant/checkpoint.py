@@ -11,7 +11,6 @@ import contextlib
 import copy
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -36,10 +35,16 @@ from ..models import (
     import_transformers,
     inspect,
     model_path,
+    offline,
+    readable,
 )
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 TOKENIZER = "tokenizer.json"
+_PROBE = 7
+"""Tokens that a skeleton is run on: a length that no kernel or head of a model is known to have."""
+MOST_LAYERS = 10_000
+"""Of a skeleton, which takes time and memory for each: a hundred times what the largest have."""
 N_CTX = 512
 """Tokens of a block of text, as in llama-perplexity."""
 # Hold this while making a model: for a skeleton accelerate changes torch in the whole process, so
@@ -135,9 +140,14 @@ class Checkpoint:
                 f"{self.path} is quantised already; give the folder of its 16-bit original."
             )
         options = {"dtype": torch.float32, **LOCAL, **options}
-        with making_a_model, _reading("a language model", self.folder) as transformers:
-            auto = transformers.AutoModelForCausalLM
-            return auto.from_pretrained(str(self.folder), **options).eval()
+        config = self.config()
+        with (
+            making_a_model,
+            _reading("a language model", self.folder) as transformers,
+            readable(self.folder) as folder,
+        ):
+            auto = _find_class(transformers, config)
+            return auto.from_pretrained(str(folder), **options).eval()
 
     def tokenize(self, text: str) -> list[int]:
         """Return a text's tokens, with nothing put before them; llama.cpp reads a GGUF's own."""
@@ -172,11 +182,7 @@ class Checkpoint:
         """
         if n_tokens < 2:
             raise SettingError(f"n_tokens={n_tokens} is out of range; give 2 or more")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
-        ids = self.tokenize(text)[:n_tokens]
+        ids = self.tokenize(files.read_text(path))[:n_tokens]
         if len(ids) < 2:
             raise SettingError(f"{path} has {len(ids)} tokens; give a text of at least {n_ctx}")
         width = min(n_ctx, len(ids))
@@ -196,11 +202,15 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear module. n_out rows of n_in numbers: y = x W^T."""
+    """One linear module. n_out rows of n_in numbers: y = x W^T.
+
+    is_head: whether transformers leaves it in 16 bits if told nothing.
+    """
 
     name: str
     n_out: int
     n_in: int
+    is_head: bool = False
 
     @property
     def kind(self) -> str:
@@ -229,13 +239,79 @@ class Linear:
 def list_linears(model: Any) -> tuple[Linear, ...]:
     """Return the linear modules of a model of transformers, in the order of its modules.
 
-    Those that bitsandbytes would replace: torch.nn.Linear itself, not what inherits from it.
+    Those that bitsandbytes would replace: torch.nn.Linear itself, not what inherits from it, and
+    GPT-2's Conv1D.
     """
-    return tuple(
-        Linear(name, module.out_features, module.in_features)
-        for name, module in model.named_modules()
-        if type(module) is torch.nn.Linear
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    spared = get_keys_to_not_convert(model)
+    found = []
+    for name, module in model.named_modules():
+        if type(module) is torch.nn.Linear or isinstance(module, Conv1D):
+            n_out, n_in = orient(module, module.weight).shape
+            found.append(Linear(name, n_out, n_in, not should_convert_module(name, spared)))
+    return tuple(found)
+
+
+def orient(module: Any, weight: torch.Tensor) -> torch.Tensor:
+    """Return a linear module's weight as n_out x n_in; given so, as the module stores it."""
+    from transformers.pytorch_utils import Conv1D
+
+    return weight.T.contiguous() if isinstance(module, Conv1D) else weight
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a layer's part of the cache grows: `per_token` numbers for each token, and `fixed` more.
+
+    most: the tokens that it keeps, where a window slides; None if it keeps all.
+    """
+
+    per_token: int
+    fixed: int
+    most: int | None
+
+    def count(self, n_tokens: int) -> int:
+        """Return the numbers that it holds of one sequence."""
+        kept = n_tokens if self.most is None else min(n_tokens, self.most)
+        return self.per_token * kept + self.fixed
+
+
+def measure_cache(model: Any, name: str) -> tuple[Growth, ...]:
+    """Return how each layer's cache grows: a skeleton runs on a few tokens without computing.
+
+    Configurations say it in too many ways. model: a skeleton without buffers. Raise ModelFileError,
+    with `name`, for a model without a cache or that does not run so.
+    """
+    with _reading("a cache of keys and values", Path(name)), torch.inference_mode():
+        if model._can_set_experts_implementation():
+            model.set_experts_implementation("batched_mm")  # the others look at the numbers
+        tokens = torch.zeros((1, _PROBE), dtype=torch.long, device="meta")
+        with torch.device("meta"):
+            cache = model(input_ids=tokens, use_cache=True).past_key_values
+        found = tuple(map(_measure_layer, cache.layers))
+        if not any(layer.per_token for layer in found):
+            raise ValueError(f"{model.config.model_type!r} keeps none")
+    return found
+
+
+def _measure_layer(layer: Any) -> Growth:
+    held = [value for each in vars(layer).values() for value in _list_tensors(each)]
+    numbers = [value.numel() for value in held if _PROBE in value.shape[1:-1]]
+    window = getattr(layer, "sliding_window", None)
+    return Growth(
+        per_token=sum(numbers) // _PROBE,
+        fixed=sum(value.numel() for value in held) - sum(numbers),
+        most=None if window is None else window - 1,
     )
+
+
+def _list_tensors(value: Any) -> list[torch.Tensor]:
+    """Return the states among what a layer of a cache keeps; a counter is none."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return [each for each in values if isinstance(each, torch.Tensor) and each.dim() > 2]
 
 
 def to_gguf(name: str) -> str:
@@ -254,11 +330,21 @@ def to_gguf(name: str) -> str:
 
 def read_config(path: Path) -> Any:
     """Return transformers' configuration in a folder or a config.json."""
-    with _reading("a configuration", path) as transformers:
-        file = path if path.is_file() else path / "config.json"
-        if not isinstance(json.loads(file.read_bytes()), dict):
-            raise ValueError("it holds no JSON object; give a model's config.json")
-        return transformers.AutoConfig.from_pretrained(str(path), **LOCAL)
+    file = path if path.is_file() else path / "config.json"
+    values = files.parse_json(file, ModelFileError)
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{file} holds no JSON object; give a model's config.json.")
+    parts = [values]
+    while parts:
+        for key, value in parts.pop().items():
+            if isinstance(value, dict):
+                parts.append(value)
+            elif type(value) is int and value > MOST_LAYERS and re.search("layer|depth", key):
+                raise ModelFileError(
+                    f"{file} gives {key} as {value}; the lab builds no such model."
+                )
+    with _reading("a configuration", path) as transformers, readable(path) as plain:
+        return transformers.AutoConfig.from_pretrained(str(plain), **LOCAL)
 
 
 def read_quantisation(config: Any, path: Path) -> dict[str, Any]:
@@ -266,29 +352,48 @@ def read_quantisation(config: Any, path: Path) -> dict[str, Any]:
 
     Raise ModelFileError, with `path`, for any other way than bitsandbytes' 4 bits.
     """
-    found = getattr(config, "quantization_config", None) or {}
-    found = dict(found if isinstance(found, dict) else found.to_dict())
+    found = getattr(config, "quantization_config", None)
+    if found is None:  # some state it of their text part
+        found = getattr(find_text(config), "quantization_config", None) or {}
+    if not isinstance(found, dict):
+        raise ModelFileError(f"{path} has no object under quantization_config; fetch it again.")
     if found and not found.get("load_in_4bit", found.get("_load_in_4bit")):
         raise ModelFileError(
             f"{path} is quantised by {found.get('quant_method')!r}, not to 4 bits by "
             "bitsandbytes; give another, or its 16-bit original."
         )
-    return found
+    return dict(found)
 
 
-def build_skeleton(config: Any, path: Path) -> Any:
-    """Return the model that a configuration describes, without weights; errors name `path`."""
+def find_text(config: Any) -> Any:
+    """Return the part of a configuration that describes the language model, as a rule all of it."""
+    return config.get_text_config(decoder=True)
+
+
+def build_skeleton(config: Any, path: Path, buffers: bool = True) -> Any:
+    """Return the model that a configuration describes, without weights; errors name `path`.
+
+    buffers: fill its buffers, which a run of it needs and its shapes do not.
+    """
     from accelerate import init_empty_weights
 
     config = copy.deepcopy(config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with making_a_model, _reading("a language model", path) as transformers:
-        auto = transformers.AutoModelForCausalLM
-        with init_empty_weights(include_buffers=False):
+        auto = _find_class(transformers, config)
+        with init_empty_weights(include_buffers=False) if buffers else torch.device("meta"):
             model = auto.from_config(config, trust_remote_code=False).eval()
         model.tie_weights()  # or a head that shares the embedding would count twice
     return model
+
+
+def _find_class(transformers: Any, config: Any) -> Any:
+    """Return transformers' class for language models of this kind, with or without pictures."""
+    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForMultimodalLM):
+        if type(config) in auto._model_mapping:
+            return auto
+    raise ValueError(f"{config.model_type!r} is none that writes text token by token")
 
 
 def check_room(n_bytes: int, what: str) -> None:
@@ -309,13 +414,13 @@ def free_memory() -> int:
 
 @contextlib.contextmanager
 def _reading(what: str, path: Path) -> Iterator[Any]:
-    """Yield transformers, quiet; whatever its readers raise becomes one ModelFileError."""
+    """Yield transformers, quiet and offline; what its readers raise becomes one ModelFileError."""
     transformers = import_transformers()
     logs = transformers.utils.logging
     level = logs.get_verbosity()
     logs.set_verbosity_error()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # where its bars go
+        with offline(), contextlib.redirect_stderr(io.StringIO()):  # where its bars go
             yield transformers
     except (MemoryError, QwqlabError):
         raise

@@ -19,7 +19,7 @@ import torch
 
 from .. import paths
 from ..errors import SettingError
-from .checkpoint import HEAD, Checkpoint, Linear, check_room, list_linears
+from .checkpoint import HEAD, Checkpoint, Linear, check_room, list_linears, orient
 from .codecs import Codec, find_codec
 from .journal import Journal
 from .skip_list import resolve_skip_list
@@ -176,12 +176,13 @@ class Decoded:
 
     def __init__(self, model: Any, codec: Codec, head: bool = False) -> None:
         self.model = model
-        self.linears = tuple(each for each in list_linears(model) if head or each.name != HEAD)
+        self.linears = tuple(each for each in list_linears(model) if head or not each.is_head)
         self._weights: dict[str, torch.Tensor] = {}
         self.n_bytes: dict[str, int] = {}
         for linear in self.linears:
-            encoded = codec.encode(model.get_submodule(linear.name).weight.detach())
-            self._weights[linear.name] = encoded.rows(0, linear.n_out)
+            module = model.get_submodule(linear.name)
+            encoded = codec.encode(orient(module, module.weight.detach()))
+            self._weights[linear.name] = orient(module, encoded.rows(0, linear.n_out))
             self.n_bytes[linear.name] = encoded.n_bytes
 
     @contextmanager

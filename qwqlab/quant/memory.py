@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .. import paths
 from ..errors import ModelFileError, SettingError
 from ..llamacpp import INT_MAX, check_number
 from .checkpoint import (
-    HEAD,
     Checkpoint,
+    Growth,
     Linear,
     build_skeleton,
+    find_text,
     list_linears,
+    measure_cache,
     read_config,
     read_quantisation,
 )
-from .skip_list import resolve_skip_list
+from .skip_list import check_skip_list, resolve_skip_list
 
 GB, GIB = 10**9, 2**30
 KNOWN = {"qwq-32b": "QwQ-32B"}
@@ -37,22 +40,36 @@ class Shapes:
     """How large a model's parts are.
 
     linears: every linear module, the head among them. n_parameters counts a tied head once.
-    config:  transformers' configuration of the model.
+    model:   transformers' model without weights.
+    tied:    whether the head shares its weights with the embedding.
     skip:    the modules that it tells bitsandbytes to leave in 16 bits; None if it names none.
-    double:  whether it has the scales quantised as well, as they are by default.
+    double:  whether the scales are quantised as well; True unless the model is quantised otherwise.
     """
 
     name: str
     linears: tuple[Linear, ...]
     n_parameters: int
-    config: Any
+    model: Any = field(repr=False, compare=False)
+    tied: bool
     skip: tuple[str, ...] | None
     double: bool
 
     @property
     def quantised(self) -> tuple[Linear, ...]:
         """Return what transformers quantises if told nothing: all linear modules but the head."""
-        return tuple(linear for linear in self.linears if linear.name != HEAD)
+        return tuple(linear for linear in self.linears if not linear.is_head)
+
+    @cached_property
+    def cache(self) -> tuple[Growth, ...]:
+        """Return how the cache of each layer grows; raise ModelFileError if that is not seen."""
+        return measure_cache(self.model, self.name)
+
+    def ask(self, name: str) -> int:
+        """Return a number of the language model's configuration, or raise ModelFileError."""
+        value = getattr(find_text(self.model.config), name, None)
+        if type(value) is not int:
+            raise ModelFileError(f"{self.name} gives no whole number as its {name}.")
+        return value
 
     @property
     def n_other(self) -> int:
@@ -87,16 +104,26 @@ def read_shapes(name: str | os.PathLike[str]) -> Shapes:
     else:
         checkpoint = Checkpoint(name)
         title, config, path = checkpoint.title, checkpoint.config(), checkpoint.folder
-    model = build_skeleton(config, path)
     found = read_quantisation(config, path)
     skip = found.get("llm_int8_skip_modules")
+    if skip is not None:
+        skip = check_skip_list(skip, f"llm_int8_skip_modules of {path}")
+    model = build_skeleton(config, path, buffers=False)
+    linears = list_linears(model)
+    if all(linear.is_head for linear in linears):
+        raise ModelFileError(
+            f"{path}: bitsandbytes quantises no module of {config.model_type!r}, as it has no "
+            "linear ones of the plain kind but the head."
+        )
+    shared = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
     return Shapes(
         name=title,
-        linears=list_linears(model),
+        linears=linears,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        config=config,
-        skip=None if skip is None else tuple(skip),
-        double=bool(found.get("bnb_4bit_use_double_quant", True)),
+        model=model,
+        tied=any(each.is_head and f"{each.name}.weight" in shared for each in linears),
+        skip=skip,
+        double=bool(found.get("bnb_4bit_use_double_quant", not found)),
     )
 
 
@@ -132,7 +159,7 @@ class Audit:
             f"{len(self.kept)} linear modules in 16 bits besides the head",
         ]
         if not self.head_kept:
-            lines.append(f"the head is in 4 bits: {HEAD} is not in the list")
+            lines.append("the head is in 4 bits: it is not in the list")
         return "\n".join([*lines, *(f"{entry!r} fits no linear module" for entry in self.dead)])
 
 
@@ -145,17 +172,17 @@ def audit(
     bits = bits_per_weight(double)
     n_weights = sum(linear.n_weights for linear in shapes.quantised)
     n_kept = sum(linear.n_weights for linear in shapes.quantised if linear.name in kept)
-    head = next((linear for linear in shapes.linears if linear.name == HEAD), None)
+    n_head = sum(
+        each.n_weights for each in shapes.linears if each.is_head and each.name not in kept
+    )
     linear_bits = n_kept * 16 + (n_weights - n_kept) * bits
     # A head in 4 bits no longer shares an embedding: the embedding stays, and the head is added.
-    head_bits = 0.0
-    if head is not None and HEAD not in kept:
-        head_bits = head.n_weights * (bits - (0 if shapes.config.tie_word_embeddings else 16))
+    head_bits = n_head * (bits - (0 if shapes.tied else 16))
     return Audit(
         name=name or shapes.name,
-        kept=tuple(each for each in resolved.kept if each != HEAD),
+        kept=tuple(each.name for each in shapes.quantised if each.name in kept),
         dead=resolved.dead,
-        head_kept=HEAD in kept,
+        head_kept=n_head == 0,
         bits_per_weight=linear_bits / n_weights,
         n_bytes=round((linear_bits + head_bits) / 8) + 2 * shapes.n_other,
         naive_bytes=round(n_weights * bits_per_weight() / 8) + 2 * shapes.n_other,
@@ -237,15 +264,16 @@ def ledger(
         raise SettingError(f"quant={quant!r} is not one of {', '.join(QUANTS)}")
     for name, value, least in (("rank", rank, 0), ("batch", batch, 1), ("context", context, 1)):
         check_number(name, value, int, least, INT_MAX)
-    lines = tuple(Line(*each) for each in _list_lines(shapes, quant, rank, batch * context, kept))
+    lines = tuple(Line(*each) for each in _list_lines(shapes, quant, rank, batch, context, kept))
     return Ledger(shapes.name, quant, rank, batch, context, lines)
 
 
 def _list_lines(
-    shapes: Shapes, quant: str, rank: int, tokens: int, kept: int
+    shapes: Shapes, quant: str, rank: int, batch: int, context: int, kept: int
 ) -> Iterator[tuple[str, int, str, str, str]]:
     """Yield the fields of each `Line`."""
-    config, modules = shapes.config, shapes.quantised
+    tokens = batch * context
+    modules = shapes.quantised
     n_weights, n_other = sum(linear.n_weights for linear in modules), shapes.n_other
     bits = 16.0 if quant == "bf16" else bits_per_weight()
     linear_bytes = round(((n_weights - kept) * bits + 16 * kept) / 8)
@@ -255,13 +283,11 @@ def _list_lines(
         f"{n_weights:,} in {len(modules)} linear modules at {bits:.3f} bits{kept_says} "
         f"({linear_bytes / GB:.2f} GB), {n_other:,} others in 16 ({2 * n_other / GB:.2f} GB)",
     )  # fmt: skip
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    n_layers = config.num_hidden_layers
-    per_token = 2 * n_layers * getattr(config, "num_key_value_heads", heads) * head_dim * 2
+    held = sum(layer.count(context) for layer in shapes.cache)
+    per_token = sum(layer.per_token for layer in shapes.cache)
     yield (
-        "KV cache", tokens * per_token, "generating", "computed",
-        f"{tokens:,} tokens of {per_token:,} bytes, f16; training keeps none",
+        "KV cache", 2 * batch * held, "generating", "computed",
+        f"{tokens:,} tokens of {2 * per_token:,} bytes at most, f16; training keeps none",
     )  # fmt: skip
     adapters = sum(rank * (linear.n_in + linear.n_out) for linear in modules)
     yield (
@@ -273,7 +299,8 @@ def _list_lines(
         "optimiser", round(adapters * (2 + 8 / 256)), "training", "computed",
         "adamw_8bit: two states of 8 bits, a float32 for each 256",
     )  # fmt: skip
-    width, inner = config.hidden_size, config.intermediate_size
+    width, n_layers, n_rows = map(shapes.ask, ("hidden_size", "num_hidden_layers", "vocab_size"))
+    inner = max(linear.n_in for linear in modules)
     yield (
         "activations, kept between layers", tokens * width * 2 * n_layers, "training", "assumed",
         f"checkpointing keeps each layer's input, {n_layers} x {tokens:,} tokens, bf16; "
@@ -285,8 +312,8 @@ def _list_lines(
         "computed again for its gradients: about 6 hidden and 5 intermediate rows a token, bf16",
     )  # fmt: skip
     yield (
-        "logits and their gradient", tokens * config.vocab_size * (4 + 4), "training", "assumed",
-        f"{tokens:,} tokens x {config.vocab_size:,}, float32 twice; Unsloth goes in chunks and "
+        "logits and their gradient", tokens * n_rows * (4 + 4), "training", "assumed",
+        f"{tokens:,} tokens x {n_rows:,}, float32 twice; Unsloth goes in chunks and "
         "keeps less",
     )  # fmt: skip
     if quant != "bf16":

@@ -12,13 +12,13 @@ in every model that is loaded here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..errors import SettingError
 from .checkpoint import HEAD, Checkpoint, Linear, free_memory, list_linears, to_gguf
 from .codecs import BnbCodec, import_bitsandbytes
@@ -38,7 +38,8 @@ class Resolved:
 def resolve_skip_list(skip: Sequence[str] | None, linears: Sequence[Linear]) -> Resolved:
     """Try a skip list on a model's linear modules; None is transformers' own choice, the head.
 
-    Raise SettingError for an entry that is no regular expression, on which transformers would end.
+    Raise SettingError for what is no list of names, or an entry that is no regular expression, on
+    which transformers would end.
 
     >>> pair = [Linear(f"model.layers.{k}.mlp.up_proj", 8, 8) for k in (1, 10)]
     >>> len(resolve_skip_list(["model.layers.1"], pair).kept)
@@ -47,8 +48,11 @@ def resolve_skip_list(skip: Sequence[str] | None, linears: Sequence[Linear]) -> 
     ('layers.1.mlp',)
     """
     if skip is None:
-        return Resolved(tuple(linear.name for linear in linears if linear.name == HEAD), ())
-    fits = {entry: [each.name for each in linears if _fits(entry, each.name)] for entry in skip}
+        return Resolved(tuple(linear.name for linear in linears if linear.is_head), ())
+    fits = {
+        entry: [each.name for each in linears if _fits(entry, each.name)]
+        for entry in check_skip_list(skip)
+    }
     chosen = {name for names in fits.values() for name in names}
     return Resolved(
         tuple(linear.name for linear in linears if linear.name in chosen),
@@ -67,7 +71,7 @@ def _fits(entry: str, name: str) -> bool:
 
 def make_skip_list(keep: Iterable[str], linears: Sequence[Linear]) -> list[str]:
     """Return a skip list that keeps just these modules and the head; SettingError if none does."""
-    wanted = {*keep, *(linear.name for linear in linears if linear.name == HEAD)}
+    wanted = {*keep, *(linear.name for linear in linears if linear.is_head)}
     skip = [linear.name for linear in linears if linear.name in wanted]
     kept = resolve_skip_list(skip, linears).kept
     if set(kept) != wanted:
@@ -82,17 +86,23 @@ def read_skip_file(path: Path) -> list[str]:
     The file holds a list of names, or an object with one under "skip", as `select` writes it, or
     under "llm_int8_skip_modules".
     """
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise SettingError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise SettingError(f"{path} is not JSON; give what `qwqlab select --json` wrote") from error
+    values = files.parse_json(path)
     if isinstance(values, dict):
         values = values.get("skip", values.get("llm_int8_skip_modules"))
-    if not isinstance(values, list) or not all(isinstance(entry, str) for entry in values):
-        raise SettingError(f"{path} holds no list of module names; give one, or one under `skip`")
-    return values
+    return list(check_skip_list(values, str(path)))
+
+
+def check_skip_list(skip: Any, where: str = "a skip list") -> tuple[str, ...]:
+    """Return the entries of a skip list; raise SettingError, naming `where`, if it is none.
+
+    transformers would read a text letter by letter, and end on entries of another type.
+    """
+    if isinstance(skip, (list, tuple, set)) and all(isinstance(entry, str) for entry in skip):
+        return tuple(skip)
+    raise SettingError(
+        f"{where} holds {str(skip)[:40]!r}, which is no list of module names; write it as a list, "
+        'such as ["lm_head"]'
+    )
 
 
 def bnb_options(skip: Sequence[str], codec: BnbCodec, dtype: str = "bfloat16") -> dict[str, Any]:
@@ -168,7 +178,8 @@ def read_kept(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return the modules but the head that a model in 4 bits keeps in 16, by its configuration."""
     skip = checkpoint.quantisation.get("llm_int8_skip_modules")
     linears = list_linears(checkpoint.skeleton())
-    return tuple(name for name in resolve_skip_list(skip, linears).kept if name != HEAD)
+    kept = resolve_skip_list(skip, linears).kept
+    return tuple(each.name for each in linears if each.name in kept and not each.is_head)
 
 
 def verify_skip_list(
@@ -205,7 +216,8 @@ def _make_config(skip: Sequence[str], codec: BnbCodec, dtype: str) -> Any:
 
 
 def _verify(model: Any, keep: Iterable[str], linears: Sequence[Linear]) -> None:
-    wanted, packed = {*keep, HEAD}, set(_four_bit(model))
+    wanted = {*keep, *(each.name for each in linears if each.is_head)}
+    packed = set(_four_bit(model))
     wrong = [each.name for each in linears if (each.name in packed) == (each.name in wanted)]
     if wrong:
         raise SettingError(

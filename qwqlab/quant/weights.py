@@ -17,7 +17,7 @@ from .. import files
 from ..errors import ModelFileError
 from ..llamacpp import dequantize
 from ..models import GGUFInfo, check_quant, inspect, requantize, run_quantize
-from .checkpoint import HEAD, KINDS, Checkpoint, Linear, list_linears, to_gguf
+from .checkpoint import HEAD, KINDS, Checkpoint, Linear, list_linears, orient, to_gguf
 from .codecs import Codec
 
 
@@ -38,7 +38,8 @@ class GgufWeights:
         names = [*(f"model.layers.{layer}.{kind}" for layer in layers for kind in KINDS), HEAD]
         self._tensors = {name: tensors[to_gguf(name)] for name in names if to_gguf(name) in tensors}
         self.linears = tuple(
-            Linear(name, tensor.shape[1], tensor.shape[0]) for name, tensor in self._tensors.items()
+            Linear(name, tensor.shape[1], tensor.shape[0], name == HEAD)
+            for name, tensor in self._tensors.items()
         )
         if not self.linears:
             raise ModelFileError(f"{info.path} holds no linear module that the lab knows.")
@@ -72,7 +73,9 @@ class FolderWeights:
     def read(self, linear: Linear) -> torch.Tensor:
         """Return its weight, n_out x n_in, in the file's own floats."""
         name = f"{linear.name}.weight"
-        weight = self.tensor(self._tied.get(name, name))
+        weight = orient(
+            self.model.get_submodule(linear.name), self.tensor(self._tied.get(name, name))
+        )
         if tuple(weight.shape) != (linear.n_out, linear.n_in) or not weight.is_floating_point():
             raise ModelFileError(
                 f"{self._folder}: {linear.name}.weight is {tuple(weight.shape)} of {weight.dtype}, "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import paths
+from .. import files, paths
 from ..errors import SettingError
 from ..models import Repository, fetch_repository
 
@@ -73,15 +73,12 @@ def find_examples(name: str | Path) -> list[Example]:
 
 
 def read_examples(path: str | Path) -> list[Example]:
-    """Return the examples in a file of JSON lines, or of one JSON list.
+    """Return the examples in a file of JSON lines, or of one JSON list; null is as nothing.
 
     Raise SettingError, naming the file and the line, for what is no example.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise SettingError(f"{path} cannot be read as text in UTF-8: {error}") from error
+    text = files.read_text(path)
     if text.lstrip().startswith("["):
         rows = enumerate(_parse(text, str(path)), 1)
         found = [_read_example(row, f"{path}, example {n}") for n, row in rows]
@@ -97,14 +94,15 @@ def read_examples(path: str | Path) -> list[Example]:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingError(f"{where}: not JSON ({str(error)[:80]})") from None
 
 
 def _read_example(row: Any, where: str) -> Example:
     if not isinstance(row, dict):
         raise SettingError(f"{where}: not an object with {', '.join(FIELDS)}")
-    values = {name: row.get(name, "") for name in FIELDS}
+    # A table's export writes null where there is nothing.
+    values = {name: "" if row.get(name) is None else row[name] for name in FIELDS}
     for name, value in values.items():
         if not isinstance(value, str):
             raise SettingError(f"{where}: {name} is {type(value).__name__}; it must be text")
