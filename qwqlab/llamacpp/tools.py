@@ -88,16 +88,19 @@ def tool(name: str) -> Path:
 
 
 def run_tool(
-    name: str, args: Sequence[str | os.PathLike[str]], timeout: float | None = None
+    name: str,
+    args: Sequence[str | os.PathLike[str]],
+    timeout: float | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run one of llama.cpp's tools to its end; return what it wrote to stdout and stderr.
 
-    timeout: in seconds. Raise ToolchainError with the tool's last lines if it fails, or if it
-    takes too long.
+    timeout: in seconds. cwd: the folder that it runs in, if not the current one. Raise
+    ToolchainError with the tool's last lines if it fails, or if it takes too long.
     """
     command = [str(tool(name)), *(os.fspath(arg) for arg in args)]
     spin_briefly()
-    done = capture(command, timeout)
+    done = capture(command, timeout, cwd=cwd)
     if done.returncode != 0:
         # Its logger writes from a thread that its exit does not wait for (llama.cpp #22142).
         said = last_lines(done.stderr) or f"it said nothing, run `{shlex.join(command)}` to see why"

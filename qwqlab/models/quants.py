@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import files, paths
 from ..errors import FileError, ModelFileError, SettingError, ToolchainError
-from ..llamacpp import count_threads, describe_build, run_tool
+from ..llamacpp import count_threads, describe_build, library_dir, run_tool
 from . import trial
 from .gguf import inspect
 
@@ -269,7 +269,8 @@ def _run_perplexity(path: Path, text: Path) -> dict[str, Any]:
 def _measure_speed(path: Path) -> tuple[float, float]:
     """Return tokens a second: generating, and reading a prompt."""
     threads = str(count_threads())  # of llama.cpp's programs this one alone reads no variable
-    args = ["-m", str(path), "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
-    rows = json.loads(run_tool("llama-bench", args).stdout)
+    args = ["-m", path.absolute(), "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
+    # Of llama.cpp's programs this one alone loads any libggml-*.so that lies where it runs.
+    rows = json.loads(run_tool("llama-bench", args, cwd=library_dir()).stdout)
     speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}
     return speeds[True], speeds[False]

@@ -14,16 +14,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import paths
 from ..errors import ModelFileError, QwqlabError, explain_exit
 from ..files import known_sha256, read_json, update_json
-from ..llamacpp import Loading, library_dir
+from ..llamacpp import Loading, library_dir, module_command
 from .catalog import EMBEDDED
 from .gguf import GGUFInfo, inspect, list_parts
 from .gguf_header import printable
 
-CHILD = ("-m", "qwqlab.models.trial")
+if TYPE_CHECKING:
+    from ..llamacpp import Model  # loads the library, which the parent leaves to the child
+
+CHILD = module_command("qwqlab.models.trial")
 
 
 def check_loads(
@@ -33,12 +37,12 @@ def check_loads(
 ) -> None:
     """Raise ModelFileError, with llama.cpp's own reason, if it can't use the file.
 
-    A child process loads the file with these overrides and adapters on the CPU and decodes one
-    token, within 15 minutes. A success is remembered for as long as the files and the
-    library stay as they are. The embedded model, whose hash is known, needs no trial. Raise
-    ToolchainError if there is no llama.cpp.
+    A child process loads the file with these overrides and adapters on the CPU, reads many letters
+    with its vocabulary, shows every token and decodes a text, within 15 minutes. A success is
+    remembered for as long as the files and the library stay as they are. The embedded model, whose
+    hash is known, needs no trial. Raise ToolchainError if there is no llama.cpp.
     """
-    _try(Path(path), "load", override_kv, lora, 900.0)
+    _try(Path(path), "run", override_kv, lora, 900.0)
 
 
 def check_tokenizes(path: str | os.PathLike[str]) -> None:
@@ -67,7 +71,7 @@ def _try(
     job = json.dumps([what, str(path), list(override_kv), list(lora)])
     try:
         done = subprocess.run(
-            [sys.executable, *CHILD, job],
+            [*CHILD, job],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -87,8 +91,7 @@ def _try(
     remedy = f"leave out {', '.join(extras)}" if extras else "take another file"
     if done.returncode < 0:
         raise ModelFileError(
-            f"llama.cpp {explain_exit(done.returncode)} while it loaded {path} "
-            f"({reason}); {remedy}."
+            f"llama.cpp {explain_exit(done.returncode)} while it tried {path} ({reason}); {remedy}."
         )
     raise ModelFileError(f"{path} cannot be loaded by llama.cpp: {reason}; {remedy}.")
 
@@ -115,40 +118,46 @@ def main(job: str) -> None:
     """Try a file in this process, which may crash of it; exit with 1 if llama.cpp refuses it."""
     what, path, overrides, adapters = json.loads(job)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no core file
-    from ..llamacpp import C
+    from ..llamacpp import C, Model
 
     C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
     loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
     try:
-        _decode_a_token(path, loading) if what == "load" else _read_letters(path, loading)
+        with Model(path, loading, vocab_only=what == "vocabulary") as model:
+            _read_letters(model)
+            if what == "run":
+                _decode_a_text(model, loading)
     except QwqlabError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
 
 
-def _decode_a_token(path: str, loading: Loading) -> None:
-    import numpy as np
+def _read_letters(model: Model) -> None:
+    """Tokenize every character of one and two bytes, and every byte of longer ones; show all that
+    the tokenizer could give. A run does the same with a part of them."""
+    from ..llamacpp import C
 
-    from ..llamacpp import Context, Model
-
-    with Model(path, loading) as model, Context(model, loading, 1, 256) as context:
-        if not np.isfinite(context.prefill([0], 0)).all():
-            raise ModelFileError("error: its logits are not numbers")
-
-
-def _read_letters(path: str, loading: Loading) -> None:
-    """Tokenize every character of one and two bytes, and every byte of longer ones."""
-    from ..llamacpp import Model
-
+    if C.llama_vocab_type(model.vocab) == C.LLAMA_VOCAB_TYPE_NONE or not model.n_vocab:
+        raise ModelFileError("error: it holds no vocabulary, which a prompt needs")
     codes = [*range(0x800), *range(0x800, 0xD800, 64), *range(0x10000, 0x110000, 4096)]
     text = " ".join(map(chr, codes)) + "".join(map(chr, codes))
-    with Model(path, loading, vocab_only=True) as model:
-        if not model.n_vocab:
-            raise ModelFileError("error: it holds no vocabulary")
-        for special in (False, True):
-            model.tokenize_all([text], parse_special=special)
-        for token in range(model.n_vocab):
-            model.show(token)
+    for special in (False, True):
+        model.tokenize_all([text], parse_special=special)
+    for token in range(model.n_vocab):
+        model.show(token)
+        model.piece(token)
+        model.is_end(token)
+
+
+def _decode_a_text(model: Model, loading: Loading) -> None:
+    import numpy as np
+
+    from ..llamacpp import Context
+
+    tokens = model.tokenize("A text.") or [0]
+    with Context(model, loading, 1, 256) as context:
+        if not np.isfinite(context.prefill(tokens, 0)).all():
+            raise ModelFileError("error: its logits are not numbers")
 
 
 if __name__ == "__main__":
