@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,10 @@ VOCABULARIES = (
     "gpt2\0x",
     "odd",
 )
+
+TEXTS = ("", "a\0b", "llama", "qwen2", "gemma3", "mamba", "bert", "t5", "rwkv6", "phi3",
+         "deepseek2", "default", "llama-bpe", "gpt-2", "qwen35", "tekken", "{{ messages",
+         "x" * 70_000)  # fmt: skip
 
 
 def number(rng: random.Random) -> int:
@@ -79,44 +83,26 @@ def change_value(rng: random.Random, made: Gguf) -> None:
     made.keys[place] = (made.keys[place][0], any_value(rng))
 
 
-def change_number(rng: random.Random, made: Gguf) -> None:
-    """Another number of the same type, in a key or within an array."""
-    places = [place for place, (_, value) in enumerate(made.keys) if value.kind != 8]
-    if not places:
-        return
-    place = rng.choice(places)
-    key, value = made.keys[place]
-    kind, start = value.kind, 0
-    if kind == 9:
-        kind, n = struct.unpack_from("<IQ", value.body)
-        start = 12 + rng.randrange(max(n, 1)) * struct.calcsize(FORMS.get(kind, "I"))
-    body = bytearray(value.body)
-    packed = pack(kind, number(rng))
-    body[start : start + len(packed)] = packed
-    made.keys[place] = (key, Raw(value.kind, bytes(body)))
-
-
 def change_array(rng: random.Random, made: Gguf) -> None:
-    """Another number or type of elements, or a text between them of another length."""
-    places = [place for place, (_, value) in enumerate(made.keys) if value.kind == 9]
-    if not places:
-        return
-    place = rng.choice(places)
-    key, value = made.keys[place]
-    inner, n = struct.unpack_from("<IQ", value.body)
-    body = value.body[12:]
-    action = rng.randrange(4)
-    if action == 0:
-        inner = rng.choice(KINDS)
-    elif action == 1:
-        n = rng.choice((n + 1, max(n - 1, 0), number(rng)))
-    elif action == 2 and n and inner in FORMS:
-        size = struct.calcsize(FORMS[inner])
-        n = rng.randrange(n)
-        body = body[: n * size]
-    else:
-        body = u64(number(rng)) + body[8:]
-    made.keys[place] = (key, Raw(9, u32(inner) + u64(n) + body))
+    """Another number or type of elements than there are, or none of a text's length."""
+    for place in choose(rng, made, 9):
+        key, value = made.keys[place]
+        inner, n = struct.unpack_from("<IQ", value.body)
+        body = value.body[12:]
+        action = rng.randrange(3)
+        if action == 0:
+            inner = rng.choice(KINDS)
+        elif action == 1:
+            n = rng.choice((n + 1, max(n - 1, 0), number(rng)))
+        else:
+            body = u64(number(rng)) + body[8:]
+        made.keys[place] = (key, Raw(9, u32(inner) + u64(n) + body))
+
+
+def choose(rng: random.Random, made: Gguf, *kinds: int) -> list[int]:
+    """The place of one of the keys of these types, if there are any."""
+    places = [place for place, (_, value) in enumerate(made.keys) if value.kind in kinds]
+    return rng.sample(places, min(1, len(places)))
 
 
 def rename_key(rng: random.Random, made: Gguf) -> None:
@@ -173,26 +159,66 @@ def drop_tensor(rng: random.Random, made: Gguf) -> None:
         del made.tensors[rng.randrange(len(made.tensors))]
 
 
+def change_number(rng: random.Random, made: Gguf) -> None:
+    """Another number of the same type."""
+    for place in choose(rng, made, *FORMS):
+        key, value = made.keys[place]
+        made.keys[place] = (key, Raw(value.kind, pack(value.kind, number(rng))))
+
+
+def change_elements(rng: random.Random, made: Gguf) -> None:
+    """An array with fewer elements, one of them twice, or another one in its place."""
+    for place in choose(rng, made, 9):
+        key, value = made.keys[place]
+        inner, n = struct.unpack_from("<IQ", value.body)
+        if not 0 < n < len(value.body) or inner not in (8, *FORMS):
+            return
+        cursor = _Cursor(value.body, 12)
+        items = [cursor.element(inner) for _ in range(n)]
+        at = rng.randrange(n)
+        action = rng.randrange(4)
+        if action == 0:
+            del items[at:]
+        elif action == 1:
+            del items[at]
+        elif action == 2:
+            items[at] = items[rng.randrange(n)]
+        else:
+            odd = string(rng.choice(NAMES)) if inner == 8 else pack(inner, number(rng))
+            items[at] = odd
+        made.keys[place] = (key, Raw(9, u32(inner) + u64(len(items)) + b"".join(items)))
+
+
+def change_text(rng: random.Random, made: Gguf) -> None:
+    """Another text, such as the name of another architecture or pre-tokenizer."""
+    for place in choose(rng, made, 8):
+        made.keys[place] = (made.keys[place][0], Raw(8, string(rng.choice(TEXTS))))
+
+
 def change_vocabulary(rng: random.Random, made: Gguf) -> None:
     """Another kind of tokenizer, over the same tokens."""
     made.keys = [pair for pair in made.keys if pair[0] != b"tokenizer.ggml.model"]
     made.keys.append((b"tokenizer.ggml.model", Raw(8, string(rng.choice(VOCABULARIES)))))
 
 
-ACTIONS: tuple[Callable[[random.Random, Gguf], None], ...] = (
-    change_counts, change_version, add_key, change_value, change_number,
-    change_number, change_array, rename_key, drop_key,
+Action = Callable[[random.Random, Gguf], None]
+# What changes the form of a header, and what changes only what it says.
+FORM: tuple[Action, ...] = (
+    change_counts, change_version, add_key, change_value, change_array, rename_key,
     change_alignment, change_tensor, change_tensor, change_tensor, add_tensor, drop_tensor,
+)  # fmt: skip
+MEANING: tuple[Action, ...] = (
+    change_number, change_number, change_elements, change_elements, change_text, drop_key,
     change_vocabulary,
 )  # fmt: skip
 
 
-def mutate(rng: random.Random, made: Gguf) -> Gguf:
+def mutate(rng: random.Random, made: Gguf, actions: Sequence[Action] = FORM + MEANING) -> Gguf:
     """The file with one to three of its fields changed."""
     made = replace(made, keys=list(made.keys), tensors=list(made.tensors))
     for _ in range(rng.choice((1, 1, 2, 3))):
         if made.keys:
-            rng.choice(ACTIONS)(rng, made)
+            rng.choice(actions)(rng, made)
     return made
 
 
@@ -231,6 +257,12 @@ class _Cursor:
     def string(self) -> bytes:
         return self.take(self.number("Q"))
 
+    def element(self, kind: int) -> bytes:
+        """A number or a text as it stands there."""
+        start = self.at
+        self.take(self.number("Q") if kind == 8 else struct.calcsize(FORMS[kind]))
+        return self.data[start : self.at]
+
 
 def take_apart(data: bytes) -> Gguf:
     """The pieces of a sound file's header, each value as it stands there."""
@@ -241,11 +273,8 @@ def take_apart(data: bytes) -> Gguf:
         key, kind = cursor.string(), cursor.number("I")
         start = cursor.at
         inner, n = (cursor.number("I"), cursor.number("Q")) if kind == 9 else (kind, 1)
-        if inner == 8:
-            for _ in range(n):
-                cursor.string()
-        else:
-            cursor.take(n * struct.calcsize(FORMS[inner]))
+        for _ in range(n):
+            cursor.element(inner)
         made.keys.append((key, Raw(kind, data[start : cursor.at])))
     for _ in range(n_tensors):
         name = cursor.string()

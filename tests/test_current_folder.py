@@ -32,24 +32,30 @@ from qwqlab.sandbox import run_python
 PACKAGE = Path(paths.__file__).parent
 
 
-@pytest.fixture
-def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that names what ran of the current folder, in which every module has a namesake.
-
-    A damaged model lies beside them. The lab's home is empty, and pip has no index.
-    """
-    mark, folder = tmp_path / "mark", tmp_path / "downloads"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a damaged model, and a namesake of every module, which writes into a file."""
+    folder = tmp_path_factory.mktemp("downloads")
     for name in {*sys.stdlib_module_names, *metadata.packages_distributions()}:
-        code = f"open({str(mark)!r}, 'a').write({name!r} + ' ')\n"
+        code = f"open({str(folder / 'ran')!r}, 'a').write({name!r} + ' ')\n"
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
     (folder / "made.gguf").write_bytes(sound().build())
+    return folder
+
+
+@pytest.fixture
+def ran(downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that names what ran of the current folder, which is the one above.
+
+    The lab's home is empty, and pip has no index.
+    """
     monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(find_build().bin))
-    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr(paths, "CHECKOUT", folder)
-    monkeypatch.chdir(folder)
-    return mark
+    monkeypatch.setattr(paths, "CHECKOUT", downloads)
+    monkeypatch.chdir(downloads)
+    (downloads / "ran").unlink(missing_ok=True)
+    return downloads / "ran"
 
 
 def fetch_a_wheel() -> None:
@@ -68,10 +74,14 @@ WAYS: dict[str, tuple[Callable[[], object], str]] = {
     "a program in its box": (lambda: run_python({"a.py": "import json, numpy"}, "a.py"), ""),
     "a template": (lambda: render("{{ messages }}", Conversation.ask("Hi")), ""),
 }
+SLOW = ("the doctor's kernel", "pip, for a folder", "trial of a vocabulary")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_no_child_takes_a_module_from_the_current_folder(way: str, mark: Path) -> None:
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=[pytest.mark.nightly] * (way in SLOW)) for way in WAYS],
+)
+def test_no_child_takes_a_module_from_the_current_folder(way: str, ran: Path) -> None:
     start, says = WAYS[way]
     try:
         start()
@@ -79,12 +89,12 @@ def test_no_child_takes_a_module_from_the_current_folder(way: str, mark: Path) -
         assert says and says in str(error)
     else:
         assert not says
-    assert not mark.exists(), mark.read_text()
+    assert not ran.exists(), ran.read_text()
 
 
-def test_python_itself_does_take_one(mark: Path) -> None:
+def test_python_itself_does_take_one(ran: Path) -> None:
     subprocess.run([sys.executable, "-c", "import numpy"], check=True)
-    assert mark.read_text() == "numpy "
+    assert ran.read_text() == "numpy "
 
 
 def test_a_module_gets_its_arguments_and_the_folders_of_pythonpath(
@@ -98,15 +108,15 @@ def test_a_module_gets_its_arguments_and_the_folders_of_pythonpath(
 
 
 def test_no_program_of_llama_cpp_loads_a_library_from_the_current_folder(
-    mark: Path, lacking: Callable[[str], NoReturn]
+    ran: Path, lacking: Callable[[str], NoReturn]
 ) -> None:
     compiler = shutil.which("cc") or lacking("there is no C compiler")
-    run = f'__attribute__((constructor)) void run(void) {{ fopen("{mark}", "w"); }}\n'
+    run = f'__attribute__((constructor)) void run(void) {{ fopen("{ran}", "w"); }}\n'
     build = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", "libggml-blas.so"]
     subprocess.run(build, input=f"#include <stdio.h>\n{run}", text=True, check=True)
     with pytest.raises(ToolchainError, match="llama-bench failed"):
         quants._measure_speed(Path("absent.gguf"))
-    assert not mark.exists()
+    assert not ran.exists()
 
 
 def test_every_start_of_python_names_a_file_or_goes_through_the_helper() -> None:

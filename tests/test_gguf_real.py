@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from malformed import Gguf, Raw, string
-from mutations import change_vocabulary, damage, mutate, take_apart
+from mutations import FORM, MEANING, damage, mutate, take_apart
 
 from qwqlab.llamacpp import find_build
 from qwqlab.models import inspect
 
 SEED = 3407
-ROOM = 1 << 16  # bytes by which a changed header may be longer
+ROOM = 1 << 18  # bytes by which a changed header may be longer
 COMMANDS = (("inspect",), ("generate", "--prompt", "The quick", "-n", "4", "-m"))
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -75,16 +75,15 @@ def run(command: tuple[str, ...], path: Path) -> tuple[int, str]:
 def try_one(model: Model, number: int) -> tuple[int, ...]:
     """Exit statuses of the commands on the file that this seed makes, each with one sentence."""
     rng = random.Random(number)
-    made = mutate(rng, model.parts)
-    if rng.random() < 0.2:
-        change_vocabulary(rng, made)
-    model.write(made, rng if rng.random() < 0.2 else None)
+    form = rng.random() < 0.2
+    made = mutate(rng, model.parts, FORM if form else MEANING)
+    model.write(made, rng if form else None)
     statuses = []
     for command in COMMANDS:
         status, said = run(command, model.path)
         assert status in (0, 1, 2), f"seed {number}, {command}: status {status}, {said}"
         assert "Traceback" not in said, f"seed {number}, {command}: {said}"
-        assert bool(said.strip()) >= bool(status), f"seed {number}, {command}: no reason"
+        assert said.strip() or not status, f"seed {number}, {command}: no reason"
         statuses.append(status)
     return tuple(statuses)
 
