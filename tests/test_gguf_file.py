@@ -276,12 +276,19 @@ def test_the_catalogs_own_file_needs_no_trial(
     check_loads(path)
 
 
-@pytest.mark.parametrize("kind", ["none", "no_vocab"])
+@pytest.mark.parametrize("kind", ["none", pytest.param("no_vocab", marks=pytest.mark.nightly)])
 def test_a_model_without_a_vocabulary_is_refused_before_a_prompt_ends_the_process(
     model_path: Path, kind: str
 ) -> None:
     override = f"tokenizer.ggml.model=str:{kind}"
     with pytest.raises(ModelFileError, match=f"holds no vocabulary.*leave out {override}"):
+        check_loads(model_path, (override,))
+
+
+@pytest.mark.nightly
+def test_a_vocabulary_with_which_llama_cpp_reads_for_ever_is_refused(model_path: Path) -> None:
+    override = "tokenizer.ggml.model=str:rwkv"
+    with pytest.raises(ModelFileError, match=f"leave out {override}"):
         check_loads(model_path, (override,))
 
 

@@ -108,7 +108,8 @@ def _read_keys(reader: _Reader, n_keys: int) -> dict[str, Any]:
             continue
         metadata[name] = value
         if name == ALIGNMENT and (kind != UINT32 or value.bit_count() != 1):
-            reader.fail(f"has the alignment {value}, which is not a power of two in 32 bits")
+            shown = printable(str(value))
+            reader.fail(f"has the alignment {shown}, which is not a power of two in 32 bits")
     if b"" in taken:
         reader.fail("has a key without a name")
     return metadata

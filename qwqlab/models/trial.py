@@ -10,9 +10,13 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +31,7 @@ from .gguf_header import printable
 if TYPE_CHECKING:
     from ..llamacpp import Model  # loads the library, which the parent leaves to the child
 
+TEXT_SECONDS, TEXT_MEMORY = 30, 1 << 30  # for reading letters: it takes a second
 CHILD = module_command("qwqlab.models.trial")
 
 
@@ -89,6 +94,10 @@ def _try(
     reason = _find_reason(done.stderr.decode("utf-8", errors="replace"))
     extras = [*override_kv, *lora]
     remedy = f"leave out {', '.join(extras)}" if extras else "take another file"
+    if done.returncode == -signal.SIGXCPU:
+        raise ModelFileError(
+            f"llama.cpp does not come to an end with a text and the vocabulary of {path}; {remedy}."
+        )
     if done.returncode < 0:
         raise ModelFileError(
             f"llama.cpp {explain_exit(done.returncode)} while it tried {path} ({reason}); {remedy}."
@@ -124,22 +133,45 @@ def main(job: str) -> None:
     loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
     try:
         with Model(path, loading, vocab_only=what == "vocabulary") as model:
-            _read_letters(model)
+            with _limits():
+                tokens = _read_letters(model)
             if what == "run":
-                _decode_a_text(model, loading)
+                _decode(tokens, model, loading)
     except QwqlabError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
 
 
-def _read_letters(model: Model) -> None:
-    """Tokenize every character of one and two bytes, and every byte of longer ones; show all that
-    the tokenizer could give. A run does the same with a part of them."""
+@contextmanager
+def _limits() -> Iterator[None]:
+    """End this process if it takes TEXT_SECONDS of a processor, or on Linux TEXT_MEMORY more.
+
+    With some vocabularies llama.cpp reads on for ever, and notes a token at each turn.
+    """
+    limits = {resource.RLIMIT_CPU: int(time.process_time()) + TEXT_SECONDS}
+    if (memory := Path("/proc/self/statm")).exists():
+        pages = int(memory.read_text("ascii").split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + TEXT_MEMORY
+    before = {kind: resource.getrlimit(kind) for kind in limits}
+    for kind, most in limits.items():
+        given = [most, *(limit for limit in before[kind] if limit != resource.RLIM_INFINITY)]
+        resource.setrlimit(kind, (min(given), before[kind][1]))
+    yield
+    for kind, both in before.items():
+        resource.setrlimit(kind, both)
+
+
+def _read_letters(model: Model) -> list[int]:
+    """Use the vocabulary in every way in which a run does; return the tokens of a short text.
+
+    Tokenize every character of one and two bytes, and every byte of longer ones; show every token.
+    """
     from ..llamacpp import C
 
     if C.llama_vocab_type(model.vocab) == C.LLAMA_VOCAB_TYPE_NONE or not model.n_vocab:
         raise ModelFileError("error: it holds no vocabulary, which a prompt needs")
-    codes = [*range(0x800), *range(0x800, 0xD800, 64), *range(0x10000, 0x110000, 4096)]
+    longer = (range(0x800, 0xD800, 64), range(0xE000, 0x10000, 64), range(0x10000, 0x110000, 4096))
+    codes = [*range(0x800), *chain(*longer)]
     text = " ".join(map(chr, codes)) + "".join(map(chr, codes))
     for special in (False, True):
         model.tokenize_all([text], parse_special=special)
@@ -147,14 +179,14 @@ def _read_letters(model: Model) -> None:
         model.show(token)
         model.piece(token)
         model.is_end(token)
+    return model.tokenize("A text.") or [0]
 
 
-def _decode_a_text(model: Model, loading: Loading) -> None:
+def _decode(tokens: list[int], model: Model, loading: Loading) -> None:
     import numpy as np
 
     from ..llamacpp import Context
 
-    tokens = model.tokenize("A text.") or [0]
     with Context(model, loading, 1, 256) as context:
         if not np.isfinite(context.prefill(tokens, 0)).all():
             raise ModelFileError("error: its logits are not numbers")
