@@ -171,18 +171,21 @@ def change_elements(rng: random.Random, made: Gguf) -> None:
     for place in choose(rng, made, 9):
         key, value = made.keys[place]
         inner, n = struct.unpack_from("<IQ", value.body)
-        if not 0 < n < len(value.body) or inner not in (8, *FORMS):
-            return
         cursor = _Cursor(value.body, 12)
-        items = [cursor.element(inner) for _ in range(n)]
-        at = rng.randrange(n)
+        try:
+            items = [cursor.element(inner) for _ in range(min(n, len(value.body)))]
+        except (KeyError, struct.error):  # changed before
+            return
+        if not items:
+            return
+        at = rng.randrange(len(items))
         action = rng.randrange(4)
         if action == 0:
             del items[at:]
         elif action == 1:
             del items[at]
         elif action == 2:
-            items[at] = items[rng.randrange(n)]
+            items[at] = rng.choice(items)
         else:
             odd = string(rng.choice(NAMES)) if inner == 8 else pack(inner, number(rng))
             items[at] = odd

