@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import files, paths
 from ..errors import FileError, ModelFileError, SettingError, ToolchainError
-from ..llamacpp import count_threads, describe_build, library_dir, run_tool
+from ..llamacpp import count_threads, describe_build, find_build, run_tool
 from . import trial
 from .gguf import inspect
 
@@ -271,7 +271,7 @@ def _measure_speed(path: Path) -> tuple[float, float]:
     threads = str(count_threads())  # of llama.cpp's programs this one alone reads no variable
     model = str(path.absolute())
     args = ["-m", model, "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
-    # Of llama.cpp's programs this one alone loads any libggml-*.so that lies where it runs.
-    rows = json.loads(run_tool("llama-bench", args, cwd=library_dir()).stdout)
+    # It alone loads any libggml-*.so of the current folder: let that be its own.
+    rows = json.loads(run_tool("llama-bench", args, cwd=find_build().bin).stdout)
     speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}
     return speeds[True], speeds[False]
