@@ -29,6 +29,9 @@ def string(text: str | bytes) -> bytes:
     return u64(len(data)) + data
 
 
+Tensor = tuple[str | bytes, tuple[int, ...], int, int | None, int]
+
+
 @dataclass
 class Gguf:
     """A GGUF in pieces: `pieces()` gives them in order, so that a test can cut between any two.
@@ -38,12 +41,19 @@ class Gguf:
 
     version: int = 3
     keys: list[tuple[str | bytes, Any]] = field(default_factory=list)
-    tensors: list[tuple[str, tuple[int, ...], int, int | None, int]] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
     n_keys: int | None = None
     n_tensors: int | None = None
     alignment: int = 32
 
     def pieces(self) -> Iterator[bytes]:
+        yield from self.head()
+        for _, _, _, _, n_bytes in self.tensors:
+            yield bytes(n_bytes)
+            yield bytes(-n_bytes % self.alignment)
+
+    def head(self) -> Iterator[bytes]:
+        """All that stands before the data of the tensors."""
         yield b"GGUF"
         yield u32(self.version)
         yield u64(len(self.tensors) if self.n_tensors is None else self.n_tensors)
@@ -63,9 +73,6 @@ class Gguf:
             running += n_bytes + -n_bytes % self.alignment
         if self.tensors:
             yield bytes(-size % self.alignment)
-        for _, _, _, _, n_bytes in self.tensors:
-            yield bytes(n_bytes)
-            yield bytes(-n_bytes % self.alignment)
 
     def build(self) -> bytes:
         return b"".join(self.pieces())
@@ -108,7 +115,7 @@ def with_tensor(
     kind: int = 0,
     offset: int | None = None,
     n_bytes: int = 0,
-    name: str = "extra.weight",
+    name: str | bytes = "extra.weight",
 ) -> Gguf:
     """The sound file with one more tensor."""
     made = sound()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from malformed import Gguf, Raw, sound, u32, u64, with_key, with_tensor
+from malformed import Gguf, Raw, sound, string, u32, u64, with_key, with_tensor
 
 from qwqlab import files
 from qwqlab.errors import ModelFileError
@@ -80,6 +80,26 @@ def test_a_file_without_tensors_and_a_scalar_are_read(tmp_path: Path) -> None:
     assert inspect(write(tmp_path, with_tensor((), n_bytes=4))).tensors[-1].n_bytes == 4
 
 
+def test_names_and_texts_are_read_as_llama_cpp_reads_them(tmp_path: Path) -> None:
+    made = with_key(b"k.\xff", 1)
+    made.keys += [(b"k.\xfe", 2), ("t", "a\0b"), (b"t\0x", 3), ("u", Raw(8, string(b"\xff")))]
+    made.tensors = [(b"t.\xff", (4,), 0, None, 16), (b"t.\xfe", (4,), 0, None, 16)]
+    info = inspect(write(tmp_path, made))
+    found = [(ascii(name), value) for name, value in list(info.metadata.items())[-4:]]
+    assert found == [
+        (r"'k.\udcff'", 1), (r"'k.\udcfe'", 2), ("'t'", "a"), ("'u'", "\ufffd")
+    ]  # fmt: skip
+    assert len({tensor.name for tensor in info.tensors}) == 2
+
+
+def test_tensors_of_no_elements_are_read_and_take_no_bytes(tmp_path: Path) -> None:
+    made = with_tensor((4, 0), name="a.weight")
+    made.tensors += [("b.weight", (0,), 12, None, 0), ("c.weight", (4,), 0, None, 16)]
+    *_, a, b, c = inspect(write(tmp_path, made)).tensors
+    assert (a.n_bytes, b.n_elements, c.n_bytes) == (0, 0, 16)
+    assert a.offset == b.offset == c.offset
+
+
 def test_arrays_are_summarised_and_never_kept_whole(tmp_path: Path) -> None:
     made = with_key("long.list", [f"token {n}" for n in range(100_000)])
     made.keys.append(("long.numbers", list(range(200_000))))
@@ -98,27 +118,34 @@ def test_arrays_are_summarised_and_never_kept_whole(tmp_path: Path) -> None:
         (b"GGUF", "is cut short"),
         (Gguf(version=1), "is of GGUF version 1"),
         (b"GGUF" + struct.pack(">IQQ", 3, 1, 1), "is of GGUF version"),
-        (Gguf(n_tensors=1 << 63), "it ends within the name of tensor 0"),
-        (Gguf(n_keys=(1 << 64) - 1), "it ends within the name of key 0"),
-        (with_key("k", Raw(8, u64(1 << 63))), "key k a length of 9223372036854775808 bytes"),
+        (Gguf(n_tensors=1 << 63), "counts 9223372036854775808 tensors, and the lab reads at most"),
+        (Gguf(n_keys=(1 << 64) - 1), "counts 18446744073709551615 keys, and the lab reads"),
+        (Gguf(n_tensors=1), "it ends within the name of tensor 0"),
+        (Gguf(n_keys=1), "it ends within the name of key 0"),
+        (Gguf(keys=[("", 1)]), "has a key without a name"),
+        (with_key("k", Raw(8, u64(1 << 63))), "key k takes 9223372036854775808 bytes"),
+        (with_key("k", Raw(8, u64(1 << 20))), "is cut short: it ends within key k"),
         (with_key("k", Raw(9, u32(9) + u64(1) + u32(4) + u64(1) + u32(7))), "key k the type 9"),
-        (with_key("k", Raw(9, u32(4) + u64(1 << 62))), "key k 4611686018427387904 elements"),
+        (with_key("k", Raw(9, u32(4) + u64(1 << 62))), "key k takes 18446744073709551584 bytes"),
+        (with_key("k", Raw(9, u32(4) + u64(1 << 20))), "key k 1048576 elements, more than the"),
         (with_key("k", Raw(9, u32(8) + u64(1 << 61))), "key k"),
         (
             with_key("k", Raw(9, u32(8) + u64(1) + u64(1 << 40))),
-            "key k a length of 1099",
+            "key k takes 1099511627776 bytes",
         ),
         (with_key("k", Raw(0xFFFFFFFF, b"")), "the type -1"),
         (with_key("general.name", 1), "has key general.name twice"),
         (with_key("general.alignment", 0), "has the alignment 0"),
         (with_key("general.alignment", "32"), "which is not a power of two"),
+        (with_key("general.alignment", True), "has the alignment True"),
         (with_tensor((1, 1, 1, 1, 1)), "5 dimensions"),
-        (with_tensor((0, 4)), "the shape (0, 4)"),
         (with_tensor((-4,)), "the shape (-4,)"),
-        (with_tensor((1 << 32, 1 << 32)), "is cut short"),
+        (with_tensor((1 << 32, 1 << 32)), "the shape (4294967296, 4294967296), which cannot be"),
+        (with_tensor((1 << 32,)), "is cut short"),
+        (with_tensor((8,), name="n" * 64), "a name of 64 bytes, but ggml's have 63"),
         (with_tensor((33,), kind=3), "cannot store in blocks of 32"),
         (with_tensor((32,), kind=31), "in type 31, which the lab does not know"),
-        (with_tensor((8,), offset=1 << 40), "is cut short"),
+        (with_tensor((8,), offset=1 << 40), "puts tensor extra.weight at byte 1099511627776 of"),
         (with_tensor((8,), name="output.weight"), "has tensor output.weight twice"),
     ],
 )
@@ -130,7 +157,7 @@ def test_a_malformed_file_is_refused_in_one_sentence(
 
 def test_a_file_of_zeros_is_refused_at_once_though_its_counts_would_fit(tmp_path: Path) -> None:
     # As a download that was given its full size beforehand: sparse, a few kilobytes on disk.
-    path = write(tmp_path, Gguf(n_keys=1 << 26))
+    path = write(tmp_path, Gguf(n_keys=1 << 16))
     os.truncate(path, 2 << 30)
     with pytest.raises(ModelFileError, match="twice"):
         inspect(path)
@@ -219,7 +246,9 @@ def test_a_number_that_aborts_llama_cpp_is_an_error_here(home: Path) -> None:
 def test_a_file_that_kills_the_loading_process_does_not_kill_this_one(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "CHILD", ("-c", "import os; os.kill(os.getpid(), 11)"))
+    monkeypatch.setattr(
+        trial, "CHILD", (sys.executable, "-c", "import os; os.kill(os.getpid(), 11)")
+    )
     with pytest.raises(ModelFileError, match="was killed by signal 11"):
         check_loads(write(home, sound()))
 
@@ -230,7 +259,7 @@ def test_a_model_that_loads_is_tried_once(
     path = home / "copy.gguf"
     path.write_bytes(model_path.read_bytes())
     check_loads(path)
-    monkeypatch.setattr(trial, "CHILD", ("-c", "import sys; sys.exit(3)"))
+    monkeypatch.setattr(trial, "CHILD", (sys.executable, "-c", "import sys; sys.exit(3)"))
     check_loads(path)
     os.utime(path, ns=(1, 1))
     with pytest.raises(ModelFileError):
@@ -243,8 +272,24 @@ def test_the_catalogs_own_file_needs_no_trial(
     path = home / "copy.gguf"
     path.write_bytes(model_path.read_bytes())
     files.sha256_of(path)
-    monkeypatch.setattr(trial, "CHILD", ("-c", "import sys; sys.exit(3)"))
+    monkeypatch.setattr(trial, "CHILD", (sys.executable, "-c", "import sys; sys.exit(3)"))
     check_loads(path)
+
+
+@pytest.mark.parametrize("kind", ["none", pytest.param("no_vocab", marks=pytest.mark.nightly)])
+def test_a_model_without_a_vocabulary_is_refused_before_a_prompt_ends_the_process(
+    model_path: Path, kind: str
+) -> None:
+    override = f"tokenizer.ggml.model=str:{kind}"
+    with pytest.raises(ModelFileError, match=f"holds no vocabulary.*leave out {override}"):
+        check_loads(model_path, (override,))
+
+
+@pytest.mark.nightly
+def test_a_vocabulary_with_which_llama_cpp_reads_for_ever_is_refused(model_path: Path) -> None:
+    override = "tokenizer.ggml.model=str:rwkv"
+    with pytest.raises(ModelFileError, match=f"leave out {override}"):
+        check_loads(model_path, (override,))
 
 
 def test_an_override_that_aborts_llama_cpp_is_an_error_here(model_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,9 +160,9 @@ def test_what_was_read_is_not_read_again(
 ) -> None:
     asked: list[str] = []
 
-    def note(name: str, args: list[str]) -> subprocess.CompletedProcess[str]:
+    def note(name: str, args: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         asked.append(name)
-        return tools.run_tool(name, args)
+        return tools.run_tool(name, args, **options)
 
     monkeypatch.setattr(quants, "run_tool", note)
     again = measure_rung(rungs["Q2_K"].path)

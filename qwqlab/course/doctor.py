@@ -14,6 +14,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -234,7 +235,7 @@ def probe_kernel() -> dict[str, Any]:
     from jupyter_client.manager import run_kernel
 
     started, asked = time.monotonic(), {"prefix": "sys.prefix"}
-    with run_kernel(kernel_name=KERNEL, cwd=str(paths.CHECKOUT)) as client:
+    with run_kernel(kernel_name=KERNEL) as client:
         kernel: Any = client  # a blocking one, which its annotation does not say
         reply = kernel.execute("import sys, qwqlab", user_expressions=asked, reply=True, timeout=60)
         told, seconds = reply["content"], time.monotonic() - started
@@ -332,14 +333,16 @@ def _ask(probe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def run_own_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run this environment's Python, with the settings that `make lab` gives to JupyterLab.
 
-    Raise ToolchainError with the last line of its stderr if it fails or is too slow.
+    It runs in an empty folder: Python and Jupyter run code that lies in the current one. Raise
+    ToolchainError with the last line of its stderr if it fails or is too slow.
     """
     settings = {
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_CONFIG_PATH": str(paths.CHECKOUT / "jupyter"),
     }
     command = [sys.executable, *arguments]
-    done = capture(command, PATIENCE, cwd=paths.CHECKOUT, env={**os.environ, **settings})
+    with tempfile.TemporaryDirectory() as empty:
+        done = capture(command, PATIENCE, cwd=empty, env={**os.environ, **settings})
     if done.returncode < 0:
         raise ToolchainError(f"it {explain_exit(done.returncode)}")
     if done.returncode > 0:

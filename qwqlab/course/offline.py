@@ -23,7 +23,7 @@ from pathlib import Path
 
 from .. import files, paths
 from ..errors import FetchError
-from ..llamacpp import fetch_archive
+from ..llamacpp import fetch_archive, module_command
 from ..models import EMBEDDED, QWQ_RANKS, fetch
 from ..progress import say
 
@@ -166,8 +166,10 @@ def _collect_wheels(wheels: Path, pythons: Iterable[str], extras: Sequence[str])
 def _run_pip(python: str, *arguments: str) -> None:
     kept = {key: os.environ[key] for key in os.environ.keys() - {"PYTHONPATH", "PYTHONHOME"}}
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, *arguments, "--quiet", "--no-input",
-         "--disable-pip-version-check", "--constraint", "constraints.txt"],
+        module_command(
+            "pip", "--python", python, *arguments, "--quiet", "--no-input",
+            "--disable-pip-version-check", "--constraint", "constraints.txt",
+        ),
         cwd=paths.CHECKOUT,
         # As in the Makefile: the bindings come without a library of their own.
         env={**kept, "CMAKE_ARGS": "-DLLAMA_BUILD=OFF"},

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .builds import fetch_archive as fetch_archive  # the source's archive, downloaded
     from .builds import find_nvidia_gpu as find_nvidia_gpu  # the name of the GPU, if there is one
     from .builds import find_source as find_source  # the source's folder, if it is here
+    from .builds import module_command as module_command  # `python -m`, safe in any folder
     from .context import Aborted as Aborted  # raised by a decode that was stopped
     from .context import Context as Context  # the cache of many sequences, and their decoding
     from .ggml import FILE_TYPES as FILE_TYPES  # names of a GGUF's file types, by number

@@ -214,7 +214,7 @@ def fetch_archive() -> Path:
         wanted.write_text(
             f"{SDIST.package}=={SDIST.version} --hash=sha256:{SDIST.sha256}\n", "ascii"
         )
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command = module_command("pip", "download", "--quiet", "--no-deps")
         command += ["--no-binary", SDIST.package, "--dest", folder, "--requirement", str(wanted)]
         done = capture(command)
         if done.returncode != 0:
@@ -356,6 +356,19 @@ def _explain_log() -> str:
     error = re.search(r"^(?:.*[ \t])?error\b.*(?:(?<=:)\n.*)?", text, re.IGNORECASE | re.MULTILINE)
     message = " ".join(error[0].split()) if error else last_lines(text, 1)
     return f"{message} (the whole log is {log_path()})"
+
+
+# Python puts the current folder first on the path of -c and -m, and a model may lie there beside
+# some json.py. Python 3.10 has no -P, and -I would drop PYTHONPATH as well.
+_RUN_MODULE = (
+    "import sys; sys.path = [path for path in sys.path if path]; import runpy; "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+
+
+def module_command(name: str, *arguments: str) -> list[str]:
+    """Return the command for `python -m name`, but that takes no module from the current folder."""
+    return [sys.executable, "-c", _RUN_MODULE, name, *arguments]
 
 
 def capture(

@@ -89,20 +89,23 @@ def tool(name: str) -> Path:
 
 
 def run_tool(
-    name: str, args: Sequence[str | os.PathLike[str]], timeout: float | None = None
+    name: str,
+    args: Sequence[str | os.PathLike[str]],
+    timeout: float | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run one of llama.cpp's tools to its end; return what it wrote to stdout and stderr.
 
     What it does is in its arguments: of the variables that set flags it gets LLAMA_ARG_THREADS.
-    timeout: in seconds. Raise ToolchainError with the tool's last lines if it fails, or if it
-    takes too long.
+    timeout: in seconds. cwd: the folder that it runs in, if not the current one. Raise
+    ToolchainError with the tool's last lines if it fails, or if it takes too long.
     """
     command = [str(tool(name)), *(os.fspath(arg) for arg in args)]
     spin_briefly()
     environment = _plain_environment()
     if THREADS in os.environ:
         environment[THREADS] = str(count_threads())
-    done = capture(command, timeout, env=environment)
+    done = capture(command, timeout, env=environment, cwd=cwd)
     if done.returncode != 0:
         # Its logger writes from a thread that its exit does not wait for (llama.cpp #22142).
         said = last_lines(done.stderr) or f"it said nothing, run `{shlex.join(command)}` to see why"

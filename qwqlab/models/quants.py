@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import files, paths
 from ..errors import FileError, ModelFileError, SettingError, ToolchainError
-from ..llamacpp import count_threads, describe_build, run_tool
+from ..llamacpp import count_threads, describe_build, find_build, run_tool
 from . import trial
 from .gguf import inspect
 
@@ -269,7 +269,9 @@ def _run_perplexity(path: Path, text: Path) -> dict[str, Any]:
 def _measure_speed(path: Path) -> tuple[float, float]:
     """Return tokens a second: generating, and reading a prompt."""
     threads = str(count_threads())  # of llama.cpp's programs this one alone reads no variable
-    args = ["-m", str(path), "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
-    rows = json.loads(run_tool("llama-bench", args).stdout)
+    model = str(path.absolute())
+    args = ["-m", model, "-t", threads, "-p", "64", "-n", "32", "-r", "3", "-o", "json"]
+    # It alone loads any libggml-*.so of the current folder: let that be its own.
+    rows = json.loads(run_tool("llama-bench", args, cwd=find_build().bin).stdout)
     speeds = {bool(row["n_gen"]): statistics.median(row["samples_ts"]) for row in rows}
     return speeds[True], speeds[False]

@@ -10,20 +10,29 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import paths
 from ..errors import ModelFileError, QwqlabError, explain_exit
 from ..files import known_sha256, read_json, update_json
-from ..llamacpp import Loading, library_dir
+from ..llamacpp import Loading, library_dir, module_command
 from .catalog import EMBEDDED
 from .gguf import GGUFInfo, inspect, list_parts
 from .gguf_header import printable
 
-CHILD = ("-m", "qwqlab.models.trial")
+if TYPE_CHECKING:
+    from ..llamacpp import Model  # loads the library, which the parent leaves to the child
+
+TEXT_SECONDS, TEXT_MEMORY = 30, 1 << 30  # for reading letters: it takes a second
+CHILD = module_command("qwqlab.models.trial")
 
 
 def check_loads(
@@ -33,12 +42,12 @@ def check_loads(
 ) -> None:
     """Raise ModelFileError, with llama.cpp's own reason, if it can't use the file.
 
-    A child process loads the file with these overrides and adapters on the CPU and decodes one
-    token, within 15 minutes. A success is remembered for as long as the files and the
-    library stay as they are. The embedded model, whose hash is known, needs no trial. Raise
-    ToolchainError if there is no llama.cpp.
+    A child process loads the file with these overrides and adapters on the CPU, reads many letters
+    with its vocabulary, shows every token and decodes a text, within 15 minutes. A success is
+    remembered for as long as the files and the library stay as they are. The embedded model, whose
+    hash is known, needs no trial. Raise ToolchainError if there is no llama.cpp.
     """
-    _try(Path(path), "load", override_kv, lora, 900.0)
+    _try(Path(path), "run", override_kv, lora, 900.0)
 
 
 def check_tokenizes(path: str | os.PathLike[str]) -> None:
@@ -67,7 +76,7 @@ def _try(
     job = json.dumps([what, str(path), list(override_kv), list(lora)])
     try:
         done = subprocess.run(
-            [sys.executable, *CHILD, job],
+            [*CHILD, job],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -85,10 +94,13 @@ def _try(
     reason = _find_reason(done.stderr.decode("utf-8", errors="replace"))
     extras = [*override_kv, *lora]
     remedy = f"leave out {', '.join(extras)}" if extras else "take another file"
+    if done.returncode == -signal.SIGXCPU:
+        raise ModelFileError(
+            f"llama.cpp does not come to an end with a text and the vocabulary of {path}; {remedy}."
+        )
     if done.returncode < 0:
         raise ModelFileError(
-            f"llama.cpp {explain_exit(done.returncode)} while it loaded {path} "
-            f"({reason}); {remedy}."
+            f"llama.cpp {explain_exit(done.returncode)} while it tried {path} ({reason}); {remedy}."
         )
     raise ModelFileError(f"{path} cannot be loaded by llama.cpp: {reason}; {remedy}.")
 
@@ -115,40 +127,69 @@ def main(job: str) -> None:
     """Try a file in this process, which may crash of it; exit with 1 if llama.cpp refuses it."""
     what, path, overrides, adapters = json.loads(job)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no core file
-    from ..llamacpp import C
+    from ..llamacpp import C, Model
 
     C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
     loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
     try:
-        _decode_a_token(path, loading) if what == "load" else _read_letters(path, loading)
+        with Model(path, loading, vocab_only=what == "vocabulary") as model:
+            with _limits():
+                tokens = _read_letters(model)
+            if what == "run":
+                _decode(tokens, model, loading)
     except QwqlabError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
 
 
-def _decode_a_token(path: str, loading: Loading) -> None:
+@contextmanager
+def _limits() -> Iterator[None]:
+    """End this process if it takes TEXT_SECONDS of a processor, or on Linux TEXT_MEMORY more.
+
+    With some vocabularies llama.cpp reads on for ever, and notes a token at each turn.
+    """
+    limits = {resource.RLIMIT_CPU: int(time.process_time()) + TEXT_SECONDS}
+    if (memory := Path("/proc/self/statm")).exists():
+        pages = int(memory.read_text("ascii").split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + TEXT_MEMORY
+    before = {kind: resource.getrlimit(kind) for kind in limits}
+    for kind, most in limits.items():
+        given = [most, *(limit for limit in before[kind] if limit != resource.RLIM_INFINITY)]
+        resource.setrlimit(kind, (min(given), before[kind][1]))
+    yield
+    for kind, both in before.items():
+        resource.setrlimit(kind, both)
+
+
+def _read_letters(model: Model) -> list[int]:
+    """Use the vocabulary in every way in which a run does; return the tokens of a short text.
+
+    Tokenize every character of one and two bytes, and every byte of longer ones; show every token.
+    """
+    from ..llamacpp import C
+
+    if C.llama_vocab_type(model.vocab) == C.LLAMA_VOCAB_TYPE_NONE or not model.n_vocab:
+        raise ModelFileError("error: it holds no vocabulary, which a prompt needs")
+    longer = (range(0x800, 0xD800, 64), range(0xE000, 0x10000, 64), range(0x10000, 0x110000, 4096))
+    codes = [*range(0x800), *chain(*longer)]
+    text = " ".join(map(chr, codes)) + "".join(map(chr, codes))
+    for special in (False, True):
+        model.tokenize_all([text], parse_special=special)
+    for token in range(model.n_vocab):
+        model.show(token)
+        model.piece(token)
+        model.is_end(token)
+    return model.tokenize("A text.") or [0]
+
+
+def _decode(tokens: list[int], model: Model, loading: Loading) -> None:
     import numpy as np
 
-    from ..llamacpp import Context, Model
+    from ..llamacpp import Context
 
-    with Model(path, loading) as model, Context(model, loading, 1, 256) as context:
-        if not np.isfinite(context.prefill([0], 0)).all():
+    with Context(model, loading, 1, 256) as context:
+        if not np.isfinite(context.prefill(tokens, 0)).all():
             raise ModelFileError("error: its logits are not numbers")
-
-
-def _read_letters(path: str, loading: Loading) -> None:
-    """Tokenize every character of one and two bytes, and every byte of longer ones."""
-    from ..llamacpp import Model
-
-    codes = [*range(0x800), *range(0x800, 0xD800, 64), *range(0x10000, 0x110000, 4096)]
-    text = " ".join(map(chr, codes)) + "".join(map(chr, codes))
-    with Model(path, loading, vocab_only=True) as model:
-        if not model.n_vocab:
-            raise ModelFileError("error: it holds no vocabulary")
-        for special in (False, True):
-            model.tokenize_all([text], parse_special=special)
-        for token in range(model.n_vocab):
-            model.show(token)
 
 
 if __name__ == "__main__":
