@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import FetchError, SettingError
+from ..progress import give
 
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -50,20 +51,20 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _fetch(args: argparse.Namespace) -> None:
     from ..models import fetch
 
-    print(fetch(args.name))
+    give(fetch(args.name))
 
 
 def _import(args: argparse.Namespace) -> None:
     from ..models import import_local
 
-    print(import_local(args.file, args.name))
+    give(import_local(args.file, args.name))
 
 
 def _path(args: argparse.Namespace) -> None:
     if args.name.startswith("llama-"):
         from ..llamacpp import tool
 
-        print(tool(args.name))
+        give(tool(args.name))
     else:
         from ..models import model_path
 
@@ -73,7 +74,7 @@ def _path(args: argparse.Namespace) -> None:
                 "such as llama-quantize"
             )
         try:
-            print(model_path(args.name))
+            give(model_path(args.name))
         except FetchError as error:
             raise FetchError(f"{error} A tool's name begins with llama-.") from None
 
@@ -97,7 +98,7 @@ def _render(args: argparse.Namespace) -> None:
         }
         print(json.dumps(values))
     else:
-        print(prompt, end="")
+        give(prompt, end="")
 
 
 def _inspect(args: argparse.Namespace) -> int:

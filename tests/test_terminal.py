@@ -1,0 +1,80 @@
+"""What strangers hide in names and texts reaches no terminal: every command shows it escaped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from malformed import sound
+
+from qwqlab.cli import main
+from qwqlab.progress import escape_controls
+
+# A title, a colour, a carriage return, marks of direction, no width, half a pair, blanks, C1.
+HOSTILE = "\x1b]0;owned\x07\x1b[31m\r\u202e\u2066\u200b\udcff\u3164\u2028\U000e0041\x9b1m\x7f"
+GAME = f"import pygame\npygame.init()\nraise SystemError({HOSTILE!r})\n"
+TEMPLATE = "{{ raise_exception(messages[0].content) }}"
+
+
+def check_shown(text: str) -> None:
+    """Fail if text holds what acts on a terminal, or nothing of the hostile one."""
+    assert escape_controls(text) == text, ascii(text)
+    assert r"\x1b]0;owned\x07" in text, text
+
+
+def test_what_is_not_seen_is_escaped_and_what_is_seen_stays() -> None:
+    assert escape_controls(HOSTILE) == ascii(HOSTILE)[1:-1]
+    seen = "é 日本\u3000עברית नमस्ते ❤️ ½\n\tC:\\temp\u00a0x"
+    assert escape_controls(seen) == seen
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, the current one, with files that hold the hostile text, and one named so."""
+    monkeypatch.chdir(tmp_path)
+    Path("game.py").write_text(GAME)
+    Path("answer.txt").write_text(f"```{HOSTILE}\nx", errors="surrogatepass")
+    Path("t.jinja").write_text(TEMPLATE)
+    Path("messages.json").write_text(json.dumps([{"role": "user", "content": HOSTILE}]))
+    Path("text.txt").write_text("text")
+    Path("data.jsonl").write_text(json.dumps({"instruction": HOSTILE, HOSTILE: 1}))
+    Path("skip.json").write_text(json.dumps([HOSTILE]))
+    Path("config.json").write_text(json.dumps({"model_type": HOSTILE, HOSTILE: HOSTILE}))
+    bare = HOSTILE.replace("\udcff", "")
+    Path("m.gguf").write_bytes(sound(bare).build())
+    Path("adapter").mkdir()
+    return tmp_path
+
+
+COMMANDS = [
+    ["fetch", HOSTILE],
+    ["import", HOSTILE],
+    ["path", HOSTILE],
+    ["render", "--template", "t.jinja", "--messages", "messages.json"],
+    ["inspect", "m.gguf"],
+    ["tokenize", "--file", "text.txt", "--tokenizer", HOSTILE],
+    ["generate", "--prompt", "x", "--model", HOSTILE],
+    ["grade", "game.py"],
+    ["reproduce", "--quick", "--model", HOSTILE],
+    ["export", HOSTILE, "runs.csv"],
+    ["quant-error", HOSTILE],
+    ["select", HOSTILE, "--extra-percent", "3"],
+    ["evaluate", HOSTILE],
+    ["audit", "config.json"],
+    ["ledger", "config.json"],
+    ["labels", "--pad", HOSTILE],
+    ["finetune", "--data", "data.jsonl", "--steps", "1", "--out", "out"],
+    ["export-adapter", HOSTILE, "--gguf", "x.gguf"],
+    ["reset", HOSTILE],
+    ["offline", "folder", "--pythons", HOSTILE],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_command_shows_what_a_stranger_wrote_escaped(
+    command: list[str], written: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(command)
+    said = capsys.readouterr()
+    check_shown(said.out + said.err)
