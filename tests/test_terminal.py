@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from malformed import sound
 
 from qwqlab.cli import main
 from qwqlab.progress import escape_controls
+from qwqlab.sampling import Engine
 
 # A title, a colour, a carriage return, marks of direction, no width, half a pair, blanks, C1.
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\r\u202e\u2066\u200b\udcff\u3164\u2028\U000e0041\x9b1m\x7f"
@@ -34,16 +38,12 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder, the current one, with files that hold the hostile text, and one named so."""
     monkeypatch.chdir(tmp_path)
     Path("game.py").write_text(GAME)
-    Path("answer.txt").write_text(f"```{HOSTILE}\nx", errors="surrogatepass")
     Path("t.jinja").write_text(TEMPLATE)
     Path("messages.json").write_text(json.dumps([{"role": "user", "content": HOSTILE}]))
     Path("text.txt").write_text("text")
-    Path("data.jsonl").write_text(json.dumps({"instruction": HOSTILE, HOSTILE: 1}))
-    Path("skip.json").write_text(json.dumps([HOSTILE]))
     Path("config.json").write_text(json.dumps({"model_type": HOSTILE, HOSTILE: HOSTILE}))
     bare = HOSTILE.replace("\udcff", "")
     Path("m.gguf").write_bytes(sound(bare).build())
-    Path("adapter").mkdir()
     return tmp_path
 
 
@@ -63,8 +63,8 @@ COMMANDS = [
     ["evaluate", HOSTILE],
     ["audit", "config.json"],
     ["ledger", "config.json"],
-    ["labels", "--pad", HOSTILE],
-    ["finetune", "--data", "data.jsonl", "--steps", "1", "--out", "out"],
+    ["labels", "--pad", "<|im_end|>", "--text", HOSTILE],
+    ["finetune", "--data", HOSTILE, "--steps", "1", "--out", "out"],
     ["export-adapter", HOSTILE, "--gguf", "x.gguf"],
     ["reset", HOSTILE],
     ["offline", "folder", "--pythons", HOSTILE],
@@ -78,3 +78,28 @@ def test_a_command_shows_what_a_stranger_wrote_escaped(
     main(command)
     said = capsys.readouterr()
     check_shown(said.out + said.err)
+
+
+def test_a_result_goes_whole_into_a_pipe_and_escaped_to_a_terminal(
+    engine: Engine,
+    written: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("shown.jinja").write_text("{{ messages[0].content }}")
+    (escape,) = engine.model.tokenize("\x1b")
+    generate = ["generate", "--prompt", "Hello", "-n", "3", "--temp", "0", "-l", f"{escape}+1000"]
+    results = (
+        (["render", "--template", "shown.jinja", "--messages", "messages.json"], HOSTILE),
+        (generate, "\x1b\x1b\x1b\n"),
+    )
+    for command, result in results:
+        assert main(command) == 0
+        assert capsys.readouterr().out == result.replace("\udcff", "?")
+        ours, theirs = pty.openpty()
+        with os.fdopen(theirs, "w", encoding="utf-8") as terminal, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            assert main(command) == 0
+        shown = os.read(ours, 4096).decode().replace("\r\n", "\n")
+        os.close(ours)
+        assert shown == escape_controls(result)

@@ -39,31 +39,30 @@ _SYSTEM = (
 ).split()
 # System calls that no program here has a use for; some machines don't have all of them.
 _REFUSED = (
-    "fork vfork execve execveat memfd_create setsid setpgid socket socketpair socketcall "
-    "connect bind listen accept accept4 sendto sendmsg sendmmsg tkill rt_sigqueueinfo "
-    "rt_tgsigqueueinfo pidfd_open pidfd_getfd pidfd_send_signal ptrace process_vm_readv "
-    "process_vm_writev kcmp move_pages migrate_pages mount umount umount2 pivot_root chroot "
-    "move_mount open_tree fsopen fsconfig fsmount fspick unshare setns chmod fchmod fchmodat "
-    "chown fchown lchown fchownat utime utimes utimensat futimesat setxattr lsetxattr fsetxattr "
-    "removexattr lremovexattr fremovexattr truncate mknod mknodat open_by_handle_at "
-    "name_to_handle_at readlink readlinkat flock inotify_init inotify_init1 inotify_add_watch "
-    "fanotify_init fanotify_mark "
-    "shmget shmat shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv msgctl ipc "
-    "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr io_uring_setup "
-    "io_uring_enter io_uring_register io_setup io_submit bpf perf_event_open userfaultfd "
-    "add_key request_key keyctl personality setrlimit seccomp setuid setgid setreuid setregid "
-    "setresuid setresgid setfsuid setfsgid setgroups capset kexec_load kexec_file_load reboot "
-    "swapon swapoff init_module finit_module delete_module acct quotactl syslog vhangup iopl "
-    "ioperm modify_ldt sync syncfs settimeofday clock_settime clock_adjtime adjtimex "
-    "sethostname setdomainname setpriority ioprio_set sched_setscheduler sched_setattr "
-    "sched_setparam sched_setaffinity"
+    "fork vfork execve execveat memfd_create setsid setpgid socket socketpair socketcall connect "
+    "bind listen accept accept4 sendto sendmsg sendmmsg tkill rt_sigqueueinfo rt_tgsigqueueinfo "
+    "pidfd_open pidfd_getfd pidfd_send_signal ptrace process_vm_readv process_vm_writev kcmp "
+    "move_pages migrate_pages mount umount umount2 pivot_root chroot move_mount open_tree fsopen "
+    "fsconfig fsmount fspick unshare setns chmod fchmod fchmodat chown fchown lchown fchownat "
+    "utime utimes utimensat futimesat setxattr lsetxattr fsetxattr removexattr lremovexattr "
+    "fremovexattr truncate mknod mknodat open_by_handle_at name_to_handle_at readlink readlinkat "
+    "flock inotify_init inotify_init1 inotify_add_watch fanotify_init fanotify_mark shmget shmat "
+    "shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv msgctl ipc mq_open "
+    "mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr io_uring_setup "
+    "io_uring_enter io_uring_register io_setup io_submit bpf perf_event_open userfaultfd add_key "
+    "request_key keyctl personality setrlimit seccomp setuid setgid setreuid setregid setresuid "
+    "setresgid setfsuid setfsgid setgroups capset kexec_load kexec_file_load reboot swapon "
+    "swapoff init_module finit_module delete_module acct quotactl syslog vhangup iopl ioperm "
+    "modify_ldt sync syncfs settimeofday clock_settime clock_adjtime adjtimex sethostname "
+    "setdomainname setpriority ioprio_set sched_setscheduler sched_setattr sched_setparam "
+    "sched_setaffinity"
 ).split()
-# The answer to these is that this kernel, or this disk, can't: the C library then takes the plain
-# call instead. clone3 and openat2 hide their flags behind a pointer.
+# These hide their flags behind a pointer. Told that the kernel has none of them, the C library
+# takes clone and open.
 _UNKNOWN = ("clone3", "openat2")
-_UNSUPPORTED = (
-    "fallocate getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr"  # more than was asked
-).split()
+# To these the answer is that the disk can't: they reserve more than a file's size, and read marks
+# of any file.
+_UNSUPPORTED = "fallocate getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr".split()
 # The calls of Linux 5.10 and later, by number since an older libseccomp has no name for them. No
 # program here needs one, some change files, and those still to come are not known to be safe.
 _KNOWN, _LATER = range(440), range(440, 512)

@@ -133,7 +133,7 @@ class Watch:
         pid, applied = self.report.get("pid"), self.report.get("applied", ())
         try:
             sizes = [] if "disk" in applied else list(_list_sizes(self.box))
-        except OSError:
+        except (OSError, RecursionError):
             self.verdict = "because its folders are too deep to be measured"
         else:
             if sum(sizes) > FOLDER:
