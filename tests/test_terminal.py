@@ -63,7 +63,7 @@ COMMANDS = [
     ["evaluate", HOSTILE],
     ["audit", "config.json"],
     ["ledger", "config.json"],
-    ["labels", "--pad", "<|im_end|>", "--text", HOSTILE],
+    ["labels", "--pad", "x", "--model", HOSTILE],
     ["finetune", "--data", HOSTILE, "--steps", "1", "--out", "out"],
     ["export-adapter", HOSTILE, "--gguf", "x.gguf"],
     ["reset", HOSTILE],

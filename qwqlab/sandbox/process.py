@@ -9,6 +9,7 @@ read while it runs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -31,7 +32,7 @@ from . import confine
 START, GRACE, TICK = 20.0, 5.0, 0.01
 # Bytes: of one file, of all in the folder, of stdout and of stderr.
 FILE, FOLDER, OUTPUT = 64 << 20, 128 << 20, 1 << 20
-FILES, THREADS = 1000, 64
+FILES, DEPTH, THREADS = 1000, 32, 64
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _UNSHARE = "--mount --net --ipc --pid --fork --kill-child".split()
 _AS_USER = "--user --map-current-user --keep-caps".split()  # `confine` drops them
@@ -130,16 +131,18 @@ class Watch:
         for name, file in outputs.items():
             if os.fstat(file.fileno()).st_size > OUTPUT:
                 self.verdict = f"because it printed more than {OUTPUT >> 20} MiB to {name}"
-        pid, applied = self.report.get("pid"), self.report.get("applied", ())
-        try:
-            sizes = [] if "disk" in applied else list(_list_sizes(self.box))
-        except (OSError, RecursionError):
-            self.verdict = "because its folders are too deep to be measured"
-        else:
-            if sum(sizes) > FOLDER:
-                self.verdict = f"because it filled its folder with more than {FOLDER >> 20} MiB"
-            elif len(sizes) > FILES:
-                self.verdict = f"because it made more than {FILES} files"
+        pid, n_bytes, n_files = self.report.get("pid"), 0, 0
+        if "disk" not in self.report.get("applied", ()):
+            try:
+                for size in _list_sizes(self.box):
+                    n_bytes, n_files = n_bytes + size, n_files + 1
+                    if n_files > FILES:
+                        self.verdict = f"because it made more than {FILES} files"
+                        break
+            except OSError:
+                self.verdict = "because its folders are too deep to be measured"
+        if n_bytes > FOLDER:
+            self.verdict = f"because it filled its folder with more than {FOLDER >> 20} MiB"
         with contextlib.suppress(OSError):
             if sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > THREADS:
                 self.verdict = f"because it started more than {THREADS} threads"
@@ -224,13 +227,18 @@ def _list_variables(box: str) -> dict[str, str]:
 
 
 def _list_sizes(box: str) -> Iterator[int]:
-    """Yield the bytes on the disk of everything in the box; raise OSError if it can't be listed."""
+    """Yield the bytes on the disk of everything in the box.
+
+    Raise OSError if a folder can't be listed, or lies deeper than a program has a use for.
+    """
 
     def fail(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise error
 
     for folder, folders, names in os.walk(box, onerror=fail):
+        if folder.count("/") > box.count("/") + DEPTH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), folder)
         for name in (*folders, *names):
             with contextlib.suppress(FileNotFoundError):
                 yield Path(folder, name).lstat().st_blocks * 512
