@@ -47,6 +47,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# `labels` is in test_finetune, with a tokenizer.
 COMMANDS = [
     ["fetch", HOSTILE],
     ["import", HOSTILE],
@@ -63,7 +64,6 @@ COMMANDS = [
     ["evaluate", HOSTILE],
     ["audit", "config.json"],
     ["ledger", "config.json"],
-    ["labels", "--pad", "x", "--model", HOSTILE],
     ["finetune", "--data", HOSTILE, "--steps", "1", "--out", "out"],
     ["export-adapter", HOSTILE, "--gguf", "x.gguf"],
     ["reset", HOSTILE],
