@@ -134,7 +134,7 @@ def _mount_disk(box: str, n_bytes: int, n_files: int) -> None:
     """Put a disk in memory over the box, with the files that lie there."""
     given = {path.name: path.read_bytes() for path in Path(box).iterdir()}
     flags = 2 | 4 | 8  # MS_NOSUID, MS_NODEV, MS_NOEXEC
-    how = f"size={n_bytes},nr_inodes={n_files},mode=755"
+    how = f"size={n_bytes},nr_inodes={n_files},mode=777"
     _call("mount", b"qwqlab", os.fsencode(box), b"tmpfs", flags, how.encode())
     os.chdir(box)
     for name, content in given.items():
