@@ -5,13 +5,9 @@ process that has confined itself (`confine`) and that is watched from outside (`
 clock, output, folder and threads. Which layers hold is known from a report made before the
 program's first line, never from the program itself. `probe` shows how far they go on this machine.
 
-What this does not stop: a hole in the kernel; side channels such as timing; asking whether a path
-exists, the size and times of a file (stat), and where a link to a folder leads; reading what every program here may read, which is
-Python, its packages and the system's libraries; and the use of processor, memory and disk within
-the limits. Without namespaces the folder is measured many times a second, so more can lie in it
-for a moment. Where the lab itself is killed, the program ends soon after its time and the box
-stays behind. What a program prints is text of its own choice: show it, and believe none of it.
-SECURITY.md says what holds on which system.
+SECURITY.md says what this holds on which system, and what it does not. Where the lab itself is
+killed, the program ends soon after its time and the box stays behind. What a program prints is
+text of its own choice: show it, and believe none of it.
 """
 
 from __future__ import annotations
