@@ -180,6 +180,10 @@ def test_labels_are_printed_and_a_wrong_pad_is_refused(capsys: pytest.CaptureFix
     assert main(["labels", "--pad", "two words"]) == 1
     assert "is not one token" in capsys.readouterr().err
     assert main(["labels", "--pad", "<|im_end|>", "--collator", "mine"]) == 1
+    assert main(["labels", "--pad", "<|im_end|>", "--text", "\x1b[31m"]) == 0
+    assert r"\x1b" in capsys.readouterr().out
+    assert main(["labels", "--pad", "<|im_end|>", "--text", "\udcff\u202e"]) == 1
+    assert r"'\udcff\u202e' is not text in UTF-8" in capsys.readouterr().err
 
 
 def test_text_in_an_example_makes_no_special_token(checkpoint: Checkpoint) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import QwqlabError, SettingError
-from ..progress import accept_any_text
+from ..progress import guard_output, say
 from ..sampling import name_flags, split_flags
 from . import course, models, quant, runs, tuning
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Commands that judge a file return 1 for a bad verdict, and 2 if they could not judge it.
     """
-    accept_any_text()
+    guard_output()
     parser = _make_parser()
     words = list(sys.argv[1:] if argv is None else argv)
     flags: list[str] = []
@@ -39,17 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args) or 0)
     except QwqlabError as error:
         sentence = name_flags(str(error)) if args.command == "generate" else str(error)
-        print(f"qwqlab: {sentence}", file=sys.stderr)
+        say(f"qwqlab: {sentence}")
         return int(args.refused)
     except BrokenPipeError:  # the program that reads our pipe has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = error.filename or "the output"
-        print(f"qwqlab: {where} cannot be read or written: {error.strerror}", file=sys.stderr)
+        say(f"qwqlab: {where} cannot be read or written: {error.strerror}")
         return int(args.refused)
     except KeyboardInterrupt:
-        print("qwqlab: stopped; what had finished is kept", file=sys.stderr)
+        say("qwqlab: stopped; what had finished is kept")
         return 130
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FetchError, SettingError
+from ..progress import give
 
 
 def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -60,20 +61,20 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _fetch(args: argparse.Namespace) -> None:
     from ..models import fetch
 
-    print(fetch(args.name))
+    give(fetch(args.name))
 
 
 def _import(args: argparse.Namespace) -> None:
     from ..models import import_local
 
-    print(import_local(args.file, args.name))
+    give(import_local(args.file, args.name))
 
 
 def _path(args: argparse.Namespace) -> None:
     if args.name.startswith("llama-"):
         from ..llamacpp import tool
 
-        print(tool(args.name))
+        give(tool(args.name))
     else:
         from ..models import model_path
 
@@ -83,7 +84,7 @@ def _path(args: argparse.Namespace) -> None:
                 "such as llama-quantize"
             )
         try:
-            print(model_path(args.name))
+            give(model_path(args.name))
         except FetchError as error:
             raise FetchError(f"{error} A tool's name begins with llama-.") from None
 
@@ -108,7 +109,7 @@ def _render(args: argparse.Namespace) -> None:
         }
         print(json.dumps(values))
     else:
-        print(prompt, end="")
+        give(prompt, end="")
 
 
 def _read_variables(texts: list[str]) -> dict[str, Any]:

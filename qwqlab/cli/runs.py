@@ -15,7 +15,7 @@ from typing import Any
 from .. import files, paths
 from ..errors import SettingError, StoreError
 from ..llamacpp import LOADING_FLAGS
-from ..progress import say
+from ..progress import give, say
 from ..sampling import SETTINGS
 
 # The flags of `generate` that are not llama.cpp's, or that it takes before the others.
@@ -97,7 +97,7 @@ def _generate(args: argparse.Namespace) -> None:
     for sentence in (*command.notes, *inert):
         say(f"qwqlab: {sentence}")
     with Engine(path, loading) as engine:
-        show = None if args.json else lambda _i, _t, text: print(text, end="", flush=True)
+        show = None if args.json else lambda _i, _t, text: give(text, end="")
         started = time.perf_counter()
         run = engine.generate(prompt, sampling, seed, command.n_predict, show)
         rate = len(run.tokens) / max(1e-9, time.perf_counter() - started)
@@ -183,6 +183,6 @@ def _export(args: argparse.Namespace) -> None:
         raise StoreError(f"{args.store} is no store; `qwqlab reproduce` prints where its own is")
     damaged: list[str] = []
     with RunStore(args.store) as store:
-        print(write(store, args.file, damaged=damaged))
+        give(write(store, args.file, damaged=damaged))
     for sentence in damaged:
         say(f"qwqlab: {sentence}")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .. import paths
 from ..errors import ToolchainError, explain_exit, last_lines
-from ..progress import accept_any_text
+from ..progress import guard_output
 from .builds import TARGETS, Progress, bin_dir, capture, compile_targets, read_record
 from .loading import THREADS, count_threads
 
@@ -168,7 +168,7 @@ def _ask_version(program: Path, built_ns: int) -> tuple[str, str]:
 
 def main() -> int:
     """Compile what the set-up needs and the targets named, with a line of progress every 10 %."""
-    accept_any_text()
+    guard_output()
     started = time.monotonic()
     shown = 0
 

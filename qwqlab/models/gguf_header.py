@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Container
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import mul

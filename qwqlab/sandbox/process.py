@@ -1,20 +1,21 @@
 """One untrusted process from its start to the last of it: started, watched, ended, reaped.
 
 `timeout` is the outermost process, so that the program ends where the lab is killed; then
-`unshare`, for namespaces of its own, where ordinary users may have them; then, for root,
-`setpriv`, which drops its capabilities; then Python with `confine`. The program prints into files
-rather than pipes: there a limit is a size, and nothing has to be read while it runs.
+`unshare`, for namespaces of its own, where this user may have them; then Python with `confine`.
+The program prints into files rather than pipes: there a limit is a size, and nothing has to be
+read while it runs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
 import shutil
 import signal
-import stat
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,10 +32,10 @@ from . import confine
 START, GRACE, TICK = 20.0, 5.0, 0.01
 # Bytes: of one file, of all in the folder, of stdout and of stderr.
 FILE, FOLDER, OUTPUT = 64 << 20, 128 << 20, 1 << 20
-FILES, THREADS = 1000, 64
-_DEEPEST = 1000  # characters of the path of a folder in the box
-_UNSHARE = "--user --map-current-user --net --ipc --pid --fork --kill-child".split()
-_SETPRIV = "--bounding-set=-all --inh-caps=-all".split()
+FILES, DEPTH, THREADS = 1000, 32, 64
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_UNSHARE = "--mount --net --ipc --pid --fork --kill-child".split()
+_AS_USER = "--user --map-current-user --keep-caps".split()  # `confine` drops them
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Limits:
 class Watch:
     """A program in its box, the folder that it is shut into. After `run` the rest says how it went.
 
-    report is what the child said before the program started, empty if it never came to that;
+    folder is a handle of the box as the program saw it, for the caller to close, or None; report
+    what the child said before the program started, empty if it never came to that;
     verdict the reason for which it was killed, or ""; status its exit code or the negative number
     of a signal; seconds the time of the clock since the program started.
     """
@@ -58,12 +60,14 @@ class Watch:
     box: str
     limits: Limits
     stop: threading.Event
+    folder: int | None = None
     report: dict[str, Any] = field(default_factory=dict)
     verdict: str = ""
     status: int = 0
     seconds: float = 0.0
     stdout: str = ""
     stderr: str = ""
+    _said: bytes = b""
 
     def run(self, plan: dict[str, Any]) -> None:
         """Start the child, watch it and end it; when this returns or raises, nothing of it runs."""
@@ -73,11 +77,13 @@ class Watch:
             command = [timeout, "--foreground", "--signal=KILL", str(life), *command]
         command += [*"-I -B -u -X utf8".split(), confine.__file__]
         with contextlib.ExitStack() as stack:
-            given, told, out, err = (
-                stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(4)
+            given, out, err = (
+                stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(3)
             )
+            told, report = map(stack.enter_context, socket.socketpair())
+            told.setblocking(False)
             # The plan goes in as a file: a command line is short, and every user can read it.
-            given.write(json.dumps({**plan, "report": told.fileno()}).encode())
+            given.write(json.dumps({**plan, "report": report.fileno()}).encode())
             given.seek(0)
             process = subprocess.Popen(
                 command,
@@ -85,7 +91,7 @@ class Watch:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                pass_fds=[told.fileno()],
+                pass_fds=[report.fileno()],
                 cwd=self.box,
                 env=_list_variables(self.box),
             )
@@ -100,7 +106,7 @@ class Watch:
                 )
 
     def _follow(
-        self, process: subprocess.Popen[bytes], told: IO[bytes], outputs: dict[str, IO[bytes]]
+        self, process: subprocess.Popen[bytes], told: socket.socket, outputs: dict[str, IO[bytes]]
     ) -> None:
         """Look at it until it ends or goes beyond a limit."""
         begun, ended = time.monotonic(), False
@@ -118,16 +124,25 @@ class Watch:
         self.seconds = time.monotonic() - begun
 
     def _measure(self, outputs: dict[str, IO[bytes]]) -> None:
-        """See whether output, folder and threads are within their limits."""
+        """See whether output, folder and threads are within their limits.
+
+        A folder that is a disk of its own is held to them by the kernel.
+        """
         for name, file in outputs.items():
             if os.fstat(file.fileno()).st_size > OUTPUT:
                 self.verdict = f"because it printed more than {OUTPUT >> 20} MiB to {name}"
-        pid = self.report.get("pid")
-        sizes = list(_list_sizes(self.box, pid))
-        if sum(sizes) > FOLDER:
+        pid, n_bytes, n_files = self.report.get("pid"), 0, 0
+        if "disk" not in self.report.get("applied", ()):
+            try:
+                for size in _list_sizes(self.box):
+                    n_bytes, n_files = n_bytes + size, n_files + 1
+                    if n_files > FILES:
+                        self.verdict = f"because it made more than {FILES} files"
+                        break
+            except OSError:
+                self.verdict = "because its folders are too deep to be measured"
+        if n_bytes > FOLDER:
             self.verdict = f"because it filled its folder with more than {FOLDER >> 20} MiB"
-        elif len(sizes) > FILES:
-            self.verdict = f"because it made more than {FILES} files"
         with contextlib.suppress(OSError):
             if sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > THREADS:
                 self.verdict = f"because it started more than {THREADS} threads"
@@ -148,12 +163,21 @@ class Watch:
             _kill_strays(self.box)
         self.status = process.returncode
 
-    def _read_report(self, told: IO[bytes]) -> bool:
+    def _read_report(self, told: socket.socket) -> bool:
         """Take what `confine` told; return whether the program has started.
 
-        One line comes before the program's first; another, in a namespace, after its end.
+        A handle of the folder comes first, and a line before the program's first; in a namespace
+        another line after its end.
         """
-        lines = os.pread(told.fileno(), 1 << 16, 0).split(b"\n")[:-1]
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                said, handles, _, _ = socket.recv_fds(told, 1 << 16, 1, _CLOSE_ON_EXEC)
+                if handles:
+                    (self.folder,) = handles
+                if not said:
+                    break
+                self._said += said
+        lines = self._said.split(b"\n")[:-1]
         if lines:
             self.report = json.loads(lines[0])
         if len(lines) > 1:
@@ -176,17 +200,17 @@ class Watch:
 
 @functools.cache
 def _find_wrapper(namespaces: bool) -> tuple[str, ...]:
-    """Return the command that runs a command with fewer rights than it has, as far as it works."""
-    wrapper: tuple[str, ...] = ()
-    steps = [("unshare", _UNSHARE)] if namespaces and sys.platform == "linux" else []
-    if os.geteuid() == 0:
-        steps.append(("setpriv", _SETPRIV))
-    for name, options in steps:
-        longer = (*wrapper, shutil.which(name) or name, *options)
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run([*longer, "true"], check=True, capture_output=True, timeout=START)
-            wrapper = longer
-    return wrapper
+    """Return the command that runs a command in namespaces of its own, or () where there are none.
+
+    Root needs no namespace of users, and without one it can be counted (see `confine`).
+    """
+    for options in (_UNSHARE, [*_UNSHARE, *_AS_USER]):
+        if namespaces and (unshare := shutil.which("unshare")):
+            command = (unshare, *options)
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run([*command, "true"], check=True, capture_output=True, timeout=START)
+                return command
+    return ()
 
 
 def _list_variables(box: str) -> dict[str, str]:
@@ -202,20 +226,22 @@ def _list_variables(box: str) -> dict[str, str]:
     }
 
 
-def _list_sizes(box: str, pid: int | None) -> Iterator[int]:
-    """Yield the size of every file in the box, and of those deleted that the program holds open."""
-    for folder, folders, names in os.walk(box):
-        if len(folder) > _DEEPEST:
-            yield FOLDER + 1  # what lies deeper than a path is long cannot be measured
+def _list_sizes(box: str) -> Iterator[int]:
+    """Yield the bytes on the disk of everything in the box.
+
+    Raise OSError if a folder can't be listed, or lies deeper than a program has a use for.
+    """
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for folder, folders, names in os.walk(box, onerror=fail):
+        if folder.count("/") > box.count("/") + DEPTH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), folder)
         for name in (*folders, *names):
-            with contextlib.suppress(OSError):
-                yield Path(folder, name).lstat().st_size
-    with contextlib.suppress(OSError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                found = link.stat()
-                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
-                    yield found.st_size
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(folder, name).lstat().st_blocks * 512
 
 
 def _kill_strays(box: str) -> None:

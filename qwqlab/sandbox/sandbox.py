@@ -5,12 +5,9 @@ process that has confined itself (`confine`) and that is watched from outside (`
 clock, output, folder and threads. Which layers hold is known from a report made before the
 program's first line, never from the program itself. `probe` shows how far they go on this machine.
 
-What this does not stop: a hole in the kernel; side channels such as timing; asking whether a path
-exists, and the size and times of a file (stat); reading what every program here may read, which is
-Python, its packages and the system's libraries; and the use of processor, memory and disk within
-the limits. The folder is measured many times a second, so more can lie in it for a moment. Where
-the lab itself is killed, the program ends soon after its time and the box stays behind. What a
-program prints is text of its own choice: show it, and believe none of it.
+SECURITY.md says what this holds on which system, and what it does not. Where the lab itself is
+killed, the program ends soon after its time and the box stays behind. What a program prints is
+text of its own choice: show it, and believe none of it.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ import functools
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -35,6 +33,7 @@ from .process import Limits, Watch
 
 _DEFAULT_LIMITS = Limits()
 _LEFT_OUT: tuple[str, ...] = ()  # layers that a test takes away, to see what the others hold
+_LANDLOCK = 0  # the version of Landlock that a test asks for, as an older kernel has it
 _REMEDIES = {
     "limits": "resource limits, which this system does not take",
     "landlock": "Landlock, which Linux has since 5.13 (`landlock` must be in the kernel's `lsm=`)",
@@ -100,9 +99,9 @@ def run_python(
     """Run `main`, one of these files (name to content), in a box of its own; return how it ended.
 
     It sees this Python with its packages, a folder with the files in which it can make plain
-    files, and no variable of the lab's environment. What it made or changed there comes back.
-    Setting `stop` ends it at once. Raise SandboxError if the level does
-    not reach `minimum`: then no line of the program has run.
+    files and folders, and no variable of the lab's environment. The files that it made or changed
+    beside its own come back; those in folders do not. Setting `stop` ends it at once. Raise
+    SandboxError if the level does not reach `minimum`: then no line of the program has run.
 
     >>> run_python({"a.py": "print(6 * 7)"}, "a.py", minimum="weak").stdout
     '42\\n'
@@ -110,14 +109,16 @@ def run_python(
     if minimum not in LEVELS:
         raise SandboxError(f"minimum is {minimum!r}; it must be one of {', '.join(LEVELS)}.")
     box = os.path.realpath(tempfile.mkdtemp(prefix="qwqlab-box-"))
+    watch = Watch(box, limits, stop or threading.Event())
     try:
         given = _write_files(box, files)
-        watch = Watch(box, limits, stop or threading.Event())
         plan = {
             "box": box,
             "main": main,
             "minimum": minimum,
             "without": _LEFT_OUT,
+            "abi": _LANDLOCK,
+            "disk": [process.FOLDER, process.FILES],
             "threads": process.THREADS,
             "limits": [limits.cpu_seconds, limits.memory_bytes, process.FILE],
         }
@@ -129,10 +130,14 @@ def run_python(
             )
         isolation = _rate_isolation(watch.report["applied"], limits.memory_bytes)
         _check_level(isolation, minimum, watch.report["failed"])
-        left = _read_files(box, given)
+        left = {} if watch.folder is None else _read_files(watch.folder, given)
     finally:
-        with contextlib.suppress(RecursionError):  # no layer may have held it from deep folders
+        if watch.folder is not None:
+            os.close(watch.folder)
+        with contextlib.suppress(RecursionError):  # of folders without end
             shutil.rmtree(box, ignore_errors=True)
+        if os.path.lexists(box):
+            subprocess.run(["rm", "-rf", "--", box], capture_output=True, check=False)
     return Outcome(
         status=watch.status,
         reason=watch.explain(),
@@ -155,26 +160,29 @@ def _write_files(box: str, files: Mapping[str, str | bytes]) -> dict[str, bytes]
     return given
 
 
-def _read_files(box: str, given: Mapping[str, bytes]) -> dict[str, bytes]:
+def _read_files(folder: int, given: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return what is new in the box: plain files alone, within the limits on size and number."""
     found: dict[str, bytes] = {}
     room = process.FOLDER
-    with contextlib.suppress(OSError):
-        for path in sorted(Path(box).iterdir()):
-            name = os.fsencode(path.name).decode(errors="replace")
-            if len(found) == process.FILES:
-                break
-            with contextlib.suppress(OSError):
-                # Neither a link is followed nor a pipe waited for.
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                with os.fdopen(handle, "rb") as file:
-                    about = os.fstat(handle)
-                    if not stat.S_ISREG(about.st_mode) or about.st_size > room:
-                        continue
-                    content = file.read(about.st_size)
-                if given.get(name) != content:
-                    found[name] = content
-                    room -= len(content)
+    entries: list[str] = []
+    with contextlib.suppress(OSError):  # it may be gone where no layer held it
+        entries = sorted(os.listdir(folder))
+    for entry in entries:
+        name = os.fsencode(entry).decode(errors="replace")
+        if len(found) == process.FILES:
+            break
+        with contextlib.suppress(OSError):
+            # Neither a link is followed nor a pipe waited for.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            handle = os.open(entry, flags, dir_fd=folder)
+            with os.fdopen(handle, "rb") as file:
+                about = os.fstat(handle)
+                if not stat.S_ISREG(about.st_mode) or about.st_size > room:
+                    continue
+                content = file.read(about.st_size)
+            if given.get(name) != content:
+                found[name] = content
+                room -= len(content)
     return found
 
 
@@ -186,6 +194,8 @@ def _rate_isolation(applied: Sequence[str], memory_bytes: int) -> Isolation:
     """
     filtered, apart = "seccomp" in applied, "namespaces" in applied
     folder, memory = f"{process.FOLDER >> 20} MiB", f"{memory_bytes >> 20} MiB"
+    if "disk" in applied:
+        folder += " in memory"
     network = ["no socket can be made"] if filtered else []
     network += ["its network has no device"] if apart else []
     filesystem = f"open: all that this user may open; its own folder is held to {folder}"

@@ -37,10 +37,16 @@ def encode(example: Example, tokenizer: Any, end: int, max_tokens: int) -> Row:
 
 def find_token(tokenizer: Any, text: str) -> int:
     """Return the id of a special token by its text; raise SettingError unless it is one token."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    ids = _tokenize(tokenizer, text)
     if len(ids) != 1:
         raise SettingError(f"{text!r} is not one token of this model; name one, as <|im_end|>")
-    return int(ids[0])
+    return ids[0]
+
+
+def _tokenize(tokenizer: Any, text: str) -> list[int]:
+    if any("\ud800" <= letter < "\ue000" for letter in text):
+        raise SettingError(f"{text!r} is not text in UTF-8; give one that is")
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def make_collator(name: str, tokenizer: Any, pad: int) -> Collator:
@@ -100,7 +106,7 @@ def label(tokenizer: Any, pad: str, collator: str, texts: Sequence[str] = TURNS)
     tokenizer: of transformers. pad: a token by its text.
     """
     pad_id = find_token(tokenizer, pad)
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    ids = [_tokenize(tokenizer, text) for text in texts]
     rows: list[Row] = [{"input_ids": list(each), "labels": list(each)} for each in ids]
     batch = make_collator(collator, tokenizer, pad_id)(rows)
     decode = functools.partial(tokenizer.decode, clean_up_tokenization_spaces=False)
