@@ -8,10 +8,8 @@ if TYPE_CHECKING:
     from .cluster import PLACES as PLACES  # the topic that names each run when it is done
     from .cluster import cut_grid as cut_grid  # how many runs a piece of a grid has
     from .cluster import sweep_on as sweep_on  # `sweep` on the workers of a Dask cluster
-    from .code_check import Block as Block  # a fenced block of a text
     from .code_check import check_code as check_code  # does a program parse and bind its names?
     from .code_check import check_text as check_text  # `check_code` of a text's first block
-    from .code_check import find_blocks as find_blocks  # the fenced blocks of a text
     from .code_check import find_break as find_break  # the token that broke a program
     from .metrics import RunMetrics as RunMetrics  # what is counted in a run
     from .metrics import measure as measure  # all that is counted in a run: code, loop, escapes
