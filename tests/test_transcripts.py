@@ -103,7 +103,29 @@ def test_a_fence_in_a_docstring_closes_nothing(quotes: str) -> None:
     assert [block.source for block in find_blocks(broken + FENCED)][1] == GAME
 
 
-# Any combination of these around a game gives the game, or nothing: never a draft, nor a part.
+# Scans that go back to the start of each line, fence or tag take minutes or hours on these.
+LONG = {
+    "empty lines": "```python\n" + "\n" * 40_000 + "```",
+    "empty fences": "```\n```\n" * 35_000,
+    "fences that never close": "```python\n" * 10_000,
+    "wrappers": "```md\n" * 8_000 + "~~~\n" * 8_000,
+    "strings that never end": "```\n\\'''\n```\n\"\"\"\n" * 4_000,
+    "backticks": "`" * 50_000 + "x" * 200_000,
+    "tags in a line": "<think> a </think> b" * 20_000,
+    "end marks in a line": "<|im_end|> " * 20_000 + "x",
+    "turns": "<|im_start|>user\n" * 20_000,
+    "what is like timings": "llama_print" * 20_000,
+    "blanks": "from" + " " * 200_000 + "\n" * 200_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_text_is_read_in_one_pass(name: str) -> None:
+    assert not extract_program(LONG[name]).ok
+
+
+# Any combination of these around a game gives the game, or nothing: never a draft, nor a part. One
+# fence may be forgotten; a second can pair with the first, and then prose looks like the program.
 SEED, FEW, MANY = 3407, 400, 20_000
 GAMES = [
     GAME,
@@ -114,7 +136,7 @@ GAMES = [
 ]
 FENCES = [
     "```python\n{}```\n", "```\n{}```\n", "```py title='flap'\n{}\n```\n", "~~~python\n{}~~~\n",
-    "````python\n{}````\n", "  ```python\n{}  ```\n", "{}", "```python\n{}",
+    "````python\n{}````\n", "  ```python\n{}  ```\n", "{}",
 ]  # fmt: skip
 AROUND = [
     "{}", "{}", "Here it is:\n\n{}\nEnjoy!\n", "```bash\npip install pygame\n```\n\n{}",
@@ -122,8 +144,10 @@ AROUND = [
     f"A first version:\n{DRAFTED}\n\nThe final one:\n\n{{}}", "```markdown\n# Flappy\n\n{}```\n",
     "````\n{}````\n", "~~~md\n{}~~~\n", "{}\nNote: `</think>` ended it.\n",
     '{}\nNote: "<think>" began it.\n', "{}\nAll before </think> was thought.\n",
-    "```python\nx = '''DRAFT\n```\n\n{}", f"{DRAFTED[:-3]}\nNo, better:\n\n{{}}",
+    "```python\nx = '''DRAFT\n```\n\n{}",
 ]  # fmt: skip
+NOTES = ["", "", "\nEnjoy!\n", "\nRun it:\n```\npython game.py\n```\n", "```bash\nls\n```\n"]
+FORGOTTEN = [f"{DRAFTED[:-3]}\nNo, better:\n\n{{}}", "```bash\npip install\n{}", "````md\n{}"]
 THOUGHTS = [
     "", "", "Hm.\n</think>\n\n", "<think>\nHm.\n</think>\n\n", f"<think>\n{DRAFTED}\n</think>\n",
     f"<think>\n{DRAFTED[:-3]}\n</think>\n", f"{DRAFTED}\nFine.</think>", "<think> Hm. </think>\n",
@@ -150,6 +174,10 @@ def wrap(dice: random.Random) -> tuple[str, str]:
     text = dice.choice(FENCES).replace("{}", game)
     for _ in range(dice.randint(0, 3)):
         text = dice.choice(AROUND).replace("{}", text)
+    if dice.random() < 0.2:
+        text = dice.choice(FORGOTTEN).replace("{}", text)
+    elif dice.random() < 0.1:
+        text = f"```python\n{game}{dice.choice(NOTES)}"
     text = dice.choice(THOUGHTS) + text.rstrip("\n") + dice.choice(ENDS)
     text = dice.choice(ECHOES) + text
     return game, text.replace("\n", "\r\n") if dice.random() < 0.1 else text

@@ -176,7 +176,7 @@ def _bounds(text: str, line: int) -> tuple[int, int]:
 class _Worker:
     """The process that compiles, started when it is needed, and again where a text ended it."""
 
-    def __init__(self, seconds: int) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._forget()
         atexit.register(self._end)

@@ -52,6 +52,9 @@ def extract_program(text: str, is_program: bool = False) -> Extracted:
     """
     if is_program:
         return Extracted(text, bool(text.strip()), "the file is the program")
+    text = text.replace("\r\n", "\n")
+    if _is_program(text):
+        return Extracted(text, True, "no fence, but all of it is a program")
     answer = find_answer(text)
     program, detail = _choose(answer, text)
     if program and answer.thinking:
@@ -63,7 +66,7 @@ def _choose(answer: Answer, transcript: str) -> tuple[str, str]:
     """Return the program of an answer and what it is, or "" and why there is none."""
     if answer.problem:
         return "", answer.problem
-    if _IMPORT.search(answer.text) and check_code(answer.text).parses:
+    if _is_program(answer.text):
         if answer.sure[0]:
             return "", _UNSURE.format(line=answer.sure[0])
         return answer.text, "no fence, but all of the answer is a program"
@@ -90,6 +93,10 @@ def _choose(answer: Answer, transcript: str) -> tuple[str, str]:
         if not (check := check_code(block.source)).parses:
             return "", f"{detail}; whether all of it is the program can't be told: {check.reason}"
     return block.source, detail
+
+
+def _is_program(text: str) -> bool:
+    return bool(_IMPORT.search(text)) and check_code(text).parses
 
 
 def _pick(blocks: list[Block]) -> Block | None:

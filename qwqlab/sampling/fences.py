@@ -25,7 +25,7 @@ _FENCE = re.compile(
 _PYTHON = re.compile(r"\{?\.?(python\d?|py|pygame)\b", re.I)
 _WRAPPER = re.compile(r"(markdown|md|mdx)\b", re.I)
 _DEEPEST = 8  # blocks within blocks; a deeper fence is text
-_MOST_UNENDED = 8  # strings that never end; behind them, all fences count
+_MOST_UNENDED = 4  # strings that never end; behind them, all fences count
 _QUOTES = {quotes: re.compile(rf"\\.|{quotes}") for quotes in ('"""', "'''")}
 _UNQUOTED = re.compile(r"""#|"{3}|'{3}|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?""")
 
@@ -121,9 +121,10 @@ def find_blocks(text: str) -> Iterator[Block]:
 
 def _take(fence: re.Match[str], opened: list[_Fence], lines: list[str], at: int) -> Iterator[Block]:
     """Close a block with this fence, or open one; at is the index of the next line."""
-    ends = (n for n in reversed(range(len(opened))) if opened[n].is_closed_by(fence))
-    if (n := next(ends, None)) is not None:
-        yield from _end(opened, n, lines, at - 1)
+    closed = [n for n in reversed(range(len(opened))) if opened[n].is_closed_by(fence)]
+    if closed:
+        alike = [n for n in closed if opened[n].mark == fence["fence"]]
+        yield from _end(opened, (alike or closed)[0], lines, at - 1)
         return
     info = fence["info"].strip()
     if opened and not opened[-1].may_hold(fence):
@@ -145,7 +146,7 @@ def _end(
     """
     while len(opened) > n + 1 and not (opened[-1].info or opened[-2].holds):
         opened.pop()
-    if not opened[-1].holds or end is None:
+    if not opened[-1].holds or end is None or len(opened) > n + 1:
         yield _make_block(lines, opened[-1], end, closed and len(opened) == n + 1)
     del opened[n:]
     for outer in opened:

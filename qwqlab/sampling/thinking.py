@@ -70,9 +70,7 @@ def split_thinking(text: str, forced: bool = False) -> Thinking:
 
 def _drop(text: str, tag: str) -> str:
     """Return a text without the tags at its beginning and the white space before them."""
-    while (rest := text.lstrip()).startswith(tag):
-        text = rest[len(tag) :]
-    return text
+    return re.sub(rf"\A(?:\s*{tag})+", "", text)
 
 
 class ThinkingStream:

@@ -29,12 +29,12 @@ _ENDS = (
 _TAG = re.compile(
     r"(?P<open><think(?:ing)?>|^\[Start thinking\]$|\AThinking\.\.\.$)"
     r"|(?P<close></think(?:ing)?>|^\[End thinking\]$|^\.\.\.done thinking\.$)"
-    rf"|(?P<end>(?:(?:{_ENDS})[ \t]*)+$)",
+    rf"|(?P<end>{_ENDS})(?=[ \t]*(?:$|{_ENDS}))",
     re.M,
 )
 _TURN = re.compile(r"^(?P<mark><\|im_start\|>)?(?P<role>system|user|assistant)[ \t]*$", re.M)
 _TIMING = re.compile(
-    r"(?:[\d.]+ [A-Z] )?(?:llama|common)_\w*(?:print|timings|breakdown)\w*:"
+    r"(?:[\d.]+ [A-Z] )?(?:llama|common)_\w{0,40}(?:print|timings|breakdown)\w{0,40}:"
     r"|\[ Prompt: .* \]$|Exiting\.\.\.$"
 )
 _SPOKEN_OF = re.compile(r"""(?<!`)(`+)(?!`)[^`\n]+\1(?!`)|["'“‘(*_](?:<[^<>\n]{1,30}>)["'”’)*_]""")
