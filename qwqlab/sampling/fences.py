@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*(?P<bullet>(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
@@ -33,12 +33,14 @@ _UNQUOTED = re.compile(r"""#|"{3}|'{3}|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?""")
 @dataclass(frozen=True)
 class Block:
     """A fenced block: its source, its info string ("python"), whether its fence was closed, and the
-    line of the text at which the source begins, from 1."""
+    line of the text at which the source begins, from 1. written is the source with the indent that
+    it shares with its fence."""
 
     source: str
     info: str
     closed: bool
     line: int
+    written: str = field(default="", repr=False, compare=False)
 
     @property
     def is_python(self) -> bool:
@@ -155,16 +157,12 @@ def _end(
 
 def _make_block(lines: list[str], fence: _Fence, end: int | None, closed: bool) -> Block:
     content = lines[fence.first : end]
-    # Where the fence alone is indented, the program is not: its first line shows that.
-    first = next((line for line in content if line.strip()), "")
-    most = min(len(fence.indent), len(first) - len(first.lstrip(" \t")))
-    content = [_strip_indent(line, most) for line in content]
-    source = "\n".join(content) if end is None else "".join(f"{each}\n" for each in content)
-    return Block(source, fence.info, closed and end is not None, fence.first + 1)
-
-
-def _strip_indent(line: str, most: int) -> str:
-    return line[:most].lstrip(" \t") + line[most:]
+    last = "" if end is None else "\n"
+    written = "\n".join(content) + last if content else ""
+    n = len(fence.indent)
+    stripped = [line[:n].lstrip(" \t") + line[n:] for line in content]
+    source = "\n".join(stripped) + last if content else ""
+    return Block(source, fence.info, closed and end is not None, fence.first + 1, written)
 
 
 def end_quotes(line: str, quotes: str = "") -> str:
