@@ -40,7 +40,9 @@ FOUND = {
     "attributes": f"```{{.python .numberLines}}\n{GAME}```",
     "a fence that was forgotten": f"```bash\npip install pygame\n\n{FENCED}",
     "a draft whose fence was forgotten": f"{DRAFTED[:-3]}\nNo:\n{FENCED}",
-    "thinking in a draft": f"<think>\n{DRAFTED[:-9]}\n</think>\n\n```\n{GAME}```\n",
+    "thinking in a draft": f"<think>\n{DRAFTED[:-9]}\n</think>\n\n```py\n{GAME}```\n",
+    "the tags in a fence": f"a\n</think>\n{FENCED}\nI used:\n```\n<think>\n</think>\n```\n",
+    "a bare wrapper": f"```\n# Flappy\n\n{FENCED}\n```\n\nEnjoy!",
     "thinking on one line": f"<think> a plan </think>\n{FENCED}",
     "backticks": f"<think>\nplan\n</think>\n\n{FENCED}\n\n" + NOTED.format("`</think>`"),
     "code with more in it": f"a\n</think>\n{FENCED}\n\n" + NOTED.format("`<think>x</think>`"),
@@ -64,6 +66,8 @@ NOT_FOUND = {
     f"<think>a</think>\n{DRAFTED}\n<think>\nBetter:": "never ends",
     f"<think>\nI shall write </think> when done.\n{DRAFTED}": "never ends",
     f"<think>\nIt ends with `</think>`.\n{DRAFTED}": "never ends",
+    f"<think>\nI use:\n```\n<think>\n</think>\n```\n{DRAFTED}": "never ends",
+    f"<think>\n{DRAFTED[:-3]}\n</think>\n\n```\n{GAME}```\n": "never ends",
     f"{DRAFTED}\nNow I write </think> and answer": "line 9 of the answer ends thinking or",
     f"Then a <think> comes.\n{DRAFTED}": "line 1 of the answer ends thinking or is a word",
     f"{DRAFTED}\n</think>\n\nThat is it.": "no program",
@@ -97,7 +101,7 @@ def test_what_can_not_be_told_fails_with_its_reason(text: str) -> None:
 @pytest.mark.parametrize("quotes", ['"""', "'''"])
 def test_a_fence_in_a_docstring_closes_nothing(quotes: str) -> None:
     source = f"{quotes}Flap.\n```\npython flap.py\n```\n</think>\n<|im_end|>\n{quotes}\n{GAME}"
-    assert extract_program(f"```python\n{source}```").program == source
+    assert extract_program(f"a</think>\n```python\n{source}```").program == source
     assert extract_program(source).program == source
     broken = f"```python\nx = {quotes}never ends\n```\n"  # its string hides no fence
     assert [block.source for block in find_blocks(broken + FENCED)][1] == GAME

@@ -111,7 +111,7 @@ def find_blocks(text: str) -> Iterator[Block]:
             if inner and hides and (inner.quotes or not fence):
                 if fence and quoted is None:
                     quoted = at
-                inner.quotes = end_quotes(line, inner.quotes)
+                inner.quotes = _end_quotes(line, inner.quotes)
                 quoted = quoted if inner.quotes else None
                 fence = None
         at += 1
@@ -165,13 +165,13 @@ def _make_block(lines: list[str], fence: _Fence, end: int | None, closed: bool) 
     return Block(source, fence.info, closed and end is not None, fence.first + 1, written)
 
 
-def end_quotes(line: str, quotes: str = "") -> str:
+def _end_quotes(line: str, quotes: str = "") -> str:
     """Return the three quotes whose string is open behind a line of Python, "" if none is.
 
     quotes: the string that is open before it.
 
     >>> three = '"' * 3
-    >>> end_quotes(f"x = {three}one") == three, end_quotes(f"two{three} # {three}", three)
+    >>> _end_quotes(f"x = {three}one") == three, _end_quotes(f"two{three} # {three}", three)
     (True, '')
     """
     if not quotes and '"""' not in line and "'''" not in line:

@@ -3,9 +3,9 @@ r"""Find the answer in a saved transcript: behind the thinking, before what the 
 A saved text does not say whether its prompt opened the thinking, and models write of the tags as
 well as with them. So a tag counts by where it is:
 
-- in inline code, between quotes or parentheses, or in a string of a fenced program it is spoken of;
-- in the middle of a sentence it may be either, and then it settles nothing: `Answer.sure` says in
-  which lines the answer is the same either way;
+- in inline code, between quotes or parentheses it is spoken of;
+- in the middle of a sentence, or in a fenced block, it may be either, and then it settles nothing:
+  `Answer.sure` says in which lines the answer is the same either way;
 - elsewhere it is a tag. The last closing one ends the thinking, unless an opening one comes later.
 
 An echoed prompt ends where the assistant's turn begins. The answer ends with its turn: at an end
@@ -19,7 +19,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from .fences import end_quotes, find_blocks
+from .fences import find_blocks
 
 _ENDS = (
     r"\[end of text\]|<\|im_end\|>|<\|endoftext\|>|</s>|<\|eot_id\|>|<end_of_turn>"
@@ -71,22 +71,23 @@ def find_answer(transcript: str) -> Answer:
     text = _find_turn(_drop_timings(transcript.replace("\r\n", "\n")))
     if text is None:
         return Answer("", problem="it has several turns of the assistant: which one counts?")
-    shown = _hide_what_is_spoken_of(text)
+    shown = _SPOKEN_OF.sub(lambda found: "x" * len(found[0]), text)
+    fenced = {n for b in find_blocks(text) if b.closed for n in range(b.line, b.end)}
     inside = known = False  # whether the thinking is open; whether a tag has ended it
-    begin, end, seen, opened = 0, len(text), 0, -1
+    begin, end = 0, len(text)
+    seen, line, opened_on = 0, 1, 0
     close_at = open_at = None  # the doubtful tags
     for tag in _TAG.finditer(shown):
-        if "\n" in shown[seen : tag.start()]:
-            opened = -1
-        seen = tag.end()
-        doubtful = _is_in_a_sentence(shown, tag, on_its_line=opened >= 0)
+        line += text.count("\n", seen, tag.start())
+        seen = tag.start()
+        doubtful = line in fenced or _is_in_a_sentence(shown, tag, line == opened_on)
         if tag["end"]:
             if not doubtful or tag["end"].startswith("["):
                 end = tag.start()
                 break
         elif tag["open"]:
             if not doubtful:
-                inside, opened = True, tag.start()
+                inside, opened_on = True, line
             elif not inside and open_at is None:
                 open_at = tag.start()
         elif not doubtful:
@@ -126,22 +127,6 @@ def _find_turn(text: str) -> str | None:
         return None if begins else ""
     ends = (turn.start() for turn in turns if turn.start() > begins[0])
     return text[begins[0] + 1 : next(ends, len(text))]
-
-
-def _hide_what_is_spoken_of(text: str) -> str:
-    """Return a text of the same length without tags that are quoted, or in a program's string."""
-    lines = _SPOKEN_OF.sub(lambda found: "x" * len(found[0]), text).split("\n")
-    for block in find_blocks(text):
-        if not _TAG.search(block.source):
-            continue
-        hidden, quotes = [], ""
-        for number, line in enumerate(block.source.split("\n"), block.line - 1):
-            hidden += [number] if quotes else []
-            quotes = end_quotes(line, quotes)
-        if not quotes:
-            for number in hidden:
-                lines[number] = "x" * len(lines[number])
-    return "\n".join(lines)
 
 
 def _is_in_a_sentence(text: str, tag: re.Match[str], on_its_line: bool) -> bool:
