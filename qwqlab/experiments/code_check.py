@@ -10,6 +10,7 @@ article, and this module was made to catch it. `code_worker` compiles, in a proc
 from __future__ import annotations
 
 import atexit
+import functools
 import itertools
 import json
 import os
@@ -83,6 +84,7 @@ def find_block(text: str) -> Block | None:
     return next(find_blocks(text), None)
 
 
+@functools.lru_cache(maxsize=8)  # a grade asks for one program several times
 def check_code(source: str) -> CodeCheck:
     """Return whether a program can run, judged by its text alone.
 
