@@ -204,6 +204,7 @@ HOSTILE = {
     "digits": "x = " + "9" * 90_000,
     "power": "x = 10**10**10**10",
     "hexadecimal": "x = 0x" + "f" * 90_000,
+    "attributes": "a" + ".b" * 900,
     "repeated text": "x = 'a' * 10**9",
     "brackets": "(" * 199_000,
     "empty lines": "\n" * 199_000,

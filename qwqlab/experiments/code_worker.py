@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 BYTES = 1 << 30
+_DEEPEST = 800  # levels of a syntax tree; 33 is the most in the standard library
 _FAT = BYTES >> 2 >> (0 if sys.platform == "darwin" else 10)  # as the system counts
 # What gettext adds to builtins is not there when the program runs alone.
 _BUILTINS = frozenset(dir(builtins)) - {"get_ipython", "display", "_"}
@@ -38,6 +39,8 @@ def check(source: str) -> dict[str, Any]:
     """Return the fields of a `CodeCheck`."""
     try:
         tree = ast.parse(source)
+        if _is_deep(tree):
+            raise RecursionError
         compile(source, "<block>", "exec", dont_inherit=True)
         _take_out_weak_bindings(tree)
         code = compile(tree, "<block>", "exec", dont_inherit=True, optimize=0)
@@ -52,6 +55,16 @@ def check(source: str) -> dict[str, Any]:
     if any(_binds_at_run_time(node) for node in ast.walk(tree)):
         return {"parses": True, "dynamic": True}
     return {"parses": True, "unbound": _find_unbound(code)}
+
+
+def _is_deep(tree: ast.AST) -> bool:
+    """Return whether nodes nest deeper than one who follows them by recursion can go."""
+    level: list[ast.AST] = [tree]
+    depth = 0
+    while level and depth < _DEEPEST:
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        depth += 1
+    return bool(level)
 
 
 def _refuse(problem: str, line: int = 0) -> dict[str, Any]:
@@ -128,9 +141,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     print("ready", flush=True)
     for line in sys.stdin.buffer:
-        signal.setitimer(
-            signal.ITIMER_PROF, seconds
-        )  # of processor: a busy machine changes nothing
+        # Of processor, so that a busy machine changes no verdict.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         answer = check(json.loads(line))
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(answer), flush=True)
