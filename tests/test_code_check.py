@@ -66,6 +66,7 @@ UNBOUND_IN_THE_LIBRARY = {
     "idlelib/config.py": "a bug of Python 3.10",
     "idlelib/config_key.py": "a bug of Python 3.10",
     "idlelib/stackviewer.py": "intentional_name_error",
+    "pydoc_data/topics.py": "a text of 770,000 characters is not checked",
     "re/__init__.py": "flags that enum.global_enum puts into the module",
     "ssl.py": "constants that enum's _convert_ puts into the module",
     "sysconfig/__init__.py": "a bug of Python 3.13.0",
@@ -236,7 +237,7 @@ def test_a_program_that_takes_the_compiler_too_long_is_refused() -> None:
     assert worker.ask("x = 1") == {"parses": True, "unbound": []}
     assert not check_code(nest_finally(24)).valid  # it takes too much memory first
     assert check_code(nest_finally(8)).valid
-    assert check_code("x = 1\n" * 50_000).reason.startswith("longer than the 200,000 characters")
+    assert check_code("x = 1\n" * 60_000).reason.startswith("longer than the 300,000 characters")
 
 
 def test_an_interrupt_ends_a_check_and_no_answer_goes_astray() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CUT_OFF = "the block has no closing fence"
 DYNAMIC = "a star import, exec or globals() may bind any name, so no name was judged"
 SECONDS = 10  # of processor, for one check
-_MOST = 200_000  # characters of a program
+_MOST = 300_000  # characters of a program
 _MOST_NAMES = 20  # in a reason
 
 
@@ -94,7 +94,7 @@ def check_code(source: str) -> CodeCheck:
     in its own scope, an enclosing function, the module, a function that declares it `global` and
     assigns it, or builtins. Conditional bindings count. `x += 1`, `del x` and a bare `x: int`
     give a name no first value, so they are uses and no bindings. After a star import no name is
-    judged. A text of more than 200,000 characters, and one that takes the compiler more than
+    judged. A text of more than 300,000 characters, and one that takes the compiler more than
     10 s of processor or 1 GiB, is refused. Nothing that a text holds raises; no source is run.
 
     Known false positives: names made at run time (`globals()["x"] = 1`, an `_convert_` of enum),
