@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from qwqlab.experiments import check_code, check_text, find_break
-from qwqlab.experiments.code_check import _Worker, find_block
+from qwqlab.experiments.code_check import Worker, find_block
 from qwqlab.sampling import Request, Run
 
 # The article's failing program in short: `pipes` is declared global and never assigned.
@@ -232,7 +232,7 @@ def nest_finally(depth: int) -> str:
 
 
 def test_a_program_that_takes_the_compiler_too_long_is_refused() -> None:
-    worker = _Worker(seconds=0.2)
+    worker = Worker(seconds=0.2)
     assert worker.ask(nest_finally(20)) == "takes the compiler more than 0.2 s"
     assert worker.ask("x = 1") == {"parses": True, "unbound": []}
     assert not check_code(nest_finally(24)).valid  # it takes too much memory first

@@ -175,7 +175,7 @@ def _bounds(text: str, line: int) -> tuple[int, int]:
     return begin, len(text) if end < 0 else end
 
 
-class _Worker:
+class Worker:
     """The process that compiles, started when it is needed, and again where a text ended it."""
 
     def __init__(self, seconds: float) -> None:
@@ -239,4 +239,4 @@ class _Worker:
         return process.returncode
 
 
-_WORKER = _Worker(SECONDS)
+_WORKER = Worker(SECONDS)
