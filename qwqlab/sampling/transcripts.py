@@ -26,9 +26,10 @@ _ENDS = (
     r"|<｜end▁of▁sentence｜>"
 )
 # The tags of models, then those that llama-cli and ollama print.
+_NAME = "(?i:think(?:ing)?|thoughts?|reasoning)"
 _TAG = re.compile(
-    r"(?P<open><think(?:ing)?>|^\[Start thinking\]$|\AThinking\.\.\.$)"
-    r"|(?P<close></think(?:ing)?>|^\[End thinking\]$|^\.\.\.done thinking\.$)"
+    rf"(?P<open><[ ]?{_NAME}[ ]?>|^\[Start thinking\]$|\AThinking\.\.\.$)"
+    rf"|(?P<close></[ ]?{_NAME}[ ]?>|^\[End thinking\]$|^\.\.\.done thinking\.$)"
     rf"|(?P<end>{_ENDS})(?=[ \t]*(?:$|{_ENDS}))",
     re.M,
 )
@@ -37,6 +38,7 @@ _TIMING = re.compile(
     r"(?:[\d.]+ [A-Z] )?(?:llama|common)_\w{0,40}(?:print|timings|breakdown)\w{0,40}:"
     r"|\[ Prompt: .* \]$|Exiting\.\.\.$"
 )
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
 _SPOKEN_OF = re.compile(r"""(?<!`)(`+)(?!`)[^`\n]+\1(?!`)|["'“‘(*_](?:<[^<>\n]{1,30}>)["'”’)*_]""")
 _SENTENCE_BEFORE = re.compile(r"[\w,;]\s+\Z")
 _SENTENCE_AFTER = re.compile(r"""\s+[a-z(]|["'”’.,;:)]""")
@@ -68,7 +70,8 @@ def find_answer(transcript: str) -> Answer:
     >>> find_answer("I would end with </think> then.").sure
     (1, inf)
     """
-    text = _find_turn(_drop_timings(transcript.replace("\r\n", "\n")))
+    shown = _COLOURS.sub("", transcript.lstrip("\ufeff").replace("\r\n", "\n"))
+    text = _find_turn(_drop_timings(shown))
     if text is None:
         return Answer("", problem="it has several turns of the assistant: which one counts?")
     shown = _SPOKEN_OF.sub(lambda found: "x" * len(found[0]), text)
