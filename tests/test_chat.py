@@ -346,6 +346,9 @@ SPLITS = [
     ("a <think> b</think>c</think>", True, Thinking("a <think> b", "c</think>", "prompt", True)),
     ("I say <think>", False, Thinking("", "I say <think>", None, False)),
     ("<think></think>4", False, Thinking("", "4", "text", True)),
+    ("<think>`</think>`, no</think>4", False, Thinking("`</think>`, no", "4", "text", True)),
+    ('say "4"</think>4', True, Thinking('say "4"', "4", "prompt", True)),
+    ("It ends with `</think>`.", False, Thinking("", "It ends with `</think>`.", None, False)),
     ("", True, Thinking("", "", "prompt", False)),
     ("", False, Thinking("", "", None, False)),
 ]
@@ -369,6 +372,7 @@ def stream_in_pieces(text: str, forced: bool, dice: random.Random) -> tuple[Thin
 def test_a_stream_gives_what_the_whole_text_gives_however_it_is_cut() -> None:
     dice = random.Random(3407)
     pieces = [OPEN, CLOSE, "\n", "\n\n", " ", "a", "b <", "</", "<thi", "<", "nk>", "x > y", "</th"]
+    pieces += ["`", f"`{CLOSE}`", f'"{CLOSE}']
     made = ["".join(dice.choices(pieces, k=dice.randrange(10))) for _ in range(4_000)]
     for text in (*made, *(text for text, *_ in SPLITS)):
         for forced in (True, False):

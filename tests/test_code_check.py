@@ -3,7 +3,9 @@ and the token that broke one is found."""
 
 from __future__ import annotations
 
+import multiprocessing
 import random
+import signal
 import sys
 import sysconfig
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from qwqlab.experiments import check_code, check_text, find_break
-from qwqlab.experiments.code_check import find_block
+from qwqlab.experiments.code_check import Worker, find_block
 from qwqlab.sampling import Request, Run
 
 # The article's failing program in short: `pipes` is declared global and never assigned.
@@ -64,6 +66,7 @@ UNBOUND_IN_THE_LIBRARY = {
     "idlelib/config.py": "a bug of Python 3.10",
     "idlelib/config_key.py": "a bug of Python 3.10",
     "idlelib/stackviewer.py": "intentional_name_error",
+    "pydoc_data/topics.py": "a text of 770,000 characters is not checked",
     "re/__init__.py": "flags that enum.global_enum puts into the module",
     "ssl.py": "constants that enum's _convert_ puts into the module",
     "sysconfig/__init__.py": "a bug of Python 3.13.0",
@@ -201,6 +204,15 @@ HOSTILE = {
     "elif": "if 1: pass\n" + "elif 1: pass\n" * 7_000,
     "digits": "x = " + "9" * 90_000,
     "power": "x = 10**10**10**10",
+    "hexadecimal": "x = 0x" + "f" * 90_000,
+    "attributes": "a" + ".b" * 900,
+    "repeated text": "x = 'a' * 10**9",
+    "brackets": "(" * 199_000,
+    "empty lines": "\n" * 199_000,
+    "formats": "f'{" * 500 + "1" + "}'" * 500,
+    "odd names": "ſ = 1\nprint(s, \u202e)",
+    "keywords": "f(" + "**a," * 20_000 + ")",
+    "continued": "\\\n" * 90_000 + "x = 1",
 }
 
 
@@ -208,6 +220,53 @@ HOSTILE = {
 def test_hostile_source_never_ends_the_process(name: str) -> None:
     check = check_code(HOSTILE[name])
     assert check.valid or check.reason
+
+
+def nest_finally(depth: int) -> str:
+    """Each level is compiled twice into the one above it."""
+    lines = []
+    for level in range(depth):
+        pad = "    " * level
+        lines += [f"{pad}try:", f"{pad}    pass", f"{pad}finally:"]
+    return "\n".join([*lines, "    " * depth + "x = 1"])
+
+
+def test_a_program_that_takes_the_compiler_too_long_is_refused() -> None:
+    worker = Worker(seconds=0.2)
+    assert worker.ask(nest_finally(20)) == "takes the compiler more than 0.2 s"
+    assert worker.ask("x = 1") == {"parses": True, "unbound": []}
+    assert not check_code(nest_finally(24)).valid  # it takes too much memory first
+    assert check_code(nest_finally(8)).valid
+    assert check_code("x = 1\n" * 60_000).reason.startswith("longer than the 300,000 characters")
+
+
+def test_an_interrupt_ends_a_check_and_no_answer_goes_astray() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            check_code(nest_finally(20))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert check_code("print(y)").reason == "line 1: y is bound nowhere"
+
+
+def test_a_forked_process_checks_with_a_worker_of_its_own() -> None:
+    assert check_code("a = 1").valid
+    sources = [f"print(name_{n})" for n in range(40)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.map(check_code, sources)
+    assert [check.unbound[0][0] for check in found] == [f"name_{n}" for n in range(40)]
+    assert check_code("a = 1").valid
+
+
+def test_a_reason_names_no_more_than_twenty() -> None:
+    reason = check_code("\n".join(f"print(name_{n})" for n in range(1_000))).reason
+    assert reason.count("bound nowhere") == 20 and reason.endswith(", and 980 more")
 
 
 def source_of(text: str) -> str | None:
@@ -218,7 +277,8 @@ def source_of(text: str) -> str | None:
 def test_the_first_of_several_blocks_is_taken() -> None:
     assert source_of("a\n```py\nx = 1\n```\nb\n```\ny = 2\n```") == "x = 1\n"
     assert source_of("~~~\na\n```\nb\n~~~\n") == "a\n```\nb\n"
-    assert source_of("````\n```\ninner\n```\n````") == "```\ninner\n```\n"
+    assert source_of("````\n```\ninner\n````") == "```\ninner\n"
+    assert source_of("````\n```\ninner\n```\n````") == "inner\n"
 
 
 @pytest.mark.parametrize("bullet", ["- ", "* ", "12. ", "  3) "])

@@ -10,10 +10,8 @@ if TYPE_CHECKING:
     from .cluster import start_cluster as start_cluster  # on this machine, for you alone
     from .cluster import sweep_on as sweep_on  # `sweep` on the workers of a Dask cluster
     from .cluster import write_keys as write_keys  # keys for a cluster of several machines
-    from .code_check import Block as Block  # a fenced block of a text
     from .code_check import check_code as check_code  # does a program parse and bind its names?
     from .code_check import check_text as check_text  # `check_code` of a text's first block
-    from .code_check import find_blocks as find_blocks  # the fenced blocks of a text
     from .code_check import find_break as find_break  # the token that broke a program
     from .metrics import RunMetrics as RunMetrics  # what is counted in a run
     from .metrics import measure as measure  # all that is counted in a run: code, loop, escapes

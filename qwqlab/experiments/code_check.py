@@ -1,56 +1,40 @@
 """Can a program that a model wrote run at all? It must parse, and bind every name it uses.
 
-Nothing here runs the program. `find_blocks` finds the programs in a text, `check_code` judges one,
-and `find_break` names the token that broke it. The check is coarser than a linter's in most ways
+Nothing here runs the program. `check_code` judges one, `check_text` the first of a text, and
+`find_break` names the token that broke it. The check is coarser than a linter's in most ways
 and finer in one: linters take `global pipes` for a binding, so they pass a program that declares
 `pipes` global in three functions and assigns it in none. That program is the failing sample of the
-article, and this module was made to catch it.
+article, and this module was made to catch it. `code_worker` compiles, in a process of its own.
 """
 
 from __future__ import annotations
 
-import ast
-import builtins
-import dis
+import atexit
+import functools
 import itertools
-import re
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
-import types
-import warnings
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+from ..errors import SandboxError
+from ..sampling import Block, find_blocks
+from . import code_worker
 
 if TYPE_CHECKING:
     from ..sampling import Run
 
 CUT_OFF = "the block has no closing fence"
 DYNAMIC = "a star import, exec or globals() may bind any name, so no name was judged"
-_WARNINGS = threading.Lock()  # the filters that a check sets are the whole process's
-# What a notebook kernel or gettext adds to builtins is not there when the program runs alone.
-_BUILTINS = frozenset(dir(builtins)) - {"get_ipython", "display", "_"}
-_KNOWN = _BUILTINS | frozenset(
-    "__name__ __file__ __doc__ __package__ __loader__ __spec__ __cached__ __builtins__ __path__ "
-    "__annotations__ __dict__ __module__ __qualname__ __class__ __firstlineno__".split()
-)
-# The compiler's steps that look a name up, or end one, beyond a function's own variables.
-_LOOKUPS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS", "DELETE_NAME", "DELETE_GLOBAL"}
-_FENCE = re.compile(
-    r"^(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
-    r"(?P<fence>`{3,}(?=[^`]*$)|~{3,})(?P<info>.*)$"
-)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its source, its info string ("python"), whether its fence was closed, and the
-    line of the text at which the source begins, from 1."""
-
-    source: str
-    info: str
-    closed: bool
-    line: int
+SECONDS = 10  # of processor, for one check
+_MOST = 300_000  # characters of a program
+_MOST_NAMES = 20  # in a reason
 
 
 @dataclass(frozen=True)
@@ -84,11 +68,13 @@ class CodeCheck:
             where = f"line {self.line}: " if self.line else ""
             cut = " (the block is cut off)" if CUT_OFF in self.notes else ""
             return f"{where}{self.problem}{cut}"
-        return ", ".join(f"line {line}: {name} is bound nowhere" for name, line in self.unbound)
+        faults = [f"line {line}: {name} is bound nowhere" for name, line in self.unbound]
+        more = len(faults) - _MOST_NAMES
+        return ", ".join(faults[:_MOST_NAMES] + ([f"and {more:,} more"] if more > 0 else []))
 
 
 def find_block(text: str) -> Block | None:
-    """Return the first fenced block of a Markdown text, whatever its language; None without one.
+    """Return the first fenced block of a text, whatever its language; None without one.
 
     >>> find_block("Here:\\n```python\\nx = 1\\n```\\nDone.")
     Block(source='x = 1\\n', info='python', closed=True, line=3)
@@ -98,30 +84,7 @@ def find_block(text: str) -> Block | None:
     return next(find_blocks(text), None)
 
 
-def find_blocks(text: str) -> Iterator[Block]:
-    """Yield the fenced blocks of a Markdown text, in their order.
-
-    The rules are CommonMark's, with two liberties: a fence may be indented by any amount (models
-    put blocks into list items, also right behind the bullet), and then that indent is taken off
-    each line. An unclosed fence runs to the end of the text. A fence and its content on one line
-    are inline code, not a block. Blocks in quotes ("> ```") are not looked for.
-    """
-    lines = text.replace("\r\n", "\n").split("\n")
-    at = 0
-    while at < len(lines):
-        opening = _FENCE.match(lines[at])
-        at += 1
-        if opening is None:
-            continue
-        indent, fence = re.sub(r"\S", " ", opening["indent"]), opening["fence"]
-        closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
-        end = next((n for n in range(at, len(lines)) if closing.match(lines[n])), None)
-        content = [_strip_indent(line, indent) for line in lines[at:end]]
-        source = "\n".join(content) if end is None else "".join(f"{each}\n" for each in content)
-        yield Block(source, opening["info"].strip(), end is not None, at + 1)
-        at = len(lines) if end is None else end + 1
-
-
+@functools.lru_cache(maxsize=8)  # a grade asks for one program several times
 def check_code(source: str) -> CodeCheck:
     """Return whether a program can run, judged by its text alone.
 
@@ -131,7 +94,8 @@ def check_code(source: str) -> CodeCheck:
     in its own scope, an enclosing function, the module, a function that declares it `global` and
     assigns it, or builtins. Conditional bindings count. `x += 1`, `del x` and a bare `x: int`
     give a name no first value, so they are uses and no bindings. After a star import no name is
-    judged. Never raises and never runs the source.
+    judged. A text of more than 300,000 characters, and one that takes the compiler more than
+    10 s of processor or 1 GiB, is refused. Nothing that a text holds raises; no source is run.
 
     Known false positives: names made at run time (`globals()["x"] = 1`, an `_convert_` of enum),
     and names probed under `except NameError`. Known misses: a name bound after its use, attributes
@@ -144,25 +108,16 @@ def check_code(source: str) -> CodeCheck:
     >>> check_code("import math\\nprint(math.pi)\\n").valid
     True
     """
-    try:
-        with _WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source)
-            compile(source, "<block>", "exec", dont_inherit=True)
-            _take_out_weak_bindings(tree)
-            code = compile(tree, "<block>", "exec", dont_inherit=True, optimize=0)
-    except SyntaxError as error:
-        return CodeCheck(False, error.msg or "invalid syntax", error.lineno or 0)
-    except (RecursionError, MemoryError):
-        return CodeCheck(False, "nested too deeply for the parser")
-    except (ValueError, OverflowError) as error:
-        return CodeCheck(False, str(error) or "not a source text")
-    if not any(_does_something(statement) for statement in tree.body):
-        return CodeCheck(True, "the block holds no statement")
-    if any(_binds_at_run_time(node) for node in ast.walk(tree)):
+    if len(source) > _MOST:
+        return CodeCheck(False, f"longer than the {_MOST:,} characters that are checked")
+    found = _WORKER.ask(source)
+    if isinstance(found, str):
+        return CodeCheck(False, found)
+    if found.get("dynamic"):
         return CodeCheck(True, notes=(DYNAMIC,))
-    unbound = tuple(_find_unbound(code))
-    return CodeCheck(True, line=unbound[0][1] if unbound else 0, unbound=unbound)
+    unbound = tuple((name, line) for name, line in found.get("unbound", ()))
+    line = unbound[0][1] if unbound else found.get("line", 0)
+    return CodeCheck(found["parses"], found.get("problem", ""), line, unbound)
 
 
 def check_text(text: str) -> CodeCheck:
@@ -203,19 +158,6 @@ def find_break(run: Run, pieces: Sequence[str]) -> int | None:
     return bisect_left(starts, begin + 1) - 1
 
 
-def _strip_indent(line: str, indent: str) -> str:
-    taken = 0
-    while taken < min(len(indent), len(line)) and line[taken] in " \t":
-        taken += 1
-    return line[taken:]
-
-
-def _does_something(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.Expr):
-        return not isinstance(statement.value, ast.Constant)
-    return not isinstance(statement, ast.Pass)
-
-
 def _is_cut_off(check: CodeCheck, block: Block, run: Run) -> bool:
     """Return whether a program misses nothing but its end, which the limit took."""
     if block.closed or run.stop == "end" or check.unbound:
@@ -233,55 +175,68 @@ def _bounds(text: str, line: int) -> tuple[int, int]:
     return begin, len(text) if end < 0 else end
 
 
-def _binds_at_run_time(node: ast.AST) -> bool:
-    """Return whether a node may bind names that no source shows: exec, globals(), a star import."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return node.func.id in ("exec", "globals")
-    return isinstance(node, ast.alias) and node.name == "*"
+class Worker:
+    """The process that compiles, started when it is needed, and again where a text ended it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._forget()
+        atexit.register(self._end)
+        # A forked child would read the answers that are its parent's.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, source: str) -> dict[str, Any] | str:
+        """Return what the worker found, or in words why it found nothing."""
+        with self._lock:
+            try:
+                stdin, stdout = self._start()
+                stdin.write(json.dumps(source).encode() + b"\n")
+                stdin.flush()
+                answer = stdout.readline()
+            except BrokenPipeError:
+                answer = b""
+            except BaseException:  # an interrupt: the next text would get this one's answer
+                self._end()
+                raise
+            if answer.endswith(b"\n"):
+                return dict(json.loads(answer))
+            status = self._end()
+        if status == 0:  # it had ended before, to give memory back
+            return self.ask(source)
+        if status == -signal.SIGPROF:
+            return f"takes the compiler more than {self._seconds} s"
+        return "nested too deeply, or too large, for the compiler"
+
+    def _start(self) -> tuple[IO[bytes], IO[bytes]]:
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", code_worker.__file__, str(self._seconds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the lab
+            )
+            if self._process.stdout and not self._process.stdout.readline():
+                raise SandboxError(f"{code_worker.__file__} does not start with {sys.executable}")
+        assert self._process.stdin and self._process.stdout
+        return self._process.stdin, self._process.stdout
+
+    def _end(self) -> int:
+        """Return how the worker ended; nothing of it runs behind this."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        try:
+            process.communicate(timeout=0.5)  # at the end of its input it ends, unless it is busy
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        return process.returncode
 
 
-def _find_unbound(program: types.CodeType) -> list[tuple[str, int]]:
-    """Return the names that a program looks up and nothing binds, by their first use.
-
-    The compiler has settled whose variable a name is. What is left to be looked up while the
-    program runs must be bound by the module, by a `global` that is assigned, or, in the body of a
-    class, by that class.
-    """
-    codes = [program]
-    for code in codes:
-        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-    steps = [list(_read_steps(code)) for code in codes]
-    bound = {name for each in steps for step, name, _ in each if step == "STORE_GLOBAL"}
-    bound |= {name for step, name, _ in steps[0] if step == "STORE_NAME"} | _KNOWN
-    lines: dict[str, int] = {}
-    for each in steps:
-        own = {name for step, name, _ in each if step == "STORE_NAME"}
-        for step, name, line in each:
-            if step in _LOOKUPS and name not in bound and name not in own:
-                lines[name] = min(line, lines.get(name, line))
-    return sorted(lines.items(), key=lambda found: (found[1], found[0]))
-
-
-def _take_out_weak_bindings(tree: ast.Module) -> None:
-    """Turn each `x += 1` into `x + 1`: it needs a first value and gives none."""
-    for node in ast.walk(tree):
-        for block in ("body", "orelse", "finalbody"):
-            if isinstance(statements := getattr(node, block, None), list):
-                statements[:] = map(_take_out_store, statements)
-
-
-def _take_out_store(statement: ast.stmt) -> ast.stmt:
-    if not isinstance(statement, ast.AugAssign) or not isinstance(statement.target, ast.Name):
-        return statement
-    name = ast.Name(statement.target.id, ast.Load())
-    value = ast.BinOp(ast.copy_location(name, statement), statement.op, statement.value)
-    return ast.copy_location(ast.Expr(ast.copy_location(value, statement)), statement)
-
-
-def _read_steps(code: types.CodeType) -> Iterator[tuple[str, str, int]]:
-    """Yield the name of each instruction, that of its variable, and its line in the program."""
-    lines = {offset: line for offset, line in dis.findlinestarts(code) if line}
-    line = code.co_firstlineno
-    for step in dis.get_instructions(code):
-        line = lines.get(step.offset, line)
-        yield step.opname, str(step.argval), line
+_WORKER = Worker(SECONDS)

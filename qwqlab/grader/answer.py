@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..experiments import Block, find_blocks
-from ..sampling import CLOSE, split_thinking
+from ..experiments import check_code
+from ..sampling import Answer, Block, find_answer, find_blocks
 
-_PYTHON = re.compile(r"^(python\d?|py|pygame)\b", re.I)
-_IMPORT = re.compile(r"^(from\s+\S+\s+)?import\s+\w", re.M)
-_PYGAME = re.compile(r"^\s*(import|from)\s+pygame\b", re.M)
+_IMPORT = re.compile(r"^[ \t]*(from[ \t]+\S+[ \t]+)?import[ \t]+\w", re.M)
+_PYGAME = re.compile(r"^[ \t]*(import|from)[ \t]+pygame\b", re.M)
+_WINDOW = "set_mode"  # what a program calls that opens one
+_UNSURE = "it can't be told whether the tag in line {line} of the answer ends thinking or is a word"
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,14 @@ class Extracted:
 def extract_program(text: str, is_program: bool = False) -> Extracted:
     """Find the final program of a transcript, or take the whole text if it is a program.
 
-    Thinking is what comes before `</think>`. Of several fenced blocks the last that is Python
-    counts, since the prompt asks for the final game in a markdown section; drafts and shell lines
-    don't. A block whose fence is never closed is judged as far as it goes: if the answer was cut
-    off, the later stages show what is missing.
+    `find_answer` says where the thinking ends, and `find_blocks` what a block is. Of several blocks
+    the last that imports pygame and opens a window counts, since the prompt asks for the final game
+    in a markdown section; else the last that imports pygame, else the last that is Python. Drafts,
+    snippets and shell lines don't. An answer without fences must be a program as a whole.
+
+    What can't be told fails: two readings of the text that give two programs, a game outside the
+    blocks behind the one that counts, or a fence that is never closed around what does not parse.
+    A program that an unclosed fence leaves whole is judged as far as it goes.
 
     >>> extract_program("<think>Hm, so the user wants a game").detail
     'the thinking never ends, so there is no answer'
@@ -40,30 +45,72 @@ def extract_program(text: str, is_program: bool = False) -> Extracted:
     """
     if is_program:
         return Extracted(text, bool(text.strip()), "the file is the program")
-    # A saved text does not say whether its prompt had the opening tag; a closing one tells.
-    split = split_thinking(text, forced=CLOSE in text)
-    if split.opened_by and not split.closed:
-        return Extracted("", False, "the thinking never ends, so there is no answer")
-    answer = split.answer.rpartition(CLOSE)[2]  # it may have thought again
-    thought = f"behind {len(split.thinking):,} characters of thinking, " if split.opened_by else ""
-    blocks = list(find_blocks(answer))
+    text = text.replace("\r\n", "\n")
+    if _is_program(text):
+        return Extracted(text, True, "no fence, but all of it is a program")
+    answer = find_answer(text)
+    program, detail = _choose(answer, text)
+    if program and answer.thinking:
+        detail = f"behind {answer.thinking:,} characters of thinking, {detail}"
+    return Extracted(program, bool(program.strip()), detail)
+
+
+def _choose(answer: Answer, transcript: str) -> tuple[str, str]:
+    """Return the program of an answer and what it is, or "" and why there is none."""
+    if answer.problem:
+        return "", answer.problem
+    if _is_program(answer.text):
+        if answer.sure[0]:
+            return "", _UNSURE.format(line=answer.sure[0])
+        return answer.text, "no fence, but all of the answer is a program"
+    fenced = list(find_blocks(answer.text))
+    blocks = [block for block in fenced if not block.is_prose]
     block = _pick(blocks)
     if block is None:
-        if blocks or not _IMPORT.search(answer):
-            what = "no program: no fenced block of Python, and no line that is an import"
-            return Extracted("", False, thought + what)
-        return Extracted(answer, True, f"{thought}no fence, but all of the answer is a program")
+        stray = _PYGAME.search(answer.text)
+        what = "and what imports pygame is in none" if stray else "and no line that is an import"
+        return "", f"no program: no fenced block of Python, {what}"
     lines = block.source.count("\n")
     which = f"the last of {len(blocks)} blocks" if len(blocks) > 1 else "one fenced block"
-    detail = f"{thought}{which}, {lines} lines"
+    detail = f"{which}, {lines} lines"
+    after, until = answer.sure
+    if not after < block.line <= until:
+        return "", _UNSURE.format(line=after or until)
+    if _has_game_outside(answer.text, blocks, block):
+        return "", f"{detail}; but pygame is imported behind it, too, outside the blocks"
+    if not _PYGAME.search(block.source) and _PYGAME.search(transcript):
+        return "", f"{detail}; it does not import pygame, and what does is no block of the answer"
     if not block.closed:
         detail += "; its fence is never closed, so more may have been meant to follow"
-    return Extracted(block.source, bool(lines), detail)
+    # Where the fence alone is indented, no line of the program loses anything.
+    source = block.source if block.written.lstrip("\n")[:1] in (" ", "\t") else block.written
+    if not block.is_python or not all(each.closed for each in fenced):
+        if not (check := check_code(source)).parses:
+            return "", f"{detail}; whether all of it is the program can't be told: {check.reason}"
+    return source, detail
+
+
+def _is_program(text: str) -> bool:
+    return bool(_IMPORT.search(text)) and check_code(text).parses
 
 
 def _pick(blocks: list[Block]) -> Block | None:
-    """Return the last block that imports pygame, else the last that is Python or does not say."""
-    games = [block for block in blocks if _PYGAME.search(block.source)]
-    python = [block for block in blocks if _PYTHON.match(block.info or "python")]
-    found = games or python
+    """Return the last block that is a game, else that imports pygame, else that is Python."""
+    pygame = [block for block in blocks if _PYGAME.search(block.source)]
+    games = [block for block in pygame if _WINDOW in block.source]
+    python = [each for each in blocks if each.is_python or _looks_like_python(each)]
+    found = games or pygame or python
     return found[-1] if found else None
+
+
+def _looks_like_python(block: Block) -> bool:
+    return not block.info and bool(_IMPORT.search(block.source))
+
+
+def _has_game_outside(text: str, blocks: list[Block], block: Block) -> bool:
+    """Return whether what follows a block imports pygame where no block is."""
+    lines = text.split("\n")
+    for each in blocks:
+        if each.line > block.line:
+            lines[each.line - 1 : each.end - 1] = [""] * (each.end - each.line)
+    return bool(_PYGAME.search("\n".join(lines[block.end - 1 :])))

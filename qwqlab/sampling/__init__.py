@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .command import parse_command as parse_command  # read a command line
     from .command import split_flags as split_flags  # llama.cpp's flags among other words
     from .engine import Engine as Engine  # runs many sequences in one batch
+    from .fences import Block as Block  # a fenced block of a text
+    from .fences import find_blocks as find_blocks  # the fenced blocks of a text
     from .probe import MOVED as MOVED  # the least change of a logit that counts
     from .probe import Detour as Detour  # where another Sampling would have left a run
     from .probe import Probe as Probe  # a run's steps, stage by stage
@@ -39,5 +41,7 @@ if TYPE_CHECKING:
     from .thinking import count_tags as count_tags  # how often a model writes the tags itself
     from .thinking import is_forced as is_forced  # whether a prompt opens the thinking
     from .thinking import split_thinking as split_thinking  # thinking and answer
+    from .transcripts import Answer as Answer  # the answer in a saved transcript
+    from .transcripts import find_answer as find_answer  # behind echo and thinking
 else:
     __getattr__, __dir__ = open_room(__name__, __file__)

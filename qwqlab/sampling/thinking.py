@@ -6,6 +6,7 @@ prompt, the text starts inside it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .run import Run
 
 OPEN, CLOSE = "<think>", "</think>"
+# Between quotes or backticks the model speaks of its tag (llama.cpp's issue 27661).
+_CLOSING = re.compile(r"""(?<![`"'“‘])</think>|</think>(?![`"'”’])""")
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ def is_forced(prompt: str) -> bool:
 def split_thinking(text: str, forced: bool = False) -> Thinking:
     r"""Split a whole text; `forced` means that its prompt ended in the opening tag.
 
-    An opening tag counts at the beginning of the text only, and the first closing tag ends the
-    thinking: a model may speak *of* these tags anywhere else. A tag that is repeated at once is
+    An opening tag counts at the beginning of the text only, and the first closing tag that is not
+    in quotes ends the thinking: a model may speak *of* these tags. A tag repeated at once is
     dropped. Newlines directly inside the tags and after them belong to the tags.
 
     >>> split_thinking("<think>\n2 + 2\n</think>\n\n4")
@@ -57,17 +60,17 @@ def split_thinking(text: str, forced: bool = False) -> Thinking:
     'prompt'
     """
     if not (forced or text.lstrip().startswith(OPEN)):
-        return Thinking("", text, None, CLOSE in text)
-    inside, closing, after = _drop(text, OPEN).partition(CLOSE)
+        return Thinking("", text, None, _CLOSING.search(text) is not None)
+    inside, after = _drop(text, OPEN), ""
+    if closing := _CLOSING.search(inside):
+        inside, after = inside[: closing.start()], inside[closing.end() :]
     answer = _drop(after, CLOSE).lstrip("\n")
     return Thinking(inside.strip("\n"), answer, "prompt" if forced else "text", bool(closing))
 
 
 def _drop(text: str, tag: str) -> str:
     """Return a text without the tags at its beginning and the white space before them."""
-    while (rest := text.lstrip()).startswith(tag):
-        text = rest[len(tag) :]
-    return text
+    return re.sub(rf"\A(?:\s*{tag})+", "", text)
 
 
 class ThinkingStream:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...experiments import find_blocks
 from ...grader import STAGES, extract_program, grade_text
+from ...sampling import find_blocks
 from ..exercise import exercise, expect
 
 
