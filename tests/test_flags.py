@@ -113,7 +113,7 @@ NAMES_IN_THE_LOG = {"typical_p": "typ_p"}
 
 
 def ask_llama_completion(tiny: Path, words: Sequence[str]) -> Logged | None:
-    command = [tool("llama-completion"), "-m", str(tiny), "-p", "x", "-no-cnv", "--no-warmup"]
+    command = [str(tool("llama-completion")), "-m", str(tiny), "-p", "x", "-no-cnv", "--no-warmup"]
     for _ in range(TRIES):
         done = capture([*command, *words, "-n", "0"], timeout=60)
         if done.returncode != 0:
@@ -245,7 +245,8 @@ def check_numbers(command: Command, logged: Logged, where: str) -> None:
     if command.seed is not None and not any("any seed" in note for note in command.notes):
         assert command.seed == logged.seed, where
     n_ctx = command.loading.n_ctx or N_CTX
-    assert logged.n_ctx == -(-n_ctx // 256) * 256, where
+    if command.loading.rope_scaling != "yarn":  # its --fit makes a model of another length of it
+        assert logged.n_ctx == -(-n_ctx // 256) * 256, where
     assert logged.n_batch == command.loading.n_batch, where
 
 
