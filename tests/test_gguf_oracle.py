@@ -197,6 +197,8 @@ def strings(n: int) -> Raw:
         (with_tensor((0,)), "both take"),
         (with_tensor((0, 1 << 62, 1 << 62)), "both take"),
         (with_tensor((1 << 62, 1 << 62, 0)), "both refuse"),
+        (with_tensor((1 << 40, 0, 1 << 40)), "both refuse"),  # ggml ends the process
+        (with_tensor((1 << 40, 0, 1 << 20)), "both take"),
         (with_tensor((), n_bytes=4), "both take"),
         (with_tensor((), kind=3), "both refuse"),
         (with_tensor((8,), n_bytes=32, name="n" * 63), "both take"),

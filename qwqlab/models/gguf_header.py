@@ -15,8 +15,6 @@ import math
 import os
 import struct
 from dataclasses import dataclass, field
-from itertools import accumulate
-from operator import mul
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -136,8 +134,7 @@ def _read_tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[Tens
                 f"stores {reader.where} in type {kind}, which the lab does not know",
                 "take a file in another quant, or update qwqlab",
             )
-        *_, n_elements = counts = list(accumulate(shape, mul, initial=1))
-        if min(shape, default=0) < 0 or max(counts) > MAX_ELEMENTS:
+        if not _is_countable(shape):
             reader.fail(f"gives {reader.where} the shape {shape}, which cannot be")
         if (shape or (1,))[0] % stored.block:
             reader.fail(
@@ -146,7 +143,7 @@ def _read_tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[Tens
             )
         if offset != end:
             reader.fail(f"puts {reader.where} at byte {offset} of its data, not {end}")
-        n_bytes = n_elements // stored.block * stored.n_bytes
+        n_bytes = math.prod(shape) // stored.block * stored.n_bytes
         stated.append((name, shape, stored.name, offset, n_bytes))
         end += n_bytes + -n_bytes % alignment
     start = reader.position + -reader.position % alignment
@@ -162,6 +159,19 @@ def _read_tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[Tens
                 "fetch it again",
             )
     return tensors
+
+
+def _is_countable(shape: tuple[int, ...]) -> bool:
+    """Return whether ggml can count the elements: where it can't, it ends the process.
+
+    Of a dimension of zero it takes note only if that is the first.
+    """
+    n, *others = shape or (1,)
+    for size in others:
+        if size > 1 and (n + 1) * size > MAX_ELEMENTS:
+            return False
+        n *= max(size, 1)
+    return min(shape, default=0) >= 0
 
 
 class _Reader:
