@@ -31,7 +31,7 @@ from qwqlab.quant import (
     read_shapes,
     resolve_skip_list,
 )
-from qwqlab.quant.checkpoint import _list_tensors, build_skeleton, read_config
+from qwqlab.quant.checkpoint import list_states, build_skeleton, read_config
 
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 DENSE = {**SMALL, "vocab_size": 1000, "intermediate_size": 256, "num_key_value_heads": 2}
@@ -95,7 +95,7 @@ def test_a_ledger_counts_the_cache_that_transformers_fills(kind: str, tmp_path: 
     with torch.inference_mode():
         cache = model(input_ids=torch.randint(0, 1000, (2, 24)), use_cache=True).past_key_values
     values = [value for layer in cache.layers for value in vars(layer).values()]
-    held = [state.numel() for value in values for state in _list_tensors(value)]
+    held = [state.numel() for value in values for state in list_states(value)]
     assert {line.part: line.n_bytes for line in found.lines}["KV cache"] == 2 * sum(held)
     assert found.total("training") > found.total("generating") / 2 > 0
     assert "hidden" in found.as_text()

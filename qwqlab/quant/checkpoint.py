@@ -298,7 +298,7 @@ def measure_cache(model: Any, name: str) -> tuple[Growth, ...]:
 
 
 def _measure_layer(layer: Any) -> Growth:
-    held = [value for each in vars(layer).values() for value in _list_tensors(each)]
+    held = [value for each in vars(layer).values() for value in list_states(each)]
     numbers = [value.numel() for value in held if _PROBE in value.shape[1:-1]]
     window = getattr(layer, "sliding_window", None)
     return Growth(
@@ -308,7 +308,7 @@ def _measure_layer(layer: Any) -> Growth:
     )
 
 
-def _list_tensors(value: Any) -> list[torch.Tensor]:
+def list_states(value: Any) -> list[torch.Tensor]:
     """Return the states among what a layer of a cache keeps; a counter is none."""
     values = value.values() if isinstance(value, dict) else [value]
     return [each for each in values if isinstance(each, torch.Tensor) and each.dim() > 2]
