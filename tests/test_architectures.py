@@ -31,7 +31,7 @@ from qwqlab.quant import (
     read_shapes,
     resolve_skip_list,
 )
-from qwqlab.quant.checkpoint import list_states, build_skeleton, read_config
+from qwqlab.quant.checkpoint import build_skeleton, list_states, read_config
 
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 DENSE = {**SMALL, "vocab_size": 1000, "intermediate_size": 256, "num_key_value_heads": 2}
