@@ -242,4 +242,4 @@ def test_every_architecture_of_transformers_gets_numbers_or_a_sentence(
         n_weights = sum(module.weight.numel() for module in modules)
         assert sum(linear.n_weights for linear in shapes.linears) == n_weights, kind
     print(f"of {len(transformers.CONFIG_MAPPING)} architectures: {counts}")
-    assert counts["audit"] > 200 and counts["ledger"] > 180
+    assert counts["audit"] > 75 and counts["ledger"] > 50
