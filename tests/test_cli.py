@@ -142,7 +142,7 @@ def test_the_version_and_the_flags_of_generate_can_be_asked_for(
             main(argv)
         assert words in capsys.readouterr().out
     assert main(["render", "--template", "with-think", "--messages", "nothing"]) == 2
-    assert "the JSON file nothing cannot be read: No such file" in capsys.readouterr().err
+    assert "nothing cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_ends_a_run_in_silence(prompt_file: Path) -> None:

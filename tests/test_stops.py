@@ -194,7 +194,7 @@ def test_the_end_of_a_turn_is_what_the_template_writes_behind_an_answer(
         ("generation_config", '{"eos_token_id": "x"}', "eos_token_id is x, which is no whole"),
         ("generation_config", '{"eos_token_id": [2, null]}', "which is no whole number"),
         ("generation_config", '{"pad_token_id": 1.5}', "pad_token_id is [1.5], which is no"),
-        ("config", '{"vocab_size": "many"}', "vocab_size is many, which is no whole number"),
+        ("config", '{"vocab_size": "many"}', "vocab_size is ['many'], which is no whole number"),
     ],
 )
 def test_a_file_that_is_no_sound_json_is_refused(

@@ -232,7 +232,7 @@ def _count_rows(folder: Path, config: dict[str, Any]) -> int | None:
         rows = read.get_text_config(decoder=True).vocab_size
     except Exception:  # noqa: BLE001  # its readers raise whatever a file leads them to
         rows = config.get("vocab_size")
-    return None if rows is None else _read_ids(f"{folder}: vocab_size", rows)[0]
+    return None if rows is None else _read_ids(f"{folder}: vocab_size", [rows])[0]
 
 
 def _read_ids(where: str, value: Any) -> list[int]:

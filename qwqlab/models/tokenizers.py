@@ -222,7 +222,8 @@ def _mend(path: Path) -> str | None:
     """Return what transformers should read instead of a file; None if it reads that as it is."""
     if path.suffix not in (".json", ".jinja") or not path.is_file():
         return None
-    raw = path.read_bytes()
+    with path.open("rb") as file:
+        raw = file.read(-1 if path.name == "tokenizer.json" else 3)
     if path.name == "tokenizer.json":
         n_tokens = len(re.findall(rb'"special"\s*:\s*(?:true|false)', raw))
         if n_tokens > raw.count(b'"single_word"'):

@@ -285,20 +285,22 @@ def measure_cache(model: Any, name: str) -> tuple[Growth, ...]:
     Configurations say it in too many ways. model: a skeleton without buffers. Raise ModelFileError,
     with `name`, for a model without a cache or that does not run so.
     """
-    with _reading("a cache of keys and values", Path(name)), torch.inference_mode():
-        if model._can_set_experts_implementation():
-            model.set_experts_implementation("batched_mm")  # the others look at the numbers
+    with _reading("a cache", Path(name)) as transformers, torch.inference_mode():
+        for part in model.modules():  # a model may hold the language model within another
+            is_model = isinstance(part, transformers.PreTrainedModel)
+            if is_model and part._can_set_experts_implementation():
+                part.set_experts_implementation("batched_mm")  # others look at the numbers
         tokens = torch.zeros((1, _PROBE), dtype=torch.long, device="meta")
         with torch.device("meta"):
-            cache = model(input_ids=tokens, use_cache=True).past_key_values
-        found = tuple(map(_measure_layer, cache.layers))
-        if not any(layer.per_token for layer in found):
+            cache = getattr(model(input_ids=tokens, use_cache=True), "past_key_values", None)
+        found = tuple(map(_measure_layer, getattr(cache, "layers", ())))
+        if not found:
             raise ValueError(f"{model.config.model_type!r} keeps none")
     return found
 
 
 def _measure_layer(layer: Any) -> Growth:
-    held = [value for each in vars(layer).values() for value in _list_tensors(each)]
+    held = [value for each in vars(layer).values() for value in list_states(each)]
     numbers = [value.numel() for value in held if _PROBE in value.shape[1:-1]]
     window = getattr(layer, "sliding_window", None)
     return Growth(
@@ -308,7 +310,7 @@ def _measure_layer(layer: Any) -> Growth:
     )
 
 
-def _list_tensors(value: Any) -> list[torch.Tensor]:
+def list_states(value: Any) -> list[torch.Tensor]:
     """Return the states among what a layer of a cache keeps; a counter is none."""
     values = value.values() if isinstance(value, dict) else [value]
     return [each for each in values if isinstance(each, torch.Tensor) and each.dim() > 2]

@@ -285,9 +285,10 @@ def _list_lines(
     )  # fmt: skip
     held = sum(layer.count(context) for layer in shapes.cache)
     per_token = sum(layer.per_token for layer in shapes.cache)
+    at_most = " at most" if any(layer.most for layer in shapes.cache) else ""
     yield (
         "KV cache", 2 * batch * held, "generating", "computed",
-        f"{tokens:,} tokens of {2 * per_token:,} bytes at most, f16; training keeps none",
+        f"{tokens:,} tokens of {2 * per_token:,} bytes{at_most}, f16; training keeps none",
     )  # fmt: skip
     adapters = sum(rank * (linear.n_in + linear.n_out) for linear in modules)
     yield (
