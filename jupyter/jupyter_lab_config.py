@@ -36,7 +36,8 @@ def takes_sockets(folder: Path) -> bool:
 
 
 # Over TCP, Jupyter's default, everyone with an account here could read what a kernel says.
+# The folder of the sockets is their owner's alone.
 c.KernelManager.transport = "ipc"
 if not takes_sockets(Path(jupyter_runtime_dir())):
-    os.environ["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="qwqlab-")  # for its owner alone
+    os.environ["JUPYTER_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="qwqlab-", dir="/tmp")
     atexit.register(shutil.rmtree, os.environ["JUPYTER_RUNTIME_DIR"], ignore_errors=True)

@@ -131,6 +131,13 @@ def test_a_cycle_counts_though_what_comes_before_it_is_nearly_the_same() -> None
     assert (loop.period, loop.copied) == (20, 1.0)
 
 
+def test_a_cycle_counts_though_a_longer_passage_came_twice() -> None:
+    passage = [*range(100, 160), *[*range(17)] * 8]
+    loop = find_loop(passage * 2)
+    assert loop is not None
+    assert (loop.start, loop.period, loop.repeats) == (256, 17, 8.0)
+
+
 def test_the_longest_cycle_counts_though_its_block_ends_in_one() -> None:
     block = [*range(300), *[7] * 400]
     loop = find_loop([*range(1000, 1100), *block * 3])
