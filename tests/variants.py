@@ -182,6 +182,10 @@ SKIES = [
      "{s}.fill({c})\npygame.draw.circle({s}, (255, 240, 150), ({w} - 60, 120), 40)"),
     ("sky", "beneath a clear layer", 0,
      "{s}.fill({c})\nclear = pygame.Surface(({w}, {h}), pygame.SRCALPHA)\n{s}.blit(clear, (0, 0))"),
+    ("sky", "of noise", 0,
+     "import numpy\nnoise = numpy.random.default_rng(7).integers(-15, 16, ({w}, {h}, 1))\n"
+     "sky_pixels = (numpy.array({c}) + noise).clip(0, 255).astype(numpy.uint8)\n"
+     "pygame.surfarray.blit_array({s}, sky_pixels)"),
     ("sky", "always the same", 2, "{s}.fill((173, 216, 230))"),
     ("sky", "lines that are always the same", 2,
      "for line in range({h}):\n    pygame.draw.line("
@@ -309,6 +313,11 @@ SCORES = [
      "{s}.blit(label, label.get_rect(topright=({w} - 50, 10)))"),
     ("score", "beside the time", 0,
      'image = {f}.render(f"Time {{{t} // 60}}  Score {{{n}}}", True, (0, 0, 0))\n' + _RIGHT),
+    ("score", "beneath lines of a layer", 0,
+     _RENDER + _RIGHT + "\nlayer = pygame.Surface(({w}, {h}), pygame.SRCALPHA)\n"
+     "for line in range(0, {h}, 3):\n"
+     "    pygame.draw.line(layer, (0, 0, 0, 30), (0, line), ({w}, line))\n"
+     "{s}.blit(layer, (0, 0))"),
     ("score", "on the left", 6, _RENDER + "{s}.blit(image, (10, 10))"),
     ("score", "low on the right", 6,
      _RENDER + "{s}.blit(image, image.get_rect(bottomright=({w} - 10, {h} - 70)))"),

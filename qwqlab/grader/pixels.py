@@ -17,7 +17,8 @@ Pixels = NDArray[np.uint32]  # shape (height, width), each 0xRRGGBB
 NEAR = 10  # of 255: neighbours that differ less in every channel belong together, as in a gradient
 LEAST = 3  # pixels of width and of height; what is smaller is no part of a game
 _MOST_RUNS = 20_000  # in a picture; noise has more, and is looked at from further away
-_FURTHER = 4
+_FURTHER = 4  # pixels, from afar
+_LARGE = 0.1  # of the picture: the sky is larger
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,23 @@ def find_blobs(pixels: Pixels) -> list[Blob]:
 
 
 def _join(
-    pixels: Pixels,
+    pixels: Pixels, near: bool = True
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Return boxes (x, y, right, bottom, number of pixels), mean colours, and the runs.
 
     A picture is mostly rows and columns that equal the ones before: one of each is looked at. In
     each row neighbours of nearly one colour are a run, and runs that touch runs of nearly their
     colour above are one blob. The third value is the box of each run, the fourth its blob.
+
+    Where no area is large, as in noise or beneath a pattern of lines, every few pixels are looked
+    at as one, if near.
     """
     height, width = pixels.shape
     if not pixels.size:
         return _NOTHING
+    some = pixels[::16]
+    if near and 16 * np.count_nonzero(some[:, 1:] != some[:, :-1]) > 4 * _MOST_RUNS:
+        return _join_from_afar(pixels)
     rows = _find_changes(pixels)
     columns = _find_changes(pixels[rows].T)
     few = pixels[np.ix_(rows, columns)]
@@ -105,7 +112,7 @@ def _join(
     number = (np.cumsum(first.ravel()) - 1).reshape(few.shape)
     starts = np.flatnonzero(first.ravel())
     if len(starts) > _MOST_RUNS:
-        return _join_from_afar(pixels)
+        return _join_from_afar(pixels) if near else _NOTHING
     blob = _unite(len(starts), number[:-1][touching], number[1:][touching])
 
     row, left = np.divmod(starts, few.shape[1])
@@ -121,6 +128,8 @@ def _join(
     low = np.minimum.reduceat(runs[order][:, :2], begins, axis=0)
     high = np.maximum.reduceat(runs[order][:, 2:], begins, axis=0)
     boxes = np.column_stack([low, high, sums[:, 3]])
+    if near and boxes[:, 4].max() < _LARGE * pixels.size:
+        return _join_from_afar(pixels)
     names = np.unique(blob, return_inverse=True)[1]
     return boxes, sums[:, :3] / sums[:, 3:], runs, names
 
@@ -133,12 +142,19 @@ def _join_from_afar(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Do as `_join` with the mean of every few pixels: noise of one colour is that colour."""
     height, width = (side // _FURTHER for side in pixels.shape)
-    if height * width < 1000:
+    if not height * width:
         return _NOTHING
     parts = pixels[: height * _FURTHER, : width * _FURTHER]
-    parts = parts.reshape(height, _FURTHER, width, _FURTHER)
-    r, g, b = ((parts >> at & 255).mean(axis=(1, 3)).astype(np.uint32) for at in (16, 8, 0))
-    boxes, colors, runs, blob = _join(r << 16 | g << 8 | b)
+
+    def add(lanes: Pixels) -> Pixels:
+        """Return the means of two channels with 16 bits each, which the sums of 16 pixels fit."""
+        rows = sum(lanes[at::_FURTHER] for at in range(1, _FURTHER)) + lanes[::_FURTHER]
+        both = sum(rows[:, at::_FURTHER] for at in range(1, _FURTHER)) + rows[:, ::_FURTHER]
+        means: Pixels = both // _FURTHER**2
+        return means & 0xFF00FF
+
+    mean = add(parts & 0xFF00FF) | add(parts >> 8 & 0xFF) << 8
+    boxes, colors, runs, blob = _join(mean, near=False)
     boxes, runs = boxes * _FURTHER, runs * _FURTHER
     boxes[:, 4] *= _FURTHER
     return boxes, colors, runs, blob
