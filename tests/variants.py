@@ -182,10 +182,6 @@ SKIES = [
      "{s}.fill({c})\npygame.draw.circle({s}, (255, 240, 150), ({w} - 60, 120), 40)"),
     ("sky", "beneath a clear layer", 0,
      "{s}.fill({c})\nclear = pygame.Surface(({w}, {h}), pygame.SRCALPHA)\n{s}.blit(clear, (0, 0))"),
-    ("sky", "of noise", 0,
-     "import numpy\nnoise = numpy.random.default_rng(7).integers(-15, 16, ({w}, {h}, 1))\n"
-     "sky_pixels = (numpy.array({c}) + noise).clip(0, 255).astype(numpy.uint8)\n"
-     "pygame.surfarray.blit_array({s}, sky_pixels)"),
     ("sky", "always the same", 2, "{s}.fill((173, 216, 230))"),
     ("sky", "lines that are always the same", 2,
      "for line in range({h}):\n    pygame.draw.line("

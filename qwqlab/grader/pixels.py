@@ -98,8 +98,7 @@ def _join(
     height, width = pixels.shape
     if not pixels.size:
         return _NOTHING
-    some = pixels[::16]
-    if near and 16 * np.count_nonzero(some[:, 1:] != some[:, :-1]) > 4 * _MOST_RUNS:
+    if near and _is_patterned(pixels):
         return _join_from_afar(pixels)
     rows = _find_changes(pixels)
     columns = _find_changes(pixels[rows].T)
@@ -135,6 +134,20 @@ def _join(
 
 
 _NOTHING = (np.zeros((0, 5), int), np.zeros((0, 3)), np.zeros((0, 4), int), np.zeros(0, int))
+
+
+def _is_patterned(pixels: Pixels) -> bool:
+    """Return whether a few lines of a picture, across and down, show noise or stripes."""
+    changes, steps = [], []
+    for some in (pixels[::16], pixels[:, ::16].T):
+        one, other = some[:, 1:], some[:, :-1]
+        apart = [
+            np.abs((one >> at & 255).astype(np.int16) - (other >> at & 255)) > NEAR
+            for at in (16, 8, 0)
+        ]
+        changes.append(np.count_nonzero(one != other) / max(one.size, 1))
+        steps.append(np.count_nonzero(apart[0] | apart[1] | apart[2]) / max(one.size, 1))
+    return max(steps) > 0.2 or min(changes) > 0.4
 
 
 def _join_from_afar(
@@ -181,18 +194,33 @@ def _unite(n: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[
             name = name[name]
 
 
-def name_shape(pixels: Pixels, box: Box) -> str:
-    """Return what the largest blob with this box's middle looks like.
+def name_shape(pixels: Pixels, blob: Blob, behind: Color | None = None) -> str:
+    """Return what a blob looks like; behind is the colour of what is around it.
 
     "square", "circle" and "triangle" whichever way they are turned, or "rectangle", "polygon".
     What is drawn over its edge, such as a wing, is filled up by the hull.
     """
-    boxes, _, runs, blob = _join(pixels)
-    places = np.array([box.x, box.y, box.right, box.bottom])
-    which = int(np.abs(boxes[:, :4] - places).sum(axis=1).argmin())
-    x, y, right, bottom = (runs[blob == which, side].astype(float) for side in range(4))
+    if behind and _is_patterned(pixels):  # pixel for pixel: which of the two is nearer?
+        top, left = max(0, int(blob.y) - _FURTHER), max(0, int(blob.x) - _FURTHER)
+        part = pixels[top : int(blob.bottom) + _FURTHER, left : int(blob.right) + _FURTHER]
+        own, other = (
+            sum(
+                abs((part >> at & 255).astype(int) - c)
+                for at, c in zip((16, 8, 0), color, strict=True)
+            )
+            for color in (blob.color, behind)
+        )
+        y, x = np.argwhere(np.less(own, other)).astype(float).T
+        right, bottom = x + 1, y + 1
+    else:
+        boxes, _, runs, names = _join(pixels)
+        places = np.array([blob.x, blob.y, blob.right, blob.bottom])
+        which = int(np.abs(boxes[:, :4] - places).sum(axis=1).argmin())
+        x, y, right, bottom = (runs[names == which, side].astype(float) for side in range(4))
     corners = zip((x, right, x, right), (y, y, bottom, bottom), strict=True)
     hull = _find_hull(np.unique(np.concatenate([np.stack(c, axis=1) for c in corners]), axis=0))
+    if len(hull) < 3:
+        return "polygon"
     following = np.roll(hull, -1, axis=0)
     crossed = hull[:, 0] * following[:, 1] - following[:, 0] * hull[:, 1]
     area = abs(crossed.sum()) / 2
