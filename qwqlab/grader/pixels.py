@@ -147,7 +147,7 @@ def _is_patterned(pixels: Pixels) -> bool:
         ]
         changes.append(np.count_nonzero(one != other) / max(one.size, 1))
         steps.append(np.count_nonzero(apart[0] | apart[1] | apart[2]) / max(one.size, 1))
-    return max(steps) > 0.2 or min(changes) > 0.4
+    return bool(max(steps) > 0.2 or min(changes) > 0.4)
 
 
 def _join_from_afar(
@@ -163,10 +163,10 @@ def _join_from_afar(
         """Return the means of two channels with 16 bits each, which the sums of 16 pixels fit."""
         rows = sum(lanes[at::_FURTHER] for at in range(1, _FURTHER)) + lanes[::_FURTHER]
         both = sum(rows[:, at::_FURTHER] for at in range(1, _FURTHER)) + rows[:, ::_FURTHER]
-        means: Pixels = both // _FURTHER**2
-        return means & 0xFF00FF
+        return (both // _FURTHER**2 & 0xFF00FF).astype(np.uint32)
 
-    mean = add(parts & 0xFF00FF) | add(parts >> 8 & 0xFF) << 8
+    lanes = np.uint32(0xFF00FF), np.uint32(0xFF), np.uint32(8)
+    mean = add(parts & lanes[0]) | add(parts >> lanes[2] & lanes[1]) << lanes[2]
     boxes, colors, runs, blob = _join(mean, near=False)
     boxes, runs = boxes * _FURTHER, runs * _FURTHER
     boxes[:, 4] *= _FURTHER
