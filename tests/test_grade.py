@@ -279,6 +279,13 @@ def test_shapes_are_named_whichever_way_they_are_turned() -> None:
             bird = min(find_blobs(picture), key=lambda blob: blob.n)
             assert name_shape(picture, bird) == shape, (size, turn)
             assert bird.color == (0x20, 0x20, 0x60)
+    rough = random.Random(3407)
+    for shape in ("circle", "square", "triangle"):
+        noise = np.array([[rough.randint(0, 24) * 0x10101 for _ in range(100)] for _ in range(100)])
+        picture = (draw(shape, 40, 0.3) + noise).astype(np.uint32)
+        sky = max(find_blobs(picture), key=lambda blob: blob.n)
+        bird = min(find_blobs(picture), key=lambda blob: abs(blob.n - 1200))
+        assert name_shape(picture, bird, sky.color) == shape
 
 
 def test_colours_have_their_names() -> None:

@@ -309,6 +309,11 @@ SCORES = [
      "{s}.blit(label, label.get_rect(topright=({w} - 50, 10)))"),
     ("score", "beside the time", 0,
      'image = {f}.render(f"Time {{{t} // 60}}  Score {{{n}}}", True, (0, 0, 0))\n' + _RIGHT),
+    ("score", "beneath lines of a layer", 0,
+     _RENDER + _RIGHT + "\nlayer = pygame.Surface(({w}, {h}), pygame.SRCALPHA)\n"
+     "for line in range(0, {h}, 3):\n"
+     "    pygame.draw.line(layer, (0, 0, 0, 30), (0, line), ({w}, line))\n"
+     "{s}.blit(layer, (0, 0))"),
     ("score", "on the left", 6, _RENDER + "{s}.blit(image, (10, 10))"),
     ("score", "low on the right", 6,
      _RENDER + "{s}.blit(image, image.get_rect(bottomright=({w} - 10, {h} - 70)))"),

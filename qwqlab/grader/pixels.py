@@ -17,7 +17,8 @@ Pixels = NDArray[np.uint32]  # shape (height, width), each 0xRRGGBB
 NEAR = 10  # of 255: neighbours that differ less in every channel belong together, as in a gradient
 LEAST = 3  # pixels of width and of height; what is smaller is no part of a game
 _MOST_RUNS = 20_000  # in a picture; noise has more, and is looked at from further away
-_FURTHER = 4
+_FURTHER = 4  # pixels, from afar
+_LARGE = 0.1  # of the picture: the sky is larger
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,22 @@ def find_blobs(pixels: Pixels) -> list[Blob]:
 
 
 def _join(
-    pixels: Pixels,
+    pixels: Pixels, near: bool = True
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Return boxes (x, y, right, bottom, number of pixels), mean colours, and the runs.
 
     A picture is mostly rows and columns that equal the ones before: one of each is looked at. In
     each row neighbours of nearly one colour are a run, and runs that touch runs of nearly their
     colour above are one blob. The third value is the box of each run, the fourth its blob.
+
+    Where no area is large, as in noise or beneath a pattern of lines, every few pixels are looked
+    at as one, if near.
     """
     height, width = pixels.shape
     if not pixels.size:
         return _NOTHING
+    if near and _is_patterned(pixels):
+        return _join_from_afar(pixels)
     rows = _find_changes(pixels)
     columns = _find_changes(pixels[rows].T)
     few = pixels[np.ix_(rows, columns)]
@@ -105,7 +111,7 @@ def _join(
     number = (np.cumsum(first.ravel()) - 1).reshape(few.shape)
     starts = np.flatnonzero(first.ravel())
     if len(starts) > _MOST_RUNS:
-        return _join_from_afar(pixels)
+        return _join_from_afar(pixels) if near else _NOTHING
     blob = _unite(len(starts), number[:-1][touching], number[1:][touching])
 
     row, left = np.divmod(starts, few.shape[1])
@@ -121,6 +127,8 @@ def _join(
     low = np.minimum.reduceat(runs[order][:, :2], begins, axis=0)
     high = np.maximum.reduceat(runs[order][:, 2:], begins, axis=0)
     boxes = np.column_stack([low, high, sums[:, 3]])
+    if near and boxes[:, 4].max() < _LARGE * pixels.size:
+        return _join_from_afar(pixels)
     names = np.unique(blob, return_inverse=True)[1]
     return boxes, sums[:, :3] / sums[:, 3:], runs, names
 
@@ -128,17 +136,38 @@ def _join(
 _NOTHING = (np.zeros((0, 5), int), np.zeros((0, 3)), np.zeros((0, 4), int), np.zeros(0, int))
 
 
+def _is_patterned(pixels: Pixels) -> bool:
+    """Return whether a few lines of a picture, across and down, show noise or stripes."""
+    changes, steps = [], []
+    for some in (pixels[::16], pixels[:, ::16].T):
+        one, other = some[:, 1:], some[:, :-1]
+        apart = [
+            np.abs((one >> at & 255).astype(np.int16) - (other >> at & 255)) > NEAR
+            for at in (16, 8, 0)
+        ]
+        changes.append(np.count_nonzero(one != other) / max(one.size, 1))
+        steps.append(np.count_nonzero(apart[0] | apart[1] | apart[2]) / max(one.size, 1))
+    return bool(max(steps) > 0.2 or min(changes) > 0.4)
+
+
 def _join_from_afar(
     pixels: Pixels,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Do as `_join` with the mean of every few pixels: noise of one colour is that colour."""
     height, width = (side // _FURTHER for side in pixels.shape)
-    if height * width < 1000:
+    if not height * width:
         return _NOTHING
     parts = pixels[: height * _FURTHER, : width * _FURTHER]
-    parts = parts.reshape(height, _FURTHER, width, _FURTHER)
-    r, g, b = ((parts >> at & 255).mean(axis=(1, 3)).astype(np.uint32) for at in (16, 8, 0))
-    boxes, colors, runs, blob = _join(r << 16 | g << 8 | b)
+
+    def add(lanes: Pixels) -> Pixels:
+        """Return the means of two channels with 16 bits each, which the sums of 16 pixels fit."""
+        rows = sum(lanes[at::_FURTHER] for at in range(1, _FURTHER)) + lanes[::_FURTHER]
+        both = sum(rows[:, at::_FURTHER] for at in range(1, _FURTHER)) + rows[:, ::_FURTHER]
+        return (both // _FURTHER**2 & 0xFF00FF).astype(np.uint32)
+
+    lanes = np.uint32(0xFF00FF), np.uint32(0xFF), np.uint32(8)
+    mean = add(parts & lanes[0]) | add(parts >> lanes[2] & lanes[1]) << lanes[2]
+    boxes, colors, runs, blob = _join(mean, near=False)
     boxes, runs = boxes * _FURTHER, runs * _FURTHER
     boxes[:, 4] *= _FURTHER
     return boxes, colors, runs, blob
@@ -165,18 +194,33 @@ def _unite(n: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[
             name = name[name]
 
 
-def name_shape(pixels: Pixels, box: Box) -> str:
-    """Return what the largest blob with this box's middle looks like.
+def name_shape(pixels: Pixels, blob: Blob, behind: Color | None = None) -> str:
+    """Return what a blob looks like; behind is the colour of what is around it.
 
     "square", "circle" and "triangle" whichever way they are turned, or "rectangle", "polygon".
     What is drawn over its edge, such as a wing, is filled up by the hull.
     """
-    boxes, _, runs, blob = _join(pixels)
-    places = np.array([box.x, box.y, box.right, box.bottom])
-    which = int(np.abs(boxes[:, :4] - places).sum(axis=1).argmin())
-    x, y, right, bottom = (runs[blob == which, side].astype(float) for side in range(4))
+    if behind and _is_patterned(pixels):  # pixel for pixel: which of the two is nearer?
+        top, left = max(0, int(blob.y) - _FURTHER), max(0, int(blob.x) - _FURTHER)
+        part = pixels[top : int(blob.bottom) + _FURTHER, left : int(blob.right) + _FURTHER]
+        own, other = (
+            sum(
+                abs((part >> at & 255).astype(int) - c)
+                for at, c in zip((16, 8, 0), color, strict=True)
+            )
+            for color in (blob.color, behind)
+        )
+        y, x = np.argwhere(np.less(own, other)).astype(float).T
+        right, bottom = x + 1, y + 1
+    else:
+        boxes, _, runs, names = _join(pixels)
+        places = np.array([blob.x, blob.y, blob.right, blob.bottom])
+        which = int(np.abs(boxes[:, :4] - places).sum(axis=1).argmin())
+        x, y, right, bottom = (runs[names == which, side].astype(float) for side in range(4))
     corners = zip((x, right, x, right), (y, y, bottom, bottom), strict=True)
     hull = _find_hull(np.unique(np.concatenate([np.stack(c, axis=1) for c in corners]), axis=0))
+    if len(hull) < 3:
+        return "polygon"
     following = np.roll(hull, -1, axis=0)
     crossed = hull[:, 0] * following[:, 1] - following[:, 0] * hull[:, 1]
     area = abs(crossed.sum()) / 2

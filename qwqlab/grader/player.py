@@ -10,6 +10,7 @@ import os
 import random
 import re
 import runpy
+import signal
 import sys
 import threading
 import time
@@ -142,6 +143,7 @@ class Player:
         random.seed(self._plan["seed"])
         sys.argv = [GAME]
         os._exit = self._leave
+        signal.signal(signal.SIGTERM, lambda number, _: self._leave(number))
         try:
             runpy.run_path(GAME, run_name="__main__")
             self._finish("exit", "the program came to its end")

@@ -84,6 +84,11 @@ class GameRecord:
         pressed = any(tick.key == self.plan.key for tick in self.ticks[-100:])
         return self.ended in ("exit", "error") and self.phase.startswith("quit") and pressed
 
+    @property
+    def stayed(self) -> bool:
+        """Return whether it went on when the plan's key was pressed."""
+        return self.phase.startswith("stayed")
+
     def in_phase(self, *phases: str) -> list[Tick]:
         """Return the ticks of these phases."""
         return [tick for tick in self.ticks if tick.phase in phases]
@@ -258,7 +263,7 @@ def _look_at(pixels: Pixels, ticks: tuple[Tick, ...], at: int) -> Look:
     if box := tick.bird:
         here = [b for b in scene.small if box.covers(b, 4) and b.covers(box, 4)]
         nearest = max(here, key=lambda b: b.n, default=None)
-        bird = (name_shape(pixels, nearest), nearest.color) if nearest else None
+        bird = (name_shape(pixels, nearest, scene.background), nearest.color) if nearest else None
     return Look(
         tick.phase,
         tick.moving and None not in around and all(one != two for one, two in pairwise(around)),

@@ -77,11 +77,7 @@ def _judge_background(records: Sequence[GameRecord]) -> tuple[bool, str]:
     first = [c for r in records if (c := _opening(r.looks))]
     if not first:
         return False, "nothing was seen to cover the screen"
-    # A veil, over a menu or a lost game, is no other background: pictures in play are looked at.
-    rounds = [part for r in records for part in r.rounds()]
-    moving = [look for part in rounds for look in part if look.moving]
-    shown = moving or [look for part in rounds for look in part]
-    every = _tell_apart(look.background for look in shown if look.background)
+    every = _tell_apart(look.background for look in _list_looks(records) if look.background)
     problems = []
     if odd := [c for c in first if not is_light_blue(c)]:
         problems.append(
@@ -93,6 +89,12 @@ def _judge_background(records: Sequence[GameRecord]) -> tuple[bool, str]:
         problems.append(f"it is always {_name(first[0])}")
     seen = f"starts with {_name(first[0])}; {len(every)} colours seen, all light"
     return _say(problems, seen)
+
+
+def _list_looks(records: Sequence[GameRecord]) -> list[Look]:
+    """Return the looks at games in play: a veil, over a menu or a lost game, is no other colour."""
+    looks = [look for record in records for part in record.rounds() for look in part]
+    return [look for look in looks if look.moving] or looks
 
 
 def _opening(looks: Sequence[Look]) -> Color | None:
@@ -138,7 +140,7 @@ def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
 
 
 def _judge_land(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    looks = [look for r in records for part in r.rounds() for look in part]
+    looks = _list_looks(records)
     lands = [look.land for look in looks if look.land]
     colors = _tell_apart(lands)
     if len(lands) < 0.5 * len(looks) or not colors:
@@ -169,7 +171,7 @@ def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
     seen_at = Counter((round(p.top), round(p.bottom)) for t in ticks for p in t.pipes if p.x > 0)
     steady = {gap for gap, n in seen_at.items() if n > 4}  # a text may hide an edge for a moment
     gaps = steady or set(seen_at)
-    colors = _tell_apart(c for r in records for part in r.rounds() for w in part for c in w.pipes)
+    colors = _tell_apart(color for look in _list_looks(records) for color in look.pipes)
     if not gaps:
         return False, "no pipe was seen: nothing rises from the bottom or hangs from the top"
     heights = [t.bird.h for t in ticks if t.bird]
@@ -209,15 +211,19 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
         problems.append(f"'{outside[0].words}' does not fit into the screen")
     for key in ("q", "escape"):
         named = "Esc" if key == "escape" else key
-        asked = [r for r, _ in ends if r.plan.key == key and r.plan.when == "over"]
-        if not asked:
-            problems.append(f"no run in which {named} was pressed when the game was lost")
-        elif not any(r.quit_by_key for r in asked):
-            in_play = any(r.quit_by_key for r in played if r.plan.key == key)
+        # A run that came to its end before the key was pressed, or was left out, says nothing.
+        asked = [r for r in played if r.plan.key == key and (r.quit_by_key or r.stayed)]
+        lost = [r for r in asked if r.plan.when == "over"]
+        if not lost:
+            problems.append(f"not seen: whether {named} quits when the game is lost")
+        elif not any(r.quit_by_key for r in lost):
+            in_play = any(r.quit_by_key for r in asked)
             where = "when the game is lost, only in play" if in_play else "the game"
             problems.append(f"{named} does not quit {where}")
-    again = [r for r, _ in ends if r.plan.when == "over"]
-    if not any(_has_restarted(r) for r in again):
+    again = [r for r, _ in ends if r.phase not in ("over", "restart")]
+    if not again:
+        problems.append("not seen: whether SPACE starts the game again")
+    elif not any(_has_restarted(r) for r in again):
         problems.append("SPACE does not start the game again")
     shown = best[0][0] if best else ""
     return _say(problems, f"'{shown}' inside the screen; q and Esc quit; SPACE starts again")
