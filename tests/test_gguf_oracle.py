@@ -68,6 +68,7 @@ for line in sys.stdin:
 
 # Where the lab refuses what llama.cpp's reader of headers takes: what it says, and why.
 STRICTER = {
+    # But for one so large that its count of bytes overflows, whose shape no model has.
     "is cut short: tensor ": "llama.cpp's loader refuses a tensor that the file doesn't hold",
     "that the lab reads: ": "the stated limit on the bytes of a header",
     ", and the lab reads at most ": "the stated limit on the numbers of keys and tensors",
@@ -207,6 +208,7 @@ def strings(n: int) -> Raw:
         (with_tensor((8,), n_bytes=32, name=b"token_embd.weight\0x"), "both take"),
         (with_tensor((8,), n_bytes=32, offset=512 + 64), "both refuse"),
         (with_tensor((1 << 20,)), "llama.cpp's loader refuses"),
+        (with_tensor((1 << 60,), kind=2), "llama.cpp's loader refuses"),  # its sum overflows
         (Gguf(keys=[("k", 1), (b"k\0a", 2), (b"k\xff", 3), (b"k\xfe", 4)]), "both take"),
         (Gguf(keys=[("", 1)]), "both refuse"),
         (Gguf(keys=[("k", "a\0b"), ("l", Raw(8, string(b"\xff")))]), "both take"),

@@ -141,9 +141,15 @@ def _read_tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[Tens
                 f"gives {reader.where} the shape {shape}, which {stored.name} cannot store in "
                 f"blocks of {stored.block}"
             )
+        n_bytes = math.prod(shape) // stored.block * stored.n_bytes
+        if n_bytes > reader.size:  # before llama.cpp's sums, which overflow here
+            reader.fail(
+                f"is cut short: {reader.where} takes {n_bytes} bytes but the file has "
+                f"{reader.size}",
+                "fetch it again",
+            )
         if offset != end:
             reader.fail(f"puts {reader.where} at byte {offset} of its data, not {end}")
-        n_bytes = math.prod(shape) // stored.block * stored.n_bytes
         stated.append((name, shape, stored.name, offset, n_bytes))
         end += n_bytes + -n_bytes % alignment
     start = reader.position + -reader.position % alignment
