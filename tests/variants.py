@@ -490,7 +490,7 @@ _KEYS = [
      _EVENTS.replace("event.key in (pygame.K_q, pygame.K_ESCAPE)", "event.key == pygame.K_ESCAPE")),
     ("keys", "SPACE restarts nothing", 8,
      _EVENTS.replace("g = new_game()", "pass")),
-    ("keys", "SPACE pushes down", 3, _EVENTS.replace('g["v"] = -7', 'g["v"] = 9')),
+    ("keys", "SPACE pushes down", 3, _EVENTS.replace('g["v"] = -7', 'g["v"] += 6')),
     ("keys", "SPACE does nothing", 3, _EVENTS.replace('g["v"] = -7', "pass")),
     ("keys", "only the arrow flaps", 3,
      _EVENTS.replace('g["v"] = -7', "pass").replace(
