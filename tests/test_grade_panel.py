@@ -14,7 +14,7 @@ def test_the_panel_grades_what_stands_in_its_field() -> None:
     panel.choice.value = "syntax"
     panel.start()
     assert panel.wait(60)
-    assert panel.graded and panel.graded.failed_stage == "parse"
+    assert panel.graded and panel.graded.failed_stage == "extract"
     assert "was never closed" in panel.result.value
     panel.text.value = f"Hm.</think>\n```python\n{panel.text.value}```\n"
     panel.start()

@@ -79,8 +79,8 @@ NOT_FOUND = {
     f"```python\n{GAME}\nHave fun with it!\n": "never closed",
     f"```python\n{GAME}\nRun it:\n```\npython game.py\n```\n": "can't be told: line 8",
     f"```\n{GAME}\nRun it:\n```\n": "can't be told: line 8",
-    f"```markdown\n# Flappy\n{GAME}```\n": "in none",
-    f"Here it is:\n\n{GAME}": "in none",
+    f"```markdown\n# Flappy\n{GAME}```\n": "as a whole",
+    f"Here it is:\n\n{GAME}": "as a whole",
     f"user\nGo.\nassistant\n{FENCED}\nuser\nMore.\nassistant\n{FENCED}": "several turns",
     f"{GAME}\n```python\nGAP = 3\n```": "no block of the answer",
 }

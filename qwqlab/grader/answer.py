@@ -67,8 +67,9 @@ def _choose(answer: Answer, transcript: str) -> tuple[str, str]:
     blocks = [block for block in fenced if not block.is_prose]
     block = _pick(blocks)
     if block is None:
-        stray = _PYGAME.search(answer.text)
-        what = "and what imports pygame is in none" if stray else "and no line that is an import"
+        what = "and no line that is an import"
+        if _PYGAME.search(answer.text):
+            what = f"and as a whole the answer does not parse: {check_code(answer.text).reason}"
         return "", f"no program: no fenced block of Python, {what}"
     lines = block.source.count("\n")
     which = f"the last of {len(blocks)} blocks" if len(blocks) > 1 else "one fenced block"
