@@ -297,8 +297,9 @@ def _read_best(record: GameRecord, phase: str, score: Score | None) -> tuple[str
     found = find_best(ticks[0].texts) if ticks else None
     if found or not score or not (over and again):
         return found
-    first = score.read_last(record.in_phase("play", "falling"))
-    second = score.read_last(record.in_phase("again"))
+    lost = record.ticks.index(over[0])  # the bird falls in both rounds
+    first = score.read_last([t for t in record.ticks[:lost] if t.phase in ("play", "falling")])
+    second = score.read_last([t for t in record.ticks[lost:] if t.phase in ("again", "falling")])
     if first is None or second is None:
         return None
     return follow_best(over[0].texts, again[0].texts, first, second)
