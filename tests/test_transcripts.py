@@ -133,7 +133,7 @@ def test_a_long_text_is_read_in_one_pass(name: str) -> None:
 
 # Any combination of these around a game gives the game, or nothing: never a draft, nor a part. One
 # fence may be forgotten; a second can pair with the first, and then prose looks like the program.
-SEED, FEW, MANY = 3407, 80, 20_000
+SEED, FEW, MANY = 3407, 50, 20_000
 GAMES = [
     GAME,
     GAME.replace("Flap.", "Flap.\n\n```\npython flap.py\n```\n"),
