@@ -338,6 +338,7 @@ def read(*lines: Any, plan: PlayPlan = PLANS[0], **files: bytes) -> GameRecord:
 
 def test_a_broken_record_is_refused() -> None:
     assert read(END, TICK).ended == "exit"
+    assert read({**END, "detail": "lost\nPASS: all"}, TICK).detail == "lost PASS: all"  # one line
     huge = int("9" * 4000)
     birds: list[Any] = [[1], [1, 2, 0, 3], [1, 2, 3, -1], [1, 2, 3, "4"], [1e9, 0, 1, 1], True]
     texts: list[Any] = [[["x", "a", 1, 1, 1]], [[1] * 5], [["x" * 99, 1, 1, 1, 1]], [["x"]], "x"]

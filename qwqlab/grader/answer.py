@@ -83,12 +83,10 @@ def _choose(answer: Answer, transcript: str) -> tuple[str, str]:
         return "", f"{detail}; it does not import pygame, and what does is no block of the answer"
     if not block.closed:
         detail += "; its fence is never closed, so more may have been meant to follow"
-    # Where the fence alone is indented, no line of the program loses anything.
-    source = block.source if block.written.lstrip("\n")[:1] in (" ", "\t") else block.written
     if not block.is_python or not all(each.closed for each in fenced):
-        if not (check := check_code(source)).parses:
+        if not (check := check_code(block.source)).parses:
             return "", f"{detail}; whether all of it is the program can't be told: {check.reason}"
-    return source, detail
+    return block.source, detail
 
 
 def _is_program(text: str) -> bool:

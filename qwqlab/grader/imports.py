@@ -7,6 +7,7 @@ may ask for by name beside them, such as pygame's examples and tests, runs code.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import os
 import sys
@@ -81,6 +82,7 @@ def _resolve(node: ast.AST, known_as: dict[str, str]) -> str:
     return known_as.get(node.id, "?") if isinstance(node, ast.Name) else "?"
 
 
+@functools.lru_cache(maxsize=1024)
 def _find(name: str) -> Any:
     """Return what a dotted name of pygame means; None if there is no such thing.
 

@@ -211,7 +211,7 @@ def read_record(plan: PlayPlan, outcome: Outcome, until: float = math.inf) -> Ga
     return GameRecord(
         plan,
         end["ended"],
-        end["detail"],
+        " ".join(end["detail"].split()),
         end["phase"],
         end["size"],
         end["asked"],

@@ -35,7 +35,8 @@ from .gguf_header import printable
 
 TEMPLATES = ("with-think", "without-think")
 RENDERERS = ("jinja", "transformers")
-RENDER_SECONDS = 0.7  # with the start of a process, a hostile template is answered in a second
+# Of processor time: with the start of a process, a hostile template is answered in a second.
+RENDER_SECONDS = 0.7
 RENDER_MEMORY = 512 << 20  # bytes for the process that renders; transformers needs more to begin
 MOST = 4_000_000  # characters of a prompt
 START = 120.0  # seconds that a process may take to begin: transformers may import torch
@@ -223,8 +224,11 @@ def render_many(
         # Jinja's own sandbox holds a template in the first place, on every system.
         minimum="weak",
     )
-    if done.status == -signal.SIGALRM:
-        raise ChatError(f"the template did not end within {RENDER_SECONDS:g} s, and was stopped")
+    if done.status == -signal.SIGPROF:
+        raise ChatError(
+            f"the template did not end within {RENDER_SECONDS:g} s of processor time, "
+            "and was stopped"
+        )
     if done.status or "answer.json" not in done.files:
         last = done.stderr.strip().rsplit("\n", 1)[-1]
         raise ChatError(f"the renderer {done.reason} on this template: {printable(last, 200)}")

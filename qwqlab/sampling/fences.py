@@ -4,7 +4,8 @@ The rules are CommonMark's (0.31, section 4.5): a fence is three or more backtic
 that is bare, of the same kind and at least as long closes the block. Where models keep other
 habits, or CommonMark would cut a program in two, these go beyond it:
 
-- a fence may be indented by any amount, also behind a bullet, and each line loses that indent;
+- a fence may be indented by any amount, also behind a bullet, and each line loses that indent,
+  unless the first line has none: then the fence alone is indented;
 - inside a string of three quotes nothing is a fence: docstrings hold examples;
 - a fence with an info string ends a block of the same kind whose own fence was forgotten;
 - blocks inside a block (a Markdown wrapper round the answer, a longer fence) count in its place.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*(?P<bullet>(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"
@@ -33,14 +34,12 @@ _UNQUOTED = re.compile(r"""#|"{3}|'{3}|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?""")
 @dataclass(frozen=True)
 class Block:
     """A fenced block: its source, its info string ("python"), whether its fence was closed, and the
-    line of the text at which the source begins, from 1. written is the source with the indent that
-    it shares with its fence."""
+    line of the text at which the source begins, from 1."""
 
     source: str
     info: str
     closed: bool
     line: int
-    written: str = field(default="", repr=False, compare=False)
 
     @property
     def is_python(self) -> bool:
@@ -157,12 +156,11 @@ def _end(
 
 def _make_block(lines: list[str], fence: _Fence, end: int | None, closed: bool) -> Block:
     content = lines[fence.first : end]
-    last = "" if end is None else "\n"
-    written = "\n".join(content) + last if content else ""
-    n = len(fence.indent)
-    stripped = [line[:n].lstrip(" \t") + line[n:] for line in content]
-    source = "\n".join(stripped) + last if content else ""
-    return Block(source, fence.info, closed and end is not None, fence.first + 1, written)
+    if next(filter(str.strip, content), "")[:1] in (" ", "\t"):
+        n = len(fence.indent)
+        content = [line[:n].lstrip(" \t") + line[n:] for line in content]
+    source = "\n".join(content) + ("" if end is None else "\n") if content else ""
+    return Block(source, fence.info, closed and end is not None, fence.first + 1)
 
 
 def _end_quotes(line: str, quotes: str = "") -> str:
