@@ -49,6 +49,8 @@ article, strong = PRESETS["article"], PRESETS["official"].with_(repeat_penalty=1
     """
 both = SideBySide(engine, PROMPT, strong, article, n_predict=60)
 both.start(); both.wait()
+# Run again, neither comes to an end before Stop is pressed.
+both.samplings = [s.with_(ignore_eos=True) for s in both.samplings]
 both.n_predict = 1500
 both""",
     """
