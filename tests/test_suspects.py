@@ -171,6 +171,7 @@ def test_a_context_longer_than_the_text_allows_is_refused(model_path: Path) -> N
         suspects.measure_logits(model_path, [epsilon], n_ctx=128, n_chunks=1)
 
 
+@pytest.mark.nightly  # notebook 06 measures overrides in both ways
 @pytest.mark.slow
 def test_llama_perplexity_measures_an_override_on_the_real_model(model_path: Path) -> None:
     info = gguf.inspect(model_path)
@@ -187,6 +188,7 @@ def test_llama_perplexity_measures_an_override_on_the_real_model(model_path: Pat
         assert effect.n_tokens == 127
 
 
+@pytest.mark.nightly  # notebook 06 measures overrides in both ways
 @pytest.mark.slow
 def test_conduct_compares_the_same_runs_with_and_without(model_path: Path) -> None:
     planned = suspects.plan_paired_requests(n_long=1)
