@@ -15,6 +15,7 @@ HOSTILE_GAMES = {
     "waits for ever": "import pygame, threading\nthreading.Event().wait()\n",
     "memory": "import pygame\nx = []\nwhile True: x.append(bytearray(10**7))\n",
     "prints": "import pygame\nwhile True: print('x' * 999)\n",
+    "sleeps": "import pygame, time\npygame.init()\ntime.sleep(1e6)\npygame.display.set_mode((400, 600))\nwhile True: pygame.display.flip()\n",
     "swallows all": "import pygame\nwhile True:\n try:\n  raise KeyboardInterrupt\n except BaseException: pass\n",
     "window of millions": "import pygame\npygame.display.set_mode((40000, 40000))\n",
     "deep": "import pygame\nx = " + "(" * 5000 + ")" * 5000,

@@ -264,6 +264,11 @@ def test_a_forked_process_checks_with_a_worker_of_its_own() -> None:
     assert check_code("a = 1").valid
 
 
+def test_a_program_is_read_in_the_encoding_that_it_names() -> None:
+    assert "not a text encoding" in check_code("# coding: rot13\nprint(1)\n").problem
+    assert check_code("\ufeff# coding: utf-8\nprint('日本')\n").valid
+
+
 def test_a_reason_names_no_more_than_twenty() -> None:
     reason = check_code("\n".join(f"print(name_{n})" for n in range(1_000))).reason
     assert reason.count("bound nowhere") == 20 and reason.endswith(", and 980 more")

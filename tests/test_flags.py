@@ -57,14 +57,15 @@ def test_every_flag_of_llama_cpp_is_taken_or_refused_with_what_it_would_do(
     options: list[Option],
 ) -> None:
     unknown, wrong = [], []
+    known = {flag for option in options if option.completion for flag in option.flags}
     for option in options:
         for flag in option.flags:
             if not (flag in FLAGS or flag in BARE or flag in UNTOUCHED):
                 unknown += [] if explain_refused(flag) else [flag]
                 continue
-            takes = "int" if UNTOUCHED.get(flag) == "N" else option.kind
+            takes = "int" if UNTOUCHED.get(flag) in ("N", "1") else option.kind
             valued = flag in FLAGS or bool(UNTOUCHED.get(flag))
-            if not option.completion or takes != option.kind or valued != bool(option.kind):
+            if flag not in known or takes != option.kind or valued != bool(option.kind):
                 wrong.append(flag)
     assert not unknown, f"flags.py lacks {unknown}"
     assert not wrong, f"flags.py has {wrong} with another kind of value than llama.cpp"
@@ -325,7 +326,7 @@ def test_numbers_far_and_near_give_llama_completions_text(
     [["-l", "65-1e2", "-l", "66+2."], ["-l", "65+inf"], ["-l", "65-infinity", "-l", "65+1"],
      ["-l", "999999+3", "--temp", "2"], ["--samplers", "top_k; top_p; temperature", "--temp", "2"],
      ["--repeat_penalty", "1.5", "--top_k", "20"], ["--ignore-eos", "-l", "65-3"],
-     ["-e"], ["--temp", "1.5x"]],
+     ["-e"], ["--temp", "1.5x"], ["-np", "1", "--jinja"]],
     ids=" ".join,
 )  # fmt: skip
 def test_flags_that_people_bring_give_llama_completions_text(
@@ -333,6 +334,20 @@ def test_flags_that_people_bring_give_llama_completions_text(
 ) -> None:
     theirs, ours = write_both(tiny, tiny_engine, words)
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("-np 4", "-np 4 is refused: in llama.cpp it would share the context among several"),
+        ("—temp 0.7", "'—temp' begins with a typographic dash; write --temp"),
+        ("-p “Hi there”", "has typographic quotes"),
+        ("--seed 99999999999999999999", "out of range"),
+    ],
+)
+def test_what_a_paste_has_broken_is_named(line: str, said: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(said)):
+        parse_command(f"llama-cli {line}")
 
 
 def test_biases_whose_sum_is_no_number_are_refused(tiny_engine: Engine) -> None:

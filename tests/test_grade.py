@@ -369,6 +369,7 @@ def test_a_broken_record_is_refused() -> None:
     assert read(END, TICK, [*TICK[:5], 2, ""]).ended == "killed"
     assert read(END, [*TICK[:6], "q"], plan=PlayPlan(5, when="look")).ended == "killed"
     assert "no picture was kept" in read(END, *[TICK] * 20).detail
+    assert "it is empty, as on a disk that the game has filled" in read(b"").detail
 
 
 def test_pictures_of_another_size_are_refused_and_none_grows_in_memory() -> None:

@@ -57,6 +57,12 @@ FOUND = {
     "an example in the prompt": f"system\nUse <think>\nx\n</think>\nassistant\n{FENCED}",
     "llama-cli": f"[Start thinking]\n{DRAFTED}\n[End thinking]\n\n{FENCED}\n[ Prompt: 9 t/s ]\n",
     "ollama": f"Thinking...\n{DRAFTED}\n...done thinking.\n\n{FENCED}\n",
+    "gpt-oss": f"<|channel|>analysis<|message|>A\n{DRAFTED}\n<|end|><|start|>assistant"
+    f"<|channel|>final<|message|>{FENCED}<|return|>",
+    "Mistral": f"[THINK]A\n{DRAFTED}\n[/THINK]{FENCED}",
+    "Kimi, Seed": f"◁think▷{DRAFTED}◁/think▷\n<seed:think>{DRAFTED}</seed:think>\n{FENCED}",
+    "Gemma, Cohere": f"<|channel>thought\n{DRAFTED}\n<channel|>\n<|START_THINKING|>A\n"
+    f"{DRAFTED}\n<|END_THINKING|>{FENCED}",
     "a snippet with an import": f"{FENCED}\nFaster:\n```python\nimport pygame\nfps = 90\n```",
     "no fence": f"Plan.</think>\n\n{GAME} [end of text]\n",
 }  # fmt: skip
@@ -66,6 +72,11 @@ NOT_FOUND = {
     f"user\nGo.\nassistant\n<think>\nA draft:\n{DRAFTED}\nHmm": "never ends",
     f"<|im_start|>assistant\n<think>\n{DRAFTED}<|im_end|>": "never ends",
     f"< thought >\n{DRAFTED}": "never ends",
+    f"<|channel|>analysis<|message|>{DRAFTED}": "never ends",
+    f"[THINK]{DRAFTED}": "never ends",
+    f"◁think▷{DRAFTED}": "never ends",
+    f"<seed:think>\n{DRAFTED}": "never ends",
+    f"<|channel>thought\n{DRAFTED}": "never ends",
     f"<think>a</think>\n{DRAFTED}\n<think>\nBetter:": "never ends",
     f"<think>\nI shall write </think> when done.\n{DRAFTED}": "never ends",
     f"<think>\nIt ends with `</think>`.\n{DRAFTED}": "never ends",
@@ -81,6 +92,8 @@ NOT_FOUND = {
     f"```\n{GAME}\nRun it:\n```\n": "can't be told: line 8",
     f"```markdown\n# Flappy\n{GAME}```\n": "as a whole",
     f"Here it is:\n\n{GAME}": "as a whole",
+    f"Okay, so I need a game.\n\n{DRAFTED}": "'Okay, so I' reads like thinking, and no tag ends it",
+    f"Here it is.\n\n{DRAFTED}\n\nWait, is the land": "'Wait' reads like thinking",
     f"user\nGo.\nassistant\n{FENCED}\nuser\nMore.\nassistant\n{FENCED}": "several turns",
     f"{GAME}\n```python\nGAP = 3\n```": "no block of the answer",
 }

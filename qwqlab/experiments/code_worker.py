@@ -38,10 +38,11 @@ _LOOKUPS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS", "DELETE_NAM
 def check(source: str) -> dict[str, Any]:
     """Return the fields of a `CodeCheck`."""
     try:
-        tree = ast.parse(source)
+        written = source.encode()  # as in a file, whose first lines may name another encoding
+        tree = ast.parse(written)
         if _is_deep(tree):
             raise RecursionError
-        compile(source, "<block>", "exec", dont_inherit=True)
+        compile(written, "<block>", "exec", dont_inherit=True)
         _take_out_weak_bindings(tree)
         code = compile(tree, "<block>", "exec", dont_inherit=True, optimize=0)
     except SyntaxError as error:

@@ -14,6 +14,14 @@ from ..sampling import Answer, Block, find_answer, find_blocks
 _IMPORT = re.compile(r"^[ \t]*(from[ \t]+\S+[ \t]+)?import[ \t]+\w", re.M)
 _PYGAME = re.compile(r"^[ \t]*(import|from)[ \t]+pygame\b", re.M)
 _WINDOW = "set_mode"  # what a program calls that opens one
+# How a line of thinking begins. Where no tag says what is thinking, it may all be.
+_THINKING = re.compile(
+    r"^[ \t]*(?:(?:but |oh,? |hmm,? |no,? )?wait\b|hmm+\b|hold on\b|alternatively,"
+    r"|let me (?:think|check|see)\b"
+    r"|(?:okay|ok|alright),? (?:so i|so the|let's|let me|the user|i need)\b|so,? the user\b"
+    r"|the user (?:wants|asks|is asking)\b)",
+    re.I | re.M,
+)
 _UNSURE = "it can't be told whether the tag in line {line} of the answer ends thinking or is a word"
 
 
@@ -35,7 +43,9 @@ def extract_program(text: str, is_program: bool = False) -> Extracted:
     snippets and shell lines don't. An answer without fences must be a program as a whole.
 
     What can't be told fails: two readings of the text that give two programs, a game outside the
-    blocks behind the one that counts, or a fence that is never closed around what does not parse.
+    blocks behind the one that counts, a text that reads like thinking and has no tag (the prompt
+    opened it, perhaps, and the limit took the rest), or a fence that is never closed around what
+    does not parse.
     A program that an unclosed fence leaves whole is judged as far as it goes.
 
     >>> extract_program("<think>Hm, so the user wants a game").detail
@@ -77,8 +87,11 @@ def _choose(answer: Answer, transcript: str) -> tuple[str, str]:
     after, until = answer.sure
     if not after < block.line <= until:
         return "", _UNSURE.format(line=after or until)
-    if _has_game_outside(answer.text, blocks, block):
+    outside = _read_outside(answer.text, blocks)
+    if _PYGAME.search("\n".join(outside[block.end - 1 :])):
         return "", f"{detail}; but pygame is imported behind it, too, outside the blocks"
+    if not answer.thinking and (thought := _THINKING.search("\n".join(outside))):
+        return "", f"{detail}; but {thought[0].strip()!r} reads like thinking, and no tag ends it"
     if not _PYGAME.search(block.source) and _PYGAME.search(transcript):
         return "", f"{detail}; it does not import pygame, and what does is no block of the answer"
     if not block.closed:
@@ -106,10 +119,9 @@ def _looks_like_python(block: Block) -> bool:
     return not block.info and bool(_IMPORT.search(block.source))
 
 
-def _has_game_outside(text: str, blocks: list[Block], block: Block) -> bool:
-    """Return whether what follows a block imports pygame where no block is."""
+def _read_outside(text: str, blocks: list[Block]) -> list[str]:
+    """Return the lines of a text, those in blocks empty."""
     lines = text.split("\n")
-    for each in blocks:
-        if each.line > block.line:
-            lines[each.line - 1 : each.end - 1] = [""] * (each.end - each.line)
-    return bool(_PYGAME.search("\n".join(lines[block.end - 1 :])))
+    for block in blocks:
+        lines[block.line - 1 : block.end - 1] = [""] * (block.end - block.line)
+    return lines

@@ -27,7 +27,7 @@ def check_imports(source: str) -> tuple[list[str], list[str]]:
     >>> check_imports("import pygame as pg\\nimport nowhere\\npg.draw.star(1, 2)\\n")[1]
     ['line 2: there is no module nowhere', 'line 3: pygame.draw has no star']
     """
-    tree = ast.parse(source)
+    tree = ast.parse(source.encode())
     tried = [part for node in ast.walk(tree) if isinstance(node, ast.Try) for part in node.body]
     guarded = {id(node) for part in tried for node in ast.walk(part)}
     modules: dict[str, None] = {}

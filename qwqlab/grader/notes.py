@@ -53,6 +53,8 @@ def read_notes(data: bytes) -> tuple[dict[str, Any], tuple[Tick, ...]]:
     """Return what `write_notes` wrote. Raise ValueError for anything that it never writes."""
     if len(data) > _MOST_BYTES:
         raise ValueError(f"it has {len(data):,} bytes")
+    if not data:
+        raise ValueError("it is empty, as on a disk that the game has filled")
     lines = data.split(b"\n", MOST_TICKS + 2)
     if len(lines) > MOST_TICKS + 2:
         raise ValueError(f"it has more than {MOST_TICKS:,} pictures")

@@ -34,6 +34,7 @@ GAME = "game.py"
 STUCK_SECONDS = 6.0
 MOST_SECONDS = 15.0  # below what the sandbox allows, so that what was seen is kept
 ASLEEP_SECONDS = 15.0  # of the clock, for what waits without end and takes no processor time
+SLOW_SECONDS, SLOW_PICTURES = 0.5, 60  # of the game's time, between so many pictures: no game
 PIPES_WANTED = 3
 _KEPT = (8, 16, 30, 60, 100, 150, 200, 260, 330, 400)  # pictures of a round, for the judge
 KEYS = {"space": pygame.K_SPACE, "q": pygame.K_q, "escape": pygame.K_ESCAPE}
@@ -132,7 +133,8 @@ class Player:
         self._first_texts: set[str] = set()
         self._log: list[Tick] = []
         self._pictures: dict[int, str] = {}  # those kept, by their place in the log
-        self._n_ticks = 0
+        self._n_ticks = self._n_slow = 0
+        self._shown_at = self._pygame.time.now  # in the game's own time
         self._pressed_at = -9
         self._began = self._clock()
         self._alive_at = self._clock(), self._work()
@@ -191,6 +193,10 @@ class Player:
             return
         self._n_ticks += 1
         shown = self._pygame
+        waited, self._shown_at = shown.time.now - self._shown_at, shown.time.now
+        self._n_slow += waited > SLOW_SECONDS
+        if waited > ASLEEP_SECONDS or self._n_slow > SLOW_PICTURES:
+            self._finish("stuck", f"it sleeps {waited:.0f} s of its own time between two pictures")
         self._pilot.see(shown.texts, shown.clean, shown.changed)
         self._log.append(self._pilot.note(self._phase))
         self._pygame.keyboard.release()

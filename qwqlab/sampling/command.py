@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # The words before a shell's first pipe, redirection or separator.
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
+_DASHES = "—–‒−‐"
 _ATTEMPTS = 3
 # llama-completion's last word on stderr, after the whole text went to stdout.
 _LAST_WORD = "graphs reused"
@@ -229,6 +230,11 @@ def _refuse(word: str) -> SettingError:
         return SettingError(f"{word!r} is no flag to llama.cpp; {how}")
     if what := explain_refused(_spell(word)):
         return SettingError(f"{word} is refused: in llama.cpp it would {what}")
+    if word.lstrip("-")[:1] in tuple(_DASHES):
+        plain = f"--{word.lstrip(_DASHES + '-')}"
+        return SettingError(f"{word!r} begins with a typographic dash; write {plain}")
+    if any(quote in word for quote in "“”„‘’"):
+        return SettingError(f"{word!r} has typographic quotes, which quote nothing; write \" or '")
     near = difflib.get_close_matches(flag, [*FLAGS, *BARE, *UNTOUCHED], 1, 0.75)
     hint = f"do you mean {near[0]}?" if near else "`qwqlab generate --help` lists those it knows"
     if not word.startswith("-"):

@@ -43,9 +43,9 @@ _ON_OFF = "on enabled true 1 off disabled false 0"
 _UNTOUCHED = {
     "": "-no-cnv --no-conversation --display-prompt --no-display-prompt --verbose-prompt --warmup "
     "--no-warmup --simple-io --perf --no-perf --check-tensors --offline --no-context-shift "
-    "--no-jinja -kvo --kv-offload --repack --op-offload -mli --multiline-input --in-prefix-bos -v "
-    "--verbose --log-verbose --log-disable --log-jsonl --no-log-jsonl --log-prefix "
-    "--no-log-prefix --log-timestamps --no-log-timestamps",
+    "--jinja --no-jinja -kvo --kv-offload --repack --op-offload -mli --multiline-input "
+    "--in-prefix-bos -v --verbose --log-verbose --log-disable --log-jsonl --no-log-jsonl "
+    "--log-prefix --no-log-prefix --log-timestamps --no-log-timestamps",
     "N": "--prio --prio-batch --poll-batch --cpu-strict-batch --keep -fitc --fit-ctx -lv "
     "--verbosity --log-verbosity -ptc --print-token-count",
     "TEXT": "-C --cpu-mask -Cr --cpu-range --cpu-strict --poll -Cb --cpu-mask-batch -Crb "
@@ -55,6 +55,7 @@ _UNTOUCHED = {
     "--cache-type-k-draft --spec-draft-type-v -ctvd --cache-type-v-draft",
     _ON_OFF: "-fit --fit",
     f"{_ON_OFF} auto -1": "-co --color --log-colors",
+    "1": "-np --parallel",
     "auto none mmap mlock mmap+mlock dio": "-lm --load-mode",
     "on auto off": "-lzm --lazy-mode",
     "distribute isolate numactl": "--numa",
@@ -69,7 +70,7 @@ REFUSED = {
     "--json-schema-file",
     "hold a conversation (here a prompt is taken as it is; `qwqlab render` makes one of "
     "messages)": "-cnv --conversation -st --single-turn -i --interactive -if --interactive-first "
-    "-sys --system-prompt -sysf --system-prompt-file --jinja --chat-template* --reasoning* "
+    "-sys --system-prompt -sysf --system-prompt-file --chat-template* --reasoning* "
     "--no-reasoning-preserve -rea --skip-chat-parsing --no-skip-chat-parsing "
     "--prefill-assistant --no-prefill-assistant",
     "end the text where a phrase of yours appears": "-r --reverse-prompt",
@@ -166,6 +167,8 @@ def check_untouched(flag: str, text: str) -> None:
     if kind == "N":
         read_number(int, flag, text)
     elif kind != "TEXT" and text not in kind.split():
+        if what := explain_refused(flag):
+            raise SettingError(f"{flag} {text} is refused: in llama.cpp it would {what}")
         raise SettingError(f"{flag} {text!r} is not one of {', '.join(kind.split())}")
 
 
@@ -227,10 +230,10 @@ def _read_stages(flag: str, names: list[str], known: Mapping[str, str]) -> Readi
 def _read_seed(flag: str, text: str) -> Reading:
     try:
         value, rest = read_int(text)
-        if abs(value) >= 2**64:
-            raise ValueError
     except ValueError:
         raise SettingError(f"{flag} {text[:40]!r} is not a whole number") from None
+    if abs(value) >= 2**64:
+        raise SettingError(f"{flag} {text[:40]!r} is out of range: it is a whole number of 64 bits")
     seed = value % 2**32
     if seed == 2**32 - 1:
         seed = int.from_bytes(os.urandom(4), "little") % (2**32 - 1)

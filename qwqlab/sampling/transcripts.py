@@ -23,13 +23,17 @@ from .fences import find_blocks
 
 _ENDS = (
     r"\[end of text\]|<\|im_end\|>|<\|endoftext\|>|</s>|<\|eot_id\|>|<end_of_turn>"
-    r"|<｜end▁of▁sentence｜>"
+    r"|<｜end▁of▁sentence｜>|<\|return\|>"
 )
 # The tags of models, then those that llama-cli and ollama print.
-_NAME = "(?i:think(?:ing)?|thoughts?|reasoning)"
+_NAME = r"(?i:(?:\w{1,9}:)?(?:think(?:ing)?|thoughts?|reasoning))"
 _TAG = re.compile(
-    rf"(?P<open><[ ]?{_NAME}[ ]?>|^\[Start thinking\]$|\AThinking\.\.\.$)"
-    rf"|(?P<close></[ ]?{_NAME}[ ]?>|^\[End thinking\]$|^\.\.\.done thinking\.$)"
+    rf"(?P<open><[ ]?{_NAME}[ ]?>|\[THINK\]|◁think▷|<\|START_THINKING\|>"
+    r"|<\|channel\|?>(?:analysis|thought)(?:<\|message\|>)?"
+    r"|^\[Start thinking\]$|\AThinking\.\.\.$)"
+    rf"|(?P<close></[ ]?{_NAME}[ ]?>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>"
+    r"|<\|channel\|>final<\|message\|>|<channel\|>"
+    r"|^\[End thinking\]$|^\.\.\.done thinking\.$)"
     rf"|(?P<end>{_ENDS})(?=[ \t]*(?:$|{_ENDS}))",
     re.M,
 )
