@@ -241,13 +241,11 @@ class RunStore:
             except Exception as error:  # whoever wrote the row may have put anything there
                 if isinstance(error.__cause__, _UNDAMAGED):
                     raise
-                failure = StoreError(
-                    f"{self.path} cannot be read: run {place} is damaged "
-                    f"({ascii(first_lines(error))[1:-1]}); `qwqlab export` writes the others."
-                )
+                why = ascii(first_lines(error.__cause__ or error))[1:-1]
+                sentence = f"{self.path} cannot be read: run {place} is damaged ({why})"
                 if damaged is None:
-                    raise failure from error
-                damaged.append(str(failure))
+                    raise StoreError(f"{sentence}; `qwqlab export` writes the others.") from error
+                damaged.append(sentence)
             else:
                 yield formed
 
