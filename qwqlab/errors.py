@@ -73,7 +73,8 @@ def first_lines(error: BaseException) -> str:
     'KeyError'
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2] if lines else [type(error).__name__])[:200]
+    said = " ".join(lines[:2] if lines else [type(error).__name__])
+    return said if len(said) <= 200 else said[:200].rpartition(" ")[0] + " ..."
 
 
 def last_lines(text: str, count: int = 3) -> str:

@@ -105,7 +105,8 @@ def test_a_ledger_counts_the_cache_that_transformers_fills(kind: str, tmp_path: 
     ("values", "says"),
     [
         ({"model_type": "vit"}, "'vit' is none that writes text"),
-        ({"model_type": "t5"}, "'t5' is none that writes text"),
+        ({"model_type": "t5"}, "'t5' has an encoder"),
+        ({"model_type": "whisper"}, "'whisper' has an encoder"),
         ({"model_type": "no_such_model"}, "no_such_model"),
         ({"model_type": "falcon", **SMALL}, "bitsandbytes quantises no module of 'falcon'"),
         ({"llm_config": DENSE}, "model_type"),

@@ -133,7 +133,7 @@ def assert_reproduced(
 def test_a_prompt_longer_than_a_physical_batch_gives_the_same_tokens(
     engine: Engine, llama_completion: Callable[[Sequence[str]], str], code_prompt: str
 ) -> None:
-    prompt = code_prompt * 14
+    prompt = code_prompt * 30
     run = engine.generate(prompt, Sampling(), 3, n_predict=16)
     assert run.n_prompt > engine.loading.n_ubatch
     assert_reproduced(run, engine, llama_completion)

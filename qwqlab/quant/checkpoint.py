@@ -392,6 +392,8 @@ def build_skeleton(config: Any, path: Path, buffers: bool = True) -> Any:
 
 def _find_class(transformers: Any, config: Any) -> Any:
     """Return transformers' class for language models of this kind, with or without pictures."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{config.model_type!r} has an encoder, and the lab counts decoders alone")
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForMultimodalLM):
         if type(config) in auto._model_mapping:
             return auto
@@ -428,6 +430,8 @@ def _reading(what: str, path: Path) -> Iterator[Any]:
         raise
     except Exception as error:
         said = first_lines(error)
+        if not isinstance(error, (ValueError, OSError, ImportError)):  # worded for no reader
+            said = f"a value in it is wrong ({type(error).__name__}: {said})"
         raise ModelFileError(f"transformers reads no {what[2:]} from {path}: {said}") from error
     finally:
         logs.set_verbosity(level)

@@ -131,7 +131,9 @@ def read_shapes(name: str | os.PathLike[str]) -> Shapes:
 class Audit:
     """What a skip list costs: bytes of all weights, and bits a weight of linear modules but head.
 
-    kept: modules in 16 bits, the head aside. dead: entries that fit no linear module.
+    n_other counts the weights elsewhere, which stay in 16 bits: embedding, head, norms, and experts
+    that are one tensor. kept: modules in 16 bits, the head aside. dead: entries that fit no linear
+    module.
     """
 
     name: str
@@ -139,6 +141,8 @@ class Audit:
     dead: tuple[str, ...]
     head_kept: bool
     bits_per_weight: float
+    n_linears: int
+    n_other: int
     n_bytes: int
     naive_bytes: int
 
@@ -155,8 +159,10 @@ class Audit:
         """Return its numbers as lines of text, and what is odd about the list."""
         lines = [
             f"{self.name}: {self.n_bytes / GB:.2f} GB ({self.n_bytes / GIB:.2f} GiB), "
-            f"{self.bits_per_weight:.3f} bits a weight, {100 * self.extra:+.1f} % over naive 4-bit",
-            f"{len(self.kept)} linear modules in 16 bits besides the head",
+            f"{100 * self.extra:+.1f} % over naive 4-bit",
+            f"{self.bits_per_weight:.3f} bits a weight in {self.n_linears} linear modules, "
+            f"{len(self.kept)} of them in 16 bits",
+            f"{self.n_other:,} weights elsewhere in 16 bits: {2 * self.n_other / GB:.2f} GB",
         ]
         if not self.head_kept:
             lines.append("the head is in 4 bits: it is not in the list")
@@ -184,6 +190,8 @@ def audit(
         dead=resolved.dead,
         head_kept=n_head == 0,
         bits_per_weight=linear_bits / n_weights,
+        n_linears=len(shapes.quantised),
+        n_other=shapes.n_other - (0 if shapes.tied else n_head),
         n_bytes=round((linear_bits + head_bits) / 8) + 2 * shapes.n_other,
         naive_bytes=round(n_weights * bits_per_weight() / 8) + 2 * shapes.n_other,
     )
