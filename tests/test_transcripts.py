@@ -64,6 +64,7 @@ FOUND = {
     "Gemma, Cohere": f"<|channel>thought\n{DRAFTED}\n<channel|>\n<|START_THINKING|>A\n"
     f"{DRAFTED}\n<|END_THINKING|>{FENCED}",
     "a snippet with an import": f"{FENCED}\nFaster:\n```python\nimport pygame\nfps = 90\n```",
+    "an answer that begins lively": f"Okay, let's build it!\n{FENCED}\nLet me know if it runs.",
     "no fence": f"Plan.</think>\n\n{GAME} [end of text]\n",
 }  # fmt: skip
 # What holds a draft or nothing, or may be read in two ways: a part of the reason.

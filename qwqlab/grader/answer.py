@@ -18,7 +18,7 @@ _WINDOW = "set_mode"  # what a program calls that opens one
 _THINKING = re.compile(
     r"^[ \t]*(?:(?:but |oh,? |hmm,? |no,? )?wait\b|hmm+\b|hold on\b|alternatively,"
     r"|let me (?:think|check|see)\b"
-    r"|(?:okay|ok|alright),? (?:so i|so the|let's|let me|the user|i need)\b|so,? the user\b"
+    r"|(?:okay|ok|alright),? (?:so i|so the|the user|i need)\b|so,? the user\b"
     r"|the user (?:wants|asks|is asking)\b)",
     re.I | re.M,
 )
