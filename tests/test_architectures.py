@@ -222,7 +222,8 @@ def test_every_architecture_of_transformers_gets_numbers_or_a_sentence(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     counts: Counter[str] = Counter()
     autos: Any = transformers.AutoModelForCausalLM, transformers.AutoModelForMultimodalLM
-    for kind in sorted(transformers.CONFIG_MAPPING):
+    kinds = sorted(transformers.CONFIG_MAPPING)
+    for kind in kinds:
         path = write(tmp_path, {"model_type": kind})
         shapes = None
         try:
@@ -242,5 +243,5 @@ def test_every_architecture_of_transformers_gets_numbers_or_a_sentence(
         ]
         n_weights = sum(module.weight.numel() for module in modules)
         assert sum(linear.n_weights for linear in shapes.linears) == n_weights, kind
-    print(f"of {len(transformers.CONFIG_MAPPING)} architectures: {counts}")
-    assert counts["audit"] > 75 and counts["ledger"] > 50
+    print(f"of {len(kinds)} architectures: {counts}")
+    assert counts["audit"] > 200 and counts["ledger"] > 150
