@@ -28,7 +28,7 @@ from qwqlab.sampling.flags import BARE, FLAGS, REFUSED, UNTOUCHED, VARIABLES, ex
 
 # llama-completion's exit does not wait for the thread that prints (llama.cpp #22142): on so small
 # a model half of its output is lost in half of the runs, and now and then a letter comes twice.
-TRIES = 40
+TRIES = 200  # on a busy machine that many are needed
 
 SEED, N_QUICK, N_NIGHTLY = 2026, 40, 3000
 N_QUICK_TEXTS, N_NIGHTLY_TEXTS = 10, 300
