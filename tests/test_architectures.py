@@ -133,6 +133,15 @@ def test_what_is_not_read_is_named_in_one_sentence(
         assert says in said.err and str(path) in said.err
 
 
+def test_an_audit_says_what_stays_in_16_bits(tmp_path: Path) -> None:
+    shapes = read_shapes(write(tmp_path, {"model_type": "qwen3_moe", **CONFIGS["qwen3_moe"]}))
+    found = audit(shapes)
+    in_experts = 2 * 4 * 3 * 128 * 64  # layers, experts, matrices of one
+    assert found.n_other > in_experts
+    assert f"{found.n_other:,} weights elsewhere in 16 bits" in found.as_text()
+    assert audit(shapes, []).n_other < found.n_other  # a head in 4 bits
+
+
 def test_a_model_without_attention_has_an_audit_and_no_ledger(tmp_path: Path) -> None:
     values = {"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}
     shapes = read_shapes(write(tmp_path, values))
