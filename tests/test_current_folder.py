@@ -17,6 +17,7 @@ from malformed import sound
 from qwqlab import paths
 from qwqlab.course import doctor, offline
 from qwqlab.errors import QwqlabError, ToolchainError
+from qwqlab.experiments import start_cluster
 from qwqlab.llamacpp import fetch_archive, find_build, module_command
 from qwqlab.models import (
     EMBEDDED,
@@ -73,9 +74,10 @@ WAYS: dict[str, tuple[Callable[[], object], str]] = {
     "the doctor": (lambda: doctor.run_own_python("-c", "import json, numpy, ipykernel"), ""),
     "the doctor's kernel": (lambda: doctor._ask(doctor.probe_kernel), ""),
     "a program in its box": (lambda: run_python({"a.py": "import json, numpy"}, "a.py"), ""),
+    "a cluster's workers": (lambda: start_cluster(1).close(), ""),
     "a template": (lambda: render("{{ messages }}", Conversation.ask("Hi")), ""),
 }
-SLOW = ("the doctor's kernel", "pip, for a folder", "trial of a vocabulary")
+SLOW = ("a cluster's workers", "the doctor's kernel", "pip, for a folder", "trial of a vocabulary")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,8 @@ SLOW = ("the doctor's kernel", "pip, for a folder", "trial of a vocabulary")
 )
 def test_no_child_takes_a_module_from_the_current_folder(way: str, ran: Path) -> None:
     start, says = WAYS[way]
+    if way == "a cluster's workers" and sys.version_info < (3, 11):
+        pytest.skip("Python 3.10 has no way to ask for it")
     try:
         start()
     except QwqlabError as error:

@@ -1,4 +1,4 @@
-"""`python -m qwqlab.cli`, as accelerate starts it in each of several processes."""
+"""`python -m qwqlab.cli`, where the program `qwqlab` is not on the path."""
 
 import sys
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import queue
 import threading
 import uuid
@@ -54,6 +55,9 @@ def start_cluster(n_workers: int) -> LocalCluster:
 
     Each worker is a process of its own. Their keys are made anew, and stay in memory.
     """
+    # A worker is started as `python -c`, which would look into the current folder first. (Python
+    # 3.10 does not know this; a worker that dies is started again, so it stays set.)
+    os.environ["PYTHONSAFEPATH"] = "1"
     with dask.config.set({f"distributed.{role}.http": _NO_PAGES for role in _SERVERS}):
         return LocalCluster(
             n_workers=n_workers,
