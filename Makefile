@@ -30,7 +30,7 @@ PIP_FROM := --no-index --find-links "$(OFFLINE)/wheels"
 endif
 
 .PHONY: help setup from-folder offline lab reproduce test test-all coverage book pictures check benchmark
-.PHONY: clean
+.PHONY: gpu clean
 .NOTPARALLEL:
 
 help:
@@ -44,6 +44,8 @@ help:
 	@echo "make coverage   which lines the tests run, as a table (ARGS=... for pytest)"
 	@echo "make check      lint, format, types and the form of the notebooks, in seconds"
 	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 20 min"
+	@echo "make gpu        one report on a graphics card: tests, notebooks, speed, the article's table"
+	@echo "                (ARGS=--stand-in runs it without a card)"
 	@echo "make setup      set up only: about 6 min on two cores, once"
 	@echo "make offline    fill FOLDER=... with all that machines without a network are set up from"
 	@echo "make clean      remove what the set-up made; models and runs stay in build/"
@@ -111,6 +113,10 @@ benchmark: setup $(VENV)/.qwqlab-dev
 	@$(BIN)/python benchmarks/redraw.py
 	@$(BIN)/python benchmarks/quantize.py
 	@$(BIN)/python benchmarks/finetune.py
+
+gpu: setup $(VENV)/.qwqlab-dev
+	@if nvidia-smi -L >/dev/null 2>&1; then $(MAKE) --no-print-directory $(VENV)/.qwqlab-unsloth; fi
+	@$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 clean:
 	rm -rf .venv .ruff_cache .mypy_cache .pytest_cache build/llama.cpp* build/llama_cpp_python*

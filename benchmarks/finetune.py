@@ -56,10 +56,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--engines", default="peft" if why_no_unsloth() else "peft,unsloth")
+    parser.add_argument("--table", action="store_true", help="the article's alone, as JSON")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
         print(json.dumps(WORKS[args.work.split(":")[0]](args.model, args.work)))
+        return
+    if args.table:
+        engines = args.engines.split(",")
+        print(json.dumps({engine: measure_engine(args.model, engine) for engine in engines}))
         return
     print(f"on {name_device()}, {args.model}")
     for dtype in ("float32", "bfloat16"):

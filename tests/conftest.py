@@ -90,7 +90,7 @@ def engine(model_path: Path) -> Iterator[Engine]:
         yield engine
 
 
-PLAIN_ATTENTION = Loading(flash_attn="off")
+PLAIN_ATTENTION = Loading(device="none", flash_attn="off")
 
 
 @pytest.fixture(

@@ -46,7 +46,7 @@ PENALTIES = (1.1, 1.5)
 DRY_MULTIPLIER = 0.5  # the article's, in all arms that have a penalty
 
 # The fastest attention whose sums do not depend on the batch (`Engine.width_independent`).
-LOADING = Loading(flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0")
+LOADING = Loading(device="none", flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0")
 
 
 @dataclass(frozen=True)

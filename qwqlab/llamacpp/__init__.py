@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from .builds import module_command as module_command  # `python -m`, safe in any folder
     from .context import Aborted as Aborted  # raised by a decode that was stopped
     from .context import Context as Context  # the cache of many sequences, and their decoding
+    from .devices import Device as Device  # a graphics card, and its memory
+    from .devices import RpcServer as RpcServer  # a ggml-rpc-server that runs
+    from .devices import has_gpu as has_gpu  # whether llama.cpp can compute on a GPU
+    from .devices import list_devices as list_devices  # the graphics cards that it can use
+    from .devices import serve_rpc as serve_rpc  # a ggml-rpc-server on this machine
     from .ggml import FILE_TYPES as FILE_TYPES  # names of a GGUF's file types, by number
     from .ggml import TENSOR_TYPES as TENSOR_TYPES  # tensor types, by number
     from .ggml import TYPES as TYPES  # the types to which a matrix can be quantised
@@ -35,7 +40,6 @@ if TYPE_CHECKING:
     from .model import Closing as Closing  # what must be closed once
     from .model import Handle as Handle  # what llama.cpp must free
     from .model import Model as Model  # a loaded GGUF: weights and vocabulary
-    from .model import has_gpu as has_gpu  # whether llama.cpp can compute on a GPU
     from .prompts import escape as escape  # a text as llama.cpp's -p takes it
     from .prompts import read_prompt as read_prompt  # a prompt out of a file
     from .prompts import unescape as unescape  # what llama.cpp makes of an escaped text

@@ -53,6 +53,7 @@ OPTIONS = (
     # end in an illegal instruction on a Xeon that has them. Without this macro they are off.
     Option("CMAKE_C_FLAGS", "-U__AMX_INT8__", "leaves out Intel's AMX tiles, on which it crashed"),
     Option("CMAKE_CXX_FLAGS", "-U__AMX_INT8__", "the same for C++"),
+    Option("GGML_RPC", "ON", "lets several machines hold one model, a part each (notebook 09)"),
     Option("LLAMA_BUILD_TESTS", "OFF", "llama.cpp's own tests are not needed to run it"),
     Option("LLAMA_BUILD_EXAMPLES", "OFF", "nor are its examples"),
     Option("LLAMA_OPENSSL", "OFF", "the tools read local files; `qwqlab fetch` does the downloads"),
@@ -76,6 +77,7 @@ TARGETS = (
     "llama-bench",
     "llama-batched-bench",
     "llama-tokenize",
+    "ggml-rpc-server",
 )
 """What the set-up builds; llama-server and llama-cli take minutes more, so only on request."""
 

@@ -50,6 +50,7 @@ class Loading:
     n_batch: int = _option(2048, "-b", "--batch-size", low=1)
     n_ubatch: int = _option(512, "-ub", "--ubatch-size", low=1)
     n_gpu_layers: int = _option(-1, "-ngl", "--gpu-layers", "--n-gpu-layers", low=-2)
+    device: str = _option("", "-dev", "--device")
     flash_attn: str = _option("auto", "-fa", "--flash-attn")
     cache_type_k: str = _option("f16", "-ctk", "--cache-type-k")
     cache_type_v: str = _option("f16", "-ctv", "--cache-type-v")
@@ -73,6 +74,11 @@ class Loading:
                 low, high = item.metadata["low"], item.metadata["high"] or most
                 number = check_number(item.name, value, kind, low, high)
                 object.__setattr__(self, item.name, number)
+        if self.device not in ("", "none"):
+            raise SettingError(
+                f"device={self.device!r} chooses a graphics card, and the lab leaves that to "
+                "llama.cpp; give none, to compute on the CPU alone"
+            )
         _one_of("flash_attn", self.flash_attn, FLASH_ATTN)
         _one_of("rope_scaling", self.rope_scaling, ROPE_SCALING)
         _one_of("cache_type_k", self.cache_type_k, CACHE_TYPES)

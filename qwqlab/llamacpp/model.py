@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import ClosedError, ModelFileError
+from .devices import list_devices
 from .loading import Loading, parse_override
 from .tools import point_bindings
 
@@ -35,6 +36,7 @@ def _keep_log(level: int, text: bytes, _user_data: Any) -> None:
 
 C.llama_log_set(_keep_log, None)
 C.llama_backend_init()
+list_devices()  # before a model is loaded, a device that stands in for a GPU must be known
 
 _KV_TAGS = {int: 0, float: 1, bool: 2, str: 3}
 
@@ -108,6 +110,8 @@ class Model(Handle):
         if not mapped:
             params.load_mode = C.LLAMA_LOAD_MODE_NONE
         params.n_gpu_layers = loading.n_gpu_layers
+        if loading.device == "none":
+            params.devices = ctypes.cast((ctypes.c_void_p * 1)(), ctypes.c_void_p)
         overrides = _overrides(loading)
         if overrides is not None:
             params.kv_overrides = overrides
@@ -234,8 +238,3 @@ def _overrides(loading: Loading) -> Any:
         else:
             slot.value.val_str = value.encode()
     return array
-
-
-def has_gpu() -> bool:
-    """Return whether this build of llama.cpp can compute on a GPU."""
-    return bool(C.llama_supports_gpu_offload())

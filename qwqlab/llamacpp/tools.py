@@ -28,6 +28,9 @@ SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 BACKENDS = ("CUDA", "HIP", "Metal", "SYCL", "Vulkan")
 """What a build may compute on besides the CPU, each in a library of its own."""
 
+STAND_IN = "QWQLAB_DEVICE"
+"""The variable that names a ggml-rpc-server on this machine, which stands in for a GPU in tests."""
+
 
 @dataclass(frozen=True)
 class Llama:
@@ -105,6 +108,8 @@ def run_tool(
     environment = _plain_environment()
     if THREADS in os.environ:
         environment[THREADS] = str(count_threads())
+    if STAND_IN in os.environ:
+        environment["LLAMA_ARG_RPC"] = os.environ[STAND_IN]
     done = capture(command, timeout, env=environment, cwd=cwd)
     if done.returncode != 0:
         # Its logger writes from a thread that its exit does not wait for (llama.cpp #22142).
@@ -139,9 +144,12 @@ def point_bindings() -> Path:
 
 
 def _plain_environment() -> dict[str, str]:
-    """Return the environment without what sets llama.cpp's flags: LLAMA_ARG_*, and config.ini."""
+    """Return the environment without what sets llama.cpp's flags: LLAMA_ARG_*, and config.ini.
+
+    A program that crashes shall say why, and not where.
+    """
     plain = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_ARG_")}
-    return {**plain, "XDG_CONFIG_HOME": os.devnull}
+    return {**plain, "XDG_CONFIG_HOME": os.devnull, "GGML_NO_BACKTRACE": "1"}
 
 
 def describe_build() -> str:

@@ -130,7 +130,7 @@ def main(job: str) -> None:
     from ..llamacpp import C, Model
 
     C.llama_log_set(C.llama_log_callback(0), None)  # llama.cpp's own: to stderr
-    loading = Loading(n_gpu_layers=0, override_kv=tuple(overrides), lora=tuple(adapters))
+    loading = Loading(device="none", override_kv=tuple(overrides), lora=tuple(adapters))
     try:
         with Model(path, loading, vocab_only=what == "vocabulary") as model:
             with _limits():

@@ -100,14 +100,27 @@ def command_of(request: Request, engine: Engine) -> Command:
     return Command(r.sampling, engine.loading, engine.path, r.prompt, r.seed, r.n_predict)
 
 
-def complete(command: Command) -> str:
+def complete(command: Command, servers: Sequence[str] = ()) -> str:
     """Return the text that llama-completion writes for a command, without what it adds at the end.
 
+    servers: addresses of ggml-rpc-servers, "192.168.0.11:50052", among which it divides the model.
+    If one of them dies, llama-completion dies too, and this process does not.
+
     llama-completion exits without waiting for its printing thread (llama.cpp #22142). If the end
-    of a text is missing, it runs again. Raise ToolchainError if that doesn't help.
+    of a text is missing, it runs again. Raise ToolchainError if that doesn't help, or if it fails.
     """
+    words = [*command.argv(), *(["--rpc", ",".join(servers)] if servers else [])]
     for _ in range(_ATTEMPTS):
-        done = run_tool("llama-completion", command.argv())
+        try:
+            done = run_tool("llama-completion", words)
+        except ToolchainError as error:
+            if not servers:
+                raise
+            why = str(error).rpartition(": ")[2]
+            raise ToolchainError(
+                f"The run on {', '.join(servers)} is lost ({why}): see that each server runs, and "
+                "run it again."
+            ) from error
         if _LAST_WORD in done.stderr:
             return done.stdout.removesuffix("\n\n").removesuffix(" [end of text]\n")
     raise ToolchainError("llama-completion lost the end of its text three times; run it again")

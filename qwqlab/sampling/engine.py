@@ -156,7 +156,7 @@ class Engine(Closing):
 
     @property
     def _on_cpu(self) -> bool:
-        return self.loading.n_gpu_layers == 0 or not has_gpu()
+        return self.loading.device == "none" or not has_gpu()
 
     def generate(
         self,

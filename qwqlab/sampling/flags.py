@@ -81,7 +81,7 @@ REFUSED = {
     "share the context among several sequences": "-np --parallel -ns --sequences -kvu -no-kvu "
     "--kv-unified* --no-kv-unified -pps -cb -nocb --*cont-batching",
     "draw the tokens on the device that computes": "-bs --backend-sampling",
-    "choose the devices, or the code, that compute": "-dev --device --rpc -ot --override-tensor "
+    "choose the devices, or the code, that compute": "--rpc -ot --override-tensor "
     "-sm --split-mode -ts --tensor-split -mg --main-gpu -cmoe --cpu-moe -ncmoe --n-cpu-moe "
     "-ncffn --n-cpu-ffn -nkvo --no-kv-offload --no-op-offload --no-host -nr --no-repack",
     "add vectors, or an adapter only in part": "--lora-scaled --lora-init-without-apply "

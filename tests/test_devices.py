@@ -1,0 +1,115 @@
+"""A device that is not the CPU. A ggml-rpc-server on this machine takes the part of a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from qwqlab import paths
+from qwqlab.errors import ToolchainError
+from qwqlab.experiments import LOADING
+from qwqlab.llamacpp import RpcServer, has_gpu, list_devices, serve_rpc, tools
+from qwqlab.sampling import PRESETS, Engine, Request, Sampling, command_of, complete
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RpcServer]:
+    with serve_rpc() as server:
+        yield server
+
+
+def run_with_device(address: str, code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, whose llama.cpp knows the device."""
+    environment = {**os.environ, tools.STAND_IN: address}
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_build_that_could_use_a_device_has_none_here_by_itself() -> None:
+    devices = list_devices()
+    assert has_gpu() == bool(devices)
+    if tools.STAND_IN not in os.environ:
+        assert "RPC" not in " ".join(each.name for each in devices)
+
+
+def test_where_there_is_a_device_exactness_is_what_one_asks_for(
+    server: RpcServer, engine: Engine, code_prompt: str
+) -> None:
+    run = engine.generate(code_prompt, PRESETS["official"], seed=3, n_predict=12)
+    code = (
+        "import json, sys\n"
+        "from qwqlab.experiments import LOADING\n"
+        "from qwqlab.llamacpp import list_devices\n"
+        "from qwqlab.llamacpp.model import log\n"
+        "from qwqlab.sampling import PRESETS, Engine\n"
+        "found = {'device': list_devices()[0].name}\n"
+        "for name, loading in (('default', None), ('exact', LOADING)):\n"
+        "    with Engine(sys.argv[1], loading) as engine:\n"
+        "        said = ''.join(log)\n"
+        "        tokens = engine.generate(sys.argv[2], PRESETS['official'], 3, 12).tokens\n"
+        "        layers = 'RPC0' in said\n"
+        "        found[name] = engine.width_independent, layers, tokens\n"
+        "print(json.dumps(found))\n"
+    )
+    done = run_with_device(server.address, code, engine.path, code_prompt)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["device"] == "RPC0"
+    assert found["default"][:2] == [False, True]
+    independent, offloaded, tokens = found["exact"]
+    with Engine(engine.path, LOADING) as exact:
+        own = exact.generate(code_prompt, PRESETS["official"], seed=3, n_predict=12)
+        assert (independent, offloaded) == (exact.width_independent, False)
+    assert tuple(tokens) == own.tokens
+    assert len(found["default"][2]) == len(run.tokens)
+
+
+def test_a_device_that_does_not_answer_is_one_sentence() -> None:
+    done = run_with_device("127.0.0.1:1", "from qwqlab.llamacpp import has_gpu; has_gpu()")
+    assert done.stderr.splitlines()[-1].endswith(
+        "QWQLAB_DEVICE=127.0.0.1:1: no ggml-rpc-server answers there."
+    )
+    assert done.returncode == 1  # an error, not a signal
+
+
+def test_two_servers_write_what_one_machine_writes(
+    server: RpcServer, engine: Engine, code_prompt: str
+) -> None:
+    request = Request(code_prompt, PRESETS["official"], 11, 24)
+    command = command_of(request, engine)
+    with serve_rpc() as second:
+        assert complete(command, [server.address, second.address]) == complete(command)
+
+
+def test_a_server_that_dies_costs_the_run_and_not_this_process(
+    engine: Engine, code_prompt: str
+) -> None:
+    endless = Sampling(ignore_eos=True)
+    command = command_of(Request(code_prompt, endless, 1, 4000), engine)
+    with serve_rpc() as server:
+        timer = threading.Timer(2.0, os.kill, (server.pid, signal.SIGKILL))
+        timer.start()
+        with pytest.raises(ToolchainError) as caught:
+            complete(command, [server.address])
+        timer.cancel()
+    assert "\n" not in str(caught.value)
+    assert server.address in str(caught.value)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["engine", "loading", "probe", "chain", "sweep", "cluster"])
+def test_the_tests_of_what_runs_a_model_pass_with_a_device(server: RpcServer, name: str) -> None:
+    path = paths.CHECKOUT / "tests" / f"test_{name}.py"
+    if not path.is_file():
+        pytest.skip(f"there is no {path.name}")
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not nightly", str(path)]
+    environment = {**os.environ, tools.STAND_IN: server.address}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
