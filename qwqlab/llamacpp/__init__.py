@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .builds import module_command as module_command  # `python -m`, safe in any folder
     from .context import Aborted as Aborted  # raised by a decode that was stopped
     from .context import Context as Context  # the cache of many sequences, and their decoding
+    from .devices import list_devices as list_devices  # devices besides the CPU, with memory
     from .ggml import FILE_TYPES as FILE_TYPES  # names of a GGUF's file types, by number
     from .ggml import TENSOR_TYPES as TENSOR_TYPES  # tensor types, by number
     from .ggml import TYPES as TYPES  # the types to which a matrix can be quantised
