@@ -85,6 +85,8 @@ test-all: FEWER :=
 test-all: TEST_LENGTH :=
 test-all: test
 
+# The numbers of the notebooks' text are the small model's, whatever else is on this machine.
+book: export QWQLAB_MODEL ?= smollm2-135m
 book: setup $(VENV)/.qwqlab-dev
 	@QWQLAB_BOOK="$(BOOK)" $(BIN)/python docs/make_book.py write $(AT_ONCE) $(LENGTH)
 	@QWQLAB_PROGRESS="$(BOOK)/progress" $(BIN)/python -m pytest --nbmake --overwrite "@$(BOOK)/order"
