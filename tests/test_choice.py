@@ -16,6 +16,7 @@ from qwqlab.llamacpp import FILE_TYPES, find_build
 from qwqlab.models import (
     Entry,
     choose_model,
+    fetch,
     import_local,
     list_local,
     lookup,
@@ -93,6 +94,15 @@ def test_a_file_that_something_else_brought_is_found_where_it_lies(home: Path, p
     file = make(home / place)
     assert model_path("qwq-32b:q4_k_m") == file
     assert is_found()
+
+
+def test_what_is_here_is_not_fetched_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    file = make(home / "here" / "unsloth-QwQ-32B-GGUF" / "QwQ-32B-Q4_K_M.gguf")
+    assert fetch("QwQ-32B:Q4_K_M") == file
+    assert "is here already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ network asked.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from glob import escape
@@ -46,7 +47,8 @@ def list_files() -> list[Path]:
     found: dict[Path, Path] = {}
     for path in _list_all():
         split = SPLIT.fullmatch(path.name)
-        if (split is None or "-00001-of-" in path.name) and path.is_file():
+        first = split is None or "-00001-of-" in path.name
+        if first and os.access(path, os.R_OK) and path.is_file():
             found.setdefault(path.resolve(), path)
     return list(found.values())
 

