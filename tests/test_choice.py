@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from huggingface_hub import constants
 from malformed import Gguf
+from nbclient import NotebookClient
+from tiny_gguf import make_tiny_gguf
 
 from qwqlab import paths
 from qwqlab.errors import FetchError
@@ -217,3 +220,17 @@ def test_choosing_costs_milliseconds_and_reads_no_weights(
     start = time.process_time()
     assert choose_model() == CODERS[0].name
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.nightly
+def test_00_asks_of_another_model_only_what_holds_for_any(
+    home: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a model of random weights, whose texts are nothing like SmolLM2's."""
+    monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(llama))
+    tiny = make_tiny_gguf(home / "tiny.gguf")
+    monkeypatch.setenv("QWQLAB_MODEL", str(tiny))
+    notebook = nbformat.read(paths.notebooks_dir() / "00_start_here.ipynb", as_version=4)
+    ran = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": home}}).execute()
+    (setup,) = (cell for cell in ran.cells if cell.id == "setup")
+    assert f"the model in use: {tiny}" in setup.outputs[0].text
