@@ -46,7 +46,8 @@ help:
 	@echo "make benchmark  the lab against llama.cpp's own programs: build the server, then 20 min"
 	@echo "make gpu        one report on a graphics card: tests, notebooks, speed, the article's table"
 	@echo "                (ARGS=--stand-in runs it without a card)"
-	@echo "make setup      set up only: about 6 min on two cores, once"
+	@echo "make setup      set up only: about 6 min on two cores, once (with CUDA far longer;"
+	@echo "                not measured here)"
 	@echo "make offline    fill FOLDER=... with all that machines without a network are set up from"
 	@echo "make clean      remove what the set-up made; models and runs stay in build/"
 	@echo "PYTHON=python3.12 names another Python; VENV=... uses another environment;"
@@ -86,6 +87,8 @@ test-all: FEWER :=
 test-all: TEST_LENGTH :=
 test-all: test
 
+# The numbers of the notebooks' text are the small model's, whatever else is on this machine.
+book: export QWQLAB_MODEL ?= smollm2-135m
 book: setup $(VENV)/.qwqlab-dev
 	@QWQLAB_BOOK="$(BOOK)" $(BIN)/python docs/make_book.py write $(AT_ONCE) $(LENGTH)
 	@QWQLAB_PROGRESS="$(BOOK)/progress" $(BIN)/python -m pytest --nbmake --overwrite "@$(BOOK)/order"

@@ -11,7 +11,6 @@ from qwqlab.models import (
     EMBEDDED,
     ENTRIES,
     QWQ,
-    Repository,
     estimate_memory,
     inspect,
     list_local,
@@ -32,7 +31,8 @@ def test_the_articles_quants_are_there_with_rising_sizes() -> None:
     quants = ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16"]
     sizes = [lookup(f"QwQ-32B:{quant}").n_bytes for quant in quants]
     assert sizes == sorted(sizes)
-    assert lookup("QwQ-32B:dynamic-4bit").format == "safetensors"
+    for quant in ("bnb-4bit", "dynamic-4bit", "16bit"):
+        assert lookup(f"QwQ-32B:{quant}").format == "safetensors"
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_a_context_of_no_tokens_is_refused() -> None:
         estimate_memory(EMBEDDED, n_ctx=0)
 
 
-def test_only_the_embedded_model_has_a_hash_of_its_own() -> None:
-    assert [entry for entry in ENTRIES if entry.sha256] == [EMBEDDED]
-    for entry in ENTRIES:
-        assert isinstance(entry.source, Repository) == (entry.sha256 is None)
+def test_a_size_is_exact_where_the_hash_is_known() -> None:
+    known = [entry.model for entry in ENTRIES if entry.sha256]
+    coders = [f"Qwen2.5-Coder-{size}-Instruct" for size in ("0.5B", "1.5B")]
+    assert known == [EMBEDDED.model, *coders]
 
 
 def test_the_embedded_models_size_and_quant_are_those_of_its_file(model_path: Path) -> None:
@@ -92,6 +92,7 @@ def test_the_numbers_of_each_model_that_is_here_are_those_in_its_file() -> None:
         said = {k.removeprefix(f"{info.architecture}."): v for k, v in info.metadata.items()}
         head_dim = said["embedding_length"] // said["attention.head_count"]
         assert entry.architecture == Architecture(
+            name=info.architecture,
             n_layers=said["block_count"],
             n_embd=said["embedding_length"],
             n_kv_heads=said["attention.head_count_kv"],

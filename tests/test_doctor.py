@@ -93,6 +93,17 @@ def test_damage_to_a_catalogued_file_is_found(
     assert vocabulary.remedy == f"delete it, then run `qwqlab fetch {catalog.QWQ_RANKS.name}`"
 
 
+def test_a_graphics_card_is_shown_with_its_memory_and_the_layers_that_fit() -> None:
+    card = {"name": "CUDA0", "description": "A card", "free": 23 << 30, "total": 24 << 30}
+    said = doctor.describe_devices([card])
+    assert said == (
+        "A card (CUDA0), 25.8 GB of memory, of which 24.7 GB are free; 62 of 65 layers of "
+        "QwQ-32B:Q4_K_M fit, with 16,384 tokens"
+    )
+    for device in doctor.probe_devices()["devices"]:
+        assert doctor.check_gpu().detail.startswith(device["description"])
+
+
 def test_a_graphics_driver_that_does_not_answer_is_no_failure_but_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

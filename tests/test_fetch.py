@@ -357,6 +357,13 @@ def test_a_catalogued_quant_is_fetched_by_name_and_then_found_without_asking(
     assert local.fetch("QwQ-32B:Q4_K_M").read_bytes() == BIG
 
 
+def test_a_catalogued_hash_is_held_against_what_the_hub_sends(cache: Path, hub: Hub) -> None:
+    name = "Qwen2.5-Coder-0.5B-Instruct"
+    hub.add(f"Qwen/{name}-GGUF", {f"{name.lower()}-q4_k_m.gguf": BIG})
+    message = refusal(lambda: local.fetch(f"{name}:Q4_K_M"))
+    assert "now holds another file than the catalog's" in message
+
+
 def test_a_split_model_gives_its_first_part_and_safetensors_their_folder(
     cache: Path, hub: Hub
 ) -> None:

@@ -11,16 +11,19 @@ import tiny_llama
 import torch
 
 from qwqlab.errors import ModelFileError, SettingError
+from qwqlab.experiments import vllm_command
+from qwqlab.models import lookup
 from qwqlab.quant import (
     BnbCodec,
     Checkpoint,
     audit,
     bits_per_weight,
+    fit_vllm,
     ledger,
     load_quantised,
     read_shapes,
 )
-from qwqlab.quant.memory import Ledger, Shapes
+from qwqlab.quant.memory import GIB, Ledger, Shapes
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,19 @@ def test_an_audit_counts_what_was_published_of_qwq(qwq: Shapes) -> None:
     assert "4 bits" in headless.as_text()
     dead = audit(qwq, ["lm_head", "layers.0"])
     assert "'layers.0' fits no linear module" in dead.as_text()
+
+
+def test_vllm_on_a_card_of_24_gb_has_room_for_the_context_of_its_command(qwq: Shapes) -> None:
+    dynamic, naive = (lookup(f"QwQ-32B:{name}-4bit").n_bytes for name in ("dynamic", "bnb"))
+    # 95 % of 24 GiB, less the weights, 5120 x 27648 decoded weights, 512 tokens of activations and
+    # 0.6 GB for CUDA: 0.72 GB are left for tokens of 262,144 bytes.
+    rest = 2 * 5120 * 27648 + 512 * 2 * (6 * 5120 + 5 * 27648) + 600_000_000
+    by_hand = (int(0.95 * 24 * GIB) - dynamic - rest) // 262_144
+    assert 0 <= by_hand - fit_vllm(qwq, dynamic) < 256
+    assert f"--max-model-len {fit_vllm(qwq, dynamic)} " in vllm_command()
+    assert fit_vllm(qwq, naive) == 15_872  # not the article's 16,384
+    with pytest.raises(SettingError, match=r"22\.7 GB leave no room .* of 16 GiB"):
+        fit_vllm(qwq, dynamic, 16 * GIB)
 
 
 def test_a_real_load_takes_what_audit_and_ledger_say(model_path: Path) -> None:

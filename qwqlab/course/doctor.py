@@ -18,13 +18,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import files, paths, preflight
 from ..errors import QwqlabError, ToolchainError, explain_exit, first_lines, last_lines
-from ..llamacpp import SDIST, TARGETS, capture, find_build, find_nvidia_gpu, tool
+from ..llamacpp import SDIST, TARGETS, capture, find_build, find_nvidia_gpu, list_devices, tool
 from ..preflight import Check
 
 if TYPE_CHECKING:
@@ -302,13 +303,43 @@ def check_cpu() -> str:
 
 @check("GPU")
 def check_gpu() -> str:
-    """Show which NVIDIA GPU there is, and whether llama.cpp was built for it; none is needed."""
+    """Show the GPUs that llama.cpp computes on, and their memory; none is needed.
+
+    One that it was not built for is named too.
+    """
+    try:
+        devices = _ask(probe_devices)["devices"]
+    except ToolchainError:  # told by the checks above
+        devices = []
+    if devices:
+        return describe_devices(devices)
     gpu = find_nvidia_gpu()
     if gpu is None:
         return "none that nvidia-smi lists, and none is needed: cells that want one are skipped"
     backend = find_build().backend
     hint = "" if backend != "CPU" else "; `CMAKE_ARGS=-DGGML_CUDA=ON make setup` builds for it"
     return f"{gpu}; llama.cpp is a {backend} build{hint}"
+
+
+def probe_devices() -> dict[str, Any]:
+    """Return the devices of llama.cpp: name, description, and bytes of memory, free and in all."""
+    return {"devices": [asdict(device) for device in list_devices()]}
+
+
+def describe_devices(devices: Sequence[dict[str, Any]]) -> str:
+    """Return each device with its memory, and how much of QwQ-32B fits on them together."""
+    from ..models import lookup, place_layers
+
+    each = [
+        f"{device['description']} ({device['name']}), {device['total'] / 1e9:.1f} GB of memory, of "
+        f"which {device['free'] / 1e9:.1f} GB are free"
+        for device in devices
+    ]
+    entry, n_ctx = lookup("QwQ-32B:Q4_K_M"), 16_384
+    fits = place_layers(entry, n_ctx, sum(device["free"] for device in devices)).n_gpu_layers
+    n_layers = entry.architecture.n_layers + 1
+    each.append(f"{fits} of {n_layers} layers of {entry.name} fit, with {n_ctx:,} tokens")
+    return "; ".join(each)
 
 
 @check("Sandbox", "run `make setup`")

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from .tokenizers_compared import list_pieces as list_pieces  # tokens that are characters
     from .tokenizers_compared import make_texts as make_texts  # made texts that try a tokenizer
     from .tokenizers_compared import read_corpus as read_corpus  # such texts, written by hand
+    from .vllm import BATCH_TOKENS as BATCH_TOKENS  # tokens that vLLM reads at once
+    from .vllm import UTILIZATION as UTILIZATION  # the share of a card that vLLM takes
     from .vllm import VLLM_PACKAGES as VLLM_PACKAGES  # what to install for it
     from .vllm import complete_on_vllm as complete_on_vllm  # ask a server of vLLM for a text
     from .vllm import find_unseen_by_vllm as find_unseen_by_vllm  # skips that vLLM overlooks

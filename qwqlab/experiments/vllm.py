@@ -17,6 +17,15 @@ from ..sampling import SETTINGS, Request, Sampling, find_inert, is_neutral
 
 VLLM_PACKAGES = ("vllm==0.33.0", "vllm-bnb-plugin==0.0.3")
 DYNAMIC = "unsloth/QwQ-32B-unsloth-bnb-4bit"
+CONTEXT = 2560
+"""Tokens of context with which DYNAMIC fits a card of 24 GB, as `quant.fit_vllm` counts them."""
+
+UTILIZATION = 0.95
+"""The share of the card that vLLM takes; by its own default 0.92."""
+
+BATCH_TOKENS = 512
+"""Tokens that vLLM reads at once: fewer leave more room for the context."""
+
 ORDER = ("penalties", "temperature", "min_p", "top_k", "top_p")
 """The stages that vLLM has, in its order, which can't be changed."""
 
@@ -37,15 +46,21 @@ class Translation:
     notes: tuple[str, ...]
 
 
-def vllm_command(context: int = 8192) -> str:
-    """Return the shell command that serves DYNAMIC on one GPU.
+def vllm_command(context: int = CONTEXT, model: str = DYNAMIC) -> str:
+    """Return the shell command that serves a model on one GPU, with little beside it.
 
-    A model in 4 bits can't be split over several (`--tensor-parallel-size`): the plugin refuses.
+    context: tokens of a sequence; `quant.fit_vllm` counts how many a card has room for. With
+    `--enforce-eager` vLLM is slower and keeps no CUDA graphs. A model in 4 bits can't be split over
+    several GPUs (`--tensor-parallel-size`): the plugin refuses.
     """
-    return f"vllm serve {DYNAMIC} --max-model-len {context} --port 8000 --host 127.0.0.1"
+    return (
+        f"vllm serve {model} --max-model-len {context} --gpu-memory-utilization {UTILIZATION} "
+        f"--max-num-seqs 4 --max-num-batched-tokens {BATCH_TOKENS} --enforce-eager "
+        "--port 8000 --host 127.0.0.1"
+    )
 
 
-def translate_for_vllm(request: Request, context: int = 8192) -> Translation:
+def translate_for_vllm(request: Request, context: int = CONTEXT) -> Translation:
     """Return the body of a POST to /v1/completions, with notes on what vLLM does otherwise.
 
     context: that of the server, sent where there is no limit (n_predict=-1). A setting that has no

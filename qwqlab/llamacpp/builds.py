@@ -242,8 +242,8 @@ def log_path() -> Path:
 def compile_targets(targets: Iterable[str] = TARGETS, progress: Progress | None = None) -> Path:
     """Compile what is not compiled yet; return the folder of programs and libraries.
 
-    targets: CMake targets, such as "llama-server"; those built before stay. A first build takes
-    about 5 minutes on two cores. A finished build is kept until `CMAKE_ARGS` or `QWQLAB_LLAMA_CPP`
+    targets: CMake targets, such as "llama-server"; those built before stay. `foretell_time` says
+    how long a first build takes. A finished build is kept until `CMAKE_ARGS` or `QWQLAB_LLAMA_CPP`
     asks for another. Raise ToolchainError with CMake's or the compiler's message, or if the source
     can't be had.
     """
@@ -262,11 +262,23 @@ def compile_targets(targets: Iterable[str] = TARGETS, progress: Progress | None 
         shutil.rmtree(bin_dir().parent, ignore_errors=True)
     _write_record({**plan, "targets": sorted(done)})
     print(plan["backend"])
-    print(f"Compiling llama.cpp (about 5 minutes on two cores; the log is {log_path()}) ...")
+    print(f"Compiling llama.cpp ({foretell_time(plan['flags'])}; the log is {log_path()}) ...")
     _configure(source, plan["flags"])
     _compile(wanted, progress)
     _write_record({**plan, "targets": wanted})
     return bin_dir()
+
+
+def foretell_time(flags: Iterable[str]) -> str:
+    """Return how long a build with these flags of CMake takes, in words.
+
+    >>> foretell_time(["-DGGML_CUDA=ON"])
+    'with CUDA far longer than the 5 minutes of a CPU build; not measured here'
+    """
+    cuda = [flag for flag in flags if re.match(r"-DGGML_CUDA(:BOOL)?=", flag)]
+    if cuda and cuda[-1].rpartition("=")[2].upper() in ("ON", "1", "YES", "TRUE"):
+        return "with CUDA far longer than the 5 minutes of a CPU build; not measured here"
+    return "about 5 minutes on two cores"
 
 
 def read_record() -> dict[str, Any]:

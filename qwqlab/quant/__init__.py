@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .evaluation import measure_alone as measure_alone  # the harm of each module alone
     from .memory import audit as audit  # what a skip list costs
     from .memory import bits_per_weight as bits_per_weight  # of nf4 and fp4
+    from .memory import fit_vllm as fit_vllm  # tokens for which vLLM has room on a card
     from .memory import ledger as ledger  # what each part of fine-tuning takes of memory
     from .memory import read_shapes as read_shapes  # how large a model's parts are
     from .module_errors import ModuleError as ModuleError  # what one module lost

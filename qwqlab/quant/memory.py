@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import ModelFileError, SettingError
+from ..experiments import BATCH_TOKENS, UTILIZATION
 from ..llamacpp import INT_MAX, check_number
 from .checkpoint import (
     Checkpoint,
@@ -274,6 +275,25 @@ def ledger(
         check_number(name, value, int, least, INT_MAX)
     lines = tuple(Line(*each) for each in _list_lines(shapes, quant, rank, batch, context, kept))
     return Ledger(shapes.name, quant, rank, batch, context, lines)
+
+
+def fit_vllm(shapes: Shapes, weights: int, card: int = 24 * GIB) -> int:
+    """Return the tokens of KV cache, a multiple of 256, for which `vllm_command` leaves room.
+
+    weights: bytes of a model in 4 bits, as they lie on the disk. card: bytes of the card. The rest
+    is as in the ledger: a module decoded, a layer's activations, CUDA and PyTorch, of which the
+    last two are assumed; vLLM itself was not run. Raise SettingError if there is no room.
+    """
+    parts = {line.part: line.n_bytes for line in ledger(shapes, "nf4", 0, 1, BATCH_TOKENS).lines}
+    beside = ("one module decoded", "activations, one layer at a time", "CUDA and PyTorch")
+    free = int(card * UTILIZATION) - weights - sum(parts[name] for name in beside)
+    tokens = free // (2 * sum(layer.per_token for layer in shapes.cache)) // 256 * 256
+    if tokens < 256:
+        raise SettingError(
+            f"weights of {weights / GB:.1f} GB leave no room for a context on a card of "
+            f"{card / GIB:.0f} GiB in vLLM; take a smaller upload or a larger card"
+        )
+    return tokens
 
 
 def _list_lines(
