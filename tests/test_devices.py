@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from qwqlab import paths
 from qwqlab.errors import ToolchainError
 from qwqlab.experiments import LOADING
 from qwqlab.llamacpp import RpcServer, has_gpu, list_devices, serve_rpc, tools
+from qwqlab.models import EMBEDDED, share_layers
 from qwqlab.sampling import PRESETS, Engine, Request, Sampling, command_of, complete
+from qwqlab.sampling.engine import count_layers
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,30 @@ def test_a_server_that_dies_costs_the_run_and_not_this_process(
         timer.cancel()
     assert "\n" not in str(caught.value)
     assert server.address in str(caught.value)
+
+
+def test_only_as_many_layers_go_to_a_card_as_fit_there(engine: Engine) -> None:
+    weights = engine.info.n_bytes
+    found = [count_layers(engine.info, weights, 0, free) for free in (0, 1 << 30, 1170 << 20)]
+    assert found[:2] == [0, 0]  # llama.cpp's margin stays free
+    assert 0 < found[2] < 30
+    assert count_layers(engine.info, weights, 0, 1400 << 20) == -1
+    assert 0 < count_layers(engine.info, weights, 1 << 29, 1400 << 20) < 30  # a cache takes room
+
+
+def test_the_lab_knows_what_each_machine_holds(
+    server: RpcServer, engine: Engine, code_prompt: str
+) -> None:
+    command = command_of(Request(code_prompt, PRESETS["official"], 1, 1), engine)
+    with serve_rpc() as second:
+        servers = f"{server.address},{second.address}"
+        words = [*command.argv(), "--rpc", servers, "-lv", "4"]
+        said = tools.run_tool("llama-completion", words).stderr
+    found = dict(re.findall(r"RPC0\[(\S+)\] KV buffer size = +([\d.]+) MiB", said))
+    sizes = [float(found[address]) for address in servers.split(",")]
+    layers = [round(30 * size / sum(sizes)) for size in sizes]
+    shares = share_layers(EMBEDDED, 8192, [1, 1])
+    assert [share.n_layers for share in shares] == [layers[0], layers[1] + 1]  # and the head
 
 
 @pytest.mark.nightly

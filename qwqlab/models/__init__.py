@@ -7,13 +7,17 @@ from ..rooms import open_room
 if TYPE_CHECKING:
     from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up fetches
     from .catalog import ENTRIES as ENTRIES  # every model in every quant that `fetch` knows
+    from .catalog import N_UBATCH as N_UBATCH  # tokens of a physical batch
     from .catalog import QWQ as QWQ  # the shape of QwQ-32B
     from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary
     from .catalog import Entry as Entry  # one model in one quant
+    from .catalog import Memory as Memory  # the bytes of a run, by what they are for
     from .catalog import Repository as Repository  # files of a repository on a hub
     from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
     from .catalog import lookup as lookup  # a model's entry, by its name
+    from .catalog import place as place  # the same for any model
     from .catalog import place_layers as place_layers  # the layers of it that fit on a card
+    from .catalog import share_layers as share_layers  # what each of several machines holds
     from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take
     from .chat import RENDER_SECONDS as RENDER_SECONDS  # and its time
     from .chat import TEMPLATES as TEMPLATES  # names of the article's two templates

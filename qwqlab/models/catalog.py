@@ -6,7 +6,10 @@ the network or the disk; `fetch` downloads what these entries describe.
 
 from __future__ import annotations
 
+import bisect
 import difflib
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import FetchError, SettingError
@@ -272,9 +275,41 @@ def place_layers(entry: Entry, n_ctx: int | None = None, card: int = 0) -> Place
     >>> [place_layers(lookup("QwQ-32B:Q4_K_M"), 16_384, n << 30).n_gpu_layers for n in (24, 16, 8)]
     [65, 42, 19]
     """
-    need = estimate_memory(entry, n_ctx)
-    n_layers = entry.architecture.n_layers + 1
+    return place(estimate_memory(entry, n_ctx), entry.architecture.n_layers, card)
+
+
+def place(need: Memory, n_layers: int, card: int) -> Placement:
+    """Return how many of n_layers, and the head, fit on a card: `place_layers` for any model."""
+    n_layers += 1
     layer = -(-(need.weights + need.kv_cache) // n_layers)
     n_there = min(max((card - MARGIN - need.overhead) // layer, 0), n_layers)
     on_card = min(n_there * layer + need.overhead, need.total) if n_there else 0
     return Placement(n_there, on_card, need.total - on_card)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several machines holds of a model: layers, the head as one more, and bytes."""
+
+    n_layers: int
+    n_bytes: int
+
+
+def share_layers(entry: Entry, n_ctx: int, free: Sequence[int]) -> tuple[Share, ...]:
+    """Return what each machine holds when llama.cpp divides a GGUF among their ggml-rpc-servers.
+
+    free: bytes of memory that are free on each, in the order of --rpc; llama.cpp gives each a part
+    of the layers in proportion. The sizes are a sum for planning, as in `place_layers`: an equal
+    part of weights and cache for each layer, and on each machine llama.cpp's compute buffer.
+
+    >>> [share.n_layers for share in share_layers(EMBEDDED, 512, [4, 4])]
+    [16, 15]
+    """
+    if not free or min(free) < 1:
+        raise SettingError(f"free={list(free)}: give the free bytes of each machine.")
+    need, n_layers = estimate_memory(entry, n_ctx), entry.architecture.n_layers + 1
+    ends = [part / sum(free) for part in itertools.accumulate(free)]
+    holders = [bisect.bisect_right(ends[:-1], layer / n_layers) for layer in range(n_layers)]
+    counts = [holders.count(machine) for machine in range(len(free))]
+    layer = (need.weights + need.kv_cache) / n_layers
+    return tuple(Share(count, round(count * layer + need.overhead)) for count in counts)

@@ -14,13 +14,23 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakSet
 
 from .. import preflight
 from ..errors import BusyError, ContextError, ModelFileError, SettingError
-from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu
-from ..models import check_loads, inspect, list_parts, model_path
+from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu, list_devices
+from ..models import (
+    N_UBATCH,
+    GGUFInfo,
+    Memory,
+    check_loads,
+    inspect,
+    list_parts,
+    model_path,
+    place,
+)
 from .batch import Batch, OnToken
 from .run import Request, Run
 from .sampling import Sampling, add_own
@@ -30,6 +40,7 @@ WIDTH_MAX = 255  # llama.cpp allows 256 sequences; one holds the shared prompt
 CELLS = 256  # llama.cpp pads what it reads of a cache to a multiple of this
 INTEGER_TYPES = {"Q4_0", "Q4_1", "Q8_0"}
 SPLIT_CACHES = {"f32", "f16"}
+PLANNED = 8192  # tokens of cache for which there is room on a card beside the layers
 PATIENCE = 10.0  # seconds that `close` gives another thread to end its run
 # A smaller model is read into memory. A larger one is mapped: if a program then shortens its file
 # (`cp` over it does), the system ends the process that reads on.
@@ -71,6 +82,23 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
+def count_layers(info: GGUFInfo, weights: int, cache: int, card: int) -> int:
+    """Return how many layers of a model fit on cards with `card` bytes free, or -1 for all.
+
+    weights, cache: bytes of its files and of its KV cache. A header that does not give the layers
+    plainly means all.
+    """
+    n_layers, width = (
+        info.metadata.get(f"{info.architecture}.{key}")
+        for key in ("block_count", "embedding_length")
+    )
+    if not isinstance(n_layers, int) or not isinstance(width, int):
+        return -1
+    overhead = N_UBATCH * ((info.n_rows or 0) + 2 * width) * 4
+    n_there = place(Memory(weights, cache, overhead), n_layers, card).n_gpu_layers
+    return n_there if n_there <= n_layers else -1
+
+
 class Engine(Closing):
     """A loaded GGUF and its runs, one `run` at a time: a second one raises `BusyError`.
 
@@ -90,8 +118,10 @@ class Engine(Closing):
         check_loads(self.path, self.loading.override_kv, self.loading.lora)
         parts = list_parts(self.info)
         self.files = _ModelFiles([*parts, *map(Path, self.loading.lora)])
-        self._mapped = sum(part.stat().st_size for part in parts) > READ_WHOLE
-        self.model = Model(self.path, self.loading, mapped=self._mapped)
+        n_bytes = sum(part.stat().st_size for part in parts)
+        self._mapped = n_bytes > READ_WHOLE
+        loaded = replace(self.loading, n_gpu_layers=self._choose_layers(n_bytes))
+        self.model = Model(self.path, loaded, mapped=self._mapped)
         self._context: Context | None = None
         self._pool = ThreadPoolExecutor(n_threads)
         self._stop = threading.Event()
@@ -262,10 +292,23 @@ class Engine(Closing):
         self._context = Context(self.model, self.loading, n_seq, n_ctx)
         return self._context
 
+    def _choose_layers(self, n_bytes: int) -> int:
+        """Return how many layers go to the graphics cards: as asked for, or what fits there."""
+        asked = self.loading.n_gpu_layers
+        if asked != -1 or self._on_cpu:
+            return asked
+        n_ctx = self.loading.n_ctx or min(self.info.n_ctx_train or PLANNED, PLANNED)
+        free = sum(device.free for device in list_devices())
+        return count_layers(self.info, n_bytes, self._cache_bytes(n_ctx), free)
+
+    def _cache_bytes(self, n_tokens: int) -> int:
+        """Return what the cache of so many tokens takes, 0 where the header does not tell."""
+        bits = bits_of(self.loading.cache_type_k) + bits_of(self.loading.cache_type_v)
+        return round(n_tokens * (self.info.kv_numbers or 0) * bits / 16)
+
     def _check_memory(self, n_seq: int, n_ctx: int) -> None:
         """Refuse a cache that Linux would promise, only to end the process that then uses it."""
-        bits = bits_of(self.loading.cache_type_k) + bits_of(self.loading.cache_type_v)
-        cache = n_seq * n_ctx * (self.info.kv_numbers or 0) * bits / 16
+        cache = self._cache_bytes(n_seq * n_ctx)
         has = preflight.count_memory() - self.info.n_bytes
         if self._on_cpu and cache > has:
             raise ContextError(
