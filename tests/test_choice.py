@@ -230,7 +230,8 @@ def test_00_asks_of_another_model_only_what_holds_for_any(
     monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(llama))
     tiny = make_tiny_gguf(home / "tiny.gguf")
     monkeypatch.setenv("QWQLAB_MODEL", str(tiny))
-    notebook = nbformat.read(paths.notebooks_dir() / "00_start_here.ipynb", 4)  # type: ignore[no-untyped-call]
+    path = paths.notebooks_dir() / "00_start_here.ipynb"
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     ran = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": home}}).execute()
     (setup,) = (cell for cell in ran.cells if cell.id == "setup")
     assert f"the model in use: {tiny}" in setup.outputs[0].text
