@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .chat import render as render  # the prompt that a template makes of a conversation
     from .chat import render_many as render_many  # many prompts from one process
     from .chat import render_with_llama_cpp as render_with_llama_cpp  # by llama-completion
+    from .choice import choose_model as choose_model  # the best model that is here and fits
+    from .choice import measure_room as measure_room  # memory that is free on cards and computer
     from .downloads import fetch_repository as fetch_repository  # download a repository's files
     from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
     from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts
