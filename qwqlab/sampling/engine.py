@@ -20,7 +20,7 @@ from weakref import WeakSet
 from .. import preflight
 from ..errors import BusyError, ContextError, ModelFileError, SettingError
 from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu
-from ..models import check_loads, inspect, list_parts, model_path
+from ..models import SMALL, check_loads, inspect, list_parts, model_path
 from .batch import Batch, OnToken
 from .run import Request, Run
 from .sampling import Sampling, add_own
@@ -31,9 +31,6 @@ CELLS = 256  # llama.cpp pads what it reads of a cache to a multiple of this
 INTEGER_TYPES = {"Q4_0", "Q4_1", "Q8_0"}
 SPLIT_CACHES = {"f32", "f16"}
 PATIENCE = 10.0  # seconds that `close` gives another thread to end its run
-# A smaller model is read into memory. A larger one is mapped: if a program then shortens its file
-# (`cp` over it does), the system ends the process that reads on.
-READ_WHOLE = 1 << 30
 
 _open: WeakSet[Engine] = WeakSet()
 
@@ -90,7 +87,9 @@ class Engine(Closing):
         check_loads(self.path, self.loading.override_kv, self.loading.lora)
         parts = list_parts(self.info)
         self.files = _ModelFiles([*parts, *map(Path, self.loading.lora)])
-        self._mapped = sum(part.stat().st_size for part in parts) > READ_WHOLE
+        # A small model is read into memory, a larger one mapped: if a program then shortens its
+        # file (`cp` over it does), the system ends the process that reads on.
+        self._mapped = sum(part.stat().st_size for part in parts) > SMALL
         self.model = Model(self.path, self.loading, mapped=self._mapped)
         self._context: Context | None = None
         self._pool = ThreadPoolExecutor(n_threads)
