@@ -429,7 +429,7 @@ assert run.tokens == whole.tokens
 def test_a_large_model_is_mapped_and_looked_at_before_each_run(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qwqlab.sampling.engine.READ_WHOLE", 1000)
+    monkeypatch.setattr("qwqlab.sampling.engine.SMALL", 1000)
     with Engine(model, LOADING) as engine:
         assert engine.generate("Hello", n_predict=2).tokens
         maps = Path("/proc/self/maps")

@@ -42,9 +42,11 @@ from qwqlab.sampling import (
 def make_arm(name: str, order: tuple[str, ...] = DEFAULT_ORDER, **changed: Any) -> ArmResult:
     """An arm with round numbers."""
     arm = ArmResult(
-        name=name, order=order, repeat_penalty=1.0, dry_multiplier=0.0, temperature=0.6,
+        name=name, order=order, repeat_penalty=1.0, presence_penalty=0.0, min_p=0.0,
+        dry_multiplier=0.0, temperature=0.6,
         runs=20, valid_code=10, valid_code_interval=(0.3, 0.7), long_runs=10, loops=2,
         loops_interval=(0.06, 0.51), runaways=5, runaways_interval=(0.24, 0.76),
+        answer_loops=2, thinking=0, thinking_loops=0, unclosed=0,
         escape_rate=0.0, seq_rep_4=0.1, mean_tokens=99.0, texts_sha256="",
     )  # fmt: skip
     return replace(arm, **changed)

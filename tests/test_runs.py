@@ -227,7 +227,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(StoreError, match=r"version 7, and this qwqlab reads version 3: move"):
+    with pytest.raises(StoreError, match=r"version 7, and this qwqlab reads version 4: move"):
         RunStore(path)
 
 
@@ -310,6 +310,20 @@ def test_a_store_without_checksums_is_read_and_gets_them_with_its_next_run(tmp_p
     change(path, "UPDATE runs SET run = replace(run, 'hello', 'jello')")
     with RunStore(path) as store, pytest.raises(StoreError, match=r"run 2 is damaged.*checksum"):
         list(store.runs())
+
+
+def test_a_run_that_was_counted_by_older_rules_is_counted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.sqlite"
+    monkeypatch.setattr(store_module, "_checksum", lambda *_: "right")
+    with RunStore(path) as store:
+        store.add(make_run(text="<think>\nSo"), **ABOUT)
+    old = "UPDATE runs SET metrics = json_remove(json_set(metrics, '$.n_tokens', 9), '$.unclosed')"
+    change(path, old, "PRAGMA user_version = 3")
+    with RunStore(path) as store:
+        (stored,) = store.runs()
+    assert stored.metrics.unclosed and stored.metrics.n_tokens == 3
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

@@ -59,6 +59,15 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     reproduce = add("reproduce", _reproduce, "run the experiment and write its report")
     reproduce.add_argument("--quick", action="store_true", help="about a minute on two cores")
     reproduce.add_argument("--model", default="smollm2-135m")
+    reproduce.add_argument(
+        "--exact",
+        action="store_true",
+        help="run a large model's copy in Q8_0 on the CPU, where a run of a batch can be repeated",
+    )
+    reproduce.add_argument(
+        "--thinking-tokens", type=int, metavar="N", help="for the thinking of a model that thinks"
+    )
+    reproduce.add_argument("--answer-tokens", type=int, metavar="N", help="for each answer")
     reproduce.add_argument("--json", type=Path, help="write the counts to this file")
     reproduce.add_argument("--store", type=Path, help="the store of runs (SQLite)")
     reproduce.add_argument(
@@ -125,7 +134,14 @@ def _grade(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from ..experiments import RunStore, count_arms, open_engine, run_experiment, summarize
+    from ..experiments import (
+        RunStore,
+        count_arms,
+        open_engine,
+        plan_grid,
+        run_experiment,
+        summarize,
+    )
     from ..llamacpp import describe_build
     from ..plots import LEGEND, make_table, pick_samples, show_sample, write_report
 
@@ -134,6 +150,7 @@ def _reproduce(args: argparse.Namespace) -> None:
     path = args.store or paths.runs_dir() / f"reproduce-{name}.sqlite"
     if args.json and args.json.resolve() == path.resolve():
         raise SettingError(f"{args.json} is the store of runs; give --json another file")
+    grid = plan_grid(args.quick, args.thinking_tokens, args.answer_tokens)
     files.make_folder(paths.runs_dir())
     generated = 0
 
@@ -144,10 +161,15 @@ def _reproduce(args: argparse.Namespace) -> None:
             seconds = time.perf_counter() - started
             say(f"{done} of {total} runs, {seconds:.0f} s")
 
-    where = f"on {args.dask}" if args.dask else f"{1 if args.quick else 9} min on two cores"
-    say(f"Running the experiment ({where}) ...")
-    with open_engine(args.model) as engine, RunStore(path) as store:
-        runs = run_experiment(engine, args.quick, store, tell, args.dask)
+    usual = f"with smollm2-135m {1 if args.quick else 13} min on two cores"
+    say(f"Running the experiment ({f'on {args.dask}' if args.dask else usual}) ...")
+    with open_engine(args.model, args.exact) as engine, RunStore(path) as store:
+        if not engine.width_independent:
+            say(
+                f"{engine.info.path.name} runs as it is, so a run of a batch can't be repeated "
+                "token for token; --exact runs a copy in Q8_0 on the CPU, of which each run can"
+            )
+        runs = run_experiment(engine, args.quick, store, tell, args.dask, grid)
         seconds = time.perf_counter() - started
         results = count_arms(runs)
         picked = pick_samples(runs)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .cluster import sweep_on as sweep_on  # `sweep` on the workers of a Dask cluster
     from .cluster import write_keys as write_keys  # keys for a cluster of several machines
     from .code_check import check_code as check_code  # does a program parse and bind its names?
+    from .code_check import check_run as check_run  # `check_code` of a run's program
     from .code_check import check_text as check_text  # `check_code` of a text's first block
     from .code_check import find_break as find_break  # the token that broke a program
     from .metrics import RunMetrics as RunMetrics  # what is counted in a run
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from .penalty_and_order import Grid as Grid  # how many prompts, seeds and tokens each arm has
     from .penalty_and_order import count_arms as count_arms  # runs of the experiment into arms
     from .penalty_and_order import list_arms as list_arms  # the arms by name
+    from .penalty_and_order import list_more_arms as list_more_arms  # those of the full one alone
     from .penalty_and_order import open_engine as open_engine  # an engine for sweeps
+    from .penalty_and_order import (
+        plan_grid as plan_grid,  # the quick grid or the full, with budgets
+    )
     from .penalty_and_order import plan_requests as plan_requests  # every run of the experiment
     from .penalty_and_order import read_prompts as read_prompts  # the prompts of data/prompts
     from .penalty_and_order import (

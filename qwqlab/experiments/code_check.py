@@ -1,10 +1,11 @@
 """Can a program that a model wrote run at all? It must parse, and bind every name it uses.
 
-Nothing here runs the program. `check_code` judges one, `check_text` the first of a text, and
-`find_break` names the token that broke it. The check is coarser than a linter's in most ways
-and finer in one: linters take `global pipes` for a binding, so they pass a program that declares
-`pipes` global in three functions and assigns it in none. That program is the failing sample of the
-article, and this module was made to catch it. `code_worker` compiles, in a process of its own.
+Nothing here runs the program. `check_code` judges one, `check_text` the first of a text,
+`check_run` that of a run, and `find_break` names the token that broke it. The check is coarser than
+a linter's in most ways and finer in one: linters take `global pipes` for a binding, so they pass a
+program that declares `pipes` global in three functions and assigns it in none. That program is the
+failing sample of the article, and this module was made to catch it. `code_worker` compiles, in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import SandboxError
-from ..sampling import Block, find_blocks
+from ..sampling import Block, find_blocks, is_forced, split_thinking
 from . import code_worker
 
 if TYPE_CHECKING:
@@ -128,7 +129,36 @@ def check_text(text: str) -> CodeCheck:
     >>> check_text("```python\\nprint('never ends").reason.endswith("(the block is cut off)")
     True
     """
-    block = find_block(text)
+    return _check_block(find_block(text))
+
+
+def check_run(run: Run) -> CodeCheck:
+    """Return `check_code` of a run's program (see `find_program`)."""
+    split = split_thinking(run.text, is_forced(run.request.prompt))
+    if split.opened_by and not split.closed:
+        return CodeCheck(False, "the thinking never ends, so there is no answer")
+    return _check_block(find_program(run))
+
+
+def find_program(run: Run) -> Block | None:
+    """Return the program of a run, its line that of the run's text; None without one.
+
+    It is the first fenced block. Of a text that begins with thinking it is the last one behind
+    `</think>`, of those in Python if some are: a model that thinks tries programs out before it
+    answers, and may try one more in the answer.
+    """
+    split = split_thinking(run.text, is_forced(run.request.prompt))
+    if split.opened_by is None:
+        return find_block(run.text)
+    blocks = list(find_blocks(split.answer))
+    blocks = [block for block in blocks if block.is_python] or blocks
+    if not blocks:
+        return None
+    before = run.text[: len(run.text) - len(split.answer)]
+    return replace(blocks[-1], line=blocks[-1].line + before.count("\n"))
+
+
+def _check_block(block: Block | None) -> CodeCheck:
     if block is None:
         return CodeCheck(False, "no fenced block")
     check = check_code(block.source)
@@ -138,14 +168,14 @@ def check_text(text: str) -> CodeCheck:
 
 
 def find_break(run: Run, pieces: Sequence[str]) -> int | None:
-    """Return the step that broke a run's first fenced program; None if it is valid, or not there.
+    """Return the step that broke a run's program; None if it is valid, or not there.
 
     pieces are the texts that the run's tokens added. The first escape on the line that fails is
     blamed: the line of the syntax error, or of the first use of a name that nothing binds. If there
     is none, it is the last escape of the program before that line, and in a program without escapes
     the first token of the line. A program that was only cut off was not broken by a token.
     """
-    check, block = check_text(run.text), find_block(run.text)
+    check, block = check_run(run), find_program(run)
     if check.valid or block is None or not check.line or _is_cut_off(check, block, run):
         return None
     starts = [0, *itertools.accumulate(len(piece) for piece in pieces)]

@@ -13,8 +13,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..errors import SettingError
-from ..sampling import Run
-from .code_check import check_text
+from ..sampling import Run, is_forced, split_thinking
+from .code_check import check_run
 from .loops import Loop, find_loop
 
 
@@ -67,12 +67,17 @@ def escape_rate(runs: Iterable[Run]) -> float:
 class RunMetrics:
     """The measurements of one run, which a store keeps beside it.
 
-    valid_code and why_invalid judge the first fenced block (see `check_text`); loop_start is the
+    valid_code and why_invalid judge the run's program (see `find_program`); loop_start is the
     index of a token, loop_period counts tokens (words and marks if only the text shows the loop).
+    thinking: the text begins inside a thinking, or opens one. unclosed: it never ends.
+    thinking_loop: it ends in a cycle, whether the model then left it or not.
     """
 
     valid_code: bool
     why_invalid: str
+    thinking: bool
+    unclosed: bool
+    thinking_loop: bool
     loop: bool
     loop_start: int | None
     loop_period: int | None
@@ -82,6 +87,11 @@ class RunMetrics:
     distinct_2: float
     escape_rate: float
     n_tokens: int
+
+    @property
+    def answer_loop(self) -> bool:
+        """Whether the answer ends in a cycle; without thinking, the run is the answer."""
+        return self.loop and not self.unclosed
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; `RunMetrics(**values)` is the inverse."""
@@ -110,11 +120,18 @@ def remember(run: Run, metrics: RunMetrics) -> RunMetrics:
 
 
 def _measure(run: Run) -> RunMetrics:
-    code = check_text(run.text)
+    code = check_run(run)
     loop = find_run_loop(run)
+    split = split_thinking(run.text, is_forced(run.request.prompt))
+    thinking = split.opened_by is not None
+    unclosed = thinking and not split.closed
+    cycles = loop if unclosed else find_loop(split.thinking, ended=True)
     return RunMetrics(
         valid_code=code.valid,
         why_invalid=code.reason,
+        thinking=thinking,
+        unclosed=unclosed,
+        thinking_loop=cycles is not None,
         loop=loop is not None,
         loop_start=None if loop is None else loop.start,
         loop_period=None if loop is None else loop.period,

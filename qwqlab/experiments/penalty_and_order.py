@@ -4,24 +4,40 @@ The article compared its list of samplers with llama.cpp's default. The two diff
 at once: whether `penalties` is in the list, the order, and min_p. Here one thing changes at a time:
 {penalties in, out} x {llama.cpp's order, the article's} at repeat_penalty 1.1 and 1.5, beside no
 penalty and greedy. All arms with a repeat penalty have the article's DRY too, so what `penalties`
-and the order do is judged against the arm that has DRY alone. Short prompts ask for code, long ones
-invite loops.
+and the order do is judged against the arm that has DRY alone. The full experiment adds min_p, and
+Qwen's own remedy, a presence penalty. Short prompts ask for code, long ones invite loops.
+
+A model that thinks gets tokens for its thinking beside those for its answer, and both are judged
+apart: `metrics` counts thinking that loops or never ends, and the program of the answer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .. import paths
-from ..llamacpp import Loading
-from ..models import model_path, sweep_copy
+from ..llamacpp import INT_MAX, Loading, check_number
+from ..models import (
+    SMALL,
+    Conversation,
+    GGUFInfo,
+    check_copy,
+    inspect,
+    is_embedded,
+    measure_room,
+    model_path,
+    read_specials,
+    render_many,
+    sweep_copy,
+)
 from ..sampling import (
     ARTICLE_ORDER,
     ARTICLE_ORDER_WITH_PENALTIES,
+    CLOSE,
     DEFAULT_ORDER,
     PRESETS,
     Engine,
@@ -32,7 +48,7 @@ from ..sampling import (
 from ..stats import difference, wilson
 from .metrics import escape_rate, measure
 from .store import RunStore
-from .sweeps import OnRun, Source, sweep
+from .sweeps import WIDTH, OnRun, Source, sweep
 
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 DRY_ALONE = "llama.cpp order without penalties"
@@ -45,13 +61,21 @@ ORDERS = {
 PENALTIES = (1.1, 1.5)
 DRY_MULTIPLIER = 0.5  # the article's, in all arms that have a penalty
 
+PRESENCE_PENALTIES = (1.0, 2.0)  # QwQ-32B's card: between 0 and 2, against endless repetitions
+
 # The fastest attention whose sums do not depend on the batch (`Engine.width_independent`).
 LOADING = Loading(device="none", flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0")
+# The same for a model that is too large for that, on a GPU where there is one.
+AS_IT_IS = Loading(flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How much is run for each arm: prompts and seeds, and tokens a run."""
+    """How much is run for each arm: prompts and seeds, and tokens a run.
+
+    A model that thinks may write `thinking_tokens` more. It is one budget: what the thinking leaves
+    is the answer's.
+    """
 
     code_prompts: int
     code_seeds: int
@@ -59,10 +83,28 @@ class Grid:
     long_prompts: int
     long_seeds: int
     long_tokens: int
+    thinking_tokens: int = 0
 
 
-QUICK = Grid(8, 1, 200, 2, 1, 300)
-FULL = Grid(12, 4, 260, 8, 1, 800)
+QUICK = Grid(8, 1, 200, 2, 1, 300, thinking_tokens=1000)
+FULL = Grid(12, 4, 260, 8, 1, 800, thinking_tokens=4000)
+
+
+def plan_grid(
+    quick: bool, thinking_tokens: int | None = None, answer_tokens: int | None = None
+) -> Grid:
+    """Return QUICK or FULL with other budgets, where they are given.
+
+    Raise SettingError for a budget that is no number of tokens.
+    """
+    grid = QUICK if quick else FULL
+    if thinking_tokens is not None:
+        check_number("thinking_tokens", thinking_tokens, int, 0, INT_MAX)
+        grid = replace(grid, thinking_tokens=thinking_tokens)
+    if answer_tokens is not None:
+        check_number("answer_tokens", answer_tokens, int, 1, INT_MAX)
+        grid = replace(grid, code_tokens=answer_tokens, long_tokens=answer_tokens)
+    return grid
 
 
 @dataclass(frozen=True)
@@ -70,12 +112,16 @@ class ArmResult:
     """The counts of one arm. Intervals are Wilson's, 95 %, as fractions.
 
     runs and valid_code count runs of code prompts; long_runs, loops and runaways runs of long
-    ones. escape_rate, seq_rep_4 and mean_tokens are over both; texts_sha256 is a hash of all texts.
+    ones, and answer_loops those of the loops that are in an answer. thinking counts runs of either
+    kind that think; of these thinking_loops think in a cycle, and unclosed never end to think.
+    escape_rate, seq_rep_4 and mean_tokens are over both; texts_sha256 is a hash of all texts.
     """
 
     name: str
     order: tuple[str, ...]
     repeat_penalty: float
+    presence_penalty: float
+    min_p: float
     dry_multiplier: float
     temperature: float
     runs: int
@@ -86,6 +132,10 @@ class ArmResult:
     loops_interval: tuple[float, float]
     runaways: int
     runaways_interval: tuple[float, float]
+    answer_loops: int
+    thinking: int
+    thinking_loops: int
+    unclosed: int
     escape_rate: float
     seq_rep_4: float
     mean_tokens: float
@@ -97,7 +147,7 @@ class ArmResult:
 
 
 def list_arms() -> dict[str, Sampling]:
-    """Return the arms, by name."""
+    """Return the arms of penalties and orders, by name."""
     official = PRESETS["official"]
     arms = {"no penalty": official, "greedy": official.with_(temp=0.0)}
     for penalty in PENALTIES:
@@ -108,34 +158,78 @@ def list_arms() -> dict[str, Sampling]:
     return arms
 
 
-def read_prompts(name: str) -> list[str]:
-    """Return the prompts of data/prompts/`name`.json, in ChatML with no system message."""
+def list_more_arms() -> dict[str, Sampling]:
+    """Return the arms of the full experiment alone: min_p, and Qwen's own remedy, by name."""
+    official = PRESETS["official"]
+    arms = {
+        "no penalty, min_p 0.1": official.with_(min_p=0.1),
+        "llama.cpp order, 1.1, min_p 0.1": PRESETS["article_without_fix"],
+    }
+    for penalty in PRESENCE_PENALTIES:
+        arms[f"presence penalty, {penalty}"] = official.with_(presence_penalty=penalty)
+    return arms
+
+
+def read_prompts(name: str, info: GGUFInfo | None = None) -> list[str]:
+    """Return the prompts of data/prompts/`name`.json, in ChatML with no system message.
+
+    info: of a model whose own chat template makes the prompts instead, if it has one. Raise
+    ChatError if that template does not render.
+    """
     path = paths.data_dir() / "prompts" / f"{name}.json"
-    return [CHATML.format(p["text"]) for p in json.loads(path.read_text(encoding="utf-8"))]
+    texts = [p["text"] for p in json.loads(path.read_text(encoding="utf-8"))]
+    if info is None or info.chat_template is None:
+        return [CHATML.format(text) for text in texts]
+    specials = read_specials(info.path)
+    if info.tokenizer.add_bos:  # the tokenizer adds it, and a second one would follow
+        specials["bos_token"] = ""
+    asked = [Conversation.ask(text) for text in texts]
+    return render_many(info.chat_template, asked, variables=specials)
 
 
-def plan_requests(grid: Grid) -> list[Request]:
+def plan_requests(
+    grid: Grid, info: GGUFInfo | None = None, arms: Mapping[str, Sampling] | None = None
+) -> list[Request]:
     """Return every run of the experiment: a label is "arm | code" or "arm | long".
 
     Each prompt has seeds of its own: one seed draws the same numbers for every prompt, and runs
     that share their luck would make the intervals too narrow. All arms share them.
+
+    info: as `read_prompts` takes it; a model whose template speaks of `</think>` may think. arms:
+    those of `list_arms`, if none are given.
     """
+    thinks = info is not None and CLOSE in (info.chat_template or "")
+    more = grid.thinking_tokens if thinks else 0
     kinds = (
-        ("code", read_prompts("code")[: grid.code_prompts], grid.code_seeds, grid.code_tokens),
-        ("long", read_prompts("long")[: grid.long_prompts], grid.long_seeds, grid.long_tokens),
+        ("code", grid.code_prompts, grid.code_seeds, grid.code_tokens + more),
+        ("long", grid.long_prompts, grid.long_seeds, grid.long_tokens + more),
     )
     return [
         Request(prompt, sampling, 100 * place + repeat, n_predict, f"{arm} | {kind}")
-        for kind, prompts, seeds, n_predict in kinds
-        for arm, sampling in list_arms().items()
+        for kind, n_prompts, seeds, n_predict in kinds
+        for prompts in [read_prompts(kind, info)[:n_prompts]]
+        for arm, sampling in (list_arms() if arms is None else arms).items()
         for place, prompt in enumerate(prompts)
         for repeat in range(seeds)
     ]
 
 
-def open_engine(model: str = "smollm2-135m") -> Engine:
-    """Return an engine for sweeps: the lab's requantised copy of a model, with LOADING."""
-    return Engine(sweep_copy(model_path(model)), LOADING)
+def open_engine(model: str = "smollm2-135m", exact: bool = False) -> Engine:
+    """Return an engine for sweeps: of a small model the lab's requantised copy, with LOADING.
+
+    A model of more than SMALL bytes runs as it is, on a GPU where there is one, over a cache in 8
+    bits. `exact` asks for its copy too, on the CPU: then runs do not depend on what is beside them
+    in a batch (`Engine.width_independent`). Raise ModelFileError if memory or disk has no room for
+    that copy.
+    """
+    path = model_path(model)
+    info = inspect(path)
+    if info.n_bytes <= SMALL and info.n_parts == 1:
+        return Engine(sweep_copy(path), LOADING)
+    if not exact:
+        return Engine(path, AS_IT_IS)
+    check_copy(info, "Q8_0", FULL.long_tokens + FULL.thinking_tokens, measure_room().ram)
+    return Engine(sweep_copy(path), LOADING)
 
 
 def run_experiment(
@@ -144,26 +238,34 @@ def run_experiment(
     store: RunStore | None = None,
     on_run: OnRun | None = None,
     cluster: str = "",
+    grid: Grid | None = None,
 ) -> list[Run]:
     """Run what the store does not hold yet of the experiment; return all its runs.
 
-    cluster: a Dask scheduler's address, whose workers then run it instead of `engine`.
+    The embedded model's prompts are in ChatML, without the system message of its template: those
+    of the published counts. Another model's own template makes its prompts.
+
+    cluster: a Dask scheduler's address, whose workers then run it instead of `engine`. grid: other
+    budgets than QUICK's or FULL's.
     """
-    requests = plan_requests(QUICK if quick else FULL)
+    info = None if is_embedded(engine.info.path) else engine.info
+    arms = list_arms() if quick else {**list_arms(), **list_more_arms()}
+    requests = plan_requests(grid or plan_grid(quick), info, arms)
     if not cluster:
         return sweep(engine, requests, store, "reproduce", on_run=on_run)
     from .cluster import sweep_on
 
     source = Source.of(engine.path, engine.loading)
-    return sweep_on(cluster, source, requests, store, "reproduce", on_run=on_run)
+    width = WIDTH if engine.width_independent else 1
+    return sweep_on(cluster, source, requests, store, "reproduce", width, on_run)
 
 
 def count_arms(runs: Sequence[Run]) -> list[ArmResult]:
-    """Return the result of each arm, from runs labelled as `plan_requests` labels them."""
-    return [
-        _count_arm(name, sampling, [r for r in runs if r.request.label.startswith(f"{name} | ")])
-        for name, sampling in list_arms().items()
-    ]
+    """Return the result of each arm that has runs, labelled as `plan_requests` labels them."""
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        arms.setdefault(run.request.label.rsplit(" | ", 1)[0], []).append(run)
+    return [_count_arm(name, arms[name][0].request.sampling, arms[name]) for name in arms]
 
 
 def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
@@ -172,11 +274,14 @@ def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
     long = [m for run, m in measured if run.request.label.endswith("| long")]
     valid = sum(m.valid_code for m in code)
     loops, runaways = sum(m.loop for m in long), sum(m.runaway for m in long)
+    thinking = [m for _, m in measured if m.thinking]
     texts = json.dumps([run.text for run in runs]).encode()
     return ArmResult(
         name=name,
         order=sampling.samplers,
         repeat_penalty=sampling.repeat_penalty,
+        presence_penalty=sampling.presence_penalty,
+        min_p=sampling.min_p,
         dry_multiplier=sampling.dry_multiplier,
         temperature=sampling.temp,
         runs=len(code),
@@ -187,6 +292,10 @@ def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
         loops_interval=wilson(loops, len(long)),
         runaways=runaways,
         runaways_interval=wilson(runaways, len(long)),
+        answer_loops=sum(m.answer_loop for m in long),
+        thinking=len(thinking),
+        thinking_loops=sum(m.thinking_loop for m in thinking),
+        unclosed=sum(m.unclosed for m in thinking),
         escape_rate=escape_rate(runs),
         seq_rep_4=sum(m.seq_rep_4 for _, m in measured) / max(1, len(measured)),
         mean_tokens=sum(len(run.tokens) for run in runs) / max(1, len(runs)),
@@ -220,8 +329,24 @@ def summarize(results: Sequence[ArmResult]) -> str:
         )
     for order in ("article's list", DRY_ALONE):
         mild, strong = (arms[f"{order}, {penalty}"] for penalty in PENALTIES)
-        same = "identical" if mild.texts_sha256 == strong.texts_sha256 else "different"
-        lines.append(f"{order}: 1.1 and 1.5 gave {same} texts.")
+        if mild.texts_sha256 == strong.texts_sha256:
+            lines.append(f"{order}: 1.1 and 1.5 gave identical texts.")
+        else:
+            lines.append(
+                f"{order}: 1.1 and 1.5 gave different texts. Neither has any effect there, so the "
+                "arithmetic of the batch differed: that of an exact run does not."
+            )
+    for name in list_more_arms():
+        if name in arms:
+            first = "llama.cpp order, 1.1"
+            other = arms[first if name.startswith(first) else "no penalty"]
+            lines.append(f"{name}, against {other.name}: {_compare(arms[name], other)}")
+    if plain.thinking:
+        lines.append(
+            f"The model thinks. With no penalty {plain.unclosed} of {plain.thinking} runs never "
+            f"ended to, {plain.thinking_loops} thought in a cycle, and {plain.answer_loops} of "
+            f"{plain.long_runs} long answers looped."
+        )
     return "\n".join(lines)
 
 

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 3
-# Its runs have no checksum, and are counted anew, since they were counted by other rules. The first
-# run that is added makes it VERSION.
-OLD_VERSION = 2
+VERSION = 4
+# Their runs are counted anew, since they were counted by other rules; those of version 2 have no
+# checksum. The first run that is added makes it VERSION.
+OLD_VERSIONS = (2, 3)
 # Marks the file as a store of runs ("QWQL"), so that no other program's database is altered.
 APPLICATION_ID = 0x5157514C
 BUSY_SECONDS = 60.0
@@ -139,7 +139,7 @@ class RunStore:
             tables = connection.execute("SELECT sql FROM sqlite_master WHERE sql != ''").fetchall()
             if mark != APPLICATION_ID and (mark or version or tables):
                 raise self._no_store()
-            if mark and version not in (OLD_VERSION, VERSION):
+            if mark and version not in (*OLD_VERSIONS, VERSION):
                 raise StoreError(
                     f"{self.path} is a store of version {version}, and this qwqlab reads version "
                     f"{VERSION}: move it away, name another file, or use the other qwqlab."
@@ -332,7 +332,9 @@ def _read_row(
         raise ValueError("its checksum differs")
     found = Run.from_dict(json.loads(run))
     _check_types(found.request, found)
-    measured = measure(found) if checksum is None else RunMetrics(**json.loads(metrics))
+    counted = json.loads(metrics)
+    known = checksum is not None and counted.keys() == RunMetrics.__dataclass_fields__.keys()
+    measured = RunMetrics(**counted) if known else measure(found)
     stored = StoredRun(run=found, experiment=experiment, key=key, metrics=measured, **about)
     _check_types(measured, stored)
     remember(found, measured)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..errors import ContextError
 from ..llamacpp import Loading, describe_build
 from ..models import hash_model, inspect
 from ..sampling import Command, Engine, Request, Run
@@ -68,14 +69,36 @@ def sweep(
 ) -> list[Run]:
     """Run what the store does not hold yet, at most `width` at once; return all runs in order.
 
-    Where `Engine.width_independent` holds, they are those of one go, however often it was
+    Where the memory has no room for the caches of so many, fewer run at once. Where
+    `Engine.width_independent` holds, the runs are those of one go, however often it was
     interrupted. Raise ModelFileError if the model's file is no longer the one that was loaded.
     """
     source = Source.of(engine.path, engine.loading)
     engine.files.check()  # or its runs would be kept under the hash of another file
-    return fill(
-        source, requests, lambda some: engine.run(some, width=width), store, experiment, on_run
-    )
+
+    def run(missing: Sequence[Request]) -> Iterator[tuple[int, Run]]:
+        return run_in_memory(engine, missing, width)
+
+    return fill(source, requests, run, store, experiment, on_run)
+
+
+def run_in_memory(
+    engine: Engine, requests: Sequence[Request], width: int
+) -> Iterator[tuple[int, Run]]:
+    """Do `Engine.run`; where there is no room for a context, try half the width, and half that."""
+    while True:
+        runs = engine.run(requests, width=width)
+        try:
+            first = next(runs, None)
+        except ContextError:
+            if width == 1:
+                raise
+            width //= 2
+            continue
+        if first is not None:
+            yield first
+            yield from runs
+        return
 
 
 def fill(

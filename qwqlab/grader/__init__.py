@@ -6,6 +6,7 @@ from ..rooms import open_room
 
 if TYPE_CHECKING:
     from .answer import extract_program as extract_program  # the program in a model's answer
+    from .four_commands import choose_length as choose_length  # how many tokens each may write
     from .four_commands import list_arms as list_arms  # the article's four commands
     from .four_commands import read_prompt as read_prompt  # its prompt
     from .four_commands import run_arms as run_arms  # run the four, each to a file

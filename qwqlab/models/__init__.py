@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from .choice import choose_model as choose_model  # the best model that is here and fits
     from .choice import measure_room as measure_room  # memory that is free on cards and computer
     from .downloads import fetch_repository as fetch_repository  # download a repository's files
+    from .gguf import SMALL as SMALL  # bytes up to which a model is read into memory whole
     from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
+    from .gguf import estimate_run as estimate_run  # `estimate_memory` of a file, by its header
     from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts
     from .gguf import inspect as inspect  # read a header
     from .gguf import list_parts as list_parts  # the files of a model
@@ -45,9 +47,12 @@ if TYPE_CHECKING:
     from .local import list_local as list_local  # the entries that are on this machine
     from .local import model_path as model_path  # the file of a model on this machine
     from .quants import RungResult as RungResult  # size, speed and perplexity of a quant
+    from .quants import check_copy as check_copy  # whether memory and disk have room for a copy
     from .quants import check_quant as check_quant  # a quant's name as llama.cpp writes it
     from .quants import climb as climb  # make and measure a ladder of quants
     from .quants import compare_rungs as compare_rungs  # perplexity against another rung's
+    from .quants import estimate_copy as estimate_copy  # the bytes of a copy of one type
+    from .quants import is_embedded as is_embedded  # whether it is the embedded model, or a copy
     from .quants import measure_rung as measure_rung  # one model file
     from .quants import read_record as read_record  # how the lab made a copy
     from .quants import requantize as requantize  # a copy in another quant

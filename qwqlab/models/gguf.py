@@ -15,7 +15,11 @@ from .. import files
 from ..errors import ModelFileError
 from ..files import show_size
 from ..llamacpp import FILE_TYPES
+from .catalog import N_UBATCH, Memory
 from .gguf_header import Summary, Tensor, printable, read_header
+
+SMALL = 1 << 30
+"""Bytes up to which a model is small: read into memory whole, and copied without being asked."""
 
 # The name that llama-gguf-split gives to a part of a model.
 SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
@@ -238,6 +242,18 @@ def list_parts(info: GGUFInfo) -> list[Path]:
             raise ModelFileError(f"{info.path} needs {part.name}, which is missing; fetch that.")
         parts.append(part)
     return parts
+
+
+def estimate_run(info: GGUFInfo, n_ctx: int, n_bytes: int | None = None) -> Memory:
+    """Do `estimate_memory` for a file, by its header, with a KV cache in f16.
+
+    n_bytes: of a copy in another quant that runs instead. A cache that the header does not give
+    plainly is left out.
+    """
+    weights = n_bytes or sum(part.stat().st_size for part in list_parts(info))
+    width = info._number(f"{info.architecture}.embedding_length") or 0
+    overhead = N_UBATCH * ((info.n_rows or 0) + 2 * width) * 4
+    return Memory(weights, 2 * n_ctx * (info.kv_numbers or 0), overhead)
 
 
 def hash_model(info: GGUFInfo) -> str:

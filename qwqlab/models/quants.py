@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,9 +22,10 @@ from typing import Any
 
 from .. import files, paths
 from ..errors import FileError, ModelFileError, SettingError, ToolchainError
-from ..llamacpp import count_threads, describe_build, find_build, run_tool
+from ..llamacpp import bits_of, count_threads, describe_build, find_build, run_tool
 from . import trial
-from .gguf import inspect
+from .catalog import EMBEDDED
+from .gguf import GGUFInfo, estimate_run, inspect
 
 # What `llama-quantize --help` lists and makes without an importance matrix, the smallest first;
 # MXFP4_MOE is only for mixtures of experts.
@@ -106,6 +108,42 @@ def sweep_copy(source: str | os.PathLike[str]) -> Path:
     (notebook 02 measures both).
     """
     return requantize(source, "Q8_0")
+
+
+def estimate_copy(info: GGUFInfo, quant: str) -> int:
+    """Return about how many bytes a copy takes in a quant of one type, such as Q8_0 or BF16."""
+    header = info.n_bytes - sum(info.bytes_by_type.values())
+    return header + round(info.n_parameters * bits_of(quant.lower()) / 8)
+
+
+def check_copy(info: GGUFInfo, quant: str, n_ctx: int, free: int) -> None:
+    """Raise ModelFileError if a copy in a quant of one type would be of no use, or too large.
+
+    That is where it does not fit `free` bytes of memory with a cache of n_ctx tokens, and where it
+    is still to be made and does not fit the disk.
+    """
+    copy = estimate_copy(info, quant)
+    need = estimate_run(info, n_ctx, copy).total
+    what = f"a {quant} copy of {info.path.name}"
+    if need > free:
+        raise ModelFileError(
+            f"{what} would take {files.show_size(need)} of memory with {n_ctx} tokens, and "
+            f"{files.show_size(free)} are free; run the file as it is"
+        )
+    target = paths.models_dir() / f"{_name_copy(info.path.stem, info.file_type, quant)}.gguf"
+    room = shutil.disk_usage(files.make_folder(target.parent)).free
+    if copy > room and not target.is_file():
+        raise ModelFileError(
+            f"{what} would take {files.show_size(copy)}, and the disk of {target.parent} has "
+            f"{files.show_size(room)} free; make room, or set QWQLAB_HOME elsewhere"
+        )
+
+
+def is_embedded(path: Path) -> bool:
+    """Return whether a file is the embedded model, or the lab's own copy of it."""
+    if made := read_record(path):
+        return bool(made["source"] == EMBEDDED.sha256)
+    return path.stat().st_size == EMBEDDED.n_bytes and files.sha256_of(path) == EMBEDDED.sha256
 
 
 def _name_copy(stem: str, old: str, new: str) -> str:

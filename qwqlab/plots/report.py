@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import files
-from ..experiments import ArmResult, check_text, find_break, measure, summarize
+from ..experiments import ArmResult, check_run, find_break, measure, summarize
 from ..sampling import Engine, Run
 from .drawing import Shown, table_html
 from .run_text import decode_steps, show_run
@@ -26,7 +26,7 @@ table {{ border-collapse: collapse }} td, th {{ padding: .2em .7em; border: 1px 
 {sentences}{figure}{words}
 <h2>Every arm</h2>{table}
 <p>{legend}</p>
-<p>The number in an arm's name is its repeat_penalty; llama.cpp's order without penalties is
+<p>The number behind an order is its repeat_penalty; llama.cpp's order without penalties is
 DRY alone.</p>
 <h2>One run of each arm</h2>
 <p>The same prompt and seed in every arm: the first that no penalty solves and repeat_penalty 1.1
@@ -41,8 +41,12 @@ Seconds are those of the whole batch that a run was part of.</p>
 
 
 LEGEND = """\
-valid code: programs whose first code block parses and binds every name that it uses.
+valid code: programs whose first code block parses and binds every name that it uses; of a model
+that thinks, the last code block of the answer.
 loops, runaways: long runs that end in a cycle, and that met their limit without an end token.
+answer loops: those of the loops that are in an answer and not in the thinking before it.
+thinking loops, unclosed: of all runs that think, those whose thinking ends in a cycle, and those
+whose thinking never ends.
 escapes: tokens drawn from outside what top_k and top_p leave of the model's own distribution.
 seq-rep-4: the share of a run's sequences of four tokens that repeat an earlier one.
 tokens: the mean length of a run."""
@@ -59,6 +63,9 @@ def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
             "loops, 95 %": "{:.0%} to {:.0%}".format(*arm.loops_interval),
             "runaways": f"{arm.runaways}/{arm.long_runs}",
             "runaways, 95 %": "{:.0%} to {:.0%}".format(*arm.runaways_interval),
+            "answer loops": f"{arm.answer_loops}/{arm.long_runs}",
+            "thinking loops": f"{arm.thinking_loops}/{arm.thinking}",
+            "unclosed": f"{arm.unclosed}/{arm.thinking}",
             "escapes": f"{arm.escape_rate:.1%}",
             "seq-rep-4": f"{arm.seq_rep_4:.2f}",
             "tokens": f"{arm.mean_tokens:.0f}",
@@ -117,6 +124,6 @@ def pick_samples(runs: Sequence[Run]) -> list[Run]:
 def show_sample(run: Run, engine: Engine) -> Shown:
     """Return a run's text, its escapes and the token that broke its program marked."""
     step = find_break(run, list(decode_steps(run, engine)))
-    verdict = check_text(run.text).reason or "valid"
+    verdict = check_run(run).reason or "valid"
     title = f"{run.request.label.rsplit(' | ', 1)[0]} ({verdict})"
     return show_run(run, engine, breaking=step, title=title)

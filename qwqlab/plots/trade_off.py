@@ -102,9 +102,14 @@ def _describe(arm: ArmResult) -> Row:
         "loops_interval": tuple(arm.loops_interval),
         "runaways": arm.runaways / arm.long_runs,
         "runaways_interval": tuple(arm.runaways_interval),
-        "kind": (_name_order(arm.order), "penalties" in arm.order and arm.repeat_penalty != 1),
+        "kind": (_name_order(arm.order), _is_penalised(arm)),
         "label": _name(arm),
     }
+
+
+def _is_penalised(arm: ArmResult) -> bool:
+    off = arm.repeat_penalty == 1 and arm.presence_penalty == 0
+    return "penalties" in arm.order and not off
 
 
 def _name(arm: ArmResult) -> str:

@@ -23,6 +23,7 @@ from ..errors import BusyError, ContextError, ModelFileError, SettingError
 from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu, list_devices
 from ..models import (
     N_UBATCH,
+    SMALL,
     GGUFInfo,
     Memory,
     check_loads,
@@ -42,9 +43,6 @@ INTEGER_TYPES = {"Q4_0", "Q4_1", "Q8_0"}
 SPLIT_CACHES = {"f32", "f16"}
 PLANNED = 8192  # tokens of cache for which there is room on a card beside the layers
 PATIENCE = 10.0  # seconds that `close` gives another thread to end its run
-# A smaller model is read into memory. A larger one is mapped: if a program then shortens its file
-# (`cp` over it does), the system ends the process that reads on.
-READ_WHOLE = 1 << 30
 
 _open: WeakSet[Engine] = WeakSet()
 
@@ -119,7 +117,9 @@ class Engine(Closing):
         parts = list_parts(self.info)
         self.files = _ModelFiles([*parts, *map(Path, self.loading.lora)])
         n_bytes = sum(part.stat().st_size for part in parts)
-        self._mapped = n_bytes > READ_WHOLE
+        # A small model is read into memory, a larger one mapped: if a program then shortens its
+        # file (`cp` over it does), the system ends the process that reads on.
+        self._mapped = n_bytes > SMALL
         loaded = replace(self.loading, n_gpu_layers=self._choose_layers(n_bytes))
         self.model = Model(self.path, loaded, mapped=self._mapped)
         self._context: Context | None = None
