@@ -7,11 +7,9 @@ from ..rooms import open_room
 if TYPE_CHECKING:
     from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up fetches
     from .catalog import ENTRIES as ENTRIES  # every model in every quant that `fetch` knows
-    from .catalog import N_UBATCH as N_UBATCH  # tokens of a physical batch
     from .catalog import QWQ as QWQ  # the shape of QwQ-32B
     from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary
     from .catalog import Entry as Entry  # one model in one quant
-    from .catalog import Memory as Memory  # the bytes of a run, by what they are for
     from .catalog import Repository as Repository  # files of a repository on a hub
     from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
     from .catalog import lookup as lookup  # a model's entry, by its name

@@ -22,11 +22,10 @@ from .. import preflight
 from ..errors import BusyError, ContextError, ModelFileError, SettingError
 from ..llamacpp import Closing, Context, Loading, Matrix, Model, bits_of, has_gpu, list_devices
 from ..models import (
-    N_UBATCH,
     SMALL,
     GGUFInfo,
-    Memory,
     check_loads,
+    estimate_run,
     inspect,
     list_parts,
     model_path,
@@ -80,20 +79,15 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def count_layers(info: GGUFInfo, weights: int, cache: int, card: int) -> int:
+def count_layers(info: GGUFInfo, n_ctx: int, card: int) -> int:
     """Return how many layers of a model fit on cards with `card` bytes free, or -1 for all.
 
-    weights, cache: bytes of its files and of its KV cache. A header that does not give the layers
-    plainly means all.
+    n_ctx: tokens of cache beside them. A header that does not give the layers plainly means all.
     """
-    n_layers, width = (
-        info.metadata.get(f"{info.architecture}.{key}")
-        for key in ("block_count", "embedding_length")
-    )
-    if not isinstance(n_layers, int) or not isinstance(width, int):
+    n_layers = info.metadata.get(f"{info.architecture}.block_count")
+    if not isinstance(n_layers, int) or n_layers < 1:
         return -1
-    overhead = N_UBATCH * ((info.n_rows or 0) + 2 * width) * 4
-    n_there = place(Memory(weights, cache, overhead), n_layers, card).n_gpu_layers
+    n_there = place(estimate_run(info, n_ctx), n_layers, card).n_gpu_layers
     return n_there if n_there <= n_layers else -1
 
 
@@ -116,11 +110,10 @@ class Engine(Closing):
         check_loads(self.path, self.loading.override_kv, self.loading.lora)
         parts = list_parts(self.info)
         self.files = _ModelFiles([*parts, *map(Path, self.loading.lora)])
-        n_bytes = sum(part.stat().st_size for part in parts)
         # A small model is read into memory, a larger one mapped: if a program then shortens its
         # file (`cp` over it does), the system ends the process that reads on.
-        self._mapped = n_bytes > SMALL
-        loaded = replace(self.loading, n_gpu_layers=self._choose_layers(n_bytes))
+        self._mapped = sum(part.stat().st_size for part in parts) > SMALL
+        loaded = replace(self.loading, n_gpu_layers=self._choose_layers())
         self.model = Model(self.path, loaded, mapped=self._mapped)
         self._context: Context | None = None
         self._pool = ThreadPoolExecutor(n_threads)
@@ -292,23 +285,18 @@ class Engine(Closing):
         self._context = Context(self.model, self.loading, n_seq, n_ctx)
         return self._context
 
-    def _choose_layers(self, n_bytes: int) -> int:
+    def _choose_layers(self) -> int:
         """Return how many layers go to the graphics cards: as asked for, or what fits there."""
         asked = self.loading.n_gpu_layers
         if asked != -1 or self._on_cpu:
             return asked
         n_ctx = self.loading.n_ctx or min(self.info.n_ctx_train or PLANNED, PLANNED)
-        free = sum(device.free for device in list_devices())
-        return count_layers(self.info, n_bytes, self._cache_bytes(n_ctx), free)
-
-    def _cache_bytes(self, n_tokens: int) -> int:
-        """Return what the cache of so many tokens takes, 0 where the header does not tell."""
-        bits = bits_of(self.loading.cache_type_k) + bits_of(self.loading.cache_type_v)
-        return round(n_tokens * (self.info.kv_numbers or 0) * bits / 16)
+        return count_layers(self.info, n_ctx, sum(device.free for device in list_devices()))
 
     def _check_memory(self, n_seq: int, n_ctx: int) -> None:
         """Refuse a cache that Linux would promise, only to end the process that then uses it."""
-        cache = self._cache_bytes(n_seq * n_ctx)
+        bits = bits_of(self.loading.cache_type_k) + bits_of(self.loading.cache_type_v)
+        cache = n_seq * n_ctx * (self.info.kv_numbers or 0) * bits / 16
         has = preflight.count_memory() - self.info.n_bytes
         if self._on_cpu and cache > has:
             raise ContextError(
