@@ -6,7 +6,6 @@ alone is number 0 of 1, and then nothing here waits for another.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import platform
@@ -179,7 +178,6 @@ def free_on_device() -> int:
 
     if not torch.cuda.is_available():
         return free_memory()
-    gc.collect()  # a trainer and its model hold each other: one that is done with is still there
     cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return int(torch.cuda.mem_get_info()[0]) + cached
 

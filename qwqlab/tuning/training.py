@@ -8,6 +8,7 @@ checkpoint.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import threading
@@ -131,6 +132,8 @@ def finetune(
     FetchError for a model that can't be used, BusyError if this process trains already: two runs
     would draw from one source of random numbers.
     """
+    import torch
+
     folder, recipe = Path(folder), recipe or Recipe()
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
     if not examples:
@@ -170,9 +173,11 @@ def finetune(
                 "nothing of its answer would be learnt; leave it out, or raise max_tokens"
             )
     longest = max(len(row["input_ids"]) for row in rows)
+    gc.collect()  # a trainer and its model hold each other: an earlier run's may still be there
     if memory_check:
         engines.check_memory(checkpoint, keep, chosen, recipe, longest, start.name)
     adapter = folder / ADAPTER
+    overflow = False
     if not _training.acquire(blocking=False):
         raise BusyError("a model is being trained here; wait for it, or press its Stop")
     try:
@@ -187,8 +192,15 @@ def finetune(
                     staged = adapter.with_name(f".{adapter.name}")
                     ready.save_pretrained(staged)
                     staged.replace(adapter)  # whole or not at all
+    except torch.OutOfMemoryError:
+        overflow = True
     finally:
         _training.release()
+    if overflow:  # raised out here, where no traceback holds the model in that memory
+        raise SettingError(
+            f"{engines.name_device()} ran out of memory while {checkpoint.title} was trained; take "
+            "a smaller rank or batch, or shorter examples (--max-tokens), in a new folder"
+        )
     whole = (adapter / "adapter_config.json").is_file()
     return FineTuned(
         engine=start.name,
