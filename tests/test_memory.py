@@ -134,6 +134,9 @@ def test_unsloth_keeps_two_layers_inputs_on_the_card_and_a_quarter_of_the_logits
     assert all(parts(own)[part] == parts(other)[part] for part in same)
     assert "2.68 GB in the computer's own memory" in own.as_text()
     assert own.to_dict()["engine"] == "unsloth"
+    whole = parts(ledger(qwq, checkpointing=False))
+    one = parts(other)["activations, one layer at a time"]
+    assert whole["activations, kept of all layers"] == 64 * one and between not in whole
 
 
 def test_numbers_that_make_no_sense_are_refused(qwq: Shapes) -> None:

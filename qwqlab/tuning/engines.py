@@ -157,7 +157,10 @@ def check_memory(
         engine = "peft"  # which unsloth's CPU backend is, too
     shapes = read_shapes(checkpoint.folder / "config.json")
     kept = sum(linear.n_weights for linear in shapes.quantised if linear.name in set(keep))
-    found = ledger(shapes, codec.quant_type, recipe.rank, recipe.batch, context, kept, engine)
+    found = ledger(
+        shapes, codec.quant_type, recipe.rank, recipe.batch, context, kept, engine,
+        recipe.checkpointing,
+    )  # fmt: skip
     need, has = found.total("training"), free_on_device()
     if need > has:
         weights = found.lines[0].gb
