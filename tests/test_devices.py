@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
 import tiny_llama
@@ -16,7 +18,7 @@ from second_device import second_device
 
 from qwqlab import quant
 from qwqlab.quant import BnbCodec, Checkpoint, Decoded, Reference, find_codec, load_quantised
-from qwqlab.tuning import Recipe, encode, engines, find_examples, training
+from qwqlab.tuning import Recipe, encode, engines, find_examples, peft_logits, training
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,27 @@ def test_repacking_is_switched_off_on_the_cpu_alone(
     assert switches() == {False}
     elsewhere = lambda **_: quant.skip_list.replace(tiny, ["lm_head"], BnbCodec())  # noqa: E731
     assert switches(load=elsewhere) == {True}  # on "meta"
+
+
+def test_what_peft_computes_for_a_comparison_is_float32(
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = peft.LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    adapted: Any = peft.get_peft_model(load(tiny), config)
+    adapted.save_pretrained(tmp_path / "adapter")
+    job = [str(tiny.path), str(tmp_path / "adapter"), [[1, 2, 3]]]
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path)])
+    torch.set_float32_matmul_precision("high")  # TF32, where a card has it
+    try:
+        peft_logits.main()
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    ((own, bare),) = np.load(tmp_path / "logits.npy")
+    wanted = adapted(torch.tensor([[1, 2, 3]])).logits[0, -1].detach().numpy()
+    assert np.abs(own - wanted).max() < 1e-5 < np.abs(own - bare).max()
 
 
 def test_what_pytorch_has_cached_of_a_card_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
