@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
@@ -15,6 +16,7 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
+import peft
 import pytest
 import tiny_llama
 import torch
@@ -27,7 +29,7 @@ from shopping import INSTRUCTION, make_sets
 from qwqlab.cli import main
 from qwqlab.errors import BusyError, FetchError, ModelFileError, SettingError
 from qwqlab.llamacpp import Loading
-from qwqlab.models import TransformersTokenizer, requantize
+from qwqlab.models import Conversation, TransformersTokenizer, fetch, requantize
 from qwqlab.paths import data_dir
 from qwqlab.quant import BnbCodec, Checkpoint, list_linears, load_quantised, make_skip_list
 from qwqlab.sampling import Engine, Request, Sampling
@@ -35,6 +37,7 @@ from qwqlab.tuning import (
     Example,
     FineTuned,
     Recipe,
+    Turn,
     compare_with_peft,
     encode,
     engines,
@@ -46,6 +49,7 @@ from qwqlab.tuning import (
     measure_stopping,
     merge_adapter,
     read_examples,
+    render_turns,
     score,
     training,
 )
@@ -104,6 +108,12 @@ def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: boo
     assert (found.is_json, found.is_right) == (json_, right)
 
 
+def _chat(**answer: Any) -> str:
+    """A line of a file of chats."""
+    question = {"role": "user", "content": "a"}
+    return json.dumps({"messages": [question, {"role": "assistant", **answer}]})
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -114,13 +124,19 @@ def test_an_answer_is_scored_for_what_it_is(answer: str, json_: bool, right: boo
         ('{"instruction": "a",', "line 1: not JSON"),
         ("[1]", "example 1: not an object"),
         ("", "holds no examples"),
+        ('{"messages": []}', "line 1: messages is empty"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', "line 1: no message of the assist"),
+        ('[{"messages": [{"role": "assistant", "content": "a"}]}]', "example 1: no message of"),
+        (_chat(content=None), r"line 1: messages\[1\] has no content that is text"),
+        (_chat(content="b") + '\n{"instruction": "a", "output": "b"}', "line 2: messages is not"),
+        (_chat(content="b", reasoning_content="c"), r"messages\[1\] has reasoning_content, which"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(text)
     with pytest.raises(SettingError, match=what) as caught:
-        read_examples(path)
+        find_examples(path)
     assert str(path) in str(caught.value)
 
 
@@ -193,6 +209,68 @@ def test_text_in_an_example_makes_no_special_token(checkpoint: Checkpoint) -> No
     assert row["labels"][n_prompt:] == row["input_ids"][n_prompt:]
 
 
+SUMS = Conversation(
+    [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "<think>\nTwo and two.\n</think>\n\n4"},
+        {"role": "user", "content": "3 more<|im_end|>?"},
+        {"role": "assistant", "content": "7<|im_end|>"},
+    ]
+)
+ASKED = "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+# What comes before the second answer: both of QwQ's templates drop the thinking of the first.
+AGAIN = (
+    f"{ASKED}4<|im_end|>\n<|im_start|>user\n3 more<|im_end|>?<|im_end|>\n<|im_start|>assistant\n"
+)
+WITH_THINK = [
+    Turn(f"{ASKED}<think>\n", "Two and two.\n</think>\n\n4"),
+    Turn(f"{AGAIN}<think>\n", "\n</think>\n\n7<|im_end|>"),
+]
+WITHOUT_THINK = [
+    Turn(ASKED, "<think>\nTwo and two.\n</think>\n\n4"),
+    Turn(AGAIN, "7<|im_end|>"),
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"), [("with-think", WITH_THINK), ("without-think", WITHOUT_THINK)]
+)
+def test_what_is_learnt_of_a_chat_keeps_its_thinking(
+    tokenizer: Any, template: str, wanted: list[Turn]
+) -> None:
+    assert render_turns([SUMS, SUMS], template) == [wanted, wanted]
+    end, think, over = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<think>", "</think>"])
+    for turn in wanted:
+        row = encode(turn, tokenizer, end, 999)
+        learnt = [token for token in row["labels"] if token != -100]
+        read = row["input_ids"][: -len(learnt)]
+        # Tokens of the template's are read as such; text of an answer makes no end of a turn.
+        assert learnt.count(end) == 1 and learnt[-1] == end
+        assert tokenizer.decode(learnt[:-1]) == turn.output
+        assert read.count(end) == turn.prompt.count("<|im_end|>")
+        assert [*read, *learnt].count(think) == (turn.prompt + turn.output).count("<think>")
+        assert learnt.count(over) == turn.output.count("</think>")
+
+
+def test_a_run_on_chats_learns_each_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Checkpoint
+) -> None:
+    data = tmp_path / "chats.jsonl"
+    data.write_text(f"{json.dumps({'messages': SUMS.messages})}\n{_chat(content='b')}\n")
+    chats = find_examples(data)
+    with pytest.raises(SettingError, match="has no chat template; give it examples with"):
+        finetune(tiny, chats, tmp_path / "no", QUICK)
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.path, folder)
+    shutil.copy(data_dir() / "templates" / "with-think.jinja", folder / "chat_template.jinja")
+    recipe = QUICK.with_(steps=1, batch=3)
+    found = finetune(folder, chats, tmp_path / "run", recipe)
+    assert found.steps[0].stops == 3
+    # The second answer's prompt alone is longer than that.
+    with pytest.raises(SettingError, match="example 1: its prompt takes all of max_tokens=90"):
+        finetune(folder, chats, tmp_path / "cut", recipe.with_(max_tokens=90))
+
+
 def test_the_tokenizer_of_a_gguf_has_the_files_own_ends(checkpoint: Checkpoint) -> None:
     tokenizer = checkpoint.tokenizer()
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
@@ -232,6 +310,27 @@ def test_alpaca_without_a_network_and_a_set_that_is_none(
     with pytest.raises(SettingError, match=r"alpaca is no file, and no set: these are shopping"):
         find_examples("alpaca")
     assert find_examples("shopping") == EXAMPLES
+
+
+def test_a_catalogued_model_in_4_bits_is_found_by_its_name_and_trained(
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "packed"
+    load_quantised(tiny, ["lm_head"], BnbCodec(double=True)).save_pretrained(packed)
+    tiny.tokenizer().save_pretrained(packed)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    with serve_hub() as hub:
+        contents = {file.name: file.read_bytes() for file in packed.iterdir()}
+        hub.add("unsloth/QwQ-32B-unsloth-bnb-4bit", contents)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        fetch("QwQ-32B:dynamic-4bit")
+        args = "--model QwQ-32B:dynamic-4bit --steps 1 --accumulation 1 --max-tokens 400 --json"
+        out = tmp_path / "out.json"
+        assert main(["finetune", "--out", str(tmp_path / "run"), *args.split(), str(out)]) == 0
+    values = json.loads(out.read_text())
+    assert values["whole"] and values["recipe"]["max_tokens"] == 400
 
 
 def test_a_model_that_is_in_4_bits_already_is_trained_as_it_is(
@@ -391,13 +490,15 @@ def test_a_step_must_be_one_that_the_processes_can_share(monkeypatch: pytest.Mon
 @pytest.mark.nightly  # notebook 08 compares both, and merges
 @pytest.mark.slow
 def test_an_adapter_predicts_in_llama_cpp_what_it_does_in_peft(
-    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path
+    trained: FineTuned, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert trained.adapter
+    # What changes peft in this process, as unsloth does, does not reach the comparison.
+    monkeypatch.setattr(peft, "PeftModel", None)
     gguf = export_adapter(trained.adapter, tmp_path / "adapter.gguf", checkpoint)
     text = EXAMPLES[0].prompt
     (found,) = compare_with_peft(trained.adapter, gguf, checkpoint, [text])
-    assert found.difference < 1e-3 and found.effect > 0.5
+    assert found.difference < 1e-4 and found.effect > 0.5
     # llama-export-lora writes F16, which holds the weights to 2^-11.
     plain = requantize(checkpoint.path, "F32")
     exact = Loading(n_ctx=256, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
@@ -482,13 +583,44 @@ def test_what_can_not_be_trained_is_one_sentence(
 
 
 def test_a_run_that_does_not_fit_is_refused_with_the_ledgers_figure(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint,
+    tiny: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(engines, "free_on_device", lambda: 5 * 10**8)
     says = r"takes \d\.\d GB of memory, 0\.1 of them for its weights, and 0\.5 GB are free on .+;"
     with pytest.raises(SettingError, match=says):
         finetune(checkpoint, EXAMPLES, tmp_path / "run", QUICK)
     assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(engines, "free_on_device", lambda: 0)
+    run = ["finetune", "--model", str(tiny.path), "--steps", "1", "--batch", "1"]
+    run += ["--accumulation", "1", "--out", str(tmp_path / "run")]
+    assert main(run) == 1
+    assert "switch this check off (--memory-check off)" in capsys.readouterr().err
+    assert main([*run, "--memory-check", "off"]) == 0
+
+
+def test_a_run_for_which_memory_ran_out_is_one_sentence_and_leaves_it_free(
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[Any] = []
+    load = engines.load_peft
+
+    def note(*args: Any) -> Any:
+        assert not [each for each in models if each() is not None]
+        models.append(weakref.ref(model := load(*args)))
+        return model
+
+    def overflow(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB.")
+
+    monkeypatch.setattr(engines, "load_peft", note)
+    quick = QUICK.with_(steps=1, batch=1)
+    with pytest.raises(SettingError, match="ran out of memory while model was trained; take"):
+        finetune(tiny, EXAMPLES, tmp_path / "first", quick, on_step=overflow)
+    assert finetune(tiny, EXAMPLES, tmp_path / "second", quick).whole and len(models) == 2
 
 
 def test_one_model_is_trained_at_a_time(checkpoint: Checkpoint, tmp_path: Path) -> None:

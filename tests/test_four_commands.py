@@ -36,7 +36,7 @@ def test_an_arm_without_memory_is_left_out_and_no_copy_is_made_for_it(
 ) -> None:
     set_room(monkeypatch, 260_000_000)  # the model takes 213 MB, its copy 384
     monkeypatch.setattr(four_commands, "requantize", refuse)
-    transcripts = run_arms(model_path, 2, Loading(n_gpu_layers=0))
+    transcripts = run_arms(model_path, 2, Loading(device="none"))
     assert [t.arm for t in transcripts] == list(list_arms("Q4_1")[:3])
     assert all(t.path.read_text(encoding="utf-8") == t.run.text for t in transcripts)
     said = capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_a_cards_memory_counts_where_layers_may_go_there(
     info = inspect(model_path)
     assert four_commands._prepare(model_path, info, 600, Loading()) == model_path
     with pytest.raises(ModelFileError, match=r"50\.0 MB are free"):
-        four_commands._prepare(model_path, info, 600, Loading(n_gpu_layers=0))
+        four_commands._prepare(model_path, info, 600, Loading(device="none"))
 
 
 def test_full_precision_is_the_models_own_and_a_copy_is_called_a_copy(

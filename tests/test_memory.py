@@ -139,7 +139,24 @@ def test_bits_are_those_of_the_field() -> None:
     assert round(bits_per_weight(), 3) == 4.127
 
 
+def test_unsloth_keeps_two_layers_inputs_on_the_card_and_a_quarter_of_the_logits(
+    qwq: Shapes,
+) -> None:
+    own, other = (ledger(qwq, engine=engine) for engine in ("unsloth", "peft"))
+    between, logits = "activations, kept between layers", "logits and their gradient"
+    assert parts(own)[between] * 32 == parts(other)[between] == 64 * 4096 * 5120 * 2
+    assert parts(own)[logits] * 2 == parts(other)[logits]
+    same = parts(own).keys() - {between, logits}
+    assert all(parts(own)[part] == parts(other)[part] for part in same)
+    assert "2.68 GB in the computer's own memory" in own.as_text()
+    assert own.to_dict()["engine"] == "unsloth"
+    whole = parts(ledger(qwq, checkpointing=False))
+    one = parts(other)["activations, one layer at a time"]
+    assert whole["activations, kept of all layers"] == 64 * one and between not in whole
+
+
 def test_numbers_that_make_no_sense_are_refused(qwq: Shapes) -> None:
-    for wrong in ({"rank": -1}, {"batch": 0}, {"context": 0}, {"quant": "int3"}):
+    for wrong in ({"rank": -1}, {"batch": 0}, {"context": 0}, {"quant": "int3"},
+                  {"engine": "jax"}):  # fmt: skip
         with pytest.raises(SettingError):
             ledger(qwq, **wrong)

@@ -54,6 +54,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     ledger.add_argument("--rank", type=int, default=32, help="of the LoRA adapters")
     ledger.add_argument("--batch", type=int, default=2)
     ledger.add_argument("--context", type=int, default=2048, help="tokens of each sequence")
+    ledger.add_argument("--engine", default="peft", help="peft, or unsloth on a GPU")
     ledger.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -134,7 +135,8 @@ def _audit(args: argparse.Namespace) -> None:
 def _ledger(args: argparse.Namespace) -> None:
     from ..quant import ledger, read_shapes
 
-    found = ledger(read_shapes(args.model), args.quant, args.rank, args.batch, args.context)
+    shapes = read_shapes(args.model)
+    found = ledger(shapes, args.quant, args.rank, args.batch, args.context, engine=args.engine)
     print(json.dumps(found.to_dict()) if args.json else found.as_text())
 
 

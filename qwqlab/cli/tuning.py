@@ -27,17 +27,22 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     tune.add_argument(
         "--data",
         default="shopping",
-        help="shopping, alpaca-cleaned (from the hub), or a file of JSON lines in Alpaca's format",
+        help="shopping, alpaca-cleaned (from the hub), or a file of JSON lines: Alpaca's "
+        "instruction, input, output, or a chat's messages",
     )
     tune.add_argument("--steps", type=int, default=60)
     tune.add_argument("--rank", type=int, default=32)
     tune.add_argument("--batch", type=int, default=2, help="examples run at once")
     tune.add_argument("--accumulation", type=int, default=4, help="batches of a step")
+    tune.add_argument("--max-tokens", type=int, default=2048, help="longer examples are cut")
     tune.add_argument("--seed", type=int, default=3407)
     tune.add_argument("--engine", default="auto", help="auto, unsloth or peft")
     tune.add_argument("--pad", help="a token by its text; by default the model's own")
     tune.add_argument("--collator", default="trl", help="trl or transformers")
     tune.add_argument("--skip-file", type=Path, help="modules to keep in 16 bits: see `select`")
+    tune.add_argument(
+        "--memory-check", choices=("on", "off"), default="on", help="off: train whatever is free"
+    )
     tune.add_argument("--no-checkpointing", action="store_true", help="faster, with more memory")
     tune.add_argument(
         "--out", type=Path, required=True, help="the run's folder; a stopped run resumes there"
@@ -90,6 +95,7 @@ def _finetune(args: argparse.Namespace) -> None:
         accumulation=args.accumulation,
         steps=args.steps,
         seed=args.seed,
+        max_tokens=args.max_tokens,
         checkpointing=not args.no_checkpointing,
     )
     checkpoint = Checkpoint(args.model)
@@ -100,7 +106,7 @@ def _finetune(args: argparse.Namespace) -> None:
         keep = tuple(name for name in resolved.kept if name != HEAD)
     found = finetune(
         checkpoint, examples, args.out, recipe, args.engine, args.pad, args.collator, keep,
-        on_step=_tell,
+        on_step=_tell, memory_check=args.memory_check == "on",
     )  # fmt: skip
     if not is_main():
         return

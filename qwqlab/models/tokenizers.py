@@ -40,7 +40,7 @@ class LlamaTokenizer(Closing):
         self.path = _find_gguf(name)
         self.info: GGUFInfo = inspect(self.path)
         trial.check_tokenizes(self.path)
-        self._model = Model(self.path, Loading(n_gpu_layers=0), vocab_only=True)
+        self._model = Model(self.path, Loading(device="none"), vocab_only=True)
 
     def encode(self, texts: Iterable[str], parse_special: bool = True) -> list[list[int]]:
         """Return the token ids of each text, with nothing before or after them.

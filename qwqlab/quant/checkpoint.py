@@ -75,8 +75,8 @@ class Checkpoint:
         path = paths.from_user(name)
         self.path = path if path.is_dir() else model_path(name)
         self.title = self.path.name
-        self.info = None if path.is_dir() else inspect(self.path)
-        if path.is_dir() and not (path / "config.json").is_file():
+        self.info = None if self.path.is_dir() else inspect(self.path)
+        if self.info is None and not (self.path / "config.json").is_file():
             raise ModelFileError(f"{self.path} holds no config.json; give a model's own folder.")
 
     def identify(self) -> str:
@@ -154,7 +154,7 @@ class Checkpoint:
         if self.info is None:
             return TransformersTokenizer(self.path).encode([text])[0]
         check_tokenizes(self.path)
-        with Model(self.path, Loading(n_gpu_layers=0), vocab_only=True) as model:
+        with Model(self.path, Loading(device="none"), vocab_only=True) as model:
             tokens = model.tokenize_all([text], add_special=False, parse_special=True)
         return list(tokens[0])
 

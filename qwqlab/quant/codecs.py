@@ -105,8 +105,9 @@ class BnbCodec:
         step = self.step(n_in)
         n_rows = max(1, SLICE // (n_in * step)) * step
         # Made before the slices: kept parts among freed ones would keep the heap from shrinking.
-        packed = torch.empty(math.ceil(weight.numel() / 2), dtype=torch.uint8)
-        scales = torch.empty(math.ceil(weight.numel() / self.block))
+        device = weight.device
+        packed = torch.empty(math.ceil(weight.numel() / 2), dtype=torch.uint8, device=device)
+        scales = torch.empty(math.ceil(weight.numel() / self.block), device=device)
         for start in range(0, n_out, n_rows):
             rows = weight[start : start + n_rows].contiguous()
             part, state = functional.quantize_4bit(
@@ -153,11 +154,11 @@ class GgmlCodec:
 
     def encode(self, weight: torch.Tensor) -> Encoded:
         """Encode a matrix of n_out x n_in floats."""
-        kind = fit_type(self.name, weight.shape[1])
-        packed = quantize(weight.float().numpy(), kind)
+        kind, device = fit_type(self.name, weight.shape[1]), weight.device
+        packed = quantize(weight.float().cpu().numpy(), kind)
 
         def decode(start: int, stop: int) -> torch.Tensor:
-            return torch.from_numpy(dequantize(packed[start:stop], kind))
+            return torch.from_numpy(dequantize(packed[start:stop], kind)).to(device)
 
         return Encoded(kind, packed.nbytes, decode)
 

@@ -75,8 +75,8 @@ class Reference:
                 "or more. Give a longer text, or take more tokens of it."
             )
         self.model = model
-        self.blocks = blocks
-        self._logs = [predict(model, block) for block in blocks]
+        self.blocks = blocks.to(model.device)
+        self._logs = [predict(model, block) for block in self.blocks]
 
     def compare(self) -> Quality:
         """Return how the model as it now is does against what it was.

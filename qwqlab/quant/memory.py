@@ -34,6 +34,8 @@ KNOWN = {"qwq-32b": "QwQ-32B"}
 TOTALS = ("training", "generating")
 QUANTS = ("nf4", "fp4", "bf16")
 """What a ledger counts; nf4 and fp4 with double quantisation, as QLoRA and Unsloth load them."""
+TRAINERS = ("peft", "unsloth")
+"""Who trains: unsloth on a GPU; its CPU backend is peft's."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,7 @@ class Ledger:
     rank: int
     batch: int
     context: int
+    engine: str
     lines: tuple[Line, ...]
 
     def total(self, when: str) -> int:
@@ -262,19 +265,26 @@ def ledger(
     batch: int = 2,
     context: int = 2048,
     kept: int = 0,
+    engine: str = "peft",
+    checkpointing: bool = True,
 ) -> Ledger:
     """Return what a model takes; raise SettingError for numbers out of range.
 
     rank:    of the LoRA adapters on all linear modules but the head; 0 for none.
     context: tokens of each of the batch's sequences.
     kept:    weights that stay in 16 bits although the quant is of 4 (see `audit`).
+    engine:  "peft", or "unsloth" on a GPU, which keeps less there while it trains.
+    checkpointing: compute activations again rather than keep them, as `Recipe` says.
     """
-    if quant not in QUANTS:
-        raise SettingError(f"quant={quant!r} is not one of {', '.join(QUANTS)}")
+    for name, choice, known in (("quant", quant, QUANTS), ("engine", engine, TRAINERS)):
+        if choice not in known:
+            raise SettingError(f"{name}={choice!r} is not one of {', '.join(known)}")
     for name, value, least in (("rank", rank, 0), ("batch", batch, 1), ("context", context, 1)):
         check_number(name, value, int, least, INT_MAX)
-    lines = tuple(Line(*each) for each in _list_lines(shapes, quant, rank, batch, context, kept))
-    return Ledger(shapes.name, quant, rank, batch, context, lines)
+    unsloth = engine == "unsloth"
+    fields = _list_lines(shapes, quant, rank, batch, context, kept, unsloth, checkpointing)
+    lines = tuple(Line(*each) for each in fields)
+    return Ledger(shapes.name, quant, rank, batch, context, engine, lines)
 
 
 def fit_vllm(shapes: Shapes, weights: int, card: int = 24 * GIB) -> int:
@@ -297,7 +307,14 @@ def fit_vllm(shapes: Shapes, weights: int, card: int = 24 * GIB) -> int:
 
 
 def _list_lines(
-    shapes: Shapes, quant: str, rank: int, batch: int, context: int, kept: int
+    shapes: Shapes,
+    quant: str,
+    rank: int,
+    batch: int,
+    context: int,
+    kept: int,
+    unsloth: bool,
+    checkpointing: bool,
 ) -> Iterator[tuple[str, int, str, str, str]]:
     """Yield the fields of each `Line`."""
     tokens = batch * context
@@ -330,20 +347,27 @@ def _list_lines(
     )  # fmt: skip
     width, n_layers, n_rows = map(shapes.ask, ("hidden_size", "num_hidden_layers", "vocab_size"))
     inner = max(linear.n_in for linear in modules)
+    between, within = tokens * width * 2, tokens * 2 * (6 * width + 5 * inner)
+    if checkpointing:
+        how = f"checkpointing keeps each layer's input, {n_layers} x {tokens:,} tokens, bf16"
+        if unsloth:  # gradient_checkpointing of unsloth_zoo 2026.10.9, which has two buffers
+            in_ram = f"{n_layers * between / GB:.2f} GB in the computer's own memory"
+            how += f": {in_ram}, two of them here"
+        yield (
+            "activations, kept between layers", between * (2 if unsloth else n_layers),
+            "training", "assumed", how,
+        )  # fmt: skip
     yield (
-        "activations, kept between layers", tokens * width * 2 * n_layers, "training", "assumed",
-        f"checkpointing keeps each layer's input, {n_layers} x {tokens:,} tokens, bf16; "
-        "Unsloth moves them to the computer's own memory",
+        "activations, one layer at a time" if checkpointing else "activations, kept of all layers",
+        within * (1 if checkpointing else n_layers), "training", "assumed",
+        ("computed again for its gradients: " if checkpointing else f"of {n_layers} layers ")
+        + "about 6 hidden and 5 intermediate rows a token, bf16",
     )  # fmt: skip
+    # unsloth_zoo 2026.10.9, fused_losses: at least four chunks, 16 bytes for each of their numbers.
+    how = "16 bytes each, a quarter of them at a time" if unsloth else "float32 twice"
     yield (
-        "activations, one layer at a time", tokens * 2 * (6 * width + 5 * inner),
-        "training", "assumed",
-        "computed again for its gradients: about 6 hidden and 5 intermediate rows a token, bf16",
-    )  # fmt: skip
-    yield (
-        "logits and their gradient", tokens * n_rows * (4 + 4), "training", "assumed",
-        f"{tokens:,} tokens x {n_rows:,}, float32 twice; Unsloth goes in chunks and "
-        "keeps less",
+        "logits and their gradient", tokens * n_rows * (16 // 4 if unsloth else 4 + 4),
+        "training", "assumed", f"{tokens:,} tokens x {n_rows:,}, {how}",
     )  # fmt: skip
     if quant != "bf16":
         largest = max(modules, key=lambda linear: linear.n_weights)

@@ -7,7 +7,7 @@ before it is believed, and a loaded model is looked at.
 
 On some CPUs (AVX512-BF16) bitsandbytes repacks 4-bit weights in place at the first forward pass in
 eval mode, and then neither their values nor gradients through them are right. That is switched off
-in every model that is loaded here.
+in every module that is loaded to the CPU; on a card nothing is repacked.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ def load_quantised(
 ) -> Any:
     """Return the model as bitsandbytes holds it: in 4 bits but for a skip list.
 
-    A model that is in 4 bits already is loaded as it is.
+    A model that is in 4 bits already is loaded as it is. On a machine with a GPU transformers
+    puts it there.
 
     dtype: of all else, and of the products.
     load:  takes from_pretrained's options and returns a model; by default `Checkpoint.load`.
@@ -154,7 +155,10 @@ def load_quantised(
         options["quantization_config"] = _make_config(skip, codec, dtype)
     model = load(**options) if load else checkpoint.load(packed=True, **options)
     for module in _four_bit(model).values():
-        module.support_avx512bf16_for_cpu = False
+        if checkpoint.quantisation:  # its own configuration may name another
+            module.compute_dtype = options["dtype"]
+        if module.weight.device.type == "cpu":
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
@@ -162,14 +166,15 @@ def load_in_4bit(
     checkpoint: Checkpoint,
     keep: Iterable[str],
     codec: BnbCodec,
+    dtype: str = "bfloat16",
     load: Callable[..., Any] | None = None,
 ) -> Any:
     """Return the model in 4 bits, checked to keep just these modules and the head in 16.
 
-    load: as in `load_quantised`. Raise SettingError if the model was loaded in another way.
+    dtype, load: as in `load_quantised`. Raise SettingError if the model was loaded in another way.
     """
     linears = list_linears(checkpoint.skeleton())
-    model = load_quantised(checkpoint, make_skip_list(keep, linears), codec, load=load)
+    model = load_quantised(checkpoint, make_skip_list(keep, linears), codec, dtype, load)
     _verify(model, keep, linears)
     return model
 

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from .engines import name_device as name_device  # the card's name, or the processor's
     from .engines import why_no_unsloth as why_no_unsloth  # and the remedy
     from .examples import Example as Example  # an instruction, an input, an output
+    from .examples import Turn as Turn  # an answer of a chat, and the prompt before it
     from .examples import find_examples as find_examples  # a set by its name, or a file
-    from .examples import read_examples as read_examples  # training examples from a file
+    from .examples import read_chats as read_chats  # chats from a file
+    from .examples import read_examples as read_examples  # Alpaca's examples from a file
+    from .examples import render_turns as render_turns  # chats by a model's template
     from .examples import score as score  # an answer against what was asked for
     from .labels import COLLATORS as COLLATORS  # trl and transformers
     from .labels import TURNS as TURNS  # two answers for a table of labels

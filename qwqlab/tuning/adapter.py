@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,9 +15,9 @@ import numpy as np
 
 from .. import files
 from ..errors import ModelFileError, ToolchainError
-from ..llamacpp import Loading, Matrix, find_source, run_tool
+from ..llamacpp import Loading, Matrix, capture, find_source, module_command, run_tool
 from ..models import check_quant, inspect, requantize
-from ..quant import Checkpoint, making_a_model
+from ..quant import Checkpoint
 from ..sampling import Engine, Request, Sampling
 from ..stats import wilson
 from .examples import Example, score
@@ -105,31 +106,31 @@ def compare_with_peft(
     """Return, for each text, whether an exported adapter does in llama.cpp what it does in peft.
 
     folder: the adapter as peft wrote it; gguf: the same, exported; checkpoint: a GGUF, of which a
-    copy in float32 is made. Weights, cache and products are float32 on both sides, so what is left
-    is the order of the sums.
+    copy in float32 is made. Weights, cache and products are float32 on both sides, on the CPU, so
+    what is left is the order of the sums. Raise ModelFileError, with peft's own words, if it can't
+    use the adapter.
     """
-    import peft
-    import torch
-
-    base = checkpoint.load()
-    with making_a_model:
-        model = peft.PeftModel.from_pretrained(base, os.fspath(folder)).eval()
+    ids = [checkpoint.tokenize(text) for text in texts]
+    with tempfile.TemporaryDirectory() as made:
+        job = [str(checkpoint.folder.resolve()), str(Path(folder).resolve()), ids]
+        (Path(made) / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        done = capture(module_command("qwqlab.tuning.peft_logits", made))
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise ModelFileError(f"peft can't use {folder}: {said[-1][:200]}")
+        logits = np.load(Path(made) / "logits.npy")
     exact = Loading(
-        n_ctx=1024, flash_attn="off", cache_type_k="f32", cache_type_v="f32", lora=(str(gguf),)
-    )
-    found = []
-    with Engine(requantize(checkpoint.path, "F32"), exact) as engine, torch.inference_mode():
-        for text in texts:
-            ids = torch.tensor([checkpoint.tokenize(text)])
-            ours = model(ids).logits[0, -1].numpy()
-            with model.disable_adapter():
-                bare = model(ids).logits[0, -1].numpy()
-            kept: dict[int, Matrix] = {}
-            list(engine.run([Request(text, Sampling(temp=0.0), 1, 1)], keep_logits=kept))
-            found.append(
-                Agreement(float(np.abs(ours - kept[0][0]).max()), float(np.abs(ours - bare).max()))
-            )
-    return found
+        n_ctx=1024, device="none", flash_attn="off", cache_type_k="f32", cache_type_v="f32",
+        lora=(str(gguf),),
+    )  # fmt: skip
+    kept: dict[int, Matrix] = {}
+    with Engine(requantize(checkpoint.path, "F32"), exact) as engine:
+        requests = [Request(text, GREEDY, 1, 1) for text in texts]
+        list(engine.run(requests, keep_logits=kept))
+    return [
+        Agreement(float(np.abs(ours - kept[place][0]).max()), float(np.abs(ours - bare).max()))
+        for place, (ours, bare) in enumerate(logits)
+    ]
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, reci
     import peft
     import torch
 
-    model = load_in_4bit(checkpoint, keep, codec)
+    model = load_in_4bit(checkpoint, keep, codec, choose_dtype())
     model.config.use_cache = False
     with making_a_model:
         torch.manual_seed(recipe.seed)  # the adapters begin at random
@@ -86,6 +86,19 @@ def load_peft(checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, reci
     if recipe.checkpointing:
         adapted.enable_input_require_grads()
     return adapted.train()
+
+
+def choose_dtype() -> str:
+    """Return the floats to train with: bfloat16, or float16 on a card that lacks it, as Turing's.
+
+    With float16 the trainer scales the loss, or small gradients would be zeros.
+    """
+    import torch
+
+    lacks = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    return "float16" if lacks else "bfloat16"
 
 
 def lora_options(recipe: Recipe) -> dict[str, Any]:
@@ -108,7 +121,7 @@ def load_unsloth(
     # Before the libraries that it changes, where these are not imported yet.
     unsloth = importlib.import_module("unsloth").FastLanguageModel
 
-    def load(dtype: Any, **options: Any) -> Any:  # unsloth chooses the dtype by the card
+    def load(dtype: Any, **options: Any) -> Any:  # unsloth chooses it by the card, as we do
         return unsloth.from_pretrained(
             model_name=str(checkpoint.folder),
             max_seq_length=recipe.max_tokens,
@@ -118,7 +131,7 @@ def load_unsloth(
         )[0]
 
     adapted = unsloth.get_peft_model(
-        load_in_4bit(checkpoint, keep, codec, load),
+        load_in_4bit(checkpoint, keep, codec, choose_dtype(), load),
         use_gradient_checkpointing="unsloth" if recipe.checkpointing else False,
         random_state=recipe.seed,
         **{name: value for name, value in lora_options(recipe).items() if name != "task_type"},
@@ -127,30 +140,49 @@ def load_unsloth(
 
 
 def check_memory(
-    checkpoint: Checkpoint, keep: Sequence[str], codec: BnbCodec, recipe: Recipe, context: int
+    checkpoint: Checkpoint,
+    keep: Sequence[str],
+    codec: BnbCodec,
+    recipe: Recipe,
+    context: int,
+    engine: str,
 ) -> None:
     """Raise SettingError, with the ledger's figures, if a run would not fit into memory.
 
-    context: tokens of the longest example.
+    context: tokens of the longest example. engine: "peft" or "unsloth".
     """
+    import torch
+
+    if not torch.cuda.is_available():
+        engine = "peft"  # which unsloth's CPU backend is, too
     shapes = read_shapes(checkpoint.folder / "config.json")
     kept = sum(linear.n_weights for linear in shapes.quantised if linear.name in set(keep))
-    found = ledger(shapes, codec.quant_type, recipe.rank, recipe.batch, context, kept)
+    found = ledger(
+        shapes, codec.quant_type, recipe.rank, recipe.batch, context, kept, engine,
+        recipe.checkpointing,
+    )  # fmt: skip
     need, has = found.total("training"), free_on_device()
     if need > has:
         weights = found.lines[0].gb
         raise SettingError(
             f"Fine-tuning {checkpoint.title} takes {need / 1e9:.1f} GB of memory, {weights:.1f} of "
             f"them for its weights, and {has / 1e9:.1f} GB are free on {name_device()}; take a "
-            "smaller model, a smaller rank or batch, or shorter examples."
+            "smaller model, a smaller rank or batch, or shorter examples, or switch this check off "
+            "(--memory-check off)."
         )
 
 
 def free_on_device() -> int:
-    """Return the bytes that are free where a model would be trained: on the GPU if there is one."""
+    """Return the bytes that are free where a model would be trained: on the GPU if there is one.
+
+    What PyTorch keeps of the card and has no tensor in is free for the next model.
+    """
     import torch
 
-    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_memory()
+    if not torch.cuda.is_available():
+        return free_memory()
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return int(torch.cuda.mem_get_info()[0]) + cached
 
 
 def name_device() -> str:
@@ -158,7 +190,7 @@ def name_device() -> str:
     import torch
 
     if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name(0))
+        return str(torch.cuda.get_device_name())
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

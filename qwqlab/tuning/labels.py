@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import SettingError
 from ..quant import import_bitsandbytes
-from .examples import Example
+from .examples import Example, Turn
 
 IGNORED = -100
 COLLATORS = ("trl", "transformers")
@@ -26,11 +26,18 @@ Row = dict[str, list[int]]
 Collator = Callable[[list[Row]], Any]
 
 
-def encode(example: Example, tokenizer: Any, end: int, max_tokens: int) -> Row:
-    """Return an example as token ids and labels: only the answer and its end are learnt."""
-    options = {"add_special_tokens": False, "split_special_tokens": True}
-    prompt = tokenizer(example.prompt, **options)["input_ids"]
-    answer = [*tokenizer(example.output, **options)["input_ids"], end]
+def encode(example: Example | Turn, tokenizer: Any, end: int, max_tokens: int) -> Row:
+    """Return an example as token ids and labels: only the answer and its end are learnt.
+
+    Special tokens are read in the prompt of a `Turn` alone, where a template wrote them.
+    """
+
+    def read(text: str, special: bool) -> list[int]:
+        options = {"add_special_tokens": False, "split_special_tokens": not special}
+        return list(tokenizer(text, **options)["input_ids"])
+
+    prompt = read(example.prompt, isinstance(example, Turn))
+    answer = [*read(example.output, False), end]
     ids = [*prompt, *answer][:max_tokens]
     return {"input_ids": ids, "labels": ([IGNORED] * len(prompt) + answer)[:max_tokens]}
 

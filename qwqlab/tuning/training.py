@@ -8,6 +8,7 @@ checkpoint.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import threading
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
-from ..errors import BusyError, SettingError
+from ..errors import BusyError, ChatError, SettingError
+from ..models import Conversation, read_specials, read_template
 from ..quant import BnbCodec, Checkpoint, find_codec, peak_memory, read_kept
 from . import engines
-from .examples import Example
+from .examples import Example, Turn, render_turns
 from .labels import IGNORED, Collator, Row, encode, find_token, make_collator
 from .recipe import Recipe
 
@@ -99,7 +101,7 @@ class FineTuned:
 
 def finetune(
     model: str | Path | Checkpoint,
-    examples: Sequence[Example],
+    examples: Sequence[Example | Conversation],
     folder: str | Path,
     recipe: Recipe | None = None,
     engine: str = "auto",
@@ -109,11 +111,13 @@ def finetune(
     codec: str = "nf4-dq",
     on_step: OnStep | None = None,
     stop: Callable[[], bool] = lambda: False,
+    memory_check: bool = True,
 ) -> FineTuned:
     """Train LoRA adapters on a model in 4 bits.
 
     examples: each becomes a prompt in Alpaca's form, its output and the model's end token; only
-    the output and the end are learnt.
+    the output and the end are learnt. Of a chat each answer becomes one, behind a prompt by the
+    model's own template (see `render_turns`).
     folder:   gets run.json, steps.jsonl, checkpoints and adapter/. If it holds this very run, the
               run goes on; if it holds another, SettingError is raised.
     pad:      a token by its text, by default the model's own; see `labels` for what it does with
@@ -122,11 +126,14 @@ def finetune(
     codec:    nf4-dq, nf4, fp4-dq or fp4. A folder that is in bitsandbytes' 4 bits already is taken
               as it is, with the modules that it keeps.
     stop:     asked after each step; then a checkpoint is written.
+    memory_check: refuse a run that takes more memory, by the ledger, than is free.
 
     Raise SettingError for values that make no sense or too little memory, ModelFileError or
     FetchError for a model that can't be used, BusyError if this process trains already: two runs
     would draw from one source of random numbers.
     """
+    import torch
+
     folder, recipe = Path(folder), recipe or Recipe()
     checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
     if not examples:
@@ -157,16 +164,20 @@ def finetune(
         "codec": chosen.name,
         **recipe.to_dict(),
     }
-    rows = [encode(each, tokenizer, end, recipe.max_tokens) for each in examples]
-    for number, row in enumerate(rows, 1):
+    answers = _list_answers(examples, checkpoint)
+    rows = [encode(each, tokenizer, end, recipe.max_tokens) for _, each in answers]
+    for (number, _), row in zip(answers, rows, strict=True):
         if all(target == IGNORED for target in row["labels"][1:]):
             raise SettingError(
                 f"example {number}: its prompt takes all of max_tokens={recipe.max_tokens}, and "
                 "nothing of its answer would be learnt; leave it out, or raise max_tokens"
             )
     longest = max(len(row["input_ids"]) for row in rows)
-    engines.check_memory(checkpoint, keep, chosen, recipe, longest)
+    gc.collect()  # a trainer and its model hold each other: an earlier run's may still be there
+    if memory_check:
+        engines.check_memory(checkpoint, keep, chosen, recipe, longest, start.name)
     adapter = folder / ADAPTER
+    overflow = False
     if not _training.acquire(blocking=False):
         raise BusyError("a model is being trained here; wait for it, or press its Stop")
     try:
@@ -181,8 +192,15 @@ def finetune(
                     staged = adapter.with_name(f".{adapter.name}")
                     ready.save_pretrained(staged)
                     staged.replace(adapter)  # whole or not at all
+    except torch.OutOfMemoryError:
+        overflow = True
     finally:
         _training.release()
+    if overflow:  # raised out here, where no traceback holds the model in that memory
+        raise SettingError(
+            f"{engines.name_device()} ran out of memory while {checkpoint.title} was trained; take "
+            "a smaller rank or batch, or shorter examples (--max-tokens), in a new folder"
+        )
     whole = (adapter / "adapter_config.json").is_file()
     return FineTuned(
         engine=start.name,
@@ -197,6 +215,31 @@ def finetune(
         adapter=str(adapter) if whole else None,
         versions={name: metadata.version(name) for name in PACKAGES if find_spec(name)},
     )
+
+
+def _list_answers(
+    examples: Sequence[Example | Conversation], checkpoint: Checkpoint
+) -> list[tuple[int, Example | Turn]]:
+    """Return all that is to be answered, each with the number of its example."""
+    chats = [each for each in examples if isinstance(each, Conversation)]
+    turns = iter(_render(chats, checkpoint) if chats else [])
+    return [
+        (number, part)
+        for number, each in enumerate(examples, 1)
+        for part in (next(turns) if isinstance(each, Conversation) else [each])
+    ]
+
+
+def _render(chats: Sequence[Conversation], checkpoint: Checkpoint) -> list[list[Turn]]:
+    source = checkpoint.path
+    try:
+        template = read_template(source)
+    except ChatError:
+        raise SettingError(
+            f"{checkpoint.title} has no chat template; give it examples with instruction, input "
+            "and output"
+        ) from None
+    return render_turns(chats, template, read_specials(source))
 
 
 def _claim(folder: Path, plan: dict[str, Any]) -> None:
@@ -269,6 +312,7 @@ def trainer_options(recipe: Recipe, folder: Path) -> dict[str, Any]:
     import torch
 
     on_gpu = torch.cuda.is_available()
+    dtype = engines.choose_dtype() if on_gpu else ""  # on a CPU nothing is cast
     return {
         "output_dir": str(folder / "checkpoints"),
         "per_device_train_batch_size": recipe.batch,
@@ -282,7 +326,8 @@ def trainer_options(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "max_length": recipe.max_tokens,
         "seed": recipe.seed,
         "data_seed": recipe.seed,
-        "bf16": on_gpu,
+        "bf16": dtype == "bfloat16",
+        "fp16": dtype == "float16",
         "use_cpu": not on_gpu,
         "gradient_checkpointing": recipe.checkpointing,
         "logging_steps": 1,
