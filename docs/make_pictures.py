@@ -2,8 +2,9 @@
 
 The central one is drawn from docs/pictures/trade_off.json, which
 `qwqlab reproduce --json docs/pictures/trade_off.json` writes. The others come from the last
-`make book`: from each cell whose metadata names a "picture". A headless Chromium draws, the one
-that the browser tests use. The words of each picture go into docs/pictures/README.md.
+`make book`: from each cell whose metadata names a "picture", its figure or the texts of its panel.
+A headless Chromium draws, the one that the browser tests use. The words of each picture go into
+docs/pictures/README.md.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ PICTURES = Path(__file__).parent / "pictures"
 RUNS = paths.build_dir() / "book" / "run"
 PLOTLY = "application/vnd.plotly.v1+json"
 SNAP = "options => Plotly.toImage(document.querySelector('.js-plotly-plot'), options)"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+BESIDE = """<style>
+  body { margin: 0; padding: 12px; display: grid; grid-template-columns: 1fr 1fr; gap: 16px;
+    font: 15px/1.4 sans-serif; color: #222; background: white; }
+</style>"""
 HEAD = """# Pictures
 
 Made by `make pictures` from `trade_off.json` and the last `make book`: change those, not these.
@@ -40,7 +47,10 @@ Made by `make pictures` from `trade_off.json` and the last `make book`: change t
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure to draw, its file's name, and the sentence that stands for it."""
+    """What to draw, its file's name, and the sentence that stands for it.
+
+    figure: a Plotly figure, or the HTML of a page.
+    """
 
     name: str
     figure: Any
@@ -56,7 +66,7 @@ def main() -> int:
     pictures = [read_trade_off(), *read_book()]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=CHROMIUM)
-        page = chromium.new_page(offline=True)
+        page = chromium.new_page(offline=True, device_scale_factor=2)
         for picture in pictures:
             (PICTURES / f"{picture.name}.png").write_bytes(draw(picture, page))
         chromium.close()
@@ -74,11 +84,14 @@ def read_trade_off() -> Picture:
 
 
 def read_book() -> Iterator[Picture]:
-    """The figures of the cells that name a picture, as the last run of the notebooks left them."""
+    """What the cells that name a picture show, as the last run of the notebooks left it."""
     for path in sorted(RUNS.glob("*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
             shown = [output.get("data", {}) for output in cell.get("outputs", [])]
             figures = [data[PLOTLY] for data in shown if PLOTLY in data]
+            if "picture" in cell["metadata"] and any(WIDGET in data for data in shown):
+                yield read_texts(cell["metadata"]["picture"], notebook)
             if "picture" in cell["metadata"] and figures:
                 texts = "".join("".join(data.get("text/html", "")) for data in shown)
                 words = re.search(r"(?s)<p>(.*?)</p>", texts)
@@ -87,8 +100,22 @@ def read_book() -> Iterator[Picture]:
                 yield Picture(cell["metadata"]["picture"], figure, plain)
 
 
+def read_texts(name: str, notebook: dict[str, Any]) -> Picture:
+    """The two texts of a notebook's SideBySide, beside each other."""
+    states = [
+        widget["state"] for widget in notebook["metadata"]["widgets"][STATE]["state"].values()
+    ]
+    texts = [each["value"] for each in states if "qwqlab-stream" in each.get("_dom_classes", [])]
+    heads = [html.unescape(re.sub("<[^>]*>", "", text.split("</div>")[0])) for text in texts]
+    return Picture(name, BESIDE + "".join(texts), " ".join(heads))
+
+
 def draw(picture: Picture, page: Page) -> bytes:
     """A picture as a png, at twice the resolution, for print."""
+    if isinstance(picture.figure, str):
+        page.set_viewport_size({"width": WIDTH, "height": 100})
+        page.set_content(picture.figure)
+        return page.screenshot(full_page=True)
     page.set_content(picture.figure.to_html(include_plotlyjs=True))
     page.wait_for_selector(".js-plotly-plot .main-svg")
     height = picture.figure.layout.height or 500
