@@ -27,14 +27,13 @@ from qwqlab.experiments import ArmResult
 from qwqlab.plots import WIDTH, draw_trade_off
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parent))
+from book_pages import PLOTLY, STATE, WIDGET, show_widget
 from lab_page import CHROMIUM, NO_BROWSER, find_chromium
 
 PICTURES = Path(__file__).parent / "pictures"
 RUNS = paths.build_dir() / "book" / "run"
-PLOTLY = "application/vnd.plotly.v1+json"
 SNAP = "options => Plotly.toImage(document.querySelector('.js-plotly-plot'), options)"
-WIDGET = "application/vnd.jupyter.widget-view+json"
-STATE = "application/vnd.jupyter.widget-state+json"
 BESIDE = """<style>
   body { margin: 0; padding: 12px; display: grid; grid-template-columns: 1fr 1fr; gap: 16px;
     font: 15px/1.4 sans-serif; color: #222; background: white; }
@@ -90,24 +89,33 @@ def read_book() -> Iterator[Picture]:
         for cell in notebook["cells"]:
             shown = [output.get("data", {}) for output in cell.get("outputs", [])]
             figures = [data[PLOTLY] for data in shown if PLOTLY in data]
-            if "picture" in cell["metadata"] and any(WIDGET in data for data in shown):
-                yield read_texts(cell["metadata"]["picture"], notebook)
+            panels = [data[WIDGET]["model_id"] for data in shown if WIDGET in data]
             if "picture" in cell["metadata"] and figures:
                 texts = "".join("".join(data.get("text/html", "")) for data in shown)
                 words = re.search(r"(?s)<p>(.*?)</p>", texts)
-                plain = html.unescape(re.sub("<[^>]*>", "", words[1])) if words else ""
                 figure = go.Figure(figures[0]["data"], figures[0]["layout"])
-                yield Picture(cell["metadata"]["picture"], figure, plain)
+                yield Picture(
+                    cell["metadata"]["picture"], figure, read_plain(words[1] if words else "")
+                )
+            elif "picture" in cell["metadata"] and panels:
+                yield read_texts(cell["metadata"]["picture"], panels[0], notebook)
 
 
-def read_texts(name: str, notebook: dict[str, Any]) -> Picture:
-    """The two texts of a notebook's SideBySide, beside each other."""
-    states = [
-        widget["state"] for widget in notebook["metadata"]["widgets"][STATE]["state"].values()
+def read_texts(name: str, panel: str, notebook: dict[str, Any]) -> Picture:
+    """The two runs of a SideBySide, without the seconds that they took on this machine."""
+    widgets = notebook["metadata"]["widgets"][STATE]["state"]
+    runs = [
+        re.sub(r" in [\d.]+ s;", ";", part)
+        for part in show_widget(panel, widgets, name)
+        if "text of the run" in part
     ]
-    texts = [each["value"] for each in states if "qwqlab-stream" in each.get("_dom_classes", [])]
-    heads = [html.unescape(re.sub("<[^>]*>", "", text.split("</div>")[0])) for text in texts]
-    return Picture(name, BESIDE + "".join(texts), " ".join(heads))
+    heads = [read_plain(run.split('<div tabindex="0"')[0]) for run in runs]
+    return Picture(name, BESIDE + "".join(runs), " ".join(heads))
+
+
+def read_plain(marked: str) -> str:
+    """The words of a piece of HTML."""
+    return html.unescape(re.sub("<[^>]*>", "", marked))
 
 
 def draw(picture: Picture, page: Page) -> bytes:

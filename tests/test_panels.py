@@ -437,7 +437,8 @@ def test_a_panel_loads_neither_torch_nor_transformers_nor_nbformat() -> None:
     """They take seconds, in the first cell of a notebook."""
     code = """if True:
         import sys
-        from qwqlab.widgets import GradePanel, JobPanel, LossPanel, Microscope, SideBySide
+        from qwqlab.widgets import GradePanel, JobPanel, LossPanel
+        from qwqlab.widgets import Microscope, SideBySide, ThinkPanel
         assert not {"torch", "transformers", "nbformat"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", code], check=True)

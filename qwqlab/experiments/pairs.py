@@ -44,7 +44,7 @@ def has_fault(run: Run, fault: str) -> bool:
 
 
 _OFFICIAL = PRESETS["official"]
-_GREEDY = _OFFICIAL.with_(temp=0)
+_GREEDY = Sampling(temp=0, top_k=0, top_p=1, min_p=0)
 
 
 def _find(kind: str, word: str) -> str:
@@ -59,8 +59,8 @@ PAIRS = (
         samplings=(_GREEDY, _GREEDY.with_(dry_multiplier=0.5)),
         names=("greedy", "greedy with DRY"),
         fault="loop",
-        look_for="Greedy takes the most likely token each time, and soon writes the same words "
-        "again and again. DRY pushes down the token that would continue a repetition.",
+        look_for="Greedy takes the most likely token each time, and soon the embedded model writes "
+        "the same words again and again. DRY pushes down what would continue a repetition.",
     ),
     Pair(
         name="a repeat penalty, and none",
@@ -70,8 +70,8 @@ PAIRS = (
         names=("repeat_penalty 1.5", "no penalty"),
         n_predict=240,
         fault="code",
-        look_for="Neither loops, but a program must repeat its names and its brackets: with the "
-        "penalty it breaks. Underlined are the tokens that only the penalty let through.",
+        look_for="A program must repeat its names and its brackets: with the penalty the embedded "
+        "model breaks it. Underlined are the tokens that only the penalty let through.",
     ),
     Pair(
         name="the article's two commands",
@@ -81,8 +81,8 @@ PAIRS = (
         names=("without the fix", "with the fix"),
         n_predict=240,
         fault="code",
-        look_for="Both commands ask for a repeat penalty of 1.1. On the right the list of samplers "
-        "has no `penalties`, so it does nothing, and the program is whole.",
+        look_for="Both commands ask for a repeat penalty of 1.1, which breaks the embedded model's "
+        "program. On the right the list of samplers has no `penalties`: there it does nothing.",
     ),
 )
 """The first shows a loop; the others, on the embedded model, a broken program."""

@@ -64,8 +64,8 @@ def show_run(run: Run, engine: Engine, *, breaking: int | None = None, title: st
         marked.append("</span>")
     name = html.escape(f"text of the run: {title}" if title else "text of the run")
     return Shown(
-        f'<div><div>{html.escape(head)}</div><div tabindex="0" role="group" '
-        f'aria-label="{name}" style="{_BODY}">{"".join(marked)}</div></div>',
+        f'<div><div style="line-height:1.4">{html.escape(head)}</div><div tabindex="0" '
+        f'role="group" aria-label="{name}" style="{_BODY}">{"".join(marked)}</div></div>',
         f"{head}\n{''.join(plain)}",
     )
 
@@ -103,7 +103,6 @@ def _tell(run: Run, title: str, found: RunMetrics) -> str:
         f"{len(run.escapes)} escapes ({share}), underlined",
     ]
     if found.loop:
-        parts.append(
-            f"a loop begins at token {found.loop_start}, {found.loop_repeats:g} times, shaded"
-        )
+        times = f"{found.loop_repeats:g} times"
+        parts.append(f"a loop begins at token {found.loop_start} ({times}), shaded")
     return f"{title}: {'; '.join(parts)}." if title else f"{'; '.join(parts)}."

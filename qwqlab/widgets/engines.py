@@ -33,6 +33,7 @@ class EnginePanel(Panel):
             value=engine.path,
             description="model",
             tooltip="the models on this machine",
+            layout={"width": "auto"},
         )
         self.models.add_class("qwqlab-models")
         self.models.observe(self._choose_model, "value")

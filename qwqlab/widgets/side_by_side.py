@@ -27,6 +27,7 @@ from .controls import SamplingControls
 from .engines import EnginePanel
 from .texts import TextField, list_prompts
 
+_PROSE = "line-height:1.4;margin:.2em 0"
 _BATCHED = (
     "With this model a run may differ from its command: here the arithmetic depends on the width "
     "of the batch."
@@ -46,7 +47,9 @@ class SideBySide(EnginePanel):
         super().__init__(engine, "Run", "run both settings")
         self.runs: list[Run | None] = [None, None]
         self._pair, self._pairs = pair, {each.name: each for each in (pair, *PAIRS)}
-        self.pair = widgets.Dropdown(options=list(self._pairs), description="pair")
+        self.pair = widgets.Dropdown(
+            options=list(self._pairs), description="pair", layout={"width": "auto"}
+        )
         self.prompt = TextField(
             "prompt", self._list_prompts(), self._show_settings, chooser="prompts", rows=3
         )
@@ -100,7 +103,8 @@ class SideBySide(EnginePanel):
         self._guard(self._draw_settings)
 
     def _draw_settings(self) -> None:
-        self.look_for.value = mark_names(self._pair.look_for)
+        look_for = mark_names(self._pair.look_for)
+        self.look_for.value = f'<div style="{_PROSE}">{look_for}</div>'
         self.note.value = "" if self.engine.width_independent else _BATCHED
         for side, request, own in zip(
             self.sides, self.requests(), self._pair.samplings, strict=True
@@ -153,10 +157,10 @@ class _Side:
         """Name the column by the request, and warn of what has no effect."""
         self.name, sampling = request.label, request.sampling
         self.head.value = (
-            f"<b>{html.escape(self.name)}{edited}</b><br>"
+            f"<div style='{_PROSE}'><b>{html.escape(self.name)}{edited}</b><br>"
             f"<code style='white-space:normal'>{'; '.join(sampling.chain()[:-1])}</code><br>"
             f"repeat_penalty {sampling.repeat_penalty:g}, temp {sampling.temp:g}, "
-            f"min_p {sampling.min_p:g}, dry_multiplier {sampling.dry_multiplier:g}"
+            f"min_p {sampling.min_p:g}, dry_multiplier {sampling.dry_multiplier:g}</div>"
         )
         self.warning.value = show_warnings(sampling.inert(), "No effect")
         self.edit.description = f"edit {self.name}"
@@ -178,7 +182,7 @@ class _Side:
             f"<li>{html.escape(name)}: {html.escape(value)}</li>"
             for name, value in summarize_run(run).items()
         )
-        self.measures.value = f'<ul style="margin:.2em 0;line-height:1.4">{lines}</ul>'
+        self.measures.value = f'<ul style="{_PROSE}">{lines}</ul>'
 
     def _fold(self) -> None:
         shown = self.controls.box.layout.display != "none"

@@ -31,12 +31,13 @@ class TextField:
         rows: int,
     ) -> None:
         self._texts, self._on_change = dict(texts), on_change
-        wide = {"width": "99%"}
         first = next(iter(texts))
         self.choice = widgets.Dropdown(
-            options=[*texts, EDITED], value=first, description=chooser, layout=wide
+            options=[*texts, EDITED], value=first, description=chooser, layout={"width": "auto"}
         )
-        self.field = widgets.Textarea(texts[first], description=label, rows=rows, layout=wide)
+        self.field = widgets.Textarea(
+            texts[first], description=label, rows=rows, layout={"width": "auto"}
+        )
         self.choice.observe(self._choose, "value")
         self.field.observe(lambda _: self._change(), "value")
 
