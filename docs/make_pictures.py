@@ -2,8 +2,9 @@
 
 The central one is drawn from docs/pictures/trade_off.json, which
 `qwqlab reproduce --json docs/pictures/trade_off.json` writes. The others come from the last
-`make book`: from each cell whose metadata names a "picture". A headless Chromium draws, the one
-that the browser tests use. The words of each picture go into docs/pictures/README.md.
+`make book`: from each cell whose metadata names a "picture", its figure or the texts of its panel.
+A headless Chromium draws, the one that the browser tests use. The words of each picture go into
+docs/pictures/README.md.
 """
 
 from __future__ import annotations
@@ -26,12 +27,17 @@ from qwqlab.experiments import ArmResult
 from qwqlab.plots import WIDTH, draw_trade_off
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parent))
+from book_pages import PLOTLY, STATE, WIDGET, show_widget
 from lab_page import CHROMIUM, NO_BROWSER, find_chromium
 
 PICTURES = Path(__file__).parent / "pictures"
 RUNS = paths.build_dir() / "book" / "run"
-PLOTLY = "application/vnd.plotly.v1+json"
 SNAP = "options => Plotly.toImage(document.querySelector('.js-plotly-plot'), options)"
+BESIDE = """<style>
+  body { margin: 0; padding: 12px; display: grid; grid-template-columns: 1fr 1fr; gap: 16px;
+    font: 15px/1.4 sans-serif; color: #222; background: white; }
+</style>"""
 HEAD = """# Pictures
 
 Made by `make pictures` from `trade_off.json` and the last `make book`: change those, not these.
@@ -40,7 +46,10 @@ Made by `make pictures` from `trade_off.json` and the last `make book`: change t
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure to draw, its file's name, and the sentence that stands for it."""
+    """What to draw, its file's name, and the sentence that stands for it.
+
+    figure: a Plotly figure, or the HTML of a page.
+    """
 
     name: str
     figure: Any
@@ -56,7 +65,7 @@ def main() -> int:
     pictures = [read_trade_off(), *read_book()]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=CHROMIUM)
-        page = chromium.new_page(offline=True)
+        page = chromium.new_page(offline=True, device_scale_factor=2)
         for picture in pictures:
             (PICTURES / f"{picture.name}.png").write_bytes(draw(picture, page))
         chromium.close()
@@ -74,21 +83,47 @@ def read_trade_off() -> Picture:
 
 
 def read_book() -> Iterator[Picture]:
-    """The figures of the cells that name a picture, as the last run of the notebooks left them."""
+    """What the cells that name a picture show, as the last run of the notebooks left it."""
     for path in sorted(RUNS.glob("*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
             shown = [output.get("data", {}) for output in cell.get("outputs", [])]
             figures = [data[PLOTLY] for data in shown if PLOTLY in data]
+            panels = [data[WIDGET]["model_id"] for data in shown if WIDGET in data]
             if "picture" in cell["metadata"] and figures:
                 texts = "".join("".join(data.get("text/html", "")) for data in shown)
                 words = re.search(r"(?s)<p>(.*?)</p>", texts)
-                plain = html.unescape(re.sub("<[^>]*>", "", words[1])) if words else ""
                 figure = go.Figure(figures[0]["data"], figures[0]["layout"])
-                yield Picture(cell["metadata"]["picture"], figure, plain)
+                yield Picture(
+                    cell["metadata"]["picture"], figure, read_plain(words[1] if words else "")
+                )
+            elif "picture" in cell["metadata"] and panels:
+                yield read_texts(cell["metadata"]["picture"], panels[0], notebook)
+
+
+def read_texts(name: str, panel: str, notebook: dict[str, Any]) -> Picture:
+    """The two runs of a SideBySide, without the seconds that they took on this machine."""
+    widgets = notebook["metadata"]["widgets"][STATE]["state"]
+    runs = [
+        re.sub(r" in [\d.]+ s;", ";", part)
+        for part in show_widget(panel, widgets, name)
+        if "text of the run" in part
+    ]
+    heads = [read_plain(run.split('<div tabindex="0"')[0]) for run in runs]
+    return Picture(name, BESIDE + "".join(runs), " ".join(heads))
+
+
+def read_plain(marked: str) -> str:
+    """The words of a piece of HTML."""
+    return html.unescape(re.sub("<[^>]*>", "", marked))
 
 
 def draw(picture: Picture, page: Page) -> bytes:
     """A picture as a png, at twice the resolution, for print."""
+    if isinstance(picture.figure, str):
+        page.set_viewport_size({"width": WIDTH, "height": 100})
+        page.set_content(picture.figure)
+        return page.screenshot(full_page=True)
     page.set_content(picture.figure.to_html(include_plotlyjs=True))
     page.wait_for_selector(".js-plotly-plot .main-svg")
     height = picture.figure.layout.height or 500

@@ -5,6 +5,7 @@ One notebook shows each of them once. nbmake runs the lab's own notebooks.
 
 from __future__ import annotations
 
+import json
 import re
 import statistics
 from collections import Counter
@@ -26,6 +27,8 @@ from qwqlab.widgets.think import OWN
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+NOTEBOOK = json.loads((CHECKOUT / "notebooks" / "03_sampler_lab.ipynb").read_text("utf-8"))
+SIDE = "".join(next(cell["source"] for cell in NOTEBOOK["cells"] if cell["id"] == "side"))
 CELLS = [
     f"""
 import sys, time
@@ -46,13 +49,13 @@ from qwqlab.tuning import Step
 engine = Engine(paths.models_dir() / EMBEDDED.filename)
 article, strong = PRESETS["article"], PRESETS["official"].with_(repeat_penalty=1.5)""",
     "Microscope(engine, Request(PROMPT, strong, 1, 30))",
-    """
-both = SideBySide(engine, PROMPT, strong, article, n_predict=60)
-both.start(); both.wait()
+    SIDE
+    + """
 # Run again, neither comes to an end before Stop is pressed.
-both.samplings = [s.with_(ignore_eos=True) for s in both.samplings]
-both.n_predict = 1500
-both""",
+for side in duel.sides:
+    side.controls.set(side.controls.sampling.with_(ignore_eos=True))
+duel.limit.value = 1500
+duel.sides[0].edit.click()""",
     """
 think = ThinkPanel(engine, "Why?", n_predict=20)
 think.start(); think.wait()
@@ -293,18 +296,19 @@ def chart(lab: LabPage) -> Chart:
 
 
 def choose(lab: LabPage, chart: Chart, preset: str) -> None:
-    select = lab.page.locator(".qwqlab-microscope select").first
+    panel = lab.page.locator(".qwqlab-microscope")
+    select = panel.get_by_role("combobox", name="preset")
     if select.input_value() != preset:
         lab.changes(chart, lambda: select.select_option(preset))
 
 
 def names_on(lab: LabPage) -> list[str]:
-    rows = lab.page.locator(".qwqlab-order li:not(.off)")
+    rows = lab.page.locator(".qwqlab-microscope .qwqlab-order li:not(.off)")
     return [row.get_attribute("data-name") or "" for row in rows.all()]
 
 
 def row(lab: LabPage, name: str) -> Any:
-    return lab.page.locator(f".qwqlab-order li[data-name={name}]")
+    return lab.page.locator(f".qwqlab-microscope .qwqlab-order li[data-name={name}]")
 
 
 def test_each_row_of_the_chart_is_a_distribution(lab: LabPage, chart: Chart) -> None:
@@ -320,7 +324,7 @@ def test_a_slider_moved_by_an_arrow_key_redraws_the_chart(
     lab: LabPage, chart: Chart, record_property: Callable[[str, object], None]
 ) -> None:
     choose(lab, chart, "article_with_penalties")
-    lab.page.locator(".qwqlab-temp .noUi-handle").focus()
+    lab.page.locator(".qwqlab-microscope .qwqlab-temp .noUi-handle").focus()
     taken = [
         lab.changes(lambda: chart()["bars"], lambda: lab.page.keyboard.press("ArrowRight"))
         for _ in range(9)
@@ -371,6 +375,14 @@ def test_the_chart_takes_the_width_that_there_is(lab: LabPage, chart: Chart) -> 
     toggle = "() => window.jupyterapp.commands.execute('application:toggle-left-area')"
     lab.changes(lambda: chart()["width"], lambda: lab.page.evaluate(toggle))
     assert chart()["width"] == chart()["room"]
+
+
+def test_notebook_03_shows_a_loop_and_beside_it_the_same_run_without(lab: LabPage) -> None:
+    lab.page.locator(".qwqlab-side-by-side .qwqlab-stream").first.scroll_into_view_if_needed()
+    looping, fixed = lab.page.locator(".qwqlab-side-by-side .qwqlab-stream").all()
+    expect(looping.get_by_text("a loop begins", exact=True)).to_be_in_viewport()
+    expect(fixed).to_contain_text("DRY")
+    expect(fixed).not_to_contain_text("loop begins")
 
 
 def test_stop_ends_both_runs_and_keeps_what_they_wrote(
@@ -436,7 +448,7 @@ def test_a_broken_tag_is_told_and_mended(think: Locator) -> None:
 
 
 def test_another_template_is_chosen(think: Locator) -> None:
-    think.locator("select").first.select_option(OWN)
+    think.get_by_role("combobox", name="start from").select_option(OWN)
     expect(think.locator(".qwqlab-prompt [role=group]")).to_contain_text("named SmolLM")
 
 

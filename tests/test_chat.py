@@ -46,7 +46,8 @@ from qwqlab.sampling import (
 )
 from qwqlab.sampling.thinking import OPEN
 from qwqlab.widgets import ThinkPanel
-from qwqlab.widgets.think import EDITED, OWN, describe_split, preview
+from qwqlab.widgets.texts import EDITED
+from qwqlab.widgets.think import OWN, describe_split, preview
 
 HELLO = Conversation.ask("Hi")
 WITH, WITHOUT = map(read_template, TEMPLATES)
@@ -441,13 +442,13 @@ def test_the_tokens_are_those_that_llama_cpp_reads(
 
 
 def test_the_models_own_template_can_be_chosen(panel: ThinkPanel) -> None:
-    panel.choice.value = OWN
+    panel.template.choice.value = OWN
     assert panel.wait()
     assert panel.shown is not None
     assert "named SmolLM" in panel.shown
     panel.template.value += "x"
-    assert panel.choice.value == EDITED
-    panel.choice.value = "without-think"
+    assert panel.template.choice.value == EDITED
+    panel.template.choice.value = "without-think"
     assert panel.wait()
     assert panel.template.value == WITHOUT
 

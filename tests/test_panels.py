@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab.errors import BusyError, QwqlabError
-from qwqlab.experiments import sweep
+from qwqlab import preflight
+from qwqlab.errors import BusyError, ClosedError, QwqlabError
+from qwqlab.experiments import PAIRS, Pair, sweep
 from qwqlab.llamacpp import Loading
+from qwqlab.models import requantize
 from qwqlab.sampling import BY_NAME, PRESETS, Command, Engine, Request, Run, Sampling, parse_command
-from qwqlab.widgets import Microscope, RunProgress, SideBySide
+from qwqlab.widgets import Microscope, RunProgress, SideBySide, ThinkPanel
 from qwqlab.widgets.base import Latest, Panel, Throttle
 from qwqlab.widgets.controls import MAIN, MORE, OrderEditor, SamplingControls
+from qwqlab.widgets.engines import EnginePanel
 from qwqlab.widgets.side_by_side import summarize_run
 
 ARTICLE = PRESETS["article"]
@@ -203,39 +206,138 @@ def test_the_order_editor_gives_the_stages_that_are_on_in_their_order() -> None:
 def test_side_by_side_gives_the_runs_that_the_engine_gives_alone(
     exact_engine: Engine, code_prompt: str
 ) -> None:
-    panel = SideBySide(exact_engine, code_prompt, STRONG, ARTICLE, seed=3, n_predict=30)
+    panel = SideBySide(exact_engine, Pair("two", code_prompt, 3, (STRONG, ARTICLE), n_predict=30))
     panel.run_button.click()
     assert panel.wait()
     assert panel.status.value == ""
     for run, sampling in zip(finished(panel), (STRONG, ARTICLE), strict=True):
         assert run.tokens == exact_engine.generate(code_prompt, sampling, 3, 30).tokens
-    for field, run in zip(panel.commands, finished(panel), strict=True):
+    for side, run in zip(panel.sides, finished(panel), strict=True):
         request = run.request
-        assert parse_command(field.value) == Command(
+        assert parse_command(side.command.value) == Command(
             request.sampling, exact_engine.loading, exact_engine.path, code_prompt, 3, 30
         )
-    assert "escapes" in panel.texts[0].value and not panel.run_button.disabled
+    assert "escapes" in panel.sides[0].text.value and not panel.run_button.disabled
 
 
 def test_stop_ends_both_runs_and_the_next_run_is_whole(engine: Engine, code_prompt: str) -> None:
     hot = Sampling(temp=1.8, min_p=0, top_k=0, top_p=1)
-    panel = SideBySide(engine, code_prompt, hot, hot.with_(temp=1.7), n_predict=2000)
+    hotter = hot.with_(temp=1.7)
+    panel = SideBySide(engine, Pair("hot", code_prompt, 3407, (hot, hotter), n_predict=2000))
     written = threading.Event()
-    panel.texts[0].observe(lambda _: written.set(), "value")
+    panel.sides[0].text.observe(lambda _: written.set(), "value")
     panel.run_button.click()
     assert written.wait(30)
     panel.stop_button.click()
     assert panel.wait(10)
     assert {run.stop for run in finished(panel)} == {"stopped"}
     assert all(0 < len(run.tokens) < 2000 for run in finished(panel))
-    panel.n_predict = 8
+    panel.limit.value = 8
     panel.run_button.click()
     assert panel.wait()
     assert [len(run.tokens) for run in finished(panel)] == [8, 8]
 
 
+def test_a_pair_is_chosen_with_its_prompt_seed_and_both_settings(exact_engine: Engine) -> None:
+    panel = SideBySide(exact_engine)
+    for pair in (PAIRS[2], PAIRS[0]):
+        panel.pair.value = pair.name
+        assert panel.requests() == pair.requests()
+        for side, request in zip(panel.sides, pair.requests(), strict=True):
+            assert parse_command(side.command.value).sampling == request.sampling
+            assert "edited" not in side.head.value
+
+
+def test_both_sides_can_be_edited_and_run_as_they_are(exact_engine: Engine) -> None:
+    panel = SideBySide(exact_engine, Pair("two", "Hi", 1, (STRONG, ARTICLE), n_predict=4))
+    one, two = panel.sides
+    one.edit.click()
+    assert one.controls.box.layout.display == "" and two.controls.box.layout.display == "none"
+    one.controls.preset.value = "article_with_penalties"
+    two.controls.numbers["temp"].value = 1.2
+    two.controls.order.samplers = ("penalties", *ARTICLE.samplers)
+    wanted = [
+        PRESETS["article_with_penalties"],
+        ARTICLE.with_(temp=1.2, samplers=("penalties", *ARTICLE.samplers)),
+    ]
+    assert [parse_command(side.command.value).sampling for side in panel.sides] == wanted
+    assert two.warning.value == "" and "edited" in two.head.value
+    panel.run_button.click()
+    assert panel.wait()
+    assert [run.request.sampling for run in finished(panel)] == wanted
+
+
+def test_a_prompt_is_chosen_and_edited_and_run(engine: Engine) -> None:
+    microscope = Microscope(engine, Request("Hi", ARTICLE, 1, 4))
+    field = microscope.prompt
+    field.choice.value = "code: is_prime"
+    assert "is_prime(n)" in field.value and field.value.endswith("assistant\n")
+    field.field.value += "It"
+    assert field.choice.value == "(edited)"
+    microscope.run_button.click()
+    assert microscope.wait()
+    assert microscope.probe.run.request.prompt == field.value
+    field.choice.value = "the panel's own"
+    assert field.value == "Hi"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda engine: SideBySide(engine, Pair("two", "Hi", 1, (STRONG, ARTICLE), n_predict=4)),
+        lambda engine: Microscope(engine, Request("Hi", n_predict=4)),
+        lambda engine: ThinkPanel(engine, "Hi", n_predict=4),
+    ],
+    ids=["SideBySide", "Microscope", "ThinkPanel"],
+)
+def test_another_model_is_chosen_and_runs_and_the_given_one_stays_open(
+    make: Callable[[Engine], EnginePanel], engine: Engine, model_path: Path
+) -> None:
+    other = str(requantize(model_path, "Q4_0"))
+    panel = make(engine)
+    panel.models.value = other
+    assert panel.wait()
+    opened = panel.engine
+    assert (opened.path, panel.status.value) == (other, "")
+    panel.run_button.click()
+    assert panel.wait() and panel.status.value == ""
+    panel.models.value = engine.path
+    assert panel.wait()
+    assert panel.engine is engine
+    with pytest.raises(ClosedError):
+        opened.generate("Hi", n_predict=1)
+    panel.run_button.click()
+    assert panel.wait() and panel.status.value == ""
+
+
+def test_a_model_that_cannot_be_had_is_told_and_the_old_one_stays(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF")
+    panel = SideBySide(engine, Pair("two", "Hi", 1, (STRONG, ARTICLE), n_predict=4))
+    large = next(path for _, path in panel.models.options if path != engine.path)
+    panel.models.options = [*panel.models.options, ("broken", str(broken))]
+    monkeypatch.setattr(preflight, "count_memory", lambda: 1_000_000)
+    for path, said in ((str(broken), "broken.gguf"), (large, "choose a smaller model or quant")):
+        panel.models.value = path
+        assert panel.wait()
+        assert said in panel.status.value
+        assert panel.engine is engine and panel.models.value == engine.path
+
+
+def test_a_model_is_not_changed_in_the_middle_of_a_run(engine: Engine, model_path: Path) -> None:
+    hot = Sampling(temp=1.8, min_p=0, top_k=0, top_p=1, ignore_eos=True)
+    panel = SideBySide(engine, Pair("hot", "Hi", 1, (hot, hot), n_predict=2000))
+    panel.start()
+    panel.models.value = str(requantize(model_path, "Q4_0"))
+    assert "at work already" in panel.status.value and panel.models.value == engine.path
+    panel.stop()
+    assert panel.wait() and panel.engine is engine
+
+
 def test_two_panels_on_one_engine_do_not_run_at_once(engine: Engine, code_prompt: str) -> None:
-    panel = SideBySide(engine, code_prompt, STRONG, ARTICLE, n_predict=4)
+    panel = SideBySide(engine, Pair("two", code_prompt, 1, (STRONG, ARTICLE), n_predict=4))
     other = engine.run([Request(code_prompt, n_predict=1), Request(code_prompt, n_predict=9)])
     next(other)
     panel.run_button.click()
@@ -250,7 +352,7 @@ def test_two_panels_on_one_engine_do_not_run_at_once(engine: Engine, code_prompt
 
 
 def test_a_prompt_that_does_not_fit_is_told_in_the_status_line(engine: Engine) -> None:
-    panel = SideBySide(engine, "word " * 9000, STRONG, ARTICLE, n_predict=4)
+    panel = SideBySide(engine, Pair("long", "word " * 9000, 1, (STRONG, ARTICLE)))
     panel.run_button.click()
     assert panel.wait()
     assert "shorten it or raise n_ctx" in panel.status.value
@@ -335,7 +437,8 @@ def test_a_panel_loads_neither_torch_nor_transformers_nor_nbformat() -> None:
     """They take seconds, in the first cell of a notebook."""
     code = """if True:
         import sys
-        from qwqlab.widgets import GradePanel, JobPanel, LossPanel, Microscope, SideBySide
+        from qwqlab.widgets import GradePanel, JobPanel, LossPanel
+        from qwqlab.widgets import Microscope, SideBySide, ThinkPanel
         assert not {"torch", "transformers", "nbformat"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", code], check=True)

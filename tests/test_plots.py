@@ -232,7 +232,9 @@ def test_a_loop_and_a_breaking_token_are_marked_once(engine: Engine, probe: Prob
     marked = show_run(run, engine, breaking=2)
     assert marked.html.count("a loop begins</span>") == 1
     assert marked.html.count("font-weight:bold") == 1
-    assert f"a loop begins at token {len(tokens) - 12 * len(cycle)}" in marked.text
+    assert f"a loop begins at token {len(tokens) - 12 * len(cycle)} (12 times)" in marked.text
+    shaded = marked.html.split("a loop begins</span>")[1]
+    assert shaded.startswith("<span style=") and shaded.count("day after day.") == 12
     assert "a loop begins" not in show_run(probe.run, engine).html
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .code_check import find_break as find_break  # the token that broke a program
     from .metrics import RunMetrics as RunMetrics  # what is counted in a run
     from .metrics import measure as measure  # all that is counted in a run: code, loop, escapes
+    from .pairs import PAIRS as PAIRS  # the same prompt and seed with a fault, and without
+    from .pairs import Pair as Pair  # two settings for one prompt and one seed
+    from .pairs import has_fault as has_fault  # does a run loop, or hold no valid program?
     from .penalty_and_order import CHATML as CHATML  # the form of the prompts
     from .penalty_and_order import LOADING as LOADING  # how models are loaded for sweeps
     from .penalty_and_order import ArmResult as ArmResult  # what one arm of the experiment did

@@ -6,9 +6,9 @@ import codecs
 import html
 from collections.abc import Iterator, Sequence
 
-from ..experiments import measure
+from ..experiments import RunMetrics, measure
 from ..sampling import Engine, Run
-from .drawing import RUST, VERMILLION, Shown, name_token
+from .drawing import BLUE, RUST, VERMILLION, Shown, name_token
 
 STOPS = {
     "end": "the model ended it",
@@ -20,6 +20,7 @@ STOPS = {
 _ESCAPE = f"background:{VERMILLION}33;border-bottom:2px solid {VERMILLION}"
 BREAK = f"background:{RUST};color:white;font-weight:bold;border-bottom:2px solid {RUST}"
 _LOOP = "border:1px solid;border-radius:3px;padding:0 .3em;font-size:85%;font-family:sans-serif"
+_LOOPING = f"background:{BLUE}26"
 _HERE = "background:#ffe066;color:#222;border:1px solid #222;font-weight:bold"
 _BEFORE, _AFTER = 300, 120  # characters of the text around a step
 _AROUND = (
@@ -37,16 +38,16 @@ def show_run(run: Run, engine: Engine, *, breaking: int | None = None, title: st
     """Return a run's text with its escapes marked (in a shell by «guillemets»), below a line that
     explains the marks and how the run ended.
 
-    A loop in which the run ends is marked where it begins. breaking: a step to single out, such as
-    the token that broke the code.
+    A loop in which the run ends is shaded, and marked where it begins. breaking: a step to single
+    out, such as the token that broke the code.
     """
-    loop_at = measure(run).loop_start
-    head = _tell(run, title, loop_at)
+    found = measure(run)
+    head = _tell(run, title, found)
     escapes = set(run.escapes)
     marked, plain = [], []
     for step, piece in enumerate(decode_steps(run, engine)):
-        if step == loop_at:
-            marked.append(f'<span style="{_LOOP}">a loop begins</span>')
+        if step == found.loop_start:
+            marked.append(f'<span style="{_LOOP}">a loop begins</span><span style="{_LOOPING}">')
             plain.append("[a loop begins]")
         text = html.escape(piece)
         if step in escapes or step == breaking:
@@ -59,10 +60,12 @@ def show_run(run: Run, engine: Engine, *, breaking: int | None = None, title: st
         else:
             marked.append(text)
             plain.append(piece)
+    if found.loop:
+        marked.append("</span>")
     name = html.escape(f"text of the run: {title}" if title else "text of the run")
     return Shown(
-        f'<div><div>{html.escape(head)}</div><div tabindex="0" role="group" '
-        f'aria-label="{name}" style="{_BODY}">{"".join(marked)}</div></div>',
+        f'<div><div style="line-height:1.4">{html.escape(head)}</div><div tabindex="0" '
+        f'role="group" aria-label="{name}" style="{_BODY}">{"".join(marked)}</div></div>',
         f"{head}\n{''.join(plain)}",
     )
 
@@ -91,7 +94,7 @@ def decode_steps(run: Run, engine: Engine) -> Iterator[str]:
         yield decoder.decode(engine.model.piece(token))
 
 
-def _tell(run: Run, title: str, loop_at: int | None) -> str:
+def _tell(run: Run, title: str, found: RunMetrics) -> str:
     n = len(run.tokens)
     share = f"{100 * len(run.escapes) / n:.1f} %" if n else "none"
     parts = [
@@ -99,6 +102,7 @@ def _tell(run: Run, title: str, loop_at: int | None) -> str:
         STOPS.get(run.stop, run.stop),
         f"{len(run.escapes)} escapes ({share}), underlined",
     ]
-    if loop_at is not None:
-        parts.append(f"a loop begins at token {loop_at}")
+    if found.loop:
+        times = f"{found.loop_repeats:g} times"
+        parts.append(f"a loop begins at token {found.loop_start} ({times}), shaded")
     return f"{title}: {'; '.join(parts)}." if title else f"{'; '.join(parts)}."

@@ -1,4 +1,4 @@
-// ipywidgets draws sliders, bars and status lines without a name or a role. Each panel holds one of
+// ipywidgets draws sliders, bars, groups and status lines without a name or a role. Each panel holds one of
 // these empty boxes, which adds them whenever something in the panel is drawn.
 
 function set(element, attributes) {
@@ -22,6 +22,9 @@ function mend(panel) {
     const done = Math.round(parseFloat(bar.querySelector(".progress-bar").style.width)) || 0;
     const now = { role: "progressbar", "aria-label": nameOf(bar), "aria-valuenow": `${done}` };
     set(bar.querySelector(".progress"), now);
+  }
+  for (const box of panel.querySelectorAll(".qwqlab-settings")) {
+    set(box, { role: "group", "aria-label": box.querySelector("button").textContent });
   }
   for (const line of panel.querySelectorAll(".qwqlab-status")) set(line, { role: "status" });
   for (const chart of panel.querySelectorAll(".js-plotly-plot")) {

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ import traitlets
 
 from ..errors import QwqlabError
 from ..plots import VERMILLION, mark_names
-from ..sampling import Engine
 
 COMMAND_WIDTH = 96  # characters of a command's line
 HALVES = {"grid_template_columns": "minmax(0, 1fr) minmax(0, 1fr)", "grid_gap": "0 12px"}
@@ -42,8 +42,9 @@ Show = Callable[[], None]
 class Panel:
     """A `box` that a notebook shows, with Run, Stop and a line for errors.
 
-    A subclass does its work in `_work`, which runs in a thread, one at a time: a widget's callback
-    must return at once, or the page's other buttons, Stop among them, wait for it.
+    A subclass does its work in `_work`, which `start` runs in a thread, and other jobs by `_begin`,
+    one at a time: a widget's callback must return at once, or the page's other buttons, Stop among
+    them, wait for it.
     """
 
     box: Any
@@ -64,13 +65,7 @@ class Panel:
 
     def start(self) -> None:
         """Start the work in the background."""
-        if self.busy:
-            self._say("This panel is at work already; press Stop first.")
-            return
-        self._say("")
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._guard, args=(self._run,), daemon=True)
-        self._thread.start()
+        self._begin(self._work)
 
     def stop(self) -> None:
         """Ask the work to end; its results so far stay."""
@@ -85,10 +80,20 @@ class Panel:
     def _work(self) -> None:
         raise NotImplementedError
 
-    def _run(self) -> None:
+    def _begin(self, job: Callable[[], None]) -> None:
+        if self.busy:
+            self._say("This panel is at work already; press Stop first.")
+            return
+        self._say("")
+        self._stopping.clear()
+        guarded = partial(self._guard, partial(self._run, job))
+        self._thread = threading.Thread(target=guarded, daemon=True)
+        self._thread.start()
+
+    def _run(self, job: Callable[[], None]) -> None:
         self.run_button.disabled, self.stop_button.disabled = True, False
         try:
-            self._work()
+            job()
         finally:
             self.run_button.disabled, self.stop_button.disabled = False, True
 
@@ -109,30 +114,6 @@ class Panel:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: shown in Jupyter>"
-
-
-class EnginePanel(Panel):
-    """A panel that runs an engine. Stop ends the runs; `_latest` takes what a move asks for."""
-
-    def __init__(self, engine: Engine, run: str, tooltip: str) -> None:
-        super().__init__(run, tooltip)
-        self.engine = engine
-        self._latest = Latest(self._guard)
-
-    def wait(self, timeout: float | None = 60.0) -> bool:
-        """Wait for the work in the background, and return whether it ended in time."""
-        return super().wait(timeout) and self._latest.wait(timeout)
-
-    def stop(self) -> None:
-        """End the runs; their text so far stays."""
-        super().stop()
-        if self.busy:
-            self.engine.stop()
-
-    def _check_stop(self) -> None:
-        """Stop the engine if Stop was pressed before it had begun: call this at each token."""
-        if self._stopping.is_set():
-            self.engine.stop()
 
 
 class Latest:

@@ -88,8 +88,8 @@ class JobPanel(Panel, Generic[Result]):
             raise SettingError(f"{self._where()} Run this cell again, and it goes on.")
         return self._found[0]
 
-    def _run(self) -> None:
-        super()._run()
+    def _run(self, job: Callable[[], None]) -> None:
+        super()._run(job)
         self.run_button.disabled = bool(self._found)
 
     def _work(self) -> None:

@@ -12,11 +12,11 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from ..errors import QwqlabError
+from ..experiments import CHATML
 from ..plots import StageGrid, decode_steps, lay_out, mark_names, plot_grid, show_step
 from ..sampling import Detour, Engine, Probe, Request, Sampling, command_of
 from .base import (
     COMMAND_WIDTH,
-    EnginePanel,
     LiveFigure,
     Throttle,
     display_if_possible,
@@ -27,6 +27,8 @@ from .base import (
     show_warnings,
 )
 from .controls import SamplingControls
+from .engines import EnginePanel
+from .texts import TextField, list_prompts
 
 TOP = 16  # columns: what fits beside the controls
 
@@ -36,7 +38,8 @@ class Microscope(EnginePanel):
 
     The request is run once, with its own Sampling, when the microscope is made. The controls then
     show what each stage would have done at this step, given the same tokens so far, the same logits
-    and the same random draw. *Run again* makes a new run with the settings of the controls.
+    and the same random draw. *Run again* makes a new run, of the prompt in the field and with the
+    settings of the controls; so does the choice of another model.
 
     `Probe.step`, `lay_out`, `Sampling.inert` and `command_of` give the same without a page. `grid`
     is what the chart holds.
@@ -45,7 +48,7 @@ class Microscope(EnginePanel):
     def __init__(self, engine: Engine, request: Request) -> None:
         super().__init__(engine, "Run again", "a new run with these settings")
         self.grid: StageGrid | None = None
-        self._make_widgets(request.sampling)
+        self._make_widgets(request)
         self._settings: Sampling | None = None
         self._drawing = threading.RLock()
         display_if_possible(self._progress)
@@ -79,8 +82,10 @@ class Microscope(EnginePanel):
         self._say("")
         self._guard(self._draw)
 
-    def _make_widgets(self, sampling: Sampling) -> None:
-        self.controls = SamplingControls(sampling, self.redraw)
+    def _make_widgets(self, request: Request) -> None:
+        self.controls = SamplingControls(request.sampling, self.redraw)
+        prompts = list_prompts(request.prompt, CHATML)
+        self.prompt = TextField("prompt", prompts, lambda: None, chooser="prompts", rows=3)
         self.step = widgets.IntSlider(description="step", layout={"width": "45%"})
         self.step.add_class("qwqlab-step")
         self._progress = widgets.IntProgress(description="run", layout={"width": "100%"})
@@ -103,6 +108,8 @@ class Microscope(EnginePanel):
             layout={"flex": "1 1 535px", "min_width": "0", "overflow": "hidden"},
         )
         children = [
+            make_row([self.models, self.prompt.choice]),
+            self.prompt.field,
             make_row([self.step, *self.buttons.values()]),
             self.text, self._progress, self.status, self.warning,
             widgets.HBox([left, right], layout={"width": "100%", "flex_flow": "row wrap"}),
@@ -140,8 +147,11 @@ class Microscope(EnginePanel):
             raise QwqlabError("the run was stopped before its first token; run it again")
         return Probe(self.engine, runs[0], kept[0])
 
+    def _show_engine(self) -> None:
+        self._work()
+
     def _work(self) -> None:
-        request = replace(self.probe.run.request, sampling=self.sampling)
+        request = replace(self.probe.run.request, prompt=self.prompt.value, sampling=self.sampling)
         self._progress.layout.display = ""
         try:
             self._make_run(request)

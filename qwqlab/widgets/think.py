@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import ipywidgets as widgets
 
@@ -13,7 +12,6 @@ from ..plots import STOPS, mark_names, name_token
 from ..sampling import PRESETS, Engine, Run, Thinking, is_forced, split_thinking
 from .base import (
     HALVES,
-    EnginePanel,
     Show,
     Throttle,
     make_panel,
@@ -21,9 +19,10 @@ from .base import (
     make_seed_field,
     show_text,
 )
+from .engines import EnginePanel
+from .texts import TextField, list_prompts
 
 OWN = "the model's own"
-EDITED = "(edited)"
 
 
 def preview(engine: Engine, template: str, conversation: Conversation) -> str:
@@ -72,9 +71,6 @@ class ThinkPanel(EnginePanel):
         self.shown: str | None = None
         self.run: Run | None = None
         self.split: Thinking | None = None
-        self._templates = {name: read_template(name) for name in TEMPLATES}
-        if engine.info.chat_template is not None:
-            self._templates[OWN] = engine.info.chat_template
         self._make_widgets(question, seed)
         self._try(self.template.value, self.conversation)()
 
@@ -84,28 +80,25 @@ class ThinkPanel(EnginePanel):
         return Conversation.ask(self.question.value, self.system.value)
 
     def _make_widgets(self, question: str, seed: int) -> None:
-        wide = {"width": "auto"}
-        self.choice = widgets.Dropdown(
-            options=[*self._templates, EDITED],
-            value="with-think",
-            description="start from",
-            layout=wide,
+        self.template = TextField(
+            "template", self._list_templates(), self._look, chooser="start from", rows=16
         )
-        self.template = widgets.Textarea(
-            self._templates["with-think"], description="template", rows=16, layout=wide
+        self.system = widgets.Text(
+            description="system", placeholder="none", layout={"width": "99%"}
         )
-        self.system = widgets.Text(description="system", placeholder="none", layout=wide)
-        self.question = widgets.Textarea(question, description="user", rows=2, layout=wide)
+        self.question = TextField(
+            "user", list_prompts(question), self._look, chooser="prompts", rows=2
+        )
         self.seed = make_seed_field(seed)
         self.words, self.prompt = widgets.HTML(), widgets.HTML()
         self.tokens, self.outcome = widgets.HTML(), widgets.HTML()
         self.thinking, self.answer = widgets.HTML(), widgets.HTML()
-        self.template.add_class("qwqlab-template")
+        self.template.field.add_class("qwqlab-template")
         self.prompt.add_class("qwqlab-prompt")
-        self.choice.observe(self._choose, "value")
-        for field in (self.template, self.system, self.question):
-            field.observe(lambda _: self._look(), "value")
-        left = widgets.VBox([self.choice, self.template, self.system, self.question])
+        self.system.observe(lambda _: self._look(), "value")
+        fields = (self.template, self.question)
+        (choice, template), (prompts, asked) = ((each.choice, each.field) for each in fields)
+        left = widgets.VBox([self.models, choice, template, self.system, prompts, asked])
         right = widgets.VBox([self.words, self.prompt, self.tokens])
         buttons = make_row([self.run_button, self.stop_button, self.seed])
         self.box = make_panel(
@@ -119,16 +112,18 @@ class ThinkPanel(EnginePanel):
             "qwqlab-think",
         )
 
-    def _choose(self, change: Any) -> None:
-        if change["new"] in self._templates:
-            self.template.value = self._templates[change["new"]]
+    def _list_templates(self) -> dict[str, str]:
+        templates = {name: read_template(name) for name in TEMPLATES}
+        own = self.engine.info.chat_template
+        return templates if own is None else {**templates, OWN: own}
+
+    def _show_engine(self) -> None:
+        self.template.offer(self._list_templates())
+        self._try(self.template.value, self.conversation)()
 
     def _look(self) -> None:
         """Show the prompt that the fields make now, as soon as the reader pauses."""
         template, conversation = self.template.value, self.conversation
-        named = (name for name, text in self._templates.items() if text == template)
-        self.choice.value = next(named, EDITED)
-
         self._latest.submit(lambda: self._try(template, conversation))
 
     def _try(self, template: str, conversation: Conversation) -> Show:
