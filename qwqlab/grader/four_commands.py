@@ -130,7 +130,7 @@ def run_arms(model: Path, n_predict: int, loading: Loading | None = None) -> lis
 def _prepare(path: Path | None, info: GGUFInfo, n_ctx: int, loading: Loading) -> Path:
     """Return the file to run, for None a copy in 16 bits; raise ModelFileError if it can't fit."""
     room = measure_room()
-    free = room.ram + (room.card if loading.n_gpu_layers else 0)
+    free = room.ram + (0 if loading.device == "none" else room.card)
     if path is None:
         check_copy(info, "BF16", n_ctx, free)
         return requantize(info.path, "BF16")
