@@ -56,11 +56,12 @@ PAIRS = (
         name="greedy, and greedy with DRY",
         prompt=_find("long", "train journey"),
         seed=1,
-        samplings=(_GREEDY, _GREEDY.with_(dry_multiplier=0.5)),
+        samplings=(_GREEDY, _GREEDY.with_(dry_multiplier=0.8, dry_penalty_last_n=512)),
         names=("greedy", "greedy with DRY"),
         fault="loop",
         look_for="Greedy takes the most likely token each time, and soon the embedded model writes "
-        "the same words again and again. DRY pushes down what would continue a repetition.",
+        "the same words again and again. DRY pushes down what would continue a repetition, here "
+        "of anything in the last 512 tokens.",
     ),
     Pair(
         name="a repeat penalty, and none",

@@ -35,7 +35,6 @@ class EnginePanel(Panel):
             tooltip="the models on this machine",
             layout={"width": "auto"},
         )
-        self.models.add_class("qwqlab-models")
         self.models.observe(self._choose_model, "value")
 
     def wait(self, timeout: float | None = 60.0) -> bool:
@@ -57,7 +56,7 @@ class EnginePanel(Panel):
         if change["new"] == self.engine.path:
             return
         if self.busy:
-            self.models.value = self.engine.path
+            self.models.value = self.engine.path  # and `_begin` says why
         self._begin(partial(self._open, change["new"]))
 
     def _open(self, path: str) -> None:
