@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from qwqlab import preflight
 from qwqlab.errors import BusyError, ClosedError, QwqlabError
 from qwqlab.experiments import PAIRS, Pair, sweep
 from qwqlab.llamacpp import Loading
 from qwqlab.models import requantize
+from qwqlab.models.choice import Room
 from qwqlab.sampling import BY_NAME, PRESETS, Command, Engine, Request, Run, Sampling, parse_command
-from qwqlab.widgets import Microscope, RunProgress, SideBySide, ThinkPanel
+from qwqlab.widgets import Microscope, RunProgress, SideBySide, ThinkPanel, engines
 from qwqlab.widgets.base import Latest, Panel, Throttle
 from qwqlab.widgets.controls import MAIN, MORE, OrderEditor, SamplingControls
 from qwqlab.widgets.engines import EnginePanel
@@ -318,7 +318,7 @@ def test_a_model_that_cannot_be_had_is_told_and_the_old_one_stays(
     panel = SideBySide(engine, Pair("two", "Hi", 1, (STRONG, ARTICLE), n_predict=4))
     large = next(path for _, path in panel.models.options if path != engine.path)
     panel.models.options = [*panel.models.options, ("broken", str(broken))]
-    monkeypatch.setattr(preflight, "count_memory", lambda: 1_000_000)
+    monkeypatch.setattr(engines, "measure_room", lambda: Room(card=0, ram=1_000_000))
     for path, said in ((str(broken), "broken.gguf"), (large, "choose a smaller model or quant")):
         panel.models.value = path
         assert panel.wait()

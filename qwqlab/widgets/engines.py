@@ -8,13 +8,14 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from .. import paths, preflight
+from .. import paths
 from ..errors import ModelFileError
 from ..files import show_size
-from ..llamacpp import has_gpu
-from ..models import inspect, list_local, model_path
+from ..models import estimate_run, inspect, list_local, measure_room, model_path
 from ..sampling import Engine
 from .base import Latest, Panel
+
+CONTEXT = 2048  # tokens of cache that must fit beside a model
 
 
 class EnginePanel(Panel):
@@ -98,12 +99,13 @@ def list_models(engine: Engine) -> list[tuple[str, str]]:
 def open_model(path: str) -> Engine:
     """Return an engine of a model file, loaded as llama.cpp would.
 
-    Raise ModelFileError for a model that is larger than the memory, and what `Engine` raises.
+    Raise ModelFileError for a model that memory has no room for, and what `Engine` raises.
     """
-    needs, has = inspect(path).n_bytes, preflight.count_memory()
-    if needs > has and not has_gpu():
+    room = measure_room()
+    needs, has = estimate_run(inspect(path), CONTEXT).total, room.card + room.ram
+    if needs > has:
         raise ModelFileError(
-            f"{Path(path).name} has {show_size(needs)}, and this machine {show_size(has)} of "
-            "memory; choose a smaller model or quant."
+            f"{Path(path).name} takes {show_size(needs)}, and {show_size(has)} of memory are free; "
+            "choose a smaller model or quant."
         )
     return Engine(path)
