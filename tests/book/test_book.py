@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from lab_page import CHROMIUM
 from playwright.sync_api import Browser, sync_playwright
 
 from qwqlab.course import Notebook, list_exercises, read_course
+from qwqlab.llamacpp import serve_rpc
 from qwqlab.paths import build_dir
 
 BOOK = Path(os.environ.get("QWQLAB_BOOK") or build_dir() / "book")
@@ -104,3 +108,35 @@ def test_a_page_of_the_book_draws_each_figure_and_asks_for_nothing_outside(
             assert (BOOK / target.split("#")[0]).is_file(), target
     assert not page.locator("text=FigureWidget(").count()
     page.close()
+
+
+# What claims exactness, and what spreads a model; at night all that llama.cpp computes in.
+WITH_A_DEVICE = ("03_sampler_lab", "09_beyond_one_machine")
+AT_NIGHT = tuple(each.path.stem for each in COURSE[:7])
+
+
+@pytest.mark.parametrize(
+    "stems", [WITH_A_DEVICE, pytest.param(AT_NIGHT, marks=pytest.mark.nightly)], ids=["day", "all"]
+)
+def test_notebooks_pass_with_a_device_that_is_not_the_cpu(
+    stems: tuple[str, ...], tmp_path: Path
+) -> None:
+    copies = [shutil.copy(BOOK / "run" / f"{stem}.ipynb", tmp_path) for stem in stems]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--nbmake", "--overwrite", *copies]
+    with serve_rpc() as server:
+        own = {"QWQLAB_DEVICE": server.address, "QWQLAB_PROGRESS": str(tmp_path)}
+        done = subprocess.run(
+            command, env={**os.environ, **own}, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stdout[-3000:]
+    for stem in stems:
+        before, after = (
+            [read_texts(cell) for cell in json.loads(path.read_text("utf-8"))["cells"]]
+            for path in (BOOK / "run" / f"{stem}.ipynb", tmp_path / f"{stem}.ipynb")
+        )
+        differ = [place for place, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+        print(f"{stem}: cells {differ} of {len(before)} show other texts")
+
+
+def read_texts(cell: Cell) -> list[str]:
+    return ["".join(output.get("text", "")) for output in cell.get("outputs", [])]
