@@ -259,7 +259,18 @@ def is_light(color: Color) -> bool:
 
 
 def is_dark(color: Color) -> bool:
-    return _measure_light(color) <= 128
+    """Return whether a colour is dark: less luminous than middle gray, and no shining red.
+
+    Luminance is that of sRGB, which, unlike luma, tells how dark a green looks. Where people
+    disagree it is dark: pure blue, teal, olive, crimson at (219, 20, 60), a gray of 120.
+
+    >>> [is_dark(c) for c in ((139, 0, 0), (0, 139, 139), (85, 85, 85), (0, 0, 255))]
+    [True, True, True, True]
+    >>> [is_dark(c) for c in ((255, 0, 0), (0, 200, 0), (255, 0, 255), (128, 128, 128))]
+    [False, False, False, False]
+    """
+    linear = [((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 255 / 12.92 for c in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.21 and color[0] < 220
 
 
 def is_light_blue(color: Color) -> bool:
