@@ -36,7 +36,7 @@ from qwqlab.grader import (
 from qwqlab.grader import grading as grade
 from qwqlab.grader.imports import check_imports
 from qwqlab.grader.notes import Tick
-from qwqlab.grader.pixels import Box, find_blobs, name_shape
+from qwqlab.grader.pixels import Box, Color, find_blobs, name_shape
 from qwqlab.grader.record import PLANS, GameRecord, Look, PlayPlan, read_record
 from qwqlab.grader.rules import Requirement, judge_game
 from qwqlab.grader.scene import (
@@ -315,16 +315,21 @@ def test_shapes_are_named_whichever_way_they_are_turned() -> None:
         assert name_shape(picture, bird, sky.color) == shape
 
 
+def name_color(name: str) -> Color:
+    r, g, b, _ = pygame.Color(name)
+    return r, g, b
+
+
 def test_colours_have_their_names() -> None:
     assert is_light_blue((173, 216, 230)) and not is_light_blue((0, 0, 139))
     assert is_brown_or_yellow((139, 69, 19)) and not is_brown_or_yellow((34, 139, 34))
     assert is_pipe_color((205, 133, 63)) and not is_pipe_color((255, 215, 0))
     names = "darkred navy darkgreen purple darkcyan dimgray saddlebrown darkmagenta black indigo"
-    assert all(is_dark(tuple(pygame.Color(name))[:3]) for name in names.split())
+    assert all(is_dark(name_color(name)) for name in names.split())
     for (
         name
     ) in "red magenta yellow lightgray gray limegreen orange deeppink cyan darkorange".split():
-        assert not is_dark(tuple(pygame.Color(name))[:3]), name
+        assert not is_dark(name_color(name)), name
     assert not is_dark((255, 60, 60)) and not is_dark((0, 200, 0))
 
 
@@ -380,7 +385,7 @@ def see(
 
 def test_what_takes_many_rounds_is_not_judged_by_few() -> None:
     few = see(4, ["square"], 1)
-    said = "not judged: 4 of 14 runs were played in the time"
+    said = "not judged: 4 of 12 runs were played in the time"
     assert [(each.ok, each.evidence) for each in (few[1], few[3], few[4])] == [(None, said)] * 3
     held = Grade((), tuple(replace(each, ok=each.ok is not None or None) for each in few), probe())
     assert held.verdict == "not judged" and held.to_dict()["requirements"][3]["ok"] is None
@@ -395,16 +400,15 @@ def test_what_takes_many_rounds_is_not_judged_by_few() -> None:
 
 def test_twelve_rounds_show_all_three_shapes() -> None:
     assert see(11)[3].ok is True
-    for n in (12, 14):
-        assert see(n)[3].evidence == f"its shape was never triangle in {n} rounds"
-    assert see(14, ["circle", "square", "triangle"])[3].ok is True
+    assert see(12)[3].evidence == "its shape was never triangle in 12 rounds"
+    assert see(12, ["circle", "square", "triangle"])[3].ok is True
 
 
 def test_a_gap_that_was_misread_is_no_other_gap() -> None:
     fixed, misread = [180] * 200, [180] * 190 + [120] * 10
     for gaps in (fixed, misread):
-        assert see(14, gaps=gaps)[6].evidence == "the gap is always from y 180 to 360"
-    assert see(14, gaps=[150, 260, 90] * 50)[6].ok is True
+        assert see(12, gaps=gaps)[6].evidence == "the gap is always from y 180 to 360"
+    assert see(12, gaps=[150, 260, 90] * 50)[6].ok is True
 
 
 def test_a_picture_shown_twice_shows_a_bird_that_moves() -> None:
@@ -635,16 +639,10 @@ def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_by_every_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipe, messages = tmp_path / "pipe.json", tmp_path / "messages.json"
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    messages.write_text('[{"role": "user", "content": "Hi"}]', encoding="utf-8")
-    for command in (
-        ["grade"], ["audit"], ["inspect"], ["generate", "--seed", "1", "-f"],
-        ["tokenize", "--tokenizer", "qwq-32b", "--file"],
-        ["render", "--template", "with-think", "--messages"],
-        ["render", "--messages", str(messages), "--template"],
-        ["finetune", "--steps", "1", "--out", str(tmp_path / "out"), "--data"],
-    ):  # fmt: skip
+    render = ["render", "--template", "with-think", "--messages"]
+    for command in (["grade"], ["audit"], ["generate", "--seed", "1", "-f"], render):
         assert main([*command, str(pipe)]) in (1, 2), command
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and str(pipe) in said, said

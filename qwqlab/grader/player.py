@@ -235,10 +235,11 @@ class Player:
             yield from self._quit("play")
             return
         yield from self._lose("over")
-        self._phase = "restart"
-        yield from self._restart()
-        yield from self._play("again", 900, 1)
-        yield from self._lose("over again")
+        for phase, ticks in (("again", 900), ("third", 30)):
+            self._phase = "restart"
+            yield from self._restart()
+            yield from self._play(phase, ticks, 1)
+            yield from self._lose(f"over {phase}")
         yield from self._quit("over")
 
     def _wait(self, ticks: int) -> Iterator[None]:

@@ -96,9 +96,9 @@ class GameRecord:
 
     def rounds(self) -> list[list[Look]]:
         """Return the looks at each round that was played, before it was lost."""
-        first = [look for look in self.looks if look.phase in ("start", "play")]
-        second = [look for look in self.looks if look.phase == "again"]
-        return [part for part in (first, second) if part]
+        phases = ("start", "play"), ("again",), ("third",)
+        parts = [[look for look in self.looks if look.phase in each] for each in phases]
+        return list(filter(None, parts))
 
 
 # One run may take all the time that is left. What is kept short is its processor time, which is the
@@ -107,12 +107,12 @@ _CPU_SECONDS = 18
 _MOST_PICTURE = 32 << 20  # bytes
 _STEP_TICKS = 6  # a game may draw so often while its bird takes one step
 _LOOKING_SECONDS = 5.0  # at the pictures of one run; those of a game take a tenth of that
-# Four runs that are lost and quit, each with another key, and ten looks at other luck. If time runs
-# short, those at the end are left out, which say least.
+# Four runs that are lost and quit, each with another key, and eight looks at other luck. If time
+# runs short, those at the end are left out, which say least.
 PLANS = (
     PlayPlan(1, key="q", when="over"),
     PlayPlan(2, key="escape", when="over"),
-    *(PlayPlan(seed, when="look") for seed in range(5, 15)),
+    *(PlayPlan(seed, when="look") for seed in range(5, 13)),
     PlayPlan(3, key="q", when="play"),
     PlayPlan(4, key="escape", when="play"),
 )
@@ -235,7 +235,8 @@ def _refuse_what_cannot_be(plan: PlayPlan, ended: str, phase: str, ticks: tuple[
     if plan.when == "play":
         phases += ["play"]
     elif plan.when == "over":
-        phases += ["play", "falling", "never lost", "over", "restart", "again", "over again"]
+        phases += ["play", "falling", "never lost", "restart"]
+        phases += ["over", "again", "over again", "third", "over third"]
     phases += [f"{what} {plan.when} {plan.key}" for what in ("quit", "stayed")]
     if ended not in ("exit", "error", "stuck", "script", "left"):
         raise ValueError("an end that the player does not know")

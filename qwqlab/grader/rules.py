@@ -42,6 +42,7 @@ _SEEN = 2  # pictures that show a colour, so that it counts as one of the game's
 # Rounds after which something that never changed is no luck: of two ways to choose from, a game
 # shows one alone in 0.8 % of all cases. One of three ways is missed in as few of 12 rounds.
 _MANY, _MANY_FOR_THREE = 8, 12
+_MANY_LATER = 4  # rounds after a restart, for what only a restart changes
 _STEADY = 0.9  # of what was read of the pipes: if so much is one gap, the rest is misread
 
 
@@ -114,9 +115,9 @@ def _judge_background(records: Sequence[GameRecord]) -> _Findings:
     if len(every) < 2:
         always = [f"it is always {_name(first[0])}"]
     seen = f"starts with {_name(first[0])}; {len(every)} colours seen, all light"
-    # A game begins with light blue, so what a second round shows says most.
-    again = [looks for looks in rounds if looks[0].phase == "again"]
-    return _Findings(*_part(problems, always, len(again) >= 2), seen)
+    # A game begins with light blue: only later rounds tell whether it ever chooses another.
+    later = [looks for looks in rounds if looks[0].phase in ("again", "third")]
+    return _Findings(*_part(problems, always, len(later) >= _MANY_LATER), seen)
 
 
 def _list_looks(records: Sequence[GameRecord]) -> list[list[Look]]:
@@ -179,7 +180,7 @@ def _judge_bird(records: Sequence[GameRecord]) -> _Findings:
     elif n >= _MANY_FOR_THREE and (never := [s for s in _SHAPES if s not in shapes]):
         always.insert(0, f"its shape was never {' or '.join(never)} in {n} rounds")
     problems += _find_misfit(colors, is_dark, "is not dark")
-    counts = ", ".join(f"{n} {shape}" for shape, n in shapes.most_common())
+    counts = ", ".join(f"{seen} {shape}" for shape, seen in shapes.most_common())
     seen = f"{counts} in {n} rounds; {len(colors)} colours, all dark"
     return _Findings(*_part(problems, always, n >= _MANY), seen)
 
@@ -230,7 +231,11 @@ def _judge_pipes(records: Sequence[GameRecord]) -> _Findings:
     smallest = min(bottom - top for top, bottom in gaps)
     problems, always = [], []
     often = seen_at.most_common(1)[0][0]
-    alike = sum(n for gap, n in seen_at.items() if _is_near_gap(gap, often))
+    alike = sum(
+        n
+        for (top, bottom), n in seen_at.items()
+        if abs(top - often[0]) < 4 and abs(bottom - often[1]) < 4
+    )
     if alike > _STEADY * seen_at.total():
         always = [f"the gap is always from y {often[0]} to {often[1]}"]
     if smallest < 1.5 * bird:
@@ -246,10 +251,6 @@ def _judge_pipes(records: Sequence[GameRecord]) -> _Findings:
     seen = f"{len(gaps)} different gaps, the smallest {smallest} pixels for a bird of {bird:.0f}"
     seen += f"; {passed} pipes passed; {len(colors)} colours"
     return _Findings(problems, [*unseen, *unsure], seen)
-
-
-def _is_near_gap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return max(abs(a - b) for a, b in zip(one, other, strict=True)) < 4
 
 
 def _judge_end(records: Sequence[GameRecord]) -> _Findings:
@@ -363,9 +364,12 @@ def _read_best(record: GameRecord, phase: str, score: Score | None) -> tuple[str
     found = find_best(ticks[0].texts) if ticks else None
     if found or not score or not (over and again):
         return found
-    lost = record.ticks.index(over[0])  # the bird falls in both rounds
+    lost = record.ticks.index(over[0])  # the bird falls in all rounds
+    lost_again = record.ticks.index(again[0])
     first = score.read_last([t for t in record.ticks[:lost] if t.phase in ("play", "falling")])
-    second = score.read_last([t for t in record.ticks[lost:] if t.phase in ("again", "falling")])
+    second = score.read_last(
+        [t for t in record.ticks[lost:lost_again] if t.phase in ("again", "falling")]
+    )
     if first is None or second is None:
         return None
     return follow_best(over[0].texts, again[0].texts, first, second)
