@@ -40,7 +40,7 @@ _TEXTS = (
 _APART = 12  # of 255: colours that differ less in every channel are one, shaded by what is near
 _SEEN = 2  # pictures that show a colour, so that it counts as one of the game's
 # Rounds after which something that never changed is no luck: of two ways to choose from, a game
-# shows one alone in 0.8 % of all cases. One of three ways is missed in as few of 12 rounds.
+# shows one alone in 0.8 % of all cases, and in as many it shows one of three in none of 12 rounds.
 _MANY, _MANY_FOR_THREE = 8, 12
 _MANY_LATER = 4  # rounds after a restart, for what only a restart changes
 _STEADY = 0.9  # of what was read of the pipes: if so much is one gap, the rest is misread
@@ -105,19 +105,18 @@ def _judge_background(records: Sequence[GameRecord]) -> _Findings:
         return _Findings(unseen=["nothing was seen to cover the screen"])
     rounds = _list_looks(records)
     every = _tell_apart(w.background for looks in rounds for w in looks if w.background)
-    problems, always = [], []
+    problems = []
     if odd := [c for c in first if not is_light_blue(c)]:
         problems.append(
             f"{len(odd)} of {len(first)} runs start with {_name(odd[0])}, not light blue"
         )
     if dark := [c for c in every if not is_light(c)]:
         problems.append(f"{_name(dark[0])} is not light")
-    if len(every) < 2:
-        always = [f"it is always {_name(first[0])}"]
+    always = [f"it is always {_name(first[0])}"] if len(every) < 2 else []
     seen = f"starts with {_name(first[0])}; {len(every)} colours seen, all light"
     # A game begins with light blue: only later rounds tell whether it ever chooses another.
     later = [looks for looks in rounds if looks[0].phase in ("again", "third")]
-    return _Findings(*_part(problems, always, len(later) >= _MANY_LATER), seen)
+    return _sort(problems, always, len(later) >= _MANY_LATER, seen)
 
 
 def _list_looks(records: Sequence[GameRecord]) -> list[list[Look]]:
@@ -171,18 +170,17 @@ def _judge_bird(records: Sequence[GameRecord]) -> _Findings:
         return _Findings(unseen=["nothing was seen that keeps its place and moves up and down"])
     shapes = Counter("circle" if shape == "ellipse" else shape for shape, _ in looks)
     colors = _tell_apart((color for _, color in looks), least=1)
-    problems, n = [], len(looks)
+    n, problems = len(looks), _find_misfit(colors, is_dark, "is not dark")
     if odd := [shape for shape in shapes if shape not in _SHAPES]:
-        problems.append(f"it is drawn as {', '.join(odd)}")
+        problems.insert(0, f"it is drawn as {', '.join(odd)}")
     always = _find_sameness(colors, "its")
     if len(shapes) < 2:
         always.insert(0, f"its shape is always {', '.join(shapes)}")
     elif n >= _MANY_FOR_THREE and (never := [s for s in _SHAPES if s not in shapes]):
         always.insert(0, f"its shape was never {' or '.join(never)} in {n} rounds")
-    problems += _find_misfit(colors, is_dark, "is not dark")
     counts = ", ".join(f"{seen} {shape}" for shape, seen in shapes.most_common())
     seen = f"{counts} in {n} rounds; {len(colors)} colours, all dark"
-    return _Findings(*_part(problems, always, n >= _MANY), seen)
+    return _sort(problems, always, n >= _MANY, seen)
 
 
 def _judge_land(records: Sequence[GameRecord]) -> _Findings:
@@ -193,7 +191,7 @@ def _judge_land(records: Sequence[GameRecord]) -> _Findings:
         return _Findings(["no band was seen along the bottom of the screen"])
     problems = _find_misfit(colors, is_brown_or_yellow, "is neither dark brown nor yellow")
     seen = f"{len(colors)} colours seen: {', '.join(map(_name, [*colors][:3]))}"
-    return _Findings(*_part(problems, _find_sameness(colors, "its"), len(rounds) >= _MANY), seen)
+    return _sort(problems, _find_sameness(colors, "its"), len(rounds) >= _MANY, seen)
 
 
 def _judge_score(records: Sequence[GameRecord]) -> _Findings:
@@ -240,17 +238,15 @@ def _judge_pipes(records: Sequence[GameRecord]) -> _Findings:
         always = [f"the gap is always from y {often[0]} to {often[1]}"]
     if smallest < 1.5 * bird:
         problems.append(f"a gap of {smallest} pixels, and the bird is {bird:.0f} high")
-    unseen = []
-    if not passed:
-        unseen = [f"the bird got past no pipe; the smallest gap is {smallest} pixels"]
+    blocked = f"the bird got past no pipe; the smallest gap is {smallest} pixels"
+    unseen = [] if passed else [blocked]
     if not colors:
         return _Findings(problems, [*unseen, "no whole pipe was seen in the pictures"])
     problems += _find_misfit(colors, is_pipe_color, "is not dark green, light brown or dark gray")
     always += _find_sameness(colors, "their")
-    problems, unsure = _part(problems, always, len(rounds) >= _MANY)
     seen = f"{len(gaps)} different gaps, the smallest {smallest} pixels for a bird of {bird:.0f}"
     seen += f"; {passed} pipes passed; {len(colors)} colours"
-    return _Findings(problems, [*unseen, *unsure], seen)
+    return _sort(problems, always, len(rounds) >= _MANY, seen, unseen)
 
 
 def _judge_end(records: Sequence[GameRecord]) -> _Findings:
@@ -322,10 +318,13 @@ def _find_sameness(colors: Sequence[Color], whose: str) -> list[str]:
     return [f"{whose} colour is always {_name(colors[0])}"] if len(colors) < 2 else []
 
 
-def _part(wrong: list[str], always: list[str], enough: bool) -> tuple[list[str], list[str]]:
-    """Return what is wrong, and what was not seen: that something changes, if not enough rounds
-    were."""
-    return ([*wrong, *always], []) if enough else (wrong, always)
+def _sort(
+    wrong: list[str], always: list[str], enough: bool, seen: str, unseen: Sequence[str] = ()
+) -> _Findings:
+    """Return the findings; what never changes is wrong only if enough rounds were seen."""
+    if enough:
+        return _Findings([*wrong, *always], unseen, seen)
+    return _Findings(wrong, [*unseen, *always], seen)
 
 
 def _say(problems: Sequence[str], seen: str) -> tuple[bool, str]:
