@@ -36,10 +36,11 @@ from qwqlab.grader import (
 from qwqlab.grader import grading as grade
 from qwqlab.grader.imports import check_imports
 from qwqlab.grader.notes import Tick
-from qwqlab.grader.pixels import Box, Color, find_blobs, name_shape
+from qwqlab.grader.pixels import Blob, Box, Color, find_blobs, name_shape
 from qwqlab.grader.record import PLANS, GameRecord, Look, PlayPlan, read_record
 from qwqlab.grader.rules import Requirement, judge_game
 from qwqlab.grader.scene import (
+    BirdTracker,
     Pipe,
     Text,
     is_brown_or_yellow,
@@ -306,6 +307,13 @@ def test_shapes_are_named_whichever_way_they_are_turned() -> None:
             bird = min(find_blobs(picture), key=lambda blob: blob.n)
             assert name_shape(picture, bird) == shape, (size, turn)
             assert bird.color == (0x20, 0x20, 0x60)
+    for radius, scale in ((6, 1), (6, 3), (5, 2), (9, 2)):  # as pygame draws it
+        window = pygame.Surface((60, 60))
+        pygame.draw.circle(window, (32, 32, 96), (30, 30), radius)
+        drawn = pygame.surfarray.array2d(pygame.transform.scale_by(window, scale)).T
+        picture = (drawn & 0xFFFFFF).astype(np.uint32)
+        bird = min(find_blobs(picture), key=lambda blob: blob.n)
+        assert name_shape(picture, bird) == "circle", (radius, scale)
     rough = random.Random(3407)
     for shape in ("circle", "square", "triangle"):
         noise = np.array([[rough.randint(0, 24) * 0x10101 for _ in range(100)] for _ in range(100)])
@@ -318,6 +326,15 @@ def test_shapes_are_named_whichever_way_they_are_turned() -> None:
 def name_color(name: str) -> Color:
     r, g, b, _ = pygame.Color(name)
     return r, g, b
+
+
+def test_a_sun_behind_a_pipe_is_no_bird() -> None:
+    tracker = BirdTracker()
+    for at in range(12):  # of both the edges move at other times, as when seen from afar
+        bird = Blob(100, 4 * (at // 2), 30, 30 + 2 * (at % 2), (0, 0, 90), 900)
+        sun = Blob(200, 80 + 3 * at, 80, 80 - 3 * at, (255, 240, 150), 6000 - 200 * at)
+        seen, moving = tracker.follow([sun, bird], 400)
+    assert moving and seen == bird
 
 
 def test_colours_have_their_names() -> None:

@@ -196,12 +196,24 @@ def _group_columns(
 
 @dataclass
 class _Track:
-    """Blobs that may be one thing in picture after picture; x is where the first had its middle."""
+    """Blobs that may be one thing in picture after picture; x is where the first had its middle.
+
+    moved counts how often it was somewhere else than at `left`. A pipe that passes in front of a
+    sun moves one of its edges, or both towards each other.
+    """
 
     blob: Blob
     x: float
+    left: Blob
     seen: int = 0
     moved: int = 0
+
+    def take(self, blob: Blob) -> None:
+        """Go on with a blob of the next picture."""
+        top, bottom = blob.y - self.left.y, blob.bottom - self.left.bottom
+        if min(abs(top), abs(bottom)) > 0.3 and top * bottom > 0:
+            self.left, self.moved = blob, self.moved + 1
+        self.blob = blob
 
     def goes_on_with(self, blob: Blob) -> bool:
         """Return whether a blob of the next picture can be the same thing."""
@@ -226,10 +238,10 @@ class BirdTracker:
             free = (t for t in self._tracks if t.seen < self._now and t.goes_on_with(blob))
             track = next(free, None)
             if track is None:
-                track = _Track(blob, blob.middle[0])
+                track = _Track(blob, blob.middle[0], blob)
                 self._tracks.append(track)
-            track.moved += abs(blob.middle[1] - track.blob.middle[1]) > 0.3
-            track.blob, track.seen = blob, self._now
+            track.take(blob)
+            track.seen = self._now
         self._tracks = [t for t in self._tracks if t.seen > self._now - 4]
         here = [t for t in self._tracks if t.seen == self._now]
         most = max((t.moved for t in here), default=0)
