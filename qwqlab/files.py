@@ -86,8 +86,11 @@ def writing(path: Path) -> Iterator[None]:
 def read_bytes(path: Path, most: int) -> bytes:
     """Return the content of a file that a person named.
 
-    Raise OSError if it cannot be read, SettingError if it has more than `most` bytes.
+    Raise OSError if it cannot be read, SettingError if it has more than `most` bytes, or is a pipe
+    or a device, which may never end.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SettingError(f"{path} is no regular file; save what it gives in one, and name that")
     with path.open("rb") as file:
         raw = file.read(most + 1)
     if len(raw) > most:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 import tracemalloc
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import cos, pi, sin
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pygame
 import pytest
 from hostile import FORGERIES, HOSTILE_GAMES
 from variants import Variant, mix_variants, pick_variants
@@ -22,6 +25,7 @@ from qwqlab.cli import main
 from qwqlab.errors import SandboxError, SettingError
 from qwqlab.experiments import check_code
 from qwqlab.grader import (
+    Grade,
     extract_program,
     grade_file,
     grade_text,
@@ -32,9 +36,18 @@ from qwqlab.grader import (
 from qwqlab.grader import grading as grade
 from qwqlab.grader.imports import check_imports
 from qwqlab.grader.notes import Tick
-from qwqlab.grader.pixels import find_blobs, name_shape
-from qwqlab.grader.record import PLANS, GameRecord, PlayPlan, read_record
-from qwqlab.grader.scene import Text, is_brown_or_yellow, is_light_blue, is_pipe_color
+from qwqlab.grader.pixels import Blob, Box, Color, find_blobs, name_shape
+from qwqlab.grader.record import PLANS, GameRecord, Look, PlayPlan, read_record
+from qwqlab.grader.rules import Requirement, judge_game
+from qwqlab.grader.scene import (
+    BirdTracker,
+    Pipe,
+    Text,
+    is_brown_or_yellow,
+    is_dark,
+    is_light_blue,
+    is_pipe_color,
+)
 from qwqlab.grader.words import find_best, find_scores
 from qwqlab.paths import CHECKOUT, data_dir
 from qwqlab.sampling import parse_command
@@ -109,6 +122,22 @@ OTHER_WAYS = {
             veil.fill((0, 0, 0, 90))
             self.screen.blit(veil, (0, 0))
             self.write"""
+    },
+    "woken by a timer": {
+        "        running = True\n": (
+            "        running = True\n        pygame.time.set_timer(pygame.USEREVENT, 16)\n"
+        ),
+        "in pygame.event.get():": "in [pygame.event.wait()]:",
+        "            self.update()\n": (
+            "            if event.type == pygame.USEREVENT:\n                self.update()\n"
+        ),
+        "            self.clock.tick(60)\n": "",
+    },
+    "drawn twice a step": {
+        "            self.draw()\n": """            self.draw()
+            self.clock.tick(60)
+            self.draw()
+"""
     },
     "a pair of pipes as one image": {
         """            for wall in self.walls(pipe):
@@ -278,6 +307,13 @@ def test_shapes_are_named_whichever_way_they_are_turned() -> None:
             bird = min(find_blobs(picture), key=lambda blob: blob.n)
             assert name_shape(picture, bird) == shape, (size, turn)
             assert bird.color == (0x20, 0x20, 0x60)
+    for radius, scale in ((6, 1), (6, 3), (5, 2), (9, 2)):  # as pygame draws it
+        window = pygame.Surface((60, 60))
+        pygame.draw.circle(window, (32, 32, 96), (30, 30), radius)
+        drawn = pygame.surfarray.array2d(pygame.transform.scale_by(window, scale)).T
+        picture = (drawn & 0xFFFFFF).astype(np.uint32)
+        bird = min(find_blobs(picture), key=lambda blob: blob.n)
+        assert name_shape(picture, bird) == "circle", (radius, scale)
     rough = random.Random(3407)
     for shape in ("circle", "square", "triangle"):
         noise = np.array([[rough.randint(0, 24) * 0x10101 for _ in range(100)] for _ in range(100)])
@@ -287,10 +323,31 @@ def test_shapes_are_named_whichever_way_they_are_turned() -> None:
         assert name_shape(picture, bird, sky.color) == shape
 
 
+def name_color(name: str) -> Color:
+    r, g, b, _ = pygame.Color(name)
+    return r, g, b
+
+
+def test_a_sun_behind_a_pipe_is_no_bird() -> None:
+    tracker = BirdTracker()
+    for at in range(12):  # of both the edges move at other times, as when seen from afar
+        bird = Blob(100, 4 * (at // 2), 30, 30 + 2 * (at % 2), (0, 0, 90), 900)
+        sun = Blob(200, 80 + 3 * at, 80, 80 - 3 * at, (255, 240, 150), 6000 - 200 * at)
+        seen, moving = tracker.follow([sun, bird], 400)
+    assert moving and seen == bird
+
+
 def test_colours_have_their_names() -> None:
     assert is_light_blue((173, 216, 230)) and not is_light_blue((0, 0, 139))
     assert is_brown_or_yellow((139, 69, 19)) and not is_brown_or_yellow((34, 139, 34))
     assert is_pipe_color((205, 133, 63)) and not is_pipe_color((255, 215, 0))
+    names = "darkred navy darkgreen purple darkcyan dimgray saddlebrown darkmagenta black indigo"
+    assert all(is_dark(name_color(name)) for name in names.split())
+    for (
+        name
+    ) in "red magenta yellow lightgray gray limegreen orange deeppink cyan darkorange".split():
+        assert not is_dark(name_color(name)), name
+    assert not is_dark((255, 60, 60)) and not is_dark((0, 200, 0))
 
 
 def play(words: str, late: int = 0) -> list[Tick]:
@@ -324,6 +381,95 @@ def test_a_score_is_known_by_what_it_does_and_a_best_score_by_its_words() -> Non
     assert find_best([Text(50, 9, 60, 20, "Best"), *digits]) == ("Best 123", 123)
     for words in ("Score: 7", "High wind", "Hit 7 pipes", "Press SPACE"):
         assert find_best([Text(0, 0, 90, 20, words)]) is None
+
+
+def see(
+    n: int, shapes: Sequence[str] = ("circle", "square"), colors: int = 2, gaps: Sequence[int] = ()
+) -> tuple[Requirement, ...]:
+    """Judge the first n of all runs, each with one look at a round, and pipes with these gaps."""
+    records = []
+    for at, plan in enumerate(PLANS[:n]):
+        shade = 20 * (at % colors)
+        bird = (shapes[at % len(shapes)], (shade, 0, 60))
+        look = Look(
+            "play", True, (173, 216, 230), (80, 50 + shade, 20), bird, ((0, 80 + shade, 0),)
+        )
+        pipes = [(Pipe(300, 60, top, top + 180),) for top in gaps]
+        ticks = tuple(Tick("play", Box(90, 250, 30, 30), True, each, (), 1) for each in pipes)
+        records.append(GameRecord(plan, "exit", "", "play", (400, 600), 1, ticks, (look,)))
+    return judge_game(records)
+
+
+def test_what_takes_many_rounds_is_not_judged_by_few() -> None:
+    few = see(4, ["square"], 1)
+    said = "not judged: 4 of 12 runs were played in the time"
+    assert [(each.ok, each.evidence) for each in (few[1], few[3], few[4])] == [(None, said)] * 3
+    held = Grade((), tuple(replace(each, ok=each.ok is not None or None) for each in few), probe())
+    assert held.verdict == "not judged" and held.to_dict()["requirements"][3]["ok"] is None
+    assert held.as_text().startswith("NOT JUDGED: the lab had too little time for ")
+    assert f"  [ -- ] 4. {few[3].text}: {said}" in held.as_text()
+    many = see(8, ["square"], 1)
+    assert many[3].ok is False and "its shape is always square" in many[3].evidence
+    assert see(4)[3].ok is True  # what few rounds show holds
+    bright = see(4, ["star"])[3]
+    assert bright.ok is False and bright.evidence == "it is drawn as star"
+
+
+def test_twelve_rounds_show_all_three_shapes() -> None:
+    assert see(11)[3].ok is True
+    assert see(12)[3].evidence == "its shape was never triangle in 12 rounds"
+    assert see(12, ["circle", "square", "triangle"])[3].ok is True
+
+
+def test_a_gap_that_was_misread_is_no_other_gap() -> None:
+    fixed, misread = [180] * 200, [180] * 190 + [120] * 10
+    for gaps in (fixed, misread):
+        assert see(12, gaps=gaps)[6].evidence == "the gap is always from y 180 to 360"
+    assert see(12, gaps=[150, 260, 90] * 50)[6].ok is True
+
+
+def test_a_picture_shown_twice_shows_a_bird_that_moves() -> None:
+    sky, bird = b"\0\xad\xd8\xe6", b"\0\0\0\0"
+    picture = zlib.compress(sky * 8 + (sky + bird * 2 + sky) * 2)
+
+    def look(*heights: int) -> bool:
+        ticks = [["play", [1, y, 2, 2], True, [], [], 0, ""] for y in heights]
+        return read({**END, "pictures": [[4, "play"]]}, *ticks, _4=picture).looks[0].moving
+
+    assert look(3, 0, 1, 2, 2, 2, 1) and look(0, 1, 1, 2, 2, 2, 2, 3)
+    assert not look(0, 1, 2, 2, 2, 2, 2, 2) and not look(2, 2, 2, 2, 2, 2, 3)
+
+
+WATCHED = """
+import pygame
+from qwqlab.grader.pygame_patch import PatchedPygame
+
+looks = []
+watch = PatchedPygame(lambda: looks.append(watch.changed), 1)
+pygame.init()
+screen, clock = pygame.display.set_mode((60, 60)), pygame.time.Clock()
+for at in range(144):
+    screen.fill((at, 0, 0))
+    pygame.display.flip()
+    clock.tick(144)
+print(len(looks), all(looks))
+looks.clear()
+pygame.time.set_timer(pygame.USEREVENT, 16)
+for at in range(100):
+    while pygame.event.wait().type != pygame.USEREVENT:
+        pass
+    screen.fill((0, at, 0))
+    pygame.display.flip()
+print(len(looks), all(looks))
+"""
+
+
+def test_a_game_is_looked_at_as_often_as_it_moves_and_sixty_times_a_second() -> None:
+    quiet = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED], capture_output=True, text=True, env=os.environ | quiet
+    )
+    assert done.stdout.splitlines()[-2:] == ["48 True", "100 True"], done.stdout + done.stderr
 
 
 TICK: list[Any] = ["start", [90, 250, 30, 30], False, [], [["Score: 0", 1, 1, 9, 9]], 0, ""]
@@ -505,6 +651,18 @@ def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:
         file.truncate(30_000_000)
     with pytest.raises(SettingError, match="more than"):
         grade_file(huge)
+
+
+def test_a_pipe_is_refused_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    render = ["render", "--template", "with-think", "--messages"]
+    for command in (["grade"], ["generate", "--seed", "1", "-f"], render):
+        assert main([*command, str(pipe)]) in (1, 2), command
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and str(pipe) in said, said
 
 
 def test_an_unknown_level_of_isolation_runs_nothing() -> None:

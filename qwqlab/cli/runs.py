@@ -130,7 +130,7 @@ def _grade(args: argparse.Namespace) -> int:
             with files.replacing(args.frames / f"{name}.png") as part:
                 part.write_bytes(data)
     print(json.dumps(grade.to_dict(), indent=1) if args.json else grade.as_text())
-    return 0 if grade.verdict == "pass" else 1
+    return {"pass": 0, "fail": 1}.get(grade.verdict, 2)
 
 
 def _reproduce(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from ..files import read_bytes
 from ..sandbox import Isolation, probe
 from .answer import extract_program
 from .imports import check_imports
-from .record import PLANS, GameRecord, Tell, play_game
+from .record import PLANS, GameRecord, Tell, count_whole, play_game
 from .rules import Requirement, judge_game
 
 STAGES = ("extract", "parse", "names", "imports", "run")
@@ -63,9 +63,10 @@ class Grade:
 
     @property
     def verdict(self) -> str:
-        """ "pass" if every stage and every requirement holds, else "fail"."""
-        held = all(s.ok for s in self.stages) and all(r.ok for r in self.requirements)
-        return "pass" if held else "fail"
+        """ "pass" if every stage and every requirement holds; "not judged" if none is missed, but
+        time ran out before all could be judged; else "fail"."""
+        found = {stage.ok for stage in self.stages} | {each.ok for each in self.requirements}
+        return "fail" if False in found else "not judged" if None in found else "pass"
 
     @property
     def failed_stage(self) -> str:
@@ -102,10 +103,15 @@ class Grade:
         """Return the verdict's reason in a few words."""
         if self.verdict == "pass":
             return "every stage and all eight requirements"
-        missed = [str(r.number) for r in self.requirements if not r.ok]
+        missed, unjudged = (
+            ", ".join(str(r.number) for r in self.requirements if r.ok is ok)
+            for ok in (False, None)
+        )
+        if self.verdict == "not judged":
+            return f"the lab had too little time for {unjudged}; grade it again on an idle machine"
         if self.failed_stage != "requirements":
             return f"the stage {self.failed_stage} fails"
-        return f"missed of the eight: {', '.join(missed)}"
+        return f"missed of the eight: {missed}" + (f"; not judged: {unjudged}" if unjudged else "")
 
 
 def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = lambda _: None) -> Grade:
@@ -191,7 +197,8 @@ def _judge_run(records: Sequence[GameRecord]) -> tuple[bool, str]:
     if early:
         return False, f"{len(early)} of {n} runs end in the middle of the game: {early[0].detail}"
     pictures = sum(len(r.ticks) for r in records)
-    return True, f"{n} of {len(PLANS)} runs played, each with its own seed: {pictures:,} pictures"
+    whole = f"{count_whole(records)} of {len(PLANS)} runs played"
+    return True, f"{whole}, each with its own seed: {pictures:,} pictures"
 
 
 def _pick_frames(records: Sequence[GameRecord]) -> tuple[tuple[str, bytes], ...]:
@@ -200,5 +207,5 @@ def _pick_frames(records: Sequence[GameRecord]) -> tuple[tuple[str, bytes], ...]
     return tuple((name, frames[name]) for name in _FRAMES if name in frames)
 
 
-def _word(ok: bool) -> str:
-    return " OK " if ok else "FAIL"
+def _word(ok: bool | None) -> str:
+    return {True: " OK ", False: "FAIL", None: " -- "}[ok]

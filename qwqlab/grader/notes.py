@@ -15,7 +15,7 @@ from .pixels import Box
 from .scene import Pipe, Text
 
 RECORD, PICTURE = "record.jsonl", "{}.picture"
-MOST_TICKS, MOST_PICTURES = 6000, 30
+MOST_TICKS, MOST_PICTURES = 6000, 32
 MOST_PIPES, MOST_TEXTS = 8, 12  # in one picture
 _MOST_WORDS = 80  # characters of one text
 _MOST_LINE, _MOST_BYTES = 20_000, 16_000_000

@@ -236,7 +236,7 @@ def name_shape(pixels: Pixels, blob: Blob, behind: Color | None = None) -> str:
     filled, ratio = area / (high - low).prod(), (high - low).max() / (high - low).min()
     if filled < 0.64:
         return "triangle"
-    if filled > 0.87:
+    if filled > 0.89:
         return "square" if ratio < 1.7 else "rectangle"
     # Of a circle every side is equally far from the middle, but for half a pixel.
     from_middle = 2 * (turned - (low + high) / 2) / (high - low)

@@ -58,7 +58,7 @@ class Pilot:
         self._size = (0, 0)
         self._blobs: list[Blob] = []
         self._tracker = BirdTracker()
-        self._tops: list[float] = []  # where the bird was in the last pictures
+        self._tops: list[float] = []  # where the bird was in the last pictures that moved
         self._ahead: list[Pipe] = []
         self._gravity = 0.5  # pixels a picture, a picture
 
@@ -72,8 +72,9 @@ class Pilot:
         self.scene = read_scene(self._blobs, width, height, texts, self.bird)
         self.bird, self.moving = self._tracker.follow(self.scene.small, width)
         self._count_passed()
-        self._tops = [*self._tops[-2:], self.bird.y] if self.bird else []
         same = before == (self.scene.pipes, self.bird)
+        if not same:  # a picture may be shown twice for each step that the bird takes
+            self._tops = [*self._tops[-2:], self.bird.y] if self.bird else []
         self.still = self.still + 1 if same or not self.bird else 0
 
     def note(self, phase: str) -> Tick:
@@ -177,7 +178,7 @@ class Player:
             self._sleep(0.25)
             clock, work = self._clock(), self._work()
             if work > MOST_SECONDS or clock - self._began > self._seconds:
-                self._finish("script", f"too slow: left after {work:.0f} s of processor time")
+                self._finish("left", f"left after {work:.0f} s of processor time")
             asleep, worked = clock - self._alive_at[0], work - self._alive_at[1]
             if worked > STUCK_SECONDS or asleep > ASLEEP_SECONDS:
                 frame = sys._current_frames().get(main)
@@ -223,7 +224,7 @@ class Player:
         yield from self._wait(8)
         self._keep("start")
         if self._plan["when"] == "look":
-            for _ in range(4):
+            for _ in range(3):
                 for _ in range(2):
                     self._press("space")
                     yield from self._wait(10)
@@ -234,10 +235,11 @@ class Player:
             yield from self._quit("play")
             return
         yield from self._lose("over")
-        self._phase = "restart"
-        yield from self._restart()
-        yield from self._play("again", 900, 1)
-        yield from self._lose("over again")
+        for phase, ticks in (("again", 900), ("third", 30)):
+            self._phase = "restart"
+            yield from self._restart()
+            yield from self._play(phase, ticks, 1)
+            yield from self._lose(f"over {phase}")
         yield from self._quit("over")
 
     def _wait(self, ticks: int) -> Iterator[None]:

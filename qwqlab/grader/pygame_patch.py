@@ -18,13 +18,15 @@ from .lettering import Lettering
 from .pygame_time import FRAME, Keyboard, VirtualTime
 from .scene import Text
 
-_MOST_REPEATS = 12  # pictures that change nothing while no time passes, until one counts
+_MOST_SKIPPED = 12  # pictures that nobody looks at, one after another
+_SOON = 0.9 * FRAME  # seconds: a picture that is shown sooner after another is not looked at
 
 
 class PatchedPygame:
     """Patches pygame and time. on_tick is called for each picture that the game shows, and for
-    each turn of a loop that only waits for events. texts and clean are of the last picture shown,
-    changed is whether it differs from the one before.
+    each turn of a loop that only waits for events, at most 60 times a second of the game's time.
+    texts and clean are of the picture that was looked at last, changed is whether it differs from
+    the one before.
 
     luck: a number by which this run's clock differs from that of other runs.
     """
@@ -35,7 +37,7 @@ class PatchedPygame:
         self.screen: pygame.Surface | None = None
         self._on_tick = on_tick
         self._lettering = Lettering()
-        self._last_flip, self._repeats = -1.0, 0
+        self._looked_at, self._skipped = -1.0, 0
         self.texts: tuple[Text, ...] = ()  # on the screen
         self.clean = self._spare = np.zeros((0, 0), np.uint32)  # its pixels without them
         self.changed = True
@@ -68,17 +70,24 @@ class PatchedPygame:
 
     def _turn(self) -> None:
         """The game waits for a key, and has perhaps drawn something that it did not show."""
-        self.changed = False
+        self.changed = self._skipped > 0 and self.look()
+        self._skipped = 0
         self._on_tick()
 
     def _show(self, *_: Any, **__: Any) -> None:
+        waited = self.time.now - self._looked_at
+        may_skip = self._skipped < _MOST_SKIPPED
+        if may_skip and 0 < waited < _SOON:
+            self._skipped += 1
+            self.keyboard.begin_picture()
+            return
         self.changed = self.look()
-        if self.time.now == self._last_flip:  # no clock limits the game's speed
-            if not self.changed and self._repeats < _MOST_REPEATS:
-                self._repeats += 1
+        if not waited:  # no clock limits the game's speed
+            if may_skip and not self.changed:
+                self._skipped += 1
                 return  # one picture, shown twice
             self.time.pass_(FRAME)
-        self._last_flip, self._repeats = self.time.now, 0
+        self._looked_at, self._skipped = self.time.now, 0
         self.keyboard.begin_picture()
         self._on_tick()
 

@@ -104,38 +104,45 @@ _SCANCODES = {
 # Within one picture. A game that asks more often as time passes, or much more often while none
 # passes, waits for a key and draws nothing.
 _QUESTIONS, _MOST_QUESTIONS = 4, 16
+_PATIENCE = 3 * FRAME  # seconds after a picture: a timer may yet have the next one drawn
 
 
 class Keyboard:
     """Patches pygame.event and pygame.key.
 
     held is the keys that are down; asked how often the game asked for events. In a loop that waits
-    for a key and draws nothing, time passes and on_tick is called.
+    for a key and draws nothing, time passes and on_tick is called, once the loop has drawn nothing
+    for a while.
     """
 
     def __init__(self, time: VirtualTime, on_tick: Callable[[], None]) -> None:
         self.held: set[int] = set()
         self.asked = 0
+        self._pressed: set[int] = set()  # since the last picture, as are those released
         self._released: set[int] = set()
         self._coming: list[Any] = []  # what the game gets when it asks next
         self._time, self._on_tick = time, on_tick
         self._asked_at, self._questions = -1.0, 0  # in this picture
+        self._idle_from = 0.0
         self._poll = pygame.event.poll
         for name in ("get", "poll", "peek", "pump"):
             setattr(pygame.event, name, self._count(getattr(pygame.event, name)))
         pygame.event.clear = self._count(pygame.event.clear, delivers=False)
         pygame.event.wait = self._await
         pygame.key.get_pressed = lambda: _list_keys(self.held)
-        pygame.key.get_just_pressed = lambda: _list_keys(self.held)
+        pygame.key.get_just_pressed = lambda: _list_keys(self._pressed)
         pygame.key.get_just_released = lambda: _list_keys(self._released)
 
     def begin_picture(self) -> None:
         """The game has shown a picture."""
         self._questions = 0
+        self._idle_from = self._time.now + _PATIENCE
+        self._pressed, self._released = set(), set()
 
     def press(self, key: int) -> None:
         """Put a key down; its constant is the code of its character."""
         self.held.add(key)
+        self._pressed.add(key)
         self._send(pygame.KEYDOWN, key, unicode=chr(key))
         if chr(key).isprintable():
             self._coming.append(pygame.event.Event(pygame.TEXTINPUT, text=chr(key)))
@@ -144,7 +151,7 @@ class Keyboard:
         """Let every key up again."""
         for key in self.held:
             self._send(pygame.KEYUP, key, unicode=chr(key))
-        self._released, self.held = self.held, set()
+        self._released, self.held, self._pressed = self.held, set(), set()
 
     def _send(self, kind: int, key: int, unicode: str) -> None:
         values = {"key": key, "mod": 0, "unicode": unicode, "scancode": _SCANCODES[key]}
@@ -183,8 +190,10 @@ class Keyboard:
         return event
 
     def _idle(self) -> None:
-        self._on_tick()
         self._asked_at, self._questions = self._time.now, _QUESTIONS
+        if self._time.now >= self._idle_from:
+            self._idle_from = self._time.now + 0.9 * FRAME
+            self._on_tick()
 
 
 def _list_keys(held: set[int]) -> Any:

@@ -13,7 +13,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -44,8 +44,8 @@ class PlayPlan:
 class Look:
     """What the lab sees in one picture.
 
-    moving: the bird was noted at other heights before and after it. bird is its shape and colour,
-    pipes the colours of those that are whole. None and nothing stand for what is not seen.
+    moving: the bird was noted at other heights shortly before and after it. bird is its shape and
+    colour, pipes the colours of those that are whole. None and nothing stand for what is not seen.
     """
 
     phase: str
@@ -64,8 +64,9 @@ class GameRecord:
     pictures those that are shown, by name, as PNG.
 
     ended is "exit" (the program ended), "error" (it raised), "stuck" (it showed nothing and asked
-    for nothing), "script" (the plan was played to its end) or "killed" (by the sandbox; detail says
-    why). size is the window's, in pixels; asked counts how often the game asked for events.
+    for nothing), "script" (the plan was played to its end), "left" (there was no time to play on)
+    or "killed" (by the sandbox; detail says why). size is the window's, in pixels; asked counts how
+    often the game asked for events.
     """
 
     plan: PlayPlan
@@ -95,23 +96,25 @@ class GameRecord:
 
     def rounds(self) -> list[list[Look]]:
         """Return the looks at each round that was played, before it was lost."""
-        first = [look for look in self.looks if look.phase in ("start", "play")]
-        second = [look for look in self.looks if look.phase == "again"]
-        return [part for part in (first, second) if part]
+        phases = ("start", "play"), ("again",), ("third",)
+        parts = [[look for look in self.looks if look.phase in each] for each in phases]
+        return list(filter(None, parts))
 
 
 # One run may take all the time that is left. What is kept short is its processor time, which is the
 # same on a busy machine.
 _CPU_SECONDS = 18
 _MOST_PICTURE = 32 << 20  # bytes
+_STEP_TICKS = 6  # a game may draw so often while its bird takes one step
 _LOOKING_SECONDS = 5.0  # at the pictures of one run; those of a game take a tenth of that
-# Four runs that are lost and quit, each with another key, and six looks at other luck.
+# Four runs that are lost and quit, each with another key, and eight looks at other luck. If time
+# runs short, those at the end are left out, which say least.
 PLANS = (
     PlayPlan(1, key="q", when="over"),
     PlayPlan(2, key="escape", when="over"),
+    *(PlayPlan(seed, when="look") for seed in range(5, 13)),
     PlayPlan(3, key="q", when="play"),
     PlayPlan(4, key="escape", when="play"),
-    *(PlayPlan(seed, when="look") for seed in range(5, 11)),
 )
 # A package inside, so that a game's own `import player` doesn't find the lab's.
 _START = """
@@ -127,6 +130,11 @@ _SHIPPED = (
 )  # fmt: skip
 
 Tell = Callable[[str], None]
+
+
+def count_whole(records: Sequence[GameRecord]) -> int:
+    """Return how many runs came to their end in the time that they had."""
+    return sum(record.ended not in ("left", "stuck", "killed") for record in records)
 
 
 def play_game(
@@ -227,9 +235,10 @@ def _refuse_what_cannot_be(plan: PlayPlan, ended: str, phase: str, ticks: tuple[
     if plan.when == "play":
         phases += ["play"]
     elif plan.when == "over":
-        phases += ["play", "falling", "never lost", "over", "restart", "again", "over again"]
+        phases += ["play", "falling", "never lost", "restart"]
+        phases += ["over", "again", "over again", "third", "over third"]
     phases += [f"{what} {plan.when} {plan.key}" for what in ("quit", "stayed")]
-    if ended not in ("exit", "error", "stuck", "script"):
+    if ended not in ("exit", "error", "stuck", "script", "left"):
         raise ValueError("an end that the player does not know")
     if any(t.phase not in phases for t in ticks) or phase not in phases:
         raise ValueError("something that was not in the plan")
@@ -256,7 +265,7 @@ def _read_picture(data: bytes, width: int, height: int) -> Pixels:
 
 def _look_at(pixels: Pixels, ticks: tuple[Tick, ...], at: int) -> Look:
     """Return what one picture shows. ticks tell where the bird was, and where text is."""
-    tick, around = ticks[at], [t.bird and t.bird.y for t in ticks[max(0, at - 1) : at + 2]]
+    tick = ticks[at]
     height, width = pixels.shape
     scene = read_scene(find_blobs(pixels), width, height, tick.texts, tick.bird)
     bird = None
@@ -266,11 +275,20 @@ def _look_at(pixels: Pixels, ticks: tuple[Tick, ...], at: int) -> Look:
         bird = (name_shape(pixels, nearest, scene.background), nearest.color) if nearest else None
     return Look(
         tick.phase,
-        tick.moving and None not in around and all(one != two for one, two in pairwise(around)),
+        tick.moving and _is_between_heights(ticks, at),
         scene.background,
         scene.land.color if scene.land else None,
         bird,
         tuple(p.color for p in scene.pipes if p.color and p.x > 1 and p.right < width - 1),
+    )
+
+
+def _is_between_heights(ticks: tuple[Tick, ...], at: int) -> bool:
+    """Return whether the bird was noted at other heights shortly before and after this tick."""
+    here = ticks[at].bird
+    sides = ticks[max(0, at - _STEP_TICKS) : at], ticks[at + 1 : at + 1 + _STEP_TICKS]
+    return here is not None and all(
+        any(t.bird and t.bird.y != here.y for t in side) for side in sides
     )
 
 

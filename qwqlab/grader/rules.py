@@ -1,19 +1,19 @@
 """The article's eight requirements, judged from what a game showed while it was played.
 
-Each rule takes the records of all runs and says what was seen. If something was not seen, the
-requirement is not met, and the sentence says what was missing.
+Each rule takes the records of all runs and says what is wrong, what was not seen, and what was.
+What was not seen is missing only if all runs were played; if time ran out, it is not judged.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .notes import Tick
 from .pixels import Color, is_near
-from .record import GameRecord, Look
+from .record import PLANS, GameRecord, Look, count_whole
 from .scene import (
     Text,
     is_brown_or_yellow,
@@ -39,45 +39,72 @@ _TEXTS = (
 
 _APART = 12  # of 255: colours that differ less in every channel are one, shaded by what is near
 _SEEN = 2  # pictures that show a colour, so that it counts as one of the game's
+# Rounds after which something that never changed is no luck: of two ways to choose from, a game
+# shows one alone in 0.8 % of all cases, and in as many it shows one of three in none of 12 rounds.
+_MANY, _MANY_FOR_THREE = 8, 12
+_MANY_LATER = 4  # rounds after a restart, for what only a restart changes
+_STEADY = 0.9  # of what was read of the pipes: if so much is one gap, the rest is misread
 
 
 @dataclass(frozen=True)
 class Requirement:
     """One of the eight, by its number in the prompt; text is what it asks for, in short.
 
-    frame names the picture that shows it, if there is one.
+    ok is None if time ran out before it could be judged. frame names the picture that shows it, if
+    there is one.
     """
 
     number: int
-    ok: bool
+    ok: bool | None
     evidence: str
     frame: str
     text: str
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What one rule found: what is wrong, what was not seen, and if neither, what was seen."""
+
+    wrong: Sequence[str] = ()
+    unseen: Sequence[str] = ()
+    seen: str = ""
 
 
 def judge_game(records: Sequence[GameRecord]) -> tuple[Requirement, ...]:
     """Judge all eight, in the order of the prompt; without records none of them holds."""
     judged: list[Requirement] = []
     for text, (rule, frame) in zip(_TEXTS, _RULES, strict=True):
-        ok, evidence = rule(records) if records else (False, "not run")
+        ok, evidence = _decide(rule(records), records) if records else (False, "not run")
         shown = frame if records else ""
         judged.append(Requirement(len(judged) + 1, ok, evidence, shown, text))
     return tuple(judged)
 
 
-def _judge_pygame(records: Sequence[GameRecord]) -> tuple[bool, str]:
+def _decide(found: _Findings, records: Sequence[GameRecord]) -> tuple[bool | None, str]:
+    """Return whether a requirement holds, None if too few runs were played to say so, and why."""
+    whole = count_whole(records)
+    if whole == len(PLANS):
+        return _say([*found.wrong, *found.unseen], found.seen)
+    if found.unseen and not found.wrong:
+        return None, f"not judged: {whole} of {len(PLANS)} runs were played in the time"
+    return _say(found.wrong, found.seen)
+
+
+def _judge_pygame(records: Sequence[GameRecord]) -> _Findings:
     shown = [r for r in records if r.ticks and r.size[0]]
     if not shown:
-        return False, "no window of pygame was opened, or nothing was shown in it"
+        return _Findings(["no window of pygame was opened, or nothing was shown in it"])
     (width, height), n = shown[0].size, sum(len(r.ticks) for r in shown)
-    return True, f"a window of {width} x {height} pixels, {n:,} pictures in {len(shown)} runs"
+    seen = f"a window of {width} x {height} pixels, {n:,} pictures in {len(shown)} runs"
+    return _Findings(seen=seen)
 
 
-def _judge_background(records: Sequence[GameRecord]) -> tuple[bool, str]:
+def _judge_background(records: Sequence[GameRecord]) -> _Findings:
     first = [c for r in records if (c := _opening(r.looks))]
     if not first:
-        return False, "nothing was seen to cover the screen"
-    every = _tell_apart(look.background for look in _list_looks(records) if look.background)
+        return _Findings(unseen=["nothing was seen to cover the screen"])
+    rounds = _list_looks(records)
+    every = _tell_apart(w.background for looks in rounds for w in looks if w.background)
     problems = []
     if odd := [c for c in first if not is_light_blue(c)]:
         problems.append(
@@ -85,16 +112,19 @@ def _judge_background(records: Sequence[GameRecord]) -> tuple[bool, str]:
         )
     if dark := [c for c in every if not is_light(c)]:
         problems.append(f"{_name(dark[0])} is not light")
-    if len(every) < 2:
-        problems.append(f"it is always {_name(first[0])}")
+    always = [f"it is always {_name(first[0])}"] if len(every) < 2 else []
     seen = f"starts with {_name(first[0])}; {len(every)} colours seen, all light"
-    return _say(problems, seen)
+    # A game begins with light blue: only later rounds tell whether it ever chooses another.
+    later = [looks for looks in rounds if looks[0].phase in ("again", "third")]
+    return _sort(problems, always, len(later) >= _MANY_LATER, seen)
 
 
-def _list_looks(records: Sequence[GameRecord]) -> list[Look]:
-    """Return the looks at games in play: a veil, over a menu or a lost game, is no other colour."""
-    looks = [look for record in records for part in record.rounds() for look in part]
-    return [look for look in looks if look.moving] or looks
+def _list_looks(records: Sequence[GameRecord]) -> list[list[Look]]:
+    """Return the looks at games in play, round by round: a veil, over a menu or a lost game, is no
+    other colour."""
+    rounds = [part for record in records for part in record.rounds()]
+    moving = [[look for look in part if look.moving] for part in rounds]
+    return list(filter(None, moving)) or rounds
 
 
 def _opening(looks: Sequence[Look]) -> Color | None:
@@ -104,9 +134,9 @@ def _opening(looks: Sequence[Look]) -> Color | None:
     return next((c for c in (*shown[:1], *played[:1]) if is_light_blue(c)), (*shown, None)[0])
 
 
-def _judge_space(records: Sequence[GameRecord]) -> tuple[bool, str]:
+def _judge_space(records: Sequence[GameRecord]) -> _Findings:
     presses = ups = 0
-    for ticks in (r.ticks for r in records):
+    for ticks in (_drop_repeats(r.ticks) for r in records):
         for at, tick in enumerate(ticks[1:-4], start=1):
             if tick.key != "space" or not tick.moving or "over" in tick.phase:
                 continue
@@ -117,90 +147,115 @@ def _judge_space(records: Sequence[GameRecord]) -> tuple[bool, str]:
             presses += 1
             ups += min(speeds[1:]) < max(0.0, speeds[0] - 0.3)
     if not presses:
-        return False, "the bird was not seen to move, so no press could be judged"
+        return _Findings(unseen=["the bird was not seen to move, so no press could be judged"])
     evidence = f"{ups} of {presses} presses sent the bird upwards, or slowed its fall"
-    return ups >= 0.5 * presses, evidence
+    return _Findings([evidence] if ups < 0.5 * presses else [], seen=evidence)
 
 
-def _judge_bird(records: Sequence[GameRecord]) -> tuple[bool, str]:
+def _drop_repeats(ticks: Sequence[Tick]) -> list[Tick]:
+    """Return the ticks in which something had moved, with the keys pressed until the next."""
+    moved: list[Tick] = []
+    for tick in ticks:
+        if not moved or (tick.bird, tick.pipes) != (moved[-1].bird, moved[-1].pipes):
+            moved.append(tick)
+        elif tick.key and not moved[-1].key:
+            moved[-1] = replace(moved[-1], key=tick.key)
+    return moved
+
+
+def _judge_bird(records: Sequence[GameRecord]) -> _Findings:
     rounds = [[w.bird for w in part if w.bird and w.moving] for r in records for part in r.rounds()]
     looks = [Counter(birds).most_common(1)[0][0] for birds in rounds if birds]
     if not looks:
-        return False, "nothing was seen that keeps its place and moves up and down"
+        return _Findings(unseen=["nothing was seen that keeps its place and moves up and down"])
     shapes = Counter("circle" if shape == "ellipse" else shape for shape, _ in looks)
     colors = _tell_apart((color for _, color in looks), least=1)
-    problems = []
+    n, problems = len(looks), _find_misfit(colors, is_dark, "is not dark")
     if odd := [shape for shape in shapes if shape not in _SHAPES]:
-        problems.append(f"it is drawn as {', '.join(odd)}")
+        problems.insert(0, f"it is drawn as {', '.join(odd)}")
+    always = _find_sameness(colors, "its")
     if len(shapes) < 2:
-        problems.append(f"its shape is always {', '.join(shapes)}")
-    problems += _judge_colors(colors, is_dark, "is not dark", "its")
-    counts = ", ".join(f"{n} {shape}" for shape, n in shapes.most_common())
-    return _say(problems, f"{counts} in {len(looks)} rounds; {len(colors)} colours, all dark")
+        always.insert(0, f"its shape is always {', '.join(shapes)}")
+    elif n >= _MANY_FOR_THREE and (never := [s for s in _SHAPES if s not in shapes]):
+        always.insert(0, f"its shape was never {' or '.join(never)} in {n} rounds")
+    counts = ", ".join(f"{seen} {shape}" for shape, seen in shapes.most_common())
+    seen = f"{counts} in {n} rounds; {len(colors)} colours, all dark"
+    return _sort(problems, always, n >= _MANY, seen)
 
 
-def _judge_land(records: Sequence[GameRecord]) -> tuple[bool, str]:
-    looks = _list_looks(records)
-    lands = [look.land for look in looks if look.land]
+def _judge_land(records: Sequence[GameRecord]) -> _Findings:
+    rounds = _list_looks(records)
+    lands = [look.land for looks in rounds for look in looks if look.land]
     colors = _tell_apart(lands)
-    if len(lands) < 0.5 * len(looks) or not colors:
-        return False, "no band was seen along the bottom of the screen"
-    problems = _judge_colors(colors, is_brown_or_yellow, "is neither dark brown nor yellow", "its")
-    return _say(problems, f"{len(colors)} colours seen: {', '.join(map(_name, [*colors][:3]))}")
+    if len(lands) < 0.5 * sum(map(len, rounds)) or not colors:
+        return _Findings(["no band was seen along the bottom of the screen"])
+    problems = _find_misfit(colors, is_brown_or_yellow, "is neither dark brown nor yellow")
+    seen = f"{len(colors)} colours seen: {', '.join(map(_name, [*colors][:3]))}"
+    return _sort(problems, _find_sameness(colors, "its"), len(rounds) >= _MANY, seen)
 
 
-def _judge_score(records: Sequence[GameRecord]) -> tuple[bool, str]:
+def _judge_score(records: Sequence[GameRecord]) -> _Findings:
     rounds = _list_rounds(records)
     passed = sum(ticks[-1].passed for ticks in rounds)
     if not passed:
-        return False, f"not seen: the bird got past no pipe in {len(rounds)} rounds"
+        return _Findings(unseen=[f"not seen: the bird got past no pipe in {len(rounds)} rounds"])
     scores = _list_scores(records)
     if not scores:
-        return False, f"the bird passed {passed} pipes, and no number on the screen grew with them"
+        return _Findings(
+            [f"the bird passed {passed} pipes, and no number on the screen grew with them"]
+        )
     size = next(r.size for r in records if r.ticks)
     score = next((s for s in scores if _is_top_right(s.text, size)), scores[0])
     text = score.text
     place = f"'{text.words}' at x {text.x:.0f} to {text.right:.0f}, y {text.y:.0f}"
     if not _is_top_right(text, size):
-        return False, f"it grows, but not at the top right: {place}"
-    return True, f"{place}, grew {score.grown} times as {score.passed} pipes passed"
+        return _Findings([f"it grows, but not at the top right: {place}"])
+    return _Findings(seen=f"{place}, grew {score.grown} times as {score.passed} pipes passed")
 
 
-def _judge_pipes(records: Sequence[GameRecord]) -> tuple[bool, str]:
+def _judge_pipes(records: Sequence[GameRecord]) -> _Findings:
     ticks = [t for r in records for t in r.in_phase("start", "play", "again") if t.pipes]
     seen_at = Counter((round(p.top), round(p.bottom)) for t in ticks for p in t.pipes if p.x > 0)
     steady = {gap for gap, n in seen_at.items() if n > 4}  # a text may hide an edge for a moment
     gaps = steady or set(seen_at)
-    colors = _tell_apart(color for look in _list_looks(records) for color in look.pipes)
+    rounds = [looks for looks in _list_looks(records) if any(look.pipes for look in looks)]
+    colors = _tell_apart(color for looks in rounds for look in looks for color in look.pipes)
     if not gaps:
-        return False, "no pipe was seen: nothing rises from the bottom or hangs from the top"
+        nothing = "no pipe was seen: nothing rises from the bottom or hangs from the top"
+        return _Findings(unseen=[nothing])
     heights = [t.bird.h for t in ticks if t.bird]
     bird = sorted(heights)[len(heights) // 2] if heights else 0.0
     passed = sum(max((t.passed for t in r.in_phase("play", "again")), default=0) for r in records)
     smallest = min(bottom - top for top, bottom in gaps)
-    problems = []
-    low, high = (max(g[side] for g in gaps) - min(g[side] for g in gaps) for side in range(2))
-    if max(low, high) < 4:
-        problems.append(f"the gap is always from y {min(gaps)[0]} to {min(gaps)[1]}")
+    problems, always = [], []
+    often = seen_at.most_common(1)[0][0]
+    alike = sum(
+        n
+        for (top, bottom), n in seen_at.items()
+        if abs(top - often[0]) < 4 and abs(bottom - often[1]) < 4
+    )
+    if alike > _STEADY * seen_at.total():
+        always = [f"the gap is always from y {often[0]} to {often[1]}"]
     if smallest < 1.5 * bird:
         problems.append(f"a gap of {smallest} pixels, and the bird is {bird:.0f} high")
-    elif not passed:
-        problems.append(f"the bird got past no pipe; the smallest gap is {smallest} pixels")
+    blocked = f"the bird got past no pipe; the smallest gap is {smallest} pixels"
+    unseen = [] if passed else [blocked]
     if not colors:
-        return False, "no whole pipe was seen in the pictures"
-    wrong = "is not dark green, light brown or dark gray"
-    problems += _judge_colors(colors, is_pipe_color, wrong, "their")
+        return _Findings(problems, [*unseen, "no whole pipe was seen in the pictures"])
+    problems += _find_misfit(colors, is_pipe_color, "is not dark green, light brown or dark gray")
+    always += _find_sameness(colors, "their")
     seen = f"{len(gaps)} different gaps, the smallest {smallest} pixels for a bird of {bird:.0f}"
-    return _say(problems, f"{seen}; {passed} pipes passed; {len(colors)} colours")
+    seen += f"; {passed} pipes passed; {len(colors)} colours"
+    return _sort(problems, always, len(rounds) >= _MANY, seen, unseen)
 
 
-def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
+def _judge_end(records: Sequence[GameRecord]) -> _Findings:
     played = [r for r in records if r.plan.when != "look"]
     overs = [(r, r.in_phase("over")) for r in played]
     ends = [(r, ticks[-1]) for r, ticks in overs if ticks]
     if not ends:
-        return False, "the game was never seen to be lost"
-    problems = []
+        return _Findings(unseen=["the game was never seen to be lost"])
+    problems, unseen = [], []
     score = next(iter(_list_scores(records)), None)
     best = [found for r, _ in ends if (found := _read_best(r, "over", score))]
     if not best:
@@ -215,21 +270,23 @@ def _judge_end(records: Sequence[GameRecord]) -> tuple[bool, str]:
         asked = [r for r in played if r.plan.key == key and (r.quit_by_key or r.stayed)]
         lost = [r for r in asked if r.plan.when == "over"]
         if not lost:
-            problems.append(f"not seen: whether {named} quits when the game is lost")
+            unseen.append(f"not seen: whether {named} quits when the game is lost")
         elif not any(r.quit_by_key for r in lost):
             in_play = any(r.quit_by_key for r in asked)
             where = "when the game is lost, only in play" if in_play else "the game"
             problems.append(f"{named} does not quit {where}")
-    again = [r for r, _ in ends if r.phase not in ("over", "restart")]
-    if not again:
-        problems.append("not seen: whether SPACE starts the game again")
-    elif not any(_has_restarted(r) for r in again):
-        problems.append("SPACE does not start the game again")
+    tried = [r for r, _ in ends if r.phase not in ("over", "restart") and r.ended != "left"]
+    if not any(_has_restarted(r) for r, _ in ends):
+        if tried:
+            problems.append("SPACE does not start the game again")
+        else:
+            unseen.append("not seen: whether SPACE starts the game again")
     shown = best[0][0] if best else ""
-    return _say(problems, f"'{shown}' inside the screen; q and Esc quit; SPACE starts again")
+    seen = f"'{shown}' inside the screen; q and Esc quit; SPACE starts again"
+    return _Findings(problems, unseen, seen)
 
 
-_RULES: tuple[tuple[Callable[[Sequence[GameRecord]], tuple[bool, str]], str], ...] = (
+_RULES: tuple[tuple[Callable[[Sequence[GameRecord]], _Findings], str], ...] = (
     (_judge_pygame, "start"),
     (_judge_background, "start"),
     (_judge_space, "play"),
@@ -251,14 +308,23 @@ def _tell_apart(colors: Iterable[Color], least: int = _SEEN) -> list[Color]:
     return often or list(groups)
 
 
-def _judge_colors(
-    colors: Sequence[Color], fits: Callable[[Color], bool], wrong: str, whose: str
-) -> list[str]:
-    """Return what is wrong with colours that must fit and be chosen at random."""
-    problems = [f"{_name(color)} {wrong}" for color in colors if not fits(color)][:1]
-    if len(colors) < 2:
-        problems.append(f"{whose} colour is always {_name(colors[0])}")
-    return problems
+def _find_misfit(colors: Sequence[Color], fits: Callable[[Color], bool], wrong: str) -> list[str]:
+    """Return what is wrong with the first colour that does not fit."""
+    return [f"{_name(color)} {wrong}" for color in colors if not fits(color)][:1]
+
+
+def _find_sameness(colors: Sequence[Color], whose: str) -> list[str]:
+    """Return what is wrong with a colour that should be chosen at random, and is the only one."""
+    return [f"{whose} colour is always {_name(colors[0])}"] if len(colors) < 2 else []
+
+
+def _sort(
+    wrong: list[str], always: list[str], enough: bool, seen: str, unseen: Sequence[str] = ()
+) -> _Findings:
+    """Return the findings; what never changes is wrong only if enough rounds were seen."""
+    if enough:
+        return _Findings([*wrong, *always], unseen, seen)
+    return _Findings(wrong, [*unseen, *always], seen)
 
 
 def _say(problems: Sequence[str], seen: str) -> tuple[bool, str]:
@@ -297,9 +363,12 @@ def _read_best(record: GameRecord, phase: str, score: Score | None) -> tuple[str
     found = find_best(ticks[0].texts) if ticks else None
     if found or not score or not (over and again):
         return found
-    lost = record.ticks.index(over[0])  # the bird falls in both rounds
+    lost = record.ticks.index(over[0])  # the bird falls in all rounds
+    lost_again = record.ticks.index(again[0])
     first = score.read_last([t for t in record.ticks[:lost] if t.phase in ("play", "falling")])
-    second = score.read_last([t for t in record.ticks[lost:] if t.phase in ("again", "falling")])
+    second = score.read_last(
+        [t for t in record.ticks[lost:lost_again] if t.phase in ("again", "falling")]
+    )
     if first is None or second is None:
         return None
     return follow_best(over[0].texts, again[0].texts, first, second)

@@ -196,12 +196,24 @@ def _group_columns(
 
 @dataclass
 class _Track:
-    """Blobs that may be one thing in picture after picture; x is where the first had its middle."""
+    """Blobs that may be one thing in picture after picture; x is where the first had its middle.
+
+    moved counts how often it was somewhere else than at `left`. A pipe that passes in front of a
+    sun moves one of its edges, or both towards each other.
+    """
 
     blob: Blob
     x: float
+    left: Blob
     seen: int = 0
     moved: int = 0
+
+    def take(self, blob: Blob) -> None:
+        """Go on with a blob of the next picture."""
+        top, bottom = blob.y - self.left.y, blob.bottom - self.left.bottom
+        if min(abs(top), abs(bottom)) > 0.3 and top * bottom > 0:
+            self.left, self.moved = blob, self.moved + 1
+        self.blob = blob
 
     def goes_on_with(self, blob: Blob) -> bool:
         """Return whether a blob of the next picture can be the same thing."""
@@ -226,10 +238,10 @@ class BirdTracker:
             free = (t for t in self._tracks if t.seen < self._now and t.goes_on_with(blob))
             track = next(free, None)
             if track is None:
-                track = _Track(blob, blob.middle[0])
+                track = _Track(blob, blob.middle[0], blob)
                 self._tracks.append(track)
-            track.moved += abs(blob.middle[1] - track.blob.middle[1]) > 0.3
-            track.blob, track.seen = blob, self._now
+            track.take(blob)
+            track.seen = self._now
         self._tracks = [t for t in self._tracks if t.seen > self._now - 4]
         here = [t for t in self._tracks if t.seen == self._now]
         most = max((t.moved for t in here), default=0)
@@ -259,7 +271,18 @@ def is_light(color: Color) -> bool:
 
 
 def is_dark(color: Color) -> bool:
-    return _measure_light(color) <= 128
+    """Return whether a colour is dark: less luminous than middle gray, and no shining red.
+
+    Luminance is that of sRGB, which, unlike luma, tells how dark a green looks. Where people
+    disagree it is dark: pure blue, teal, olive, crimson at (219, 20, 60), a gray of 120.
+
+    >>> [is_dark(c) for c in ((139, 0, 0), (0, 139, 139), (85, 85, 85), (0, 0, 255))]
+    [True, True, True, True]
+    >>> [is_dark(c) for c in ((255, 0, 0), (0, 200, 0), (255, 0, 255), (128, 128, 128))]
+    [False, False, False, False]
+    """
+    linear = [((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 255 / 12.92 for c in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.21 and color[0] < 220
 
 
 def is_light_blue(color: Color) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
 
 from ..grader import Grade
 from .drawing import Shown
 
 _CELL = "padding:.2em .6em;text-align:left;vertical-align:top"
+_WORDS = {True: "yes", False: "<b>no</b>", None: "not judged"}
 _CAPTIONS = {
     "start": "at the start",
     "play": "in play",
@@ -40,9 +42,9 @@ def show_grade(grade: Grade) -> Shown:
     return Shown(page, grade.as_text())
 
 
-def _table(title: str, first: str, rows: list[tuple[bool, str, str]]) -> str:
+def _table(title: str, first: str, rows: Sequence[tuple[bool | None, str, str]]) -> str:
     body = "".join(
-        f'<tr><td style="{_CELL}">{"yes" if ok else "<b>no</b>"}</td>'
+        f'<tr><td style="{_CELL}">{_WORDS[ok]}</td>'
         f'<th scope="row" style="{_CELL};font-weight:normal">{html.escape(name)}</th>'
         f'<td style="{_CELL}">{html.escape(seen)}</td></tr>'
         for ok, name, seen in rows
