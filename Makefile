@@ -81,7 +81,7 @@ reproduce: setup
 test: check setup
 	@$(ONE_THREAD) $(BIN)/python -m pytest $(TESTS) $(FEWER) $(ARGS)
 	@$(MAKE) --no-print-directory book BOOK="$(SHORT_BOOK)" LENGTH=$(TEST_LENGTH)
-	@QWQLAB_BOOK="$(SHORT_BOOK)" $(BIN)/python -m pytest tests/book $(ARGS)
+	@QWQLAB_BOOK="$(SHORT_BOOK)" $(BIN)/python -m pytest tests/book $(FEWER) $(ARGS)
 
 test-all: FEWER :=
 test-all: TEST_LENGTH :=
