@@ -38,7 +38,7 @@ from qwqlab.grader.imports import check_imports
 from qwqlab.grader.notes import Tick
 from qwqlab.grader.pixels import Blob, Box, Color, find_blobs, name_shape
 from qwqlab.grader.record import PLANS, GameRecord, Look, PlayPlan, read_record
-from qwqlab.grader.rules import Requirement, judge_game
+from qwqlab.grader.rules import Requirement, _flies_through, judge_game
 from qwqlab.grader.scene import (
     BirdTracker,
     Pipe,
@@ -426,6 +426,17 @@ def test_a_gap_that_was_misread_is_no_other_gap() -> None:
     for gaps in (fixed, misread):
         assert see(12, gaps=gaps)[6].evidence == "the gap is always from y 180 to 360"
     assert see(12, gaps=[150, 260, 90] * 50)[6].ok is True
+
+
+def test_a_pipe_that_the_bird_flies_through_is_no_pipe_that_it_passed() -> None:
+    def fly(y: float, n: int = 90) -> bool:
+        pipes = [(Pipe(300 - 3 * at, 60, 150, 330),) for at in range(90)]
+        ticks = [Tick("play", Box(90, y, 30, 30), True, each, (), 0) for each in pipes]
+        return _flies_through(ticks[:n])
+
+    assert fly(340) and fly(100)
+    assert not fly(200)  # through the gap
+    assert not fly(340, 73)  # it is lost two pictures after it is wholly inside
 
 
 def test_a_picture_shown_twice_shows_a_bird_that_moves() -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import median
 
 from .notes import Tick
 from .pixels import Color, is_near
@@ -43,6 +44,7 @@ _SEEN = 2  # pictures that show a colour, so that it counts as one of the game's
 # shows one alone in 0.8 % of all cases, and in as many it shows one of three in none of 12 rounds.
 _MANY, _MANY_FOR_THREE = 8, 12
 _MANY_LATER = 4  # rounds after a restart, for what only a restart changes
+_THROUGH = 3  # pictures: a game may see only in the next one that the bird has hit a pipe
 _STEADY = 0.9  # of what was read of the pipes: if so much is one gap, the rest is misread
 
 
@@ -210,7 +212,36 @@ def _judge_score(records: Sequence[GameRecord]) -> _Findings:
     place = f"'{text.words}' at x {text.x:.0f} to {text.right:.0f}, y {text.y:.0f}"
     if not _is_top_right(text, size):
         return _Findings([f"it grows, but not at the top right: {place}"])
+    if any(_flies_through(r.in_phase("play", "again", "third", "falling")) for r in records):
+        return _Findings(["the bird hit a pipe, and both went on as if it had not"])
     return _Findings(seen=f"{place}, grew {score.grown} times as {score.passed} pipes passed")
+
+
+def _flies_through(ticks: Sequence[Tick]) -> bool:
+    """Return whether bird and pipes went on moving while one was well inside the other."""
+    birds = [tick.bird for tick in ticks if tick.bird]
+    if not birds:
+        return False
+    place, width = median(bird.x for bird in birds), median(bird.w for bird in birds)
+    in_a_row = 0
+    for before, tick in pairwise(ticks):
+        bird = tick.bird
+        inside = (
+            bird is not None
+            and abs(bird.x - place) <= 4  # else something else was taken for it
+            and abs(bird.w - width) <= 4
+            and any(
+                p.x < bird.x
+                and bird.right < p.right
+                and (bird.y < p.top - 6 or bird.bottom > p.bottom + 6)
+                for p in tick.pipes
+            )
+        )
+        moves = [p.x for p in before.pipes] != [p.x for p in tick.pipes]
+        in_a_row = in_a_row + 1 if inside and moves else 0
+        if in_a_row == _THROUGH:
+            return True
+    return False
 
 
 def _judge_pipes(records: Sequence[GameRecord]) -> _Findings:
