@@ -21,6 +21,11 @@ ONE_THREAD := LLAMA_ARG_THREADS=1 OMP_NUM_THREADS=1
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_CONFIG_PATH := $(CURDIR)/jupyter
 
+# A kernel runs in notebooks/, where a path that was given here would name another file.
+ifneq ($(wildcard $(QWQLAB_MODEL)),)
+export QWQLAB_MODEL := $(abspath $(QWQLAB_MODEL))
+endif
+
 # A folder of `make offline`: pip sees it alone, whatever the user has set.
 ifneq ($(OFFLINE),)
 unexport $(filter PIP_%,$(.VARIABLES)) PYTHONPATH PYTHONHOME

@@ -442,3 +442,31 @@ def test_a_panel_loads_neither_torch_nor_transformers_nor_nbformat() -> None:
         assert not {"torch", "transformers", "nbformat"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_text_keeps_the_name_of_its_settings_when_others_are_chosen(engine: Engine) -> None:
+    panel = SideBySide(engine, Pair("two", "Hi", 1, (STRONG, ARTICLE), ("strong", "mild"), 12))
+    panel.run_button.click()
+    assert panel.wait()
+    side = panel.sides[0]
+    assert "earlier" not in side.warning.value and "other settings" not in side.warning.value
+    side.controls.numbers["temp"].value = 1.5
+    assert "made by other settings" in side.warning.value
+    assert "other settings" not in panel.sides[1].warning.value
+    panel.start()
+    panel.seed.value = 9  # while it runs, or just after
+    assert panel.wait()
+    assert panel.runs[0] is not None and panel.runs[0].request.seed == 1
+    assert "made by other settings" in side.warning.value
+    panel.pair.value = PAIRS[0].name
+    assert side.text.value == "" and "other settings" not in side.warning.value
+
+
+def test_an_answer_to_an_earlier_prompt_is_said_to_be_one(engine: Engine) -> None:
+    panel = ThinkPanel(engine, "What is 2 + 2?", n_predict=4)
+    panel.run_button.click()
+    assert panel.wait() and "earlier prompt" not in panel.words.value
+    panel.question.value = "What is 3 + 3?"
+    assert panel.wait() and "earlier prompt" in panel.words.value
+    panel.run_button.click()
+    assert panel.wait() and "earlier prompt" not in panel.words.value

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .prompts import unescape as unescape  # what llama.cpp makes of an escaped text
     from .reading import read_float as read_float  # the number that a text begins with
     from .reading import read_int as read_int  # the same, a whole one
+    from .tools import STAND_IN as STAND_IN  # the variable that names a device for tests
     from .tools import build as build  # compile what is missing
     from .tools import describe_build as describe_build  # version, compiler and backend in one line
     from .tools import find_build as find_build  # the build that the lab uses

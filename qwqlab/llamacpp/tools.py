@@ -29,7 +29,10 @@ BACKENDS = ("CUDA", "HIP", "Metal", "SYCL", "Vulkan")
 """What a build may compute on besides the CPU, each in a library of its own."""
 
 STAND_IN = "QWQLAB_DEVICE"
-"""The variable that names a ggml-rpc-server on this machine, which stands in for a GPU in tests."""
+"""The variable that names a ggml-rpc-server on this machine, which stands in for a GPU in tests.
+
+A server takes one process at a time, so programs that the lab runs meanwhile know nothing of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,6 @@ def run_tool(
     environment = _plain_environment()
     if THREADS in os.environ:
         environment[THREADS] = str(count_threads())
-    if STAND_IN in os.environ:
-        environment["LLAMA_ARG_RPC"] = os.environ[STAND_IN]
     done = capture(command, timeout, env=environment, cwd=cwd)
     if done.returncode != 0:
         # Its logger writes from a thread that its exit does not wait for (llama.cpp #22142).

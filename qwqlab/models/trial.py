@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from .. import paths
 from ..errors import ModelFileError, QwqlabError, explain_exit
 from ..files import known_sha256, read_json, update_json
-from ..llamacpp import Loading, library_dir, module_command
+from ..llamacpp import STAND_IN, Loading, library_dir, module_command
 from .catalog import EMBEDDED
 from .gguf import GGUFInfo, inspect, list_parts
 from .gguf_header import printable
@@ -74,13 +74,14 @@ def _try(
     if read_json(memory).get(name) == proof:
         return
     job = json.dumps([what, str(path), list(override_kv), list(lora)])
+    environment = {name: value for name, value in os.environ.items() if name != STAND_IN}
     try:
         done = subprocess.run(
             [*CHILD, job],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "GGML_NO_BACKTRACE": "1"},
+            env={**environment, "CUDA_VISIBLE_DEVICES": "-1", "GGML_NO_BACKTRACE": "1"},
             timeout=timeout,
             check=False,
         )

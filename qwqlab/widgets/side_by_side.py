@@ -32,6 +32,7 @@ _BATCHED = (
     "With this model a run may differ from its command: here the arithmetic depends on the width "
     "of the batch."
 )
+_EARLIER = "The text below was made by other settings than these; Run makes it anew."
 
 
 class SideBySide(EnginePanel):
@@ -135,6 +136,7 @@ class SideBySide(EnginePanel):
             self.runs[index] = ended
         for side, run in zip(self.sides, self.runs, strict=True):
             side.show(run, self.engine)
+        self._draw_settings()  # which may be others by now
 
 
 class _Side:
@@ -142,6 +144,7 @@ class _Side:
 
     def __init__(self, sampling: Sampling, on_change: Callable[[], None]) -> None:
         self.name = ""
+        self._run: Run | None = None  # whose text is shown
         self.head, self.warning = widgets.HTML(), widgets.HTML()
         self.text, self.measures = widgets.HTML(), widgets.HTML()
         self.text.add_class("qwqlab-stream")
@@ -154,7 +157,7 @@ class _Side:
         self.parts = self.head, settings, self.warning, self.text, self.measures, self.command
 
     def describe(self, request: Request, edited: str) -> None:
-        """Name the column by the request, and warn of what has no effect."""
+        """Name the column by the request; warn of what has no effect, and of an earlier text."""
         self.name, sampling = request.label, request.sampling
         self.head.value = (
             f"<div style='{_PROSE}'><b>{html.escape(self.name)}{edited}</b><br>"
@@ -162,11 +165,14 @@ class _Side:
             f"repeat_penalty {sampling.repeat_penalty:g}, temp {sampling.temp:g}, "
             f"min_p {sampling.min_p:g}, dry_multiplier {sampling.dry_multiplier:g}</div>"
         )
+        earlier = self._run is not None and self._run.request != request
         self.warning.value = show_warnings(sampling.inert(), "No effect")
+        self.warning.value += show_warnings([_EARLIER] if earlier else [])
         self.edit.description = f"edit {self.name}"
         self.command.description = f"reproduce {self.name} with"
 
     def clear(self) -> None:
+        self._run = None
         self.text.value = self.measures.value = ""
 
     def stream(self, text: str) -> None:
@@ -177,7 +183,8 @@ class _Side:
         if run is None or not run.tokens:
             self.text.value = "Stopped before its first token."
             return
-        self.text.value = show_run(run, engine, title=self.name).html
+        self._run = run
+        self.text.value = show_run(run, engine, title=run.request.label).html
         lines = "".join(
             f"<li>{html.escape(name)}: {html.escape(value)}</li>"
             for name, value in summarize_run(run).items()

@@ -144,8 +144,10 @@ class ThinkPanel(EnginePanel):
         tokens = self.engine.model.tokenize(prompt)
         inside = is_forced(prompt)
         ends = "It ends inside the thinking." if inside else "It leaves the tag to the model."
+        earlier = self.run is not None and self.run.request.prompt != prompt
+        below = " What stands below was made of an earlier prompt." if earlier else ""
         self.words.value = html.escape(
-            f"{explain_template(template)} The prompt has {len(tokens)} tokens. {ends}"
+            f"{explain_template(template)} The prompt has {len(tokens)} tokens. {ends}{below}"
         )
         self.prompt.value = show_text(prompt, 240, "the prompt")
         self.tokens.value = self._list_tokens(tokens)
@@ -164,6 +166,7 @@ class ThinkPanel(EnginePanel):
         )
 
     def _work(self) -> None:
+        self.run = None
         template = self.template.value
         prompt = preview(self.engine, template, self.conversation)
         self._show(template, prompt)
@@ -181,6 +184,8 @@ class ThinkPanel(EnginePanel):
         self.run = self.engine.generate(prompt, self.sampling, seed, self.n_predict, show)
         self.split = split_thinking(self.run.text, forced)
         self._write(self.split)
+        if self.shown is not None:
+            self._show(self.template.value, self.shown)  # they may be others by now
         self.outcome.value = mark_names(describe_split(self.run, self.split))
 
     def _write(self, split: Thinking) -> None:
