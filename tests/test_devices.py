@@ -28,9 +28,9 @@ def server() -> Iterator[RpcServer]:
         yield server
 
 
-def run_with_device(address: str, code: str, *args: str) -> subprocess.CompletedProcess[str]:
+def run_with_device(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a process of its own, whose llama.cpp knows the device."""
-    environment = {**os.environ, tools.STAND_IN: address}
+    environment = {**os.environ, tools.STAND_IN: "rpc"}
     command = [sys.executable, "-c", code, *args]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -43,7 +43,7 @@ def test_a_build_that_could_use_a_device_has_none_here_by_itself() -> None:
 
 
 def test_where_there_is_a_device_exactness_is_what_one_asks_for(
-    server: RpcServer, engine: Engine, code_prompt: str
+    engine: Engine, code_prompt: str
 ) -> None:
     run = engine.generate(code_prompt, PRESETS["official"], seed=3, n_predict=12)
     code = (
@@ -61,7 +61,7 @@ def test_where_there_is_a_device_exactness_is_what_one_asks_for(
         "        found[name] = engine.width_independent, layers, tokens\n"
         "print(json.dumps(found))\n"
     )
-    done = run_with_device(server.address, code, engine.path, code_prompt)
+    done = run_with_device(code, engine.path, code_prompt)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["device"] == "RPC0"
@@ -72,14 +72,6 @@ def test_where_there_is_a_device_exactness_is_what_one_asks_for(
         assert (independent, offloaded) == (exact.width_independent, False)
     assert tuple(tokens) == own.tokens
     assert len(found["default"][2]) == len(run.tokens)
-
-
-def test_a_device_that_does_not_answer_is_one_sentence() -> None:
-    done = run_with_device("127.0.0.1:1", "from qwqlab.llamacpp import has_gpu; has_gpu()")
-    assert done.stderr.splitlines()[-1].endswith(
-        "QWQLAB_DEVICE=127.0.0.1:1: no ggml-rpc-server answers there."
-    )
-    assert done.returncode == 1  # an error, not a signal
 
 
 def test_two_servers_write_what_one_machine_writes(
@@ -131,9 +123,9 @@ def test_the_lab_knows_what_each_machine_holds(
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["engine", "loading", "probe", "sweep", "cluster"])
-def test_the_tests_of_what_runs_a_model_pass_with_a_device(server: RpcServer, name: str) -> None:
+def test_the_tests_of_what_runs_a_model_pass_with_a_device(name: str) -> None:
     path = paths.CHECKOUT / "tests" / f"test_{name}.py"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not nightly", str(path)]
-    environment = {**os.environ, tools.STAND_IN: server.address}
+    environment = {**os.environ, tools.STAND_IN: "rpc"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]

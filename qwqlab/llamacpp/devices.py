@@ -1,27 +1,31 @@
 """What llama.cpp can compute on besides the CPU: graphics cards, as the build knows them.
 
-A `ggml-rpc-server` is such a device too. With one on this machine a test takes every path that a
-graphics card takes: `QWQLAB_DEVICE=127.0.0.1:PORT` names it.
+A `ggml-rpc-server` is such a device too. With QWQLAB_DEVICE=rpc each process that loads llama.cpp
+starts one for itself, and so takes every path that it would take with a graphics card.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ..errors import ToolchainError, explain_exit
+from ..errors import ToolchainError
 from .tools import STAND_IN, SUFFIX, library_dir, tool
 
 _GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type
 _START_SECONDS = 30.0
+# A shell that ends its program when this process ends in whatever way, and so closes the pipe. It
+# first says the program's number.
+_GUARD = '"$0" "$@" >/dev/null 2>&1 </dev/null & echo $!; read -r _; kill -9 $! 2>/dev/null'
 
 
 @dataclass(frozen=True)
@@ -81,22 +85,15 @@ def _library() -> Any:
         function.restype, function.argtypes = result, arguments
     if not library.ggml_backend_reg_count():  # a build whose backends are files of their own
         library.ggml_backend_load_all()
-    if address := os.environ.get(STAND_IN):
-        _check_answers(address)
+    if os.environ.get(STAND_IN) == "rpc":
+        own = ExitStack()
+        atexit.register(own.close)
+        address = own.enter_context(serve_rpc()).address
         rpc = ctypes.CDLL(str(library_dir() / f"libggml-rpc{SUFFIX}"))
         rpc.ggml_backend_rpc_add_server.restype = pointer
         rpc.ggml_backend_rpc_add_server.argtypes = [text]
         library.ggml_backend_register(rpc.ggml_backend_rpc_add_server(address.encode()))
     return library
-
-
-def _check_answers(address: str) -> None:
-    """Raise ToolchainError if nobody listens there: ggml would end the process."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise ToolchainError(f"{STAND_IN}={address}: no ggml-rpc-server answers there.") from error
 
 
 @dataclass(frozen=True)
@@ -119,25 +116,32 @@ def serve_rpc(n_threads: int = 1) -> Iterator[RpcServer]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = tool("ggml-rpc-server")
-    command = [str(program), "-H", "127.0.0.1", "-p", str(port), "-t", str(n_threads)]
-    quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     # It loads any libggml-*.so of the current folder: let that be its own.
-    with subprocess.Popen(command, cwd=program.parent, **quiet) as server:
+    command = ["sh", "-c", _GUARD, str(program), "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(
+        [*command, "-t", str(n_threads)],
+        cwd=program.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as guard:
+        assert guard.stdin is not None and guard.stdout is not None
         try:
-            _wait_for(server, port)
-            yield RpcServer(f"127.0.0.1:{port}", server.pid)
+            server = RpcServer(f"127.0.0.1:{port}", int(guard.stdout.readline()))
+            _wait_for(guard, port)
+            yield server
         finally:
-            server.kill()
+            guard.stdin.close()
 
 
-def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
-    """Return when a server listens; raise ToolchainError if it ends, or takes too long."""
+def _wait_for(guard: subprocess.Popen[str], port: int) -> None:
+    """Return when the server listens; raise ToolchainError if it ends, or takes too long."""
     until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until and server.poll() is None:
+    while time.monotonic() < until and guard.poll() is None:
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         time.sleep(0.05)
-    ended = server.poll()
-    why = "does not answer" if ended is None else explain_exit(ended)
-    raise ToolchainError(f"ggml-rpc-server {why} on port {port}; run it by hand to see why.")
+    raise ToolchainError(
+        f"ggml-rpc-server does not answer on port {port}; run it by hand to see why."
+    )

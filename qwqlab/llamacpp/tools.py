@@ -29,10 +29,7 @@ BACKENDS = ("CUDA", "HIP", "Metal", "SYCL", "Vulkan")
 """What a build may compute on besides the CPU, each in a library of its own."""
 
 STAND_IN = "QWQLAB_DEVICE"
-"""The variable that names a ggml-rpc-server on this machine, which stands in for a GPU in tests.
-
-A server takes one process at a time, so programs that the lab runs meanwhile know nothing of it.
-"""
+"""The variable that gives each process a ggml-rpc-server of its own in the part of a GPU."""
 
 
 @dataclass(frozen=True)

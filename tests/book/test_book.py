@@ -19,7 +19,6 @@ from lab_page import CHROMIUM
 from playwright.sync_api import Browser, sync_playwright
 
 from qwqlab.course import Notebook, list_exercises, read_course
-from qwqlab.llamacpp import serve_rpc
 from qwqlab.paths import build_dir
 
 BOOK = Path(os.environ.get("QWQLAB_BOOK") or build_dir() / "book")
@@ -123,11 +122,8 @@ def test_notebooks_pass_with_a_device_that_is_not_the_cpu(
 ) -> None:
     copies = [shutil.copy(BOOK / "run" / f"{stem}.ipynb", tmp_path) for stem in stems]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--nbmake", "--overwrite", *copies]
-    with serve_rpc() as server:
-        own = {"QWQLAB_DEVICE": server.address, "QWQLAB_PROGRESS": str(tmp_path)}
-        done = subprocess.run(
-            command, env={**os.environ, **own}, capture_output=True, text=True, check=False
-        )
+    environment = {**os.environ, "QWQLAB_DEVICE": "rpc", "QWQLAB_PROGRESS": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     for stem in stems:
         before, after = (
