@@ -38,7 +38,7 @@ from qwqlab.grader.imports import check_imports
 from qwqlab.grader.notes import Tick
 from qwqlab.grader.pixels import Blob, Box, Color, find_blobs, name_shape
 from qwqlab.grader.record import PLANS, GameRecord, Look, PlayPlan, read_record
-from qwqlab.grader.rules import Requirement, _flies_through, judge_game
+from qwqlab.grader.rules import Requirement, flies_through, judge_game
 from qwqlab.grader.scene import (
     BirdTracker,
     Pipe,
@@ -432,7 +432,7 @@ def test_a_pipe_that_the_bird_flies_through_is_no_pipe_that_it_passed() -> None:
     def fly(y: float, n: int = 90) -> bool:
         pipes = [(Pipe(300 - 3 * at, 60, 150, 330),) for at in range(90)]
         ticks = [Tick("play", Box(90, y, 30, 30), True, each, (), 0) for each in pipes]
-        return _flies_through(ticks[:n])
+        return flies_through(ticks[:n])
 
     assert fly(340) and fly(100)
     assert not fly(200)  # through the gap

@@ -212,12 +212,12 @@ def _judge_score(records: Sequence[GameRecord]) -> _Findings:
     place = f"'{text.words}' at x {text.x:.0f} to {text.right:.0f}, y {text.y:.0f}"
     if not _is_top_right(text, size):
         return _Findings([f"it grows, but not at the top right: {place}"])
-    if any(_flies_through(r.in_phase("play", "again", "third", "falling")) for r in records):
+    if any(flies_through(r.in_phase("play", "again", "third", "falling")) for r in records):
         return _Findings(["the bird hit a pipe, and both went on as if it had not"])
     return _Findings(seen=f"{place}, grew {score.grown} times as {score.passed} pipes passed")
 
 
-def _flies_through(ticks: Sequence[Tick]) -> bool:
+def flies_through(ticks: Sequence[Tick]) -> bool:
     """Return whether bird and pipes went on moving while one was well inside the other."""
     birds = [tick.bird for tick in ticks if tick.bird]
     if not birds:
