@@ -66,7 +66,7 @@ def main() -> None:
         return
     if args.table:
         engines = args.engines.split(",")
-        print(json.dumps({engine: measure_engine(args.model, engine) for engine in engines}))
+        print(json.dumps(make_table({each: measure_engine(args.model, each) for each in engines})))
         return
     print(f"on {name_device()}, {args.model}")
     for dtype in ("float32", "bfloat16"):
@@ -78,11 +78,24 @@ def main() -> None:
     results = {engine: measure_engine(args.model, engine) for engine in engines}
     for engine, found in results.items():
         print(f"{engine}: " + ", ".join(f"{name} {value}" for name, value in found.items()))
-    if len(results) == 2:
-        for name, claim in CLAIMS.items():
-            own, other = (results[engine].get(name) for engine in ("unsloth", "peft"))
-            if own and other:
-                print(f"{name}: unsloth has {own / other:.2f} times peft's; Unsloth claims {claim}")
+    for row in make_table(results):
+        if row["ratio"]:
+            print(
+                f"{row['what']}: unsloth has {row['ratio']:.2f} times peft's; "
+                f"Unsloth claims {row['Unsloth claims']}"
+            )
+
+
+def make_table(results: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """The article's table: a row for each of its claims, with what was measured beside it."""
+    rows = []
+    for name, claim in CLAIMS.items():
+        own, other = (results.get(engine, {}).get(name) for engine in ("unsloth", "peft"))
+        ratio = round(own / other, 3) if own and other else None
+        rows.append(
+            {"what": name, "unsloth": own, "peft": other, "ratio": ratio, "Unsloth claims": claim}
+        )
+    return rows
 
 
 def compare_loops(model: str, dtype: str) -> float:
