@@ -26,7 +26,7 @@ from qwqlab.models import (
     model_path,
     place_layers,
 )
-from qwqlab.models.choice import Room, pick_model
+from qwqlab.models.room import Room, pick_model
 
 NUMBERS = {name: number for number, name in FILE_TYPES.items()}
 Q4 = lookup("QwQ-32B:Q4_K_M")

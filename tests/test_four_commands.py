@@ -12,13 +12,12 @@ from qwqlab import paths
 from qwqlab.errors import FetchError, ModelFileError
 from qwqlab.grader import choose_length, four_commands, list_arms, run_arms
 from qwqlab.llamacpp import Loading
-from qwqlab.models import inspect
+from qwqlab.models import inspect, room
 
 
 def set_room(monkeypatch: pytest.MonkeyPatch, ram: int, card: int = 0) -> None:
     """Let this much memory be free."""
-    room = type("Room", (), {"ram": ram, "card": card})
-    monkeypatch.setattr(four_commands, "measure_room", lambda: room)
+    monkeypatch.setattr(room, "measure_room", lambda: room.Room(card, ram))
 
 
 def refuse(*_: object) -> NoReturn:
@@ -51,7 +50,7 @@ def test_what_does_not_fit_costs_no_other_arm(
     assert run_arms(model_path, 16_000) == []
     said = capsys.readouterr().out
     assert "Left out: with the fix, without the fix, repeat penalty 1.5. SmolLM2" in said
-    assert "MB of memory with 16,512 tokens, and 5.0 MB are free; take fewer" in said
+    assert "MB of memory with 16,512 tokens, and 5.0 MB are free; take a smaller" in said
 
 
 def test_a_cards_memory_counts_where_layers_may_go_there(

@@ -15,10 +15,9 @@ import pytest
 from qwqlab.errors import BusyError, ClosedError, QwqlabError
 from qwqlab.experiments import PAIRS, Pair, sweep
 from qwqlab.llamacpp import Loading
-from qwqlab.models import requantize
-from qwqlab.models.choice import Room
+from qwqlab.models import requantize, room
 from qwqlab.sampling import BY_NAME, PRESETS, Command, Engine, Request, Run, Sampling, parse_command
-from qwqlab.widgets import Microscope, RunProgress, SideBySide, ThinkPanel, engines
+from qwqlab.widgets import Microscope, RunProgress, SideBySide, ThinkPanel
 from qwqlab.widgets.base import Latest, Panel, Throttle
 from qwqlab.widgets.controls import MAIN, MORE, OrderEditor, SamplingControls
 from qwqlab.widgets.engines import EnginePanel
@@ -318,8 +317,11 @@ def test_a_model_that_cannot_be_had_is_told_and_the_old_one_stays(
     panel = SideBySide(engine, Pair("two", "Hi", 1, (STRONG, ARTICLE), n_predict=4))
     large = next(path for _, path in panel.models.options if path != engine.path)
     panel.models.options = [*panel.models.options, ("broken", str(broken))]
-    monkeypatch.setattr(engines, "measure_room", lambda: Room(card=0, ram=1_000_000))
-    for path, said in ((str(broken), "broken.gguf"), (large, "choose a smaller model or quant")):
+    monkeypatch.setattr(room, "measure_room", lambda: room.Room(card=0, ram=1_000_000))
+    for path, said in (
+        (str(broken), "broken.gguf"),
+        (large, "take a smaller model"),
+    ):
         panel.models.value = path
         assert panel.wait()
         assert said in panel.status.value

@@ -31,11 +31,12 @@ from qwqlab.experiments import (
 from qwqlab.experiments.penalty_and_order import FULL, QUICK
 from qwqlab.models import (
     GGUFInfo,
-    check_copy,
+    check_room,
     inspect,
     is_embedded,
     read_template,
     requantize,
+    room,
     sweep_copy,
 )
 from qwqlab.plots import draw_trade_off, make_table
@@ -210,8 +211,8 @@ def test_a_model_that_is_not_small_runs_as_it_is_unless_exactness_is_asked_for(
         assert engine.path == str(model_path)
     with open_engine(exact=True) as engine:
         assert engine.path == str(sweep_copy(model_path)) and engine.width_independent
-    monkeypatch.setattr(penalty_and_order, "measure_room", lambda: type("Room", (), {"ram": 9}))
-    with pytest.raises(ModelFileError, match=r"would take \d+.* of memory with 4800 tokens"):
+    monkeypatch.setattr(room, "measure_room", lambda: room.Room(card=1 << 40, ram=9))
+    with pytest.raises(ModelFileError, match=r"takes \d+.* of memory with 4,800 tokens"):
         open_engine(exact=True)
 
 
@@ -221,10 +222,8 @@ def test_a_copy_for_which_the_disk_has_no_room_is_not_begun(
     info = inspect(model_path)
     monkeypatch.setattr(paths, "models_dir", lambda: tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1_000_000}))
-    with pytest.raises(
-        ModelFileError, match=r"would take 2\d\d.* MB, and the disk of .* has 1.0 MB"
-    ):
-        check_copy(info, "BF16", 512, free=1 << 40)
+    with pytest.raises(ModelFileError, match=r"takes 2\d\d.* MB, and the disk of .* has 1.0 MB"):
+        check_room(info, 512, quant="BF16")
     assert not list(tmp_path.iterdir())
 
 

@@ -25,10 +25,9 @@ from ..models import (
     SMALL,
     Conversation,
     GGUFInfo,
-    check_copy,
+    check_room,
     inspect,
     is_embedded,
-    measure_room,
     model_path,
     read_specials,
     render_many,
@@ -228,7 +227,7 @@ def open_engine(model: str = "smollm2-135m", exact: bool = False) -> Engine:
         return Engine(sweep_copy(path), LOADING)
     if not exact:
         return Engine(path, AS_IT_IS)
-    check_copy(info, "Q8_0", FULL.long_tokens + FULL.thinking_tokens, measure_room().ram)
+    check_room(info, FULL.long_tokens + FULL.thinking_tokens, "none", "Q8_0")
     return Engine(sweep_copy(path), LOADING)
 
 

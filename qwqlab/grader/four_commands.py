@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import files, paths
-from ..errors import FetchError, ModelFileError, QwqlabError
+from ..errors import FetchError, QwqlabError
 from ..experiments import read_prompts
 from ..llamacpp import Loading, has_gpu
 from ..models import (
     GGUFInfo,
-    check_copy,
-    estimate_run,
+    check_room,
     inspect,
-    measure_room,
     model_path,
     requantize,
 )
@@ -129,17 +127,10 @@ def run_arms(model: Path, n_predict: int, loading: Loading | None = None) -> lis
 
 def _prepare(path: Path | None, info: GGUFInfo, n_ctx: int, loading: Loading) -> Path:
     """Return the file to run, for None a copy in 16 bits; raise ModelFileError if it can't fit."""
-    room = measure_room()
-    free = room.ram + (0 if loading.device == "none" else room.card)
     if path is None:
-        check_copy(info, "BF16", n_ctx, free)
+        check_room(info, n_ctx, loading.device, "BF16")
         return requantize(info.path, "BF16")
-    need = estimate_run(inspect(path), n_ctx).total
-    if need > free:
-        raise ModelFileError(
-            f"{path.name} takes {files.show_size(need)} of memory with {n_ctx:,} tokens, and "
-            f"{files.show_size(free)} are free; take fewer tokens or a smaller quant"
-        )
+    check_room(inspect(path), n_ctx, loading.device)
     return path
 
 

@@ -11,11 +11,7 @@ if TYPE_CHECKING:
     from .catalog import QWQ_RANKS as QWQ_RANKS  # the byte-pair ranks of its vocabulary
     from .catalog import Entry as Entry  # one model in one quant
     from .catalog import Repository as Repository  # files of a repository on a hub
-    from .catalog import estimate_memory as estimate_memory  # the bytes that a run takes
     from .catalog import lookup as lookup  # a model's entry, by its name
-    from .catalog import place as place  # the same for any model
-    from .catalog import place_layers as place_layers  # the layers of it that fit on a card
-    from .catalog import share_layers as share_layers  # what each of several machines holds
     from .chat import RENDER_MEMORY as RENDER_MEMORY  # bytes that a rendering may take
     from .chat import RENDER_SECONDS as RENDER_SECONDS  # and its time
     from .chat import TEMPLATES as TEMPLATES  # names of the article's two templates
@@ -29,12 +25,9 @@ if TYPE_CHECKING:
     from .chat import render as render  # the prompt that a template makes of a conversation
     from .chat import render_many as render_many  # many prompts from one process
     from .chat import render_with_llama_cpp as render_with_llama_cpp  # by llama-completion
-    from .choice import choose_model as choose_model  # the best model that is here and fits
-    from .choice import measure_room as measure_room  # memory that is free on cards and computer
     from .downloads import fetch_repository as fetch_repository  # download a repository's files
     from .gguf import SMALL as SMALL  # bytes up to which a model is read into memory whole
     from .gguf import GGUFInfo as GGUFInfo  # the header of a GGUF file
-    from .gguf import estimate_run as estimate_run  # `estimate_memory` of a file, by its header
     from .gguf import hash_model as hash_model  # sha256 of a model, in one file or in parts
     from .gguf import inspect as inspect  # read a header
     from .gguf import list_parts as list_parts  # the files of a model
@@ -45,10 +38,10 @@ if TYPE_CHECKING:
     from .local import list_local as list_local  # the entries that are on this machine
     from .local import model_path as model_path  # the file of a model on this machine
     from .quants import RungResult as RungResult  # size, speed and perplexity of a quant
-    from .quants import check_copy as check_copy  # whether memory and disk have room for a copy
     from .quants import check_quant as check_quant  # a quant's name as llama.cpp writes it
     from .quants import climb as climb  # make and measure a ladder of quants
     from .quants import compare_rungs as compare_rungs  # perplexity against another rung's
+    from .quants import copy_path as copy_path  # where a copy lies
     from .quants import estimate_copy as estimate_copy  # the bytes of a copy of one type
     from .quants import is_embedded as is_embedded  # whether it is the embedded model, or a copy
     from .quants import measure_rung as measure_rung  # one model file
@@ -60,6 +53,14 @@ if TYPE_CHECKING:
     from .qwq import QWQ_PATTERN as QWQ_PATTERN  # the expression that splits its texts
     from .qwq import build_qwq as build_qwq  # its folder, made from the ranks
     from .qwq import find_qwq_token as find_qwq_token  # the id of <think> and its like
+    from .room import check_room as check_room  # refuse what memory or disk has no room for
+    from .room import choose_model as choose_model  # the best model that is here and fits
+    from .room import estimate_memory as estimate_memory  # the bytes that a run takes
+    from .room import estimate_run as estimate_run  # the same of a file, by its header
+    from .room import measure_room as measure_room  # memory that is free on cards and computer
+    from .room import place as place  # the layers of any model that fit on a card
+    from .room import place_layers as place_layers  # those of one in the catalog
+    from .room import share_layers as share_layers  # what each of several machines holds
     from .stops import StopCheck as StopCheck  # the verdict of check_stops
     from .stops import check_stops as check_stops  # will a model trained with it stop?
     from .tiny_qwen2 import Yarn as Yarn  # YaRN's numbers

@@ -1,4 +1,4 @@
-"""The models, quants and files that the lab knows, as data: source, size, licence, shape, memory.
+"""The models, quants and files that the lab knows, as data: source, size, licence, shape.
 
 A name is `model` or `model:quant`, as in `smollm2-135m` and `QwQ-32B:Q4_K_M`. Nothing here touches
 the network or the disk; `fetch` downloads what these entries describe.
@@ -6,20 +6,11 @@ the network or the disk; `fetch` downloads what these entries describe.
 
 from __future__ import annotations
 
-import bisect
 import difflib
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import FetchError, SettingError
+from ..errors import FetchError
 from ..files import show_size
-
-N_UBATCH = 512
-"""Tokens of a physical batch, llama.cpp's default."""
-
-MARGIN = 1 << 30
-"""Bytes of a graphics card that llama.cpp leaves free, by default (--fit-target)."""
 
 
 @dataclass(frozen=True)
@@ -96,31 +87,6 @@ class Entry:
         """The size for a person, in GB of 10^9 bytes, with "about" where it is rounded."""
         size = show_size(self.n_bytes)
         return size if self.sha256 else f"about {size}"
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that a run takes: weights, KV cache in f16 and llama.cpp's compute buffer."""
-
-    weights: int
-    kv_cache: int
-    overhead: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.kv_cache + self.overhead
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the memory of a run can lie: bytes on a graphics card, and in the computer's memory.
-
-    n_gpu_layers: layers on the card as llama.cpp counts them, the head as one more; 0 for none.
-    """
-
-    n_gpu_layers: int
-    card: int
-    ram: int
 
 
 # name, layers, embedding, KV heads, head, vocabulary, context
@@ -241,75 +207,3 @@ def lookup(name: str) -> Entry:
     near = [known[match] for match in difflib.get_close_matches(wanted, known, 3, 0.5)]
     said = f"near it are {', '.join(near)}" if near else f"it has {', '.join(known.values())}"
     raise FetchError(f"The catalog has no {name!r}; {said}.")
-
-
-def estimate_memory(entry: Entry, n_ctx: int | None = None) -> Memory:
-    """Return the bytes that a run of `entry` takes, with a context of `n_ctx` tokens.
-
-    Without n_ctx that is the longest context that the model was trained for. The overhead is
-    llama.cpp's compute buffer, the logits and the residual stream of one physical batch of
-    N_UBATCH tokens in f32: for SmolLM2 it gives the 98.25 MiB that llama.cpp reports. It leaves out
-    the few hundred MB that a CUDA context takes by itself.
-
-    >>> round(estimate_memory(lookup("QwQ-32B:Q4_K_M"), 16_384).total / 1e9, 1)
-    24.5
-    """
-    arch = entry.architecture
-    n_ctx = arch.n_ctx_train if n_ctx is None else n_ctx
-    if n_ctx < 1:
-        raise SettingError(f"n_ctx is {n_ctx}, but a context holds at least 1 token.")
-    return Memory(
-        weights=entry.n_bytes,
-        kv_cache=n_ctx * arch.kv_bytes_per_token,
-        overhead=N_UBATCH * (arch.n_vocab + 2 * arch.n_embd) * 4,
-    )
-
-
-def place_layers(entry: Entry, n_ctx: int | None = None, card: int = 0) -> Placement:
-    """Return how many layers of a GGUF fit on a graphics card with `card` bytes free.
-
-    It is a sum for planning: each layer is taken as an equal share of the weights and of the KV
-    cache, and llama.cpp's margin stays free. In a run llama.cpp's own `--fit` decides, which looks
-    at the file's tensors. n_ctx is as in `estimate_memory`, whose sum the two places share.
-
-    >>> [place_layers(lookup("QwQ-32B:Q4_K_M"), 16_384, n << 30).n_gpu_layers for n in (24, 16, 8)]
-    [65, 42, 19]
-    """
-    return place(estimate_memory(entry, n_ctx), entry.architecture.n_layers, card)
-
-
-def place(need: Memory, n_layers: int, card: int) -> Placement:
-    """Return how many of n_layers, and the head, fit on a card: `place_layers` for any model."""
-    n_layers += 1
-    layer = -(-(need.weights + need.kv_cache) // n_layers)
-    n_there = min(max((card - MARGIN - need.overhead) // layer, 0), n_layers)
-    on_card = min(n_there * layer + need.overhead, need.total) if n_there else 0
-    return Placement(n_there, on_card, need.total - on_card)
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one of several machines holds of a model: layers, the head as one more, and bytes."""
-
-    n_layers: int
-    n_bytes: int
-
-
-def share_layers(entry: Entry, n_ctx: int, free: Sequence[int]) -> tuple[Share, ...]:
-    """Return what each machine holds when llama.cpp divides a GGUF among their ggml-rpc-servers.
-
-    free: bytes of memory that are free on each, in the order of --rpc; llama.cpp gives each a part
-    of the layers in proportion. The sizes are a sum for planning, as in `place_layers`: an equal
-    part of weights and cache for each layer, and on each machine llama.cpp's compute buffer.
-
-    >>> [share.n_layers for share in share_layers(EMBEDDED, 512, [4, 4])]
-    [16, 15]
-    """
-    if not free or min(free) < 1:
-        raise SettingError(f"free={list(free)}: give the free bytes of each machine.")
-    need, n_layers = estimate_memory(entry, n_ctx), entry.architecture.n_layers + 1
-    ends = [part / sum(free) for part in itertools.accumulate(free)]
-    holders = [bisect.bisect_right(ends[:-1], layer / n_layers) for layer in range(n_layers)]
-    counts = [holders.count(machine) for machine in range(len(free))]
-    layer = (need.weights + need.kv_cache) / n_layers
-    return tuple(Share(count, round(count * layer + need.overhead)) for count in counts)

@@ -15,7 +15,6 @@ from .. import files
 from ..errors import ModelFileError
 from ..files import show_size
 from ..llamacpp import FILE_TYPES
-from .catalog import N_UBATCH, Memory
 from .gguf_header import Summary, Tensor, printable, read_header
 
 SMALL = 1 << 30
@@ -101,6 +100,11 @@ class GGUFInfo:
     def n_ctx_train(self) -> int | None:
         """The context length that the model was trained for, in tokens."""
         return self._number(f"{self.architecture}.context_length")
+
+    @property
+    def n_embd(self) -> int | None:
+        """The width of a token's vector between two layers."""
+        return self._number(f"{self.architecture}.embedding_length")
 
     @property
     def kv_numbers(self) -> int | None:
@@ -242,18 +246,6 @@ def list_parts(info: GGUFInfo) -> list[Path]:
             raise ModelFileError(f"{info.path} needs {part.name}, which is missing; fetch that.")
         parts.append(part)
     return parts
-
-
-def estimate_run(info: GGUFInfo, n_ctx: int, n_bytes: int | None = None) -> Memory:
-    """Do `estimate_memory` for a file, by its header, with a KV cache in f16.
-
-    n_bytes: of a copy in another quant that runs instead. A cache that the header does not give
-    plainly is left out.
-    """
-    weights = n_bytes or sum(part.stat().st_size for part in list_parts(info))
-    width = info._number(f"{info.architecture}.embedding_length") or 0
-    overhead = N_UBATCH * ((info.n_rows or 0) + 2 * width) * 4
-    return Memory(weights, 2 * n_ctx * (info.kv_numbers or 0), overhead)
 
 
 def hash_model(info: GGUFInfo) -> str:

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import shutil
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,7 @@ from ..errors import FileError, ModelFileError, SettingError, ToolchainError
 from ..llamacpp import bits_of, count_threads, describe_build, find_build, run_tool
 from . import trial
 from .catalog import EMBEDDED
-from .gguf import GGUFInfo, estimate_run, inspect
+from .gguf import GGUFInfo, inspect
 
 # What `llama-quantize --help` lists and makes without an importance matrix, the smallest first;
 # MXFP4_MOE is only for mixtures of experts.
@@ -73,7 +72,7 @@ def requantize(source: str | os.PathLike[str], quant: str) -> Path:
         )
     if info.file_type == quant:
         return source
-    target = paths.models_dir() / f"{_name_copy(source.stem, info.file_type, quant)}.gguf"
+    target = copy_path(info, quant)
     origin = {"source": files.sha256_of(source), "build": describe_build()}
     if target.is_file():
         made = read_record(target)
@@ -116,27 +115,16 @@ def estimate_copy(info: GGUFInfo, quant: str) -> int:
     return header + round(info.n_parameters * bits_of(quant.lower()) / 8)
 
 
-def check_copy(info: GGUFInfo, quant: str, n_ctx: int, free: int) -> None:
-    """Raise ModelFileError if a copy in a quant of one type would be of no use, or too large.
+def copy_path(info: GGUFInfo, quant: str) -> Path:
+    """Return where a copy lies once it is made: the new quant stands in the old one's place.
 
-    That is where it does not fit `free` bytes of memory with a cache of n_ctx tokens, and where it
-    is still to be made and does not fit the disk.
+    The copy of `tiny.gguf`, whose name has no quant, is `tiny.Q8_0.gguf`.
     """
-    copy = estimate_copy(info, quant)
-    need = estimate_run(info, n_ctx, copy).total
-    what = f"a {quant} copy of {info.path.name}"
-    if need > free:
-        raise ModelFileError(
-            f"{what} would take {files.show_size(need)} of memory with {n_ctx} tokens, and "
-            f"{files.show_size(free)} are free; run the file as it is"
-        )
-    target = paths.models_dir() / f"{_name_copy(info.path.stem, info.file_type, quant)}.gguf"
-    room = shutil.disk_usage(files.make_folder(target.parent)).free
-    if copy > room and not target.is_file():
-        raise ModelFileError(
-            f"{what} would take {files.show_size(copy)}, and the disk of {target.parent} has "
-            f"{files.show_size(room)} free; make room, or set QWQLAB_HOME elsewhere"
-        )
+    stem = info.path.stem
+    for mark in ".-":
+        if stem.upper().endswith(mark + info.file_type):
+            return paths.models_dir() / f"{stem[: -len(info.file_type)]}{quant}.gguf"
+    return paths.models_dir() / f"{stem}.{quant}.gguf"
 
 
 def is_embedded(path: Path) -> bool:
@@ -144,18 +132,6 @@ def is_embedded(path: Path) -> bool:
     if made := read_record(path):
         return bool(made["source"] == EMBEDDED.sha256)
     return path.stat().st_size == EMBEDDED.n_bytes and files.sha256_of(path) == EMBEDDED.sha256
-
-
-def _name_copy(stem: str, old: str, new: str) -> str:
-    """Return a copy's name: with the new quant in the old one's place, or at the end.
-
-    >>> _name_copy("QwQ-32B-Q4_K_M", "Q4_K_M", "Q4_0"), _name_copy("tiny", "F16", "Q8_0")
-    ('QwQ-32B-Q4_0', 'tiny.Q8_0')
-    """
-    for mark in ".-":
-        if stem.upper().endswith(mark + old):
-            return stem[: -len(old)] + new
-    return f"{stem}.{new}"
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -9,9 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from .. import paths
-from ..errors import ModelFileError
-from ..files import show_size
-from ..models import estimate_run, inspect, list_local, measure_room, model_path
+from ..models import check_room, inspect, list_local, model_path
 from ..sampling import Engine
 from .base import Latest, Panel
 
@@ -101,11 +99,5 @@ def open_model(path: str) -> Engine:
 
     Raise ModelFileError for a model that memory has no room for, and what `Engine` raises.
     """
-    room = measure_room()
-    needs, has = estimate_run(inspect(path), CONTEXT).total, room.card + room.ram
-    if needs > has:
-        raise ModelFileError(
-            f"{Path(path).name} takes {show_size(needs)}, and {show_size(has)} of memory are free; "
-            "choose a smaller model or quant."
-        )
+    check_room(inspect(path), CONTEXT)
     return Engine(path)
