@@ -56,7 +56,8 @@ def main() -> None:
         print(json.dumps(found))
         return
     if args.stand_in:
-        os.environ["QWQLAB_DEVICE"] = "rpc"
+        # The server has one thread; with two, attention would sum in another order.
+        os.environ |= {"QWQLAB_DEVICE": "rpc", "LLAMA_ARG_THREADS": "1"}
     report: Found = {"stand_in": args.stand_in, "parts": {}}
     for part in args.only.split(","):
         print(f"{part} ...", flush=True)

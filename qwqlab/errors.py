@@ -57,7 +57,12 @@ class SandboxError(QwqlabError, RuntimeError):
 
 
 class ChatError(QwqlabError, ValueError):
-    """A chat template, or a conversation, that cannot be rendered."""
+    """A chat template, or a conversation, that cannot be rendered.
+
+    place: which of several conversations a template refuses, if it is one of them.
+    """
+
+    place: int | None = None
 
 
 class ResetError(QwqlabError, RuntimeError):

@@ -139,6 +139,13 @@ def test_what_is_cut_short_or_no_gguf_is_passed_over(home: Path) -> None:
     with other.open("rb+") as file:
         file.write(b"????")
     assert not is_found()
+    named = home / "here" / "unsloth-QwQ-32B-GGUF" / Q4.filename
+    for change, why in (("cut", "is not a GGUF|is cut short"), ("another", "is another model's")):
+        make(named, general__name=change)
+        if change == "cut":
+            named.write_bytes(b"GGUF")
+        with pytest.raises(FetchError, match=f"is not on this machine.*{named}.*({why})"):
+            model_path(Q4.name)
     make(paths.models_dir() / "c.gguf")
     assert is_found()
 

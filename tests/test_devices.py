@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from qwqlab import paths
-from qwqlab.errors import ToolchainError
+from qwqlab.errors import SettingError, ToolchainError
 from qwqlab.experiments import LOADING
 from qwqlab.llamacpp import RpcServer, has_gpu, list_devices, serve_rpc, tools
 from qwqlab.models import EMBEDDED, share_layers
-from qwqlab.sampling import PRESETS, Engine, Request, Sampling, command_of, complete
+from qwqlab.sampling import PRESETS, Command, Engine, Request, Sampling, command_of, complete
 from qwqlab.sampling.engine import count_layers
 
 
@@ -98,6 +99,12 @@ def test_a_server_that_dies_costs_the_run_and_not_this_process(
     assert server.address in str(caught.value)
 
 
+@pytest.mark.parametrize("servers", ["10.0.0.1:50052", ["10.0.0.1"], [50052], ["a:1,b:2"]])
+def test_what_is_no_list_of_addresses_is_told(servers: Any) -> None:
+    with pytest.raises(SettingError, match="a list of addresses, each with its port"):
+        complete(Command(), servers)
+
+
 def test_only_as_many_layers_go_to_a_card_as_fit_there(engine: Engine) -> None:
     found = [count_layers(engine.info, 256, free) for free in (0, 1 << 30, 1170 << 20)]
     assert found[:2] == [0, 0]  # llama.cpp's margin stays free
@@ -126,6 +133,6 @@ def test_the_lab_knows_what_each_machine_holds(
 def test_the_tests_of_what_runs_a_model_pass_with_a_device(name: str) -> None:
     path = paths.CHECKOUT / "tests" / f"test_{name}.py"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not nightly", str(path)]
-    environment = {**os.environ, tools.STAND_IN: "rpc"}
+    environment = {**os.environ, tools.STAND_IN: "rpc", "LLAMA_ARG_THREADS": "1"}  # as the server
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]

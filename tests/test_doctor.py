@@ -93,6 +93,13 @@ def test_damage_to_a_catalogued_file_is_found(
     assert vocabulary.remedy == f"delete it, then run `qwqlab fetch {catalog.QWQ_RANKS.name}`"
 
 
+def test_the_model_of_the_notebooks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "the best that is here and fits" in doctor.check_choice().detail
+    monkeypatch.setenv("QWQLAB_MODEL", "README.md")
+    check = doctor.check_choice()
+    assert not check.ok and "README.md" in check.detail and "QWQLAB_MODEL" in check.remedy
+
+
 def test_a_graphics_card_is_shown_with_its_memory_and_the_layers_that_fit() -> None:
     card = {"name": "CUDA0", "description": "A card", "free": 23 << 30, "total": 24 << 30}
     said = doctor.describe_devices([card])

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from shopping import INSTRUCTION, make_sets
 
 from qwqlab.cli import main
-from qwqlab.errors import BusyError, FetchError, ModelFileError, SettingError
+from qwqlab.errors import BusyError, ChatError, FetchError, ModelFileError, SettingError
 from qwqlab.llamacpp import Loading
 from qwqlab.models import Conversation, TransformersTokenizer, fetch, requantize
 from qwqlab.paths import data_dir
@@ -125,7 +125,9 @@ def _chat(**answer: Any) -> str:
         ("[1]", "example 1: not an object"),
         ("", "holds no examples"),
         ('{"messages": []}', "line 1: messages is empty"),
-        ('{"messages": [{"role": "user", "content": "a"}]}', "line 1: no message of the assist"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', "no message of the role assistant"),
+        ('{"messages": [{"role": "human", "content": "a"}]}', "its roles are human"),
+        ('{"conversations": [{"from": "human", "value": "a"}]}', "is in ShareGPT's form; write"),
         ('[{"messages": [{"role": "assistant", "content": "a"}]}]', "example 1: no message of"),
         (_chat(content=None), r"line 1: messages\[1\] has no content that is text"),
         (_chat(content="b") + '\n{"instruction": "a", "output": "b"}', "line 2: messages is not"),
@@ -250,6 +252,13 @@ def test_what_is_learnt_of_a_chat_keeps_its_thinking(
         assert read.count(end) == turn.prompt.count("<|im_end|>")
         assert [*read, *learnt].count(think) == (turn.prompt + turn.output).count("<think>")
         assert learnt.count(over) == turn.output.count("</think>")
+
+
+def test_a_chat_that_a_template_refuses_is_named_by_its_number() -> None:
+    refuses = "{{ raise_exception('no') if messages[0].content == 'Hi' else 'x' }}"
+    hi = Conversation([*Conversation.ask("Hi").messages, SUMS.messages[1]])
+    with pytest.raises(ChatError, match=r"^example 203: the template fails .* no$"):
+        render_turns([*[SUMS] * 202, hi, SUMS], refuses)
 
 
 def test_a_run_on_chats_learns_each_answer(

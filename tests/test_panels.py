@@ -409,7 +409,7 @@ def test_a_panel_does_one_job_at_a_time() -> None:
     panel.start()
     assert "at work already; press Stop first" in panel.status.value
     go.set()
-    assert panel.wait(5) and done == [True]
+    assert panel.wait(5) and done == [True] and panel.status.value == ""
 
 
 def test_only_the_last_job_of_a_burst_is_shown() -> None:

@@ -237,10 +237,13 @@ def test_the_command_says_that_a_batch_of_a_large_model_cannot_be_repeated(
     monkeypatch.setattr(penalty_and_order, "SMALL", 1000)
     monkeypatch.setattr(penalty_and_order, "QUICK", Grid(1, 1, 3, 1, 1, 3))
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path)
-    out = tmp_path / "counts.json"
+    out, store = tmp_path / "counts.json", tmp_path / "mine.sqlite"
     command = ["reproduce", "--quick", "--model", str(copy), "--json", str(out)]
+    command += ["--store", str(store), "--thinking-tokens", "9"]
     assert cli.main([*command, "--answer-tokens", "2"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"mine.sqlite", "mine.html"}
     said = capsys.readouterr()
+    assert "--thinking-tokens changes nothing" in said.err
     assert "so a run of a batch can't be repeated token for token; --exact" in said.err
     assert "unclosed" in said.out
     arms = json.loads(out.read_text(encoding="utf-8"))["arms"]

@@ -62,6 +62,14 @@ def _check_target(target: object) -> None:
             )
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Show the default of an option that takes a value and has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        plain = not action.default or "default" in (action.help or "")
+        return action.help if plain else super()._get_help_string(action)
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qwqlab", allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
@@ -72,7 +80,9 @@ def _make_parser() -> argparse.ArgumentParser:
     def add(
         name: str, run: Callable[[argparse.Namespace], int | None], text: str, refused: int = 1
     ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False, formatter_class=_Help
+        )
         command.set_defaults(run=run, refused=refused)
         return command
 

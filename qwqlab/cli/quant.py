@@ -52,7 +52,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     ledger.add_argument("model", help="QwQ-32B, a config.json, or a local model")
     ledger.add_argument("--quant", default="nf4", help="nf4, fp4 (double quantised) or bf16")
     ledger.add_argument("--rank", type=int, default=32, help="of the LoRA adapters")
-    ledger.add_argument("--batch", type=int, default=2)
+    ledger.add_argument("--batch", type=int, default=2, help="sequences run at once")
     ledger.add_argument("--context", type=int, default=2048, help="tokens of each sequence")
     ledger.add_argument("--engine", default="peft", help="peft, or unsloth on a GPU")
     ledger.add_argument("--json", action="store_true", help="one JSON object on stdout")

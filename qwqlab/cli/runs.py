@@ -58,7 +58,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     reproduce = add("reproduce", _reproduce, "run the experiment and write its report")
     reproduce.add_argument("--quick", action="store_true", help="about a minute on two cores")
-    reproduce.add_argument("--model", default="smollm2-135m")
+    reproduce.add_argument("--model", default="smollm2-135m", help="a name, or a .gguf file")
     reproduce.add_argument(
         "--exact",
         action="store_true",
@@ -137,6 +137,7 @@ def _reproduce(args: argparse.Namespace) -> None:
     from ..experiments import (
         RunStore,
         count_arms,
+        may_think,
         open_engine,
         plan_grid,
         run_experiment,
@@ -162,8 +163,10 @@ def _reproduce(args: argparse.Namespace) -> None:
             say(f"{done} of {total} runs, {seconds:.0f} s")
 
     usual = f"with smollm2-135m {1 if args.quick else 13} min on two cores"
-    say(f"Running the experiment ({f'on {args.dask}' if args.dask else usual}) ...")
     with open_engine(args.model, args.exact) as engine, RunStore(path) as store:
+        say(f"Running the experiment ({f'on {args.dask}' if args.dask else usual}) ...")
+        if args.thinking_tokens and not may_think(engine.info):
+            say("the model's template knows no thinking, so --thinking-tokens changes nothing")
         if not engine.width_independent:
             say(
                 f"{engine.info.path.name} runs as it is, so a run of a batch can't be repeated "
@@ -174,7 +177,7 @@ def _reproduce(args: argparse.Namespace) -> None:
         results = count_arms(runs)
         picked = pick_samples(runs)
         page = write_report(
-            paths.runs_dir() / f"reproduce-{name}.html",
+            path.with_suffix(".html"),
             results,
             [show_sample(run, engine) for run in picked],
             picked[0].request.prompt,

@@ -30,12 +30,14 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="shopping, alpaca-cleaned (from the hub), or a file of JSON lines: Alpaca's "
         "instruction, input, output, or a chat's messages",
     )
-    tune.add_argument("--steps", type=int, default=60)
-    tune.add_argument("--rank", type=int, default=32)
+    tune.add_argument("--steps", type=int, default=60, help="of the optimiser")
+    tune.add_argument("--rank", type=int, default=32, help="of the LoRA adapters")
     tune.add_argument("--batch", type=int, default=2, help="examples run at once")
     tune.add_argument("--accumulation", type=int, default=4, help="batches of a step")
     tune.add_argument("--max-tokens", type=int, default=2048, help="longer examples are cut")
-    tune.add_argument("--seed", type=int, default=3407)
+    tune.add_argument(
+        "--seed", type=int, default=3407, help="of the order of the examples, and of the adapters"
+    )
     tune.add_argument("--engine", default="auto", help="auto, unsloth or peft")
     tune.add_argument("--pad", help="a token by its text; by default the model's own")
     tune.add_argument("--collator", default="trl", help="trl or transformers")

@@ -216,6 +216,24 @@ def probe_answer() -> dict[str, Any]:
     }
 
 
+@check("The notebooks' model", "unset QWQLAB_MODEL, or set it to another model or file")
+def check_choice() -> str:
+    """Show the model that notebooks 00 and 03 to 06 use, and check that its file can be read."""
+    from ..models import choose_model, inspect, model_path
+
+    named = "QWQLAB_MODEL" in os.environ
+    name = choose_model() if named else _ask(probe_choice)["name"]
+    inspect(model_path(name))
+    return f"{name}, {'which QWQLAB_MODEL names' if named else 'the best that is here and fits'}"
+
+
+def probe_choice() -> dict[str, Any]:
+    """Return the model that fits best; to find that out loads llama.cpp's drivers."""
+    from ..models import choose_model
+
+    return {"name": choose_model()}
+
+
 @check(
     "Jupyter kernel",
     f"run `{sys.executable} -m ipykernel install --sys-prefix`; if that does not help, delete the "

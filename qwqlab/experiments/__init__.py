@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .penalty_and_order import count_arms as count_arms  # runs of the experiment into arms
     from .penalty_and_order import list_arms as list_arms  # the arms by name
     from .penalty_and_order import list_more_arms as list_more_arms  # those of the full one alone
+    from .penalty_and_order import may_think as may_think  # whether a model's template lets it
     from .penalty_and_order import open_engine as open_engine  # an engine for sweeps
     from .penalty_and_order import (
         plan_grid as plan_grid,  # the quick grid or the full, with budgets

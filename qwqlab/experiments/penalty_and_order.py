@@ -186,6 +186,11 @@ def read_prompts(name: str, info: GGUFInfo | None = None) -> list[str]:
     return render_many(info.chat_template, asked, variables=specials)
 
 
+def may_think(info: GGUFInfo) -> bool:
+    """Return whether a model's template speaks of `</think>`."""
+    return CLOSE in (info.chat_template or "")
+
+
 def plan_requests(
     grid: Grid, info: GGUFInfo | None = None, arms: Mapping[str, Sampling] | None = None
 ) -> list[Request]:
@@ -197,8 +202,7 @@ def plan_requests(
     info: as `read_prompts` takes it; a model whose template speaks of `</think>` may think. arms:
     those of `list_arms`, if none are given.
     """
-    thinks = info is not None and CLOSE in (info.chat_template or "")
-    more = grid.thinking_tokens if thinks else 0
+    more = grid.thinking_tokens if info is not None and may_think(info) else 0
     kinds = (
         ("code", grid.code_prompts, grid.code_seeds, grid.code_tokens + more),
         ("long", grid.long_prompts, grid.long_seeds, grid.long_tokens + more),

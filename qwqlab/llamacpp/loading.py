@@ -76,7 +76,7 @@ class Loading:
                 object.__setattr__(self, item.name, number)
         if self.device not in ("", "none"):
             raise SettingError(
-                f"device={self.device!r} chooses a graphics card, and the lab leaves that to "
+                f"device={self.device!r} names what to compute on, and the lab leaves that to "
                 "llama.cpp; give none, to compute on the CPU alone"
             )
         _one_of("flash_attn", self.flash_attn, FLASH_ATTN)

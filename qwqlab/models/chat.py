@@ -234,7 +234,9 @@ def render_many(
         raise ChatError(f"the renderer {done.reason} on this template: {printable(last, 200)}")
     answer = json.loads(done.files["answer.json"])
     if "error" in answer:
-        raise ChatError(f"the template {printable(answer['error'], 300)}")
+        refused = ChatError(f"the template {printable(answer['error'], 300)}")
+        refused.place = len(answer["texts"])
+        raise refused
     return list(answer["texts"])
 
 

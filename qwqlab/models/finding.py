@@ -82,6 +82,19 @@ def find_file(entry: Entry, files: list[Path] | None = None) -> Path | None:
     return None
 
 
+def explain_namesakes(entry: Entry) -> str:
+    """Return why files with the name of a GGUF in the catalog are not taken for it, or ""."""
+    found = []
+    for path in list_files():
+        if path.name.casefold() == entry.filename.casefold():
+            try:
+                list_parts(inspect(path))
+                found.append(f"{path} is there, but its header or size is another model's.")
+            except ModelFileError as error:
+                found.append(str(error))
+    return " ".join(found)
+
+
 def _name_parts(path: Path) -> str:
     """Return the pattern of the files of a model, given the first."""
     name = escape(path.name)

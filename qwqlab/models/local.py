@@ -17,7 +17,7 @@ from ..llamacpp import module_command
 from ..progress import say
 from . import catalog
 from .catalog import Entry, Repository, Wheel
-from .finding import find_file, find_folder, list_files
+from .finding import explain_namesakes, find_file, find_folder, list_files
 from .gguf import inspect
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def fetch(name: str) -> Path:
     if not find_folder(entry.source).is_dir() and (found := _find(entry)):
         say(f"{entry.name} is here already, though not from its repository: its hash is not known")
         return found
+    if why := explain_namesakes(entry):
+        say(f"{why} So {entry.name} is downloaded.")
     from .downloads import fetch_repository
 
     path = _path_to_open(entry, fetch_repository(entry.source))
@@ -131,7 +133,7 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
     if found is None:
         raise FetchError(
             f"{entry.name} is not on this machine; `qwqlab fetch {entry.name}` downloads it "
-            f"({entry.gigabytes})."
+            f"({entry.gigabytes}). {explain_namesakes(entry)}".rstrip()
         )
     return found
 
@@ -177,7 +179,8 @@ def import_local(path: str | os.PathLike[str], name: str | None = None) -> Path:
     filename = filename if filename.endswith(".gguf") else f"{filename}.gguf"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", filename):
         raise FetchError(
-            f"{filename!r} cannot name a model: take letters, digits, dots, dashes and underscores."
+            f"{filename!r} cannot name a model: give another name behind the file, of letters, "
+            "digits, dots, dashes and underscores."
         )
     if info.n_parts > 1:
         raise FetchError(

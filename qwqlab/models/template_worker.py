@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -60,22 +61,21 @@ def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def render_with_jinja(template: str, conversations: list[dict[str, Any]]) -> list[str]:
-    """Return the prompts that the lab's environment makes."""
+def render_with_jinja(template: str, conversations: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the prompts that the lab's environment makes."""
     made = Environment().from_string(template)
-    return [made.render(values) for values in conversations]
+    for values in conversations:
+        yield made.render(values)
 
 
-def render_with_transformers(template: str, conversations: list[dict[str, Any]]) -> list[str]:
-    """Return the prompts of what transformers' `apply_chat_template` calls."""
+def render_with_transformers(template: str, conversations: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the prompts of what transformers' `apply_chat_template` calls."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    prompts = []
     for values in conversations:
         rest = {name: value for name, value in values.items() if name != "messages"}
         found: Any = render_jinja_template([values["messages"]], chat_template=template, **rest)
-        prompts.append(str(found[0][0]))
-    return prompts
+        yield str(found[0][0])
 
 
 def explain(error: BaseException) -> str:
@@ -97,7 +97,7 @@ def explain(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Answer one job: {"texts": [...]} or {"error": ...}."""
+    """Answer one job: {"texts": [...]}, with an "error" behind those that came before it."""
     job = json.loads(Path("job.json").read_text(encoding="utf-8"))
     if job["engine"] == "transformers":
         import transformers.utils.chat_template_utils  # noqa: F401  # seconds, not the template's
@@ -105,14 +105,15 @@ def main() -> None:
     # the middle of one long multiplication.
     signal.setitimer(signal.ITIMER_PROF, job["seconds"])
     render = render_with_jinja if job["engine"] == "jinja" else render_with_transformers
-    answer: dict[str, Any]
+    texts: list[str] = []
+    answer: dict[str, Any] = {"texts": texts}
     try:
-        texts = render(job["template"], job["values"])
-        answer = {"texts": texts}
-        if max(map(len, texts), default=0) > job["characters"]:
-            answer = {"error": f"writes more than {job['characters']:,} characters"}
+        for text in render(job["template"], job["values"]):
+            if len(text) > job["characters"]:
+                raise OverflowError(f"it writes more than {job['characters']:,} characters")
+            texts.append(text)
     except Exception as error:  # noqa: BLE001
-        answer = {"error": explain(error)}
+        answer["error"] = explain(error)
     Path("answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # The words before a shell's first pipe, redirection or separator.
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^'"\\|<>&;])*""", re.S)
 _DASHES = "—–‒−‐"
+_ADDRESS = re.compile(r"[^\s,]+:\d+")
 _ATTEMPTS = 3
 # llama-completion's last word on stderr, after the whole text went to stdout.
 _LAST_WORD = "graphs reused"
@@ -109,6 +110,11 @@ def complete(command: Command, servers: Sequence[str] = ()) -> str:
     llama-completion exits without waiting for its printing thread (llama.cpp #22142). If the end
     of a text is missing, it runs again. Raise ToolchainError if that doesn't help, or if it fails.
     """
+    if isinstance(servers, str) or not all(_ADDRESS.fullmatch(str(each)) for each in servers):
+        raise SettingError(
+            f"servers={servers!r}: give a list of addresses, each with its port, such as "
+            '["192.168.0.11:50052"]'
+        )
     words = [*command.argv(), *(["--rpc", ",".join(servers)] if servers else [])]
     for _ in range(_ATTEMPTS):
         try:

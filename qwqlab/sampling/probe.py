@@ -202,8 +202,8 @@ class Probe:
         before, after = (view.stages[-1].find(mine.token) for view in (mine, other))
         assert before is not None and after is not None
         return (
-            f"with {cause or 'the new order'}, {lost} ends at probability {after[1]:.3f} instead "
-            f"of {before[1]:.3f}, and the same random draw falls on {won}"
+            f"with {cause or 'the new order'}, {lost} ends at probability {after[1]:.3g} instead "
+            f"of {before[1]:.3g}, and the same random draw falls on {won}"
         )
 
 

@@ -82,22 +82,28 @@ def render_turns(
     `<think>` on. Where the template itself ends the prompt with `<think>`, the answer goes on from
     there, and one without thinking closes it at once.
 
-    template, variables: as in `models.render`, whose ChatError is raised.
+    template, variables: as in `models.render`, whose ChatError is raised, with the number of the
+    chat that the template refuses.
     """
     asked = [
-        (chat.messages[:place], str(message["content"]))
-        for chat in chats
+        (number, chat.messages[:place], str(message["content"]))
+        for number, chat in enumerate(chats, 1)
         for place, message in enumerate(chat.messages)
         if message["role"] == "assistant"
     ]
-    before = [Conversation(messages) for messages, _ in asked]
-    prompts = [
-        prompt
-        for start in range(0, len(before), AT_ONCE)
-        for prompt in render_many(template, before[start : start + AT_ONCE], variables=variables)
-    ]
+    before = [Conversation(messages) for _, messages, _ in asked]
+    prompts: list[str] = []
+    try:
+        for start in range(0, len(before), AT_ONCE):
+            prompts += render_many(template, before[start : start + AT_ONCE], variables=variables)
+    except ChatError as error:
+        if error.place is None:
+            raise
+        number, *_ = asked[len(prompts) + error.place]
+        raise ChatError(f"example {number}: {error}") from None
     turns = iter(
-        Turn(prompt, _go_on(prompt, text)) for prompt, (_, text) in zip(prompts, asked, strict=True)
+        Turn(prompt, _go_on(prompt, text))
+        for prompt, (*_, text) in zip(prompts, asked, strict=True)
     )
     return [
         [next(turns) for message in chat.messages if message["role"] == "assistant"]
@@ -135,6 +141,11 @@ def find_examples(name: str | Path) -> list[Example] | list[Conversation]:
     if not path.is_file():
         raise SettingError(f"{name} is no file, and no set: these are shopping, alpaca-cleaned")
     _, first = next(_read_rows(path))
+    if isinstance(first, dict) and "conversations" in first:
+        raise SettingError(
+            f"{path} is in ShareGPT's form; write each chat as messages with role and content, as "
+            '{"messages": [{"role": "user", "content": "Hi"}, ...]}'
+        )
     is_chat = isinstance(first, dict) and "messages" in first
     return read_chats(path) if is_chat else read_examples(path)
 
@@ -201,7 +212,10 @@ def _read_chat(row: Any, where: str) -> Conversation:
         raise SettingError(f"{where}: {error}") from None
     answers = [place for place, each in enumerate(chat.messages) if each["role"] == "assistant"]
     if not answers or answers[0] == 0:
-        raise SettingError(f"{where}: no message of the assistant's answers another one")
+        roles = ", ".join(dict.fromkeys(each["role"] for each in chat.messages))
+        raise SettingError(
+            f"{where}: no message of the role assistant answers another one; its roles are {roles}"
+        )
     for place in answers:
         content = chat.messages[place].get("content")
         if not isinstance(content, str) or not content.strip():

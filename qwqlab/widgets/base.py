@@ -26,6 +26,7 @@ from ..plots import VERMILLION, mark_names
 COMMAND_WIDTH = 96  # characters of a command's line
 HALVES = {"grid_template_columns": "minmax(0, 1fr) minmax(0, 1fr)", "grid_gap": "0 12px"}
 _HERE = Path(__file__).resolve().parent
+_BUSY = "This panel is at work already; press Stop first."
 _WARNING = (
     f"border:1px solid {VERMILLION};border-left:8px solid {VERMILLION};padding:.3em .6em;"
     "margin:.2em 0;line-height:1.4"
@@ -82,7 +83,7 @@ class Panel:
 
     def _begin(self, job: Callable[[], None]) -> None:
         if self.busy:
-            self._say("This panel is at work already; press Stop first.")
+            self._say(_BUSY)
             return
         self._say("")
         self._stopping.clear()
@@ -96,6 +97,8 @@ class Panel:
             job()
         finally:
             self.run_button.disabled, self.stop_button.disabled = False, True
+            if self.status.value == show_warnings([_BUSY]):
+                self._say("")
 
     def _guard(self, job: Callable[[], None]) -> None:
         """Run a job and show an error in the status line: nobody sees a thread's traceback."""
