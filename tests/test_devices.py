@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from qwqlab import paths
@@ -97,6 +100,36 @@ def test_a_server_that_dies_costs_the_run_and_not_this_process(
         timer.cancel()
     assert "\n" not in str(caught.value)
     assert server.address in str(caught.value)
+
+
+def test_no_server_outlives_a_process_that_is_interrupted_and_killed() -> None:
+    code = (
+        "import signal\n"
+        "from qwqlab.llamacpp import serve_rpc\n"
+        "with serve_rpc() as server:\n"
+        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "    print(server.pid, flush=True)\n"
+        "    input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as holder:
+        assert holder.stdout is not None
+        server = int(holder.stdout.readline())
+        os.killpg(holder.pid, signal.SIGINT)  # as Jupyter interrupts a kernel
+        time.sleep(0.5)
+        holder.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left = psutil.Process(server)
+        for _ in range(600):
+            if left.status() == psutil.STATUS_ZOMBIE:
+                return
+            time.sleep(0.1)
+        pytest.fail("the server is still there")
 
 
 @pytest.mark.parametrize("servers", ["10.0.0.1:50052", ["10.0.0.1"], [50052], ["a:1,b:2"]])

@@ -124,6 +124,7 @@ def serve_rpc(n_threads: int = 1) -> Iterator[RpcServer]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # what ends this process and its group must leave the guard
     ) as guard:
         assert guard.stdin is not None and guard.stdout is not None
         try:
