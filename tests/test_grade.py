@@ -62,7 +62,11 @@ ONE_OF_EACH = (
     "no_restart.py", "space_does_nothing.py", "bright_bird.py", "no_land.py", "endless_loop.py",
 )  # fmt: skip
 # Of the changed games in `variants`, those that `make test` plays.
-BY_DAY = ("class: multiplied with gray", "functions: called by no word")
+BY_DAY = (
+    "class: multiplied with gray",
+    "functions: called by no word",
+    "sprites: on a blurred screen",
+)
 
 
 def at_night(names: Iterable[str], *by_day: str) -> list[Any]:
@@ -639,7 +643,7 @@ def test_grade_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ("missing.txt", None, "cannot be read: No such file"),
         ("empty.txt", b" \n", "is empty; give a transcript or a program"),
-        ("latin.txt", b"caf\xe9", "is not UTF-8 text (byte 3); give a transcript or a program"),
+        ("latin.txt", b"caf\xe9s", "is not UTF-8 text (byte 3); give a transcript or a program"),
         ("binary.py", bytes(range(256)), "is not UTF-8"),
     ],
 )
@@ -652,6 +656,12 @@ def test_what_is_no_text_is_refused_with_a_sentence(
     assert main(["grade", str(path), "--json"]) == 2
     out, err = capsys.readouterr()
     assert not out and words in err and str(path) in err and err.count("\n") == 1
+
+
+def test_a_transcript_may_end_within_a_letter(tmp_path: Path) -> None:
+    path = tmp_path / "cut.txt"
+    path.write_bytes("```python\nprint(1)\n```\nThat is a bird: 🐦".encode()[:-2])
+    assert grade_file(path).failed_stage == "imports"
 
 
 def test_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:

@@ -141,7 +141,9 @@ def test_a_dynamic_copy_of_an_unknown_quant_is_refused(model_path: Path, tmp_pat
         ("[1]", False),
         ("{}", False),
         ("lm_head", False),
+        (json.dumps(["lm_head"] * 10_001), False),
     ],
+    ids=range(8),
 )
 def test_a_skip_file_is_read_or_refused(content: str, ok: bool, tmp_path: Path) -> None:
     path = tmp_path / "skip.json"

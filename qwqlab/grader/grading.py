@@ -7,6 +7,7 @@ always shown with them. The program runs in the sandbox alone; this process only
 
 from __future__ import annotations
 
+import codecs
 import threading
 import time
 from collections.abc import Sequence
@@ -121,7 +122,8 @@ def grade_file(path: str | Path, minimum: str = "strong", tell: Tell = lambda _:
     """
     path, remedy = Path(path), "give a transcript or a program"
     try:
-        text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
+        # A run that is cut at a token may end within a letter.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(read_bytes(path, _MOST_BYTES))
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}; {remedy}") from None
     except UnicodeDecodeError as error:
@@ -163,7 +165,7 @@ def grade_text(
     modules, missing = check_imports(source)
     imported = ", ".join(modules) or "nothing"
     if "pygame" not in modules:
-        missing.insert(0, f"pygame is not imported, only {imported}")
+        missing.insert(0, f"pygame is not imported{f', only {imported}' if modules else ''}")
     stages.append(Stage("imports", not missing, "; ".join(missing[:5]) or imported))
     if any("there is no module" in each or "not imported" in each for each in missing):
         return _stop_early(stages, isolation)

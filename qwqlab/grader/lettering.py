@@ -44,8 +44,8 @@ class _Written:
         """
         if now.shape == self.after.shape and np.array_equal(now, self.after):
             return True
-        three = (each.ravel().astype(float) for each in (self.before, self.after, now))
-        old, new, seen = (each - each.mean() for each in three)
+        three = (each.astype(float) for each in (self.before, self.after, now))
+        old, new, seen = ((each - each.mean(axis=(0, 1))).ravel() for each in three)
         parts = np.stack([old, new - old])
         before, text = np.linalg.lstsq(parts @ parts.T, parts @ seen, rcond=1e-9)[0]
         return bool(text > 0.1 and text > 0.4 * before)

@@ -103,7 +103,7 @@ class GameRecord:
 
 # One run may take all the time that is left. What is kept short is its processor time, which is the
 # same on a busy machine.
-_CPU_SECONDS = 18
+_CPU_SECONDS = 23
 _MOST_PICTURE = 32 << 20  # bytes
 _STEP_TICKS = 6  # a game may draw so often while its bird takes one step
 _LOOKING_SECONDS = 5.0  # at the pictures of one run; those of a game take a tenth of that

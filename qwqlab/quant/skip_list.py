@@ -23,6 +23,8 @@ from ..errors import SettingError
 from .checkpoint import HEAD, Checkpoint, Linear, free_memory, list_linears, to_gguf
 from .codecs import BnbCodec, import_bitsandbytes
 
+MOST = 10_000  # entries, which take some seconds on the modules of QwQ-32B
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -98,6 +100,11 @@ def check_skip_list(skip: Any, where: str = "a skip list") -> tuple[str, ...]:
     transformers would read a text letter by letter, and end on entries of another type.
     """
     if isinstance(skip, (list, tuple, set)) and all(isinstance(entry, str) for entry in skip):
+        if len(skip) > MOST:
+            raise SettingError(
+                f"{where} has {len(skip):,} entries, and each is tried on every module; give at "
+                f"most {MOST:,}: one that begins many names, such as model.layers.1, keeps them all"
+            )
         return tuple(skip)
     raise SettingError(
         f"{where} holds {str(skip)[:40]!r}, which is no list of module names; write it as a list, "
