@@ -141,7 +141,7 @@ def test_a_dynamic_copy_of_an_unknown_quant_is_refused(model_path: Path, tmp_pat
         ("[1]", False),
         ("{}", False),
         ("lm_head", False),
-        (json.dumps(["lm_head"] * 10_001), False),
+        (str(["lm_head"] * 10_001).replace("'", '"'), False),
     ],
     ids=range(8),
 )
