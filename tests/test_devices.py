@@ -52,12 +52,13 @@ def test_where_there_is_a_device_exactness_is_what_one_asks_for(
     run = engine.generate(code_prompt, PRESETS["official"], seed=3, n_predict=12)
     code = (
         "import json, sys\n"
+        "from dataclasses import replace\n"
         "from qwqlab.experiments import LOADING\n"
         "from qwqlab.llamacpp import list_devices\n"
         "from qwqlab.llamacpp.model import log\n"
         "from qwqlab.sampling import PRESETS, Engine\n"
         "found = {'device': list_devices()[0].name}\n"
-        "for name, loading in (('default', None), ('exact', LOADING)):\n"
+        "for name, loading in (('card', replace(LOADING, device='')), ('exact', LOADING)):\n"
         "    with Engine(sys.argv[1], loading) as engine:\n"
         "        said = ''.join(log)\n"
         "        tokens = engine.generate(sys.argv[2], PRESETS['official'], 3, 12).tokens\n"
@@ -69,13 +70,13 @@ def test_where_there_is_a_device_exactness_is_what_one_asks_for(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["device"] == "RPC0"
-    assert found["default"][:2] == [False, True]
+    assert found["card"][:2] == [False, True]
     independent, offloaded, tokens = found["exact"]
     with Engine(engine.path, LOADING) as exact:
         own = exact.generate(code_prompt, PRESETS["official"], seed=3, n_predict=12)
         assert (independent, offloaded) == (exact.width_independent, False)
     assert tuple(tokens) == own.tokens
-    assert len(found["default"][2]) == len(run.tokens)
+    assert len(found["card"][2]) == len(run.tokens)
 
 
 def test_two_servers_write_what_one_machine_writes(
@@ -144,6 +145,18 @@ def test_only_as_many_layers_go_to_a_card_as_fit_there(engine: Engine) -> None:
     assert 0 < found[2] < 30
     assert count_layers(engine.info, 256, 1400 << 20) == -1
     assert 0 < count_layers(engine.info, 8192, 1300 << 20) < 30  # a cache takes room
+    code = (
+        "import sys\n"
+        "from types import SimpleNamespace\n"
+        "from qwqlab.llamacpp.model import log\n"
+        "from qwqlab.sampling import engine\n"
+        "engine.list_devices = lambda: [SimpleNamespace(free=1300 << 20)]\n"
+        "with engine.Engine(sys.argv[1]):\n"
+        "    print(''.join(log))\n"
+    )
+    said = run_with_device(code, engine.path).stdout
+    n_there = count_layers(engine.info, 8192, 1300 << 20)
+    assert f"offloaded {n_there}/31 layers" in said, said[-2000:]
 
 
 def test_the_lab_knows_what_each_machine_holds(

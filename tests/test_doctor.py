@@ -100,7 +100,9 @@ def test_the_model_of_the_notebooks_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert not check.ok and "README.md" in check.detail and "QWQLAB_MODEL" in check.remedy
 
 
-def test_a_graphics_card_is_shown_with_its_memory_and_the_layers_that_fit() -> None:
+def test_a_graphics_card_is_shown_with_its_memory_and_the_layers_that_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     card = {"name": "CUDA0", "description": "A card", "free": 23 << 30, "total": 24 << 30}
     said = doctor.describe_devices([card])
     assert said == (
@@ -109,6 +111,8 @@ def test_a_graphics_card_is_shown_with_its_memory_and_the_layers_that_fit() -> N
     )
     for device in doctor.probe_devices()["devices"]:
         assert doctor.check_gpu().detail.startswith(device["description"])
+    monkeypatch.setattr(doctor, "_ask", lambda _: {"devices": [card]})
+    assert doctor.check_gpu().detail == said
 
 
 def test_a_graphics_driver_that_does_not_answer_is_no_failure_but_is_told(
