@@ -56,8 +56,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     if args.stand_in:
-        # The server has one thread; with two, attention would sum in another order.
-        os.environ |= {"QWQLAB_DEVICE": "rpc", "LLAMA_ARG_THREADS": "1"}
+        os.environ["QWQLAB_DEVICE"] = "rpc"
     report: Found = {"stand_in": args.stand_in, "parts": {}}
     for part in args.only.split(","):
         print(f"{part} ...", flush=True)
@@ -102,9 +101,12 @@ def find_model(args: argparse.Namespace) -> Path:
     return model_path(args.model or choose_model())
 
 
-def test(_args: argparse.Namespace) -> Found:
+def test(args: argparse.Namespace) -> Found:
     """The tests that meet a device."""
-    return run_pytest([f"tests/test_{name}.py" for name in TESTS], ["-m", "not nightly"])
+    # The stand-in has one thread; attention sums in another order on two.
+    environment = {**os.environ, **({"LLAMA_ARG_THREADS": "1"} if args.stand_in else {})}
+    what = [f"tests/test_{name}.py" for name in TESTS]
+    return run_pytest(what, ["-m", "not nightly"], environment)
 
 
 def run_notebooks(_args: argparse.Namespace) -> Found:
