@@ -22,6 +22,13 @@ from qwqlab.sampling import Engine
 LAST_WORD = "graphs reused"
 
 
+@pytest.fixture(autouse=True)
+def no_safe_path() -> Iterator[None]:
+    """Take back what a cluster's start sets for good: it changes what a kernel can import."""
+    yield
+    os.environ.pop("PYTHONSAFEPATH", None)
+
+
 @pytest.fixture(scope="session")
 def model_path() -> Path:
     """The embedded model's file."""

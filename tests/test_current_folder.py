@@ -54,7 +54,6 @@ def ran(downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("QWQLAB_LLAMA_CPP_BUILD", str(find_build().bin))
     monkeypatch.setenv("QWQLAB_HOME", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # which a cluster's start sets for good
     monkeypatch.setattr(paths, "CHECKOUT", downloads)
     monkeypatch.chdir(downloads)
     (downloads / "ran").unlink(missing_ok=True)
