@@ -242,6 +242,7 @@ def test_the_command_says_that_a_batch_of_a_large_model_cannot_be_repeated(
     command += ["--store", str(store), "--thinking-tokens", "9"]
     assert cli.main([*command, "--answer-tokens", "2"]) == 0
     assert {path.name for path in tmp_path.iterdir()} >= {"mine.sqlite", "mine.html"}
+    assert cli.main(["reproduce", "--quick", "--store", str(tmp_path / "mine.html")]) == 1
     said = capsys.readouterr()
     assert "--thinking-tokens changes nothing" in said.err
     assert "so a run of a batch can't be repeated token for token; --exact" in said.err

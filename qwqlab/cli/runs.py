@@ -151,6 +151,9 @@ def _reproduce(args: argparse.Namespace) -> None:
     path = args.store or paths.runs_dir() / f"reproduce-{name}.sqlite"
     if args.json and args.json.resolve() == path.resolve():
         raise SettingError(f"{args.json} is the store of runs; give --json another file")
+    page = path.with_suffix(".html")
+    if page == path:
+        raise SettingError(f"{path} is where the report goes; give --store another file")
     grid = plan_grid(args.quick, args.thinking_tokens, args.answer_tokens)
     files.make_folder(paths.runs_dir())
     generated = 0
@@ -176,8 +179,8 @@ def _reproduce(args: argparse.Namespace) -> None:
         seconds = time.perf_counter() - started
         results = count_arms(runs)
         picked = pick_samples(runs)
-        page = write_report(
-            path.with_suffix(".html"),
+        write_report(
+            page,
             results,
             [show_sample(run, engine) for run in picked],
             picked[0].request.prompt,

@@ -221,7 +221,7 @@ def check_choice() -> str:
     """Show the model that notebooks 00 and 03 to 06 use, and check that its file can be read."""
     from ..models import choose_model, inspect, model_path
 
-    named = "QWQLAB_MODEL" in os.environ
+    named = bool(os.environ.get("QWQLAB_MODEL"))
     name = choose_model() if named else _ask(probe_choice)["name"]
     inspect(model_path(name))
     return f"{name}, {'which QWQLAB_MODEL names' if named else 'the best that is here and fits'}"

@@ -23,7 +23,6 @@ VARIABLE = "QWQLAB_MODEL"
 FAMILIES = ("QwQ-32B", "Qwen2.5-Coder")
 """Models by the beginnings of their names, the best first; the embedded one comes last."""
 
-
 N_UBATCH = 512
 """Tokens of a physical batch, llama.cpp's default."""
 
@@ -139,9 +138,9 @@ def check_room(info: GGUFInfo, n_ctx: int, device: str = "", quant: str = "") ->
 def place_layers(entry: Entry, n_ctx: int | None = None, card: int = 0) -> Placement:
     """Return how many layers of a GGUF fit on a graphics card with `card` bytes free.
 
-    It is a sum for planning: each layer is taken as an equal share of the weights and of the KV
-    cache, and llama.cpp's margin stays free. In a run llama.cpp's own `--fit` decides, which looks
-    at the file's tensors. n_ctx is as in `estimate_memory`, whose sum the two places share.
+    Each layer is taken as an equal share of the weights and of the KV cache, and llama.cpp's margin
+    stays free. `Engine` counts so too; llama.cpp's own programs look at the file's tensors
+    (`--fit`). n_ctx is as in `estimate_memory`, whose sum the two places share.
 
     >>> from qwqlab.models import lookup
     >>> [place_layers(lookup("QwQ-32B:Q4_K_M"), 16_384, n << 30).n_gpu_layers for n in (24, 16, 8)]
