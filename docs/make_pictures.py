@@ -1,7 +1,7 @@
 """Draw the README's pictures, with no network: `make pictures`.
 
-The central one is drawn from docs/pictures/trade_off.json, which
-`qwqlab reproduce --json docs/pictures/trade_off.json` writes. The others come from the last
+The central ones are drawn from data/evidence, which `qwqlab reproduce --json` writes. The others
+come from the last
 `make book`: from each cell whose metadata names a "picture", its figure or the texts of its panel.
 A headless Chromium draws, the one that the browser tests use. The words of each picture go into
 docs/pictures/README.md.
@@ -23,8 +23,8 @@ import plotly.graph_objects as go
 from playwright.sync_api import Page, sync_playwright
 
 from qwqlab import paths
-from qwqlab.experiments import ArmResult
-from qwqlab.plots import WIDTH, draw_trade_off
+from qwqlab.experiments import list_evidence
+from qwqlab.plots import WIDTH, draw_arms
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 sys.path.append(str(Path(__file__).parent))
@@ -40,7 +40,7 @@ BESIDE = """<style>
 </style>"""
 HEAD = """# Pictures
 
-Made by `make pictures` from `trade_off.json` and the last `make book`: change those, not these.
+Made by `make pictures` from data/evidence and the last `make book`: change those, not these.
 """
 
 
@@ -62,7 +62,7 @@ def main() -> int:
     if browser is None:
         print(NO_BROWSER, file=sys.stderr)
         return 1
-    pictures = [read_trade_off(), *read_book()]
+    pictures = [read_evidence(), *read_book()]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=CHROMIUM)
         page = chromium.new_page(offline=True, device_scale_factor=2)
@@ -75,11 +75,11 @@ def main() -> int:
     return 0
 
 
-def read_trade_off() -> Picture:
-    """The experiment's figure, from its results."""
-    results = json.loads((PICTURES / "trade_off.json").read_text(encoding="utf-8"))
-    drawing = draw_trade_off([ArmResult(**arm) for arm in results["arms"]])
-    return Picture("trade_off", drawing.figure, drawing.summary)
+def read_evidence() -> Picture:
+    """The experiment's figure, from what was measured on models that write programs."""
+    found = {each.title: each.arms for each in list_evidence("code")}
+    drawing = draw_arms(found, ("valid", "right", "loops"))
+    return Picture("arms", drawing.figure, drawing.summary)
 
 
 def read_book() -> Iterator[Picture]:

@@ -6,6 +6,7 @@ and exits with 1, or prints nothing and exits with 0.
 """
 
 import os
+import platform
 import shutil
 import sys
 from importlib.util import find_spec
@@ -107,6 +108,30 @@ def count_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def name_processor() -> str:
+    """Return the processor's name, as Linux gives it, or else the machine's kind."""
+    return _ask_processor("model name") or platform.processor() or platform.machine()
+
+
+def name_vectors() -> str:
+    """Return the widest vectors of an x86-64 processor, "" elsewhere or where nobody says.
+
+    llama.cpp sums in another order with wider ones, so texts of two machines may differ.
+    """
+    flags = _ask_processor("flags").split()
+    kinds = {"AVX-512": "avx512f", "AVX2": "avx2", "AVX": "avx"}
+    return next((name for name, flag in kinds.items() if flag in flags), "")
+
+
+def _ask_processor(what: str) -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(what):
+                return line.split(":", 1)[1].strip()
+    return ""
 
 
 def count_memory() -> int:

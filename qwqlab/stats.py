@@ -1,17 +1,20 @@
-"""Counts of yes and no: how sure a rate is, a difference of two rates, and a change in pairs.
+"""Counts of yes and no: how sure a rate is, and a change of it in pairs.
 
-Pure functions, for every room: an interval for a rate (`wilson`), for the difference of two rates
-from separate runs (`difference`), and for what an override does to the same runs (`Paired`).
+Pure functions, for every room. Runs of one prompt are alike, so what 48 runs of 12 prompts tell is
+less than what 48 prompts would. `resample` draws whole prompts (a cluster bootstrap, Davison and
+Hinkley 1997), and an interval is the wider of that and the formula for separate runs: a sample
+without a single event says nothing about how rare it is, and there the formula does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import sqrt
 from statistics import NormalDist
 
 _Z = NormalDist().inv_cdf(0.975)  # 1.96: how many standard errors a 95 % interval reaches
+_DRAWS = 2000
 
 HARM = 0.2
 """The least change of a rate that makes a culprit, 20 points: a third of the article's own effect
@@ -40,25 +43,67 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def difference(a: int, n_a: int, b: int, n_b: int) -> tuple[float, float]:
-    """Return a 95 % interval for a/n_a - b/n_b, rates of separate runs (Newcombe 1998, method 10).
+def resample(values: Sequence[float], groups: Sequence[int]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of values when whole groups are drawn anew.
 
-    >>> low, high = difference(56, 70, 48, 80)
-    >>> round(low, 4), round(high, 4)
-    (0.0524, 0.3339)
+    groups: of each value its group, a prompt. The draws are the same each time.
+
+    >>> alike = [1, 1, 1, 1, 0, 0, 0, 0]
+    >>> resample(alike, [0, 0, 0, 0, 1, 1, 1, 1]), resample(alike, range(8))[0] > 0.1
+    ((0.0, 1.0), True)
     """
-    rate_a, rate_b = a / n_a, b / n_b
-    (low_a, high_a), (low_b, high_b) = wilson(a, n_a), wilson(b, n_b)
-    gap = rate_a - rate_b
-    low = gap - hypot(rate_a - low_a, high_b - rate_b)
-    high = gap + hypot(high_a - rate_a, rate_b - low_b)
-    return low, high
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    names, places = np.unique(groups, return_inverse=True)
+    sums = np.bincount(places, np.asarray(values, float), len(names))
+    sizes = np.bincount(places, minlength=len(names))
+    if len(names) == 1 or np.ptp(sums / sizes) == 0:
+        return (float(sums.sum() / sizes.sum()),) * 2  # scipy would warn of it
+    found = bootstrap(
+        (sums, sizes),
+        lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
+        n_resamples=_DRAWS,
+        paired=True,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many of n runs had something, and the 95 % interval of that rate, as fractions."""
+
+    count: int
+    n: int
+    interval: tuple[float, float]
+
+    @property
+    def share(self) -> float:
+        """The rate itself; 0.0 of no runs."""
+        return self.count / self.n if self.n else 0.0
+
+
+def rate(outcomes: Sequence[bool], groups: Sequence[int]) -> Rate:
+    """Return the rate of some outcomes; groups has the prompt of each.
+
+    >>> rate([False] * 20, range(20)).interval == wilson(0, 20)
+    True
+    """
+    count, n = sum(outcomes), len(outcomes)
+    low, high = wilson(count, n)
+    drawn = resample(outcomes, groups) if n else (low, high)
+    return Rate(count, n, (min(low, drawn[0]), max(high, drawn[1])))
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A yes-or-no count over the same n runs in two arms: how many had it before and after a
-    change, and how many lost or gained it by the change."""
+    """A yes-or-no count over the same n runs in two arms, with the same prompts and seeds.
+
+    before, after: how many had it; lost, gained: how many by the change. drawn: the interval of the
+    change when whole prompts are drawn anew.
+    """
 
     what: str
     n: int
@@ -66,15 +111,21 @@ class Paired:
     after: int
     lost: int
     gained: int
+    drawn: tuple[float, float] | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the change of the rate (Agresti and Min 2005: Wald's for paired
-        proportions, with half a run added to each of the four cells)."""
+        """The 95 % interval of the change of the rate: the wider of `drawn` and a formula.
+
+        The formula is Agresti and Min's (2005): Wald's for paired proportions, with half a run
+        added to each of the four cells.
+        """
         n, lost, gained = self.n + 2, self.lost + 0.5, self.gained + 0.5
         change = (gained - lost) / n
         error = sqrt(max(0.0, lost + gained - n * change * change)) / n
-        return max(-1.0, change - _Z * error), min(1.0, change + _Z * error)
+        low, high = max(-1.0, change - _Z * error), min(1.0, change + _Z * error)
+        drawn = self.drawn or (low, high)
+        return min(low, drawn[0]), max(high, drawn[1])
 
     @property
     def verdict(self) -> str:
@@ -94,17 +145,24 @@ class Paired:
         return "convicted" if low > 0 or high < 0 else "undecided"
 
 
-def pair(what: str, outcomes: Sequence[tuple[bool, bool]]) -> Paired:
-    """Return the counts of pairs of (before, after).
+def pair(
+    what: str, outcomes: Sequence[tuple[bool, bool]], groups: Sequence[int] | None = None
+) -> Paired:
+    """Return the counts of pairs of (before, after); groups has the prompt of each pair.
 
-    >>> pair("loops", [(True, True), (True, False), (False, False)])
-    Paired(what='loops', n=3, before=2, after=1, lost=1, gained=0)
+    Without groups each pair is a prompt of its own.
+
+    >>> found = pair("loops", [(True, True), (True, False), (False, False)])
+    >>> found.before, found.after, found.lost, found.gained
+    (2, 1, 1, 0)
     """
+    steps = [after - before for before, after in outcomes]
     return Paired(
         what,
         len(outcomes),
         sum(before for before, _ in outcomes),
         sum(after for _, after in outcomes),
-        sum(before and not after for before, after in outcomes),
-        sum(after and not before for before, after in outcomes),
+        steps.count(-1),
+        steps.count(1),
+        resample(steps, range(len(steps)) if groups is None else groups) if steps else None,
     )

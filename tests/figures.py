@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from test_plots import ARMS, BROKEN, RUNGS
+from test_plots import ARMS, BROKEN, DOSED, OTHERS, RUNGS
 from test_quant_charts import make_quality
 from test_select_modules import make_errors
 
 from qwqlab.experiments import Conduct
 from qwqlab.plots import (
     Drawing,
+    draw_arms,
+    draw_doses,
     draw_errors,
     draw_heat,
     draw_ladder,
@@ -19,7 +21,6 @@ from qwqlab.plots import (
     draw_quality,
     draw_stages,
     draw_suspects,
-    draw_trade_off,
     draw_types,
 )
 from qwqlab.quant import theory
@@ -57,6 +58,8 @@ def quality() -> Drawing:
 
 
 FIGURES: dict[str, Callable[[Engine], Drawing]] = {
+    "draw_arms": lambda _: draw_arms({"small": ARMS, "large": OTHERS}),
+    "draw_doses": lambda _: draw_doses(DOSED),
     "draw_errors": lambda _: draw_errors(make_errors(6)),
     "draw_heat": lambda _: draw_heat(make_errors(5)),
     "draw_ladder": lambda _: draw_ladder(RUNGS),
@@ -69,6 +72,5 @@ FIGURES: dict[str, Callable[[Engine], Drawing]] = {
     "draw_quality": lambda _: quality(),
     "draw_stages": stages,
     "draw_suspects": lambda _: suspects(),
-    "draw_trade_off": lambda _: draw_trade_off(ARMS),
     "draw_types": lambda _: types(),
 }

@@ -33,6 +33,7 @@ from qwqlab.experiments import (
     LOADING,
     PLACES,
     Grid,
+    Part,
     RunStore,
     Source,
     cluster,
@@ -147,7 +148,7 @@ def source(model_path: Path) -> Source:
 
 @pytest.fixture(scope="module")
 def requests() -> list[Request]:
-    return plan_requests(Grid(1, 1, N_PREDICT, 1, 1, N_PREDICT))
+    return plan_requests(Grid(Part(1, 1, N_PREDICT), Part(1, 1, N_PREDICT)))
 
 
 @pytest.fixture(scope="module")
@@ -411,7 +412,7 @@ def test_pieces_fill_a_batch_where_there_is_enough_for_all(n_runs: int, n_worker
 def test_the_experiment_by_the_command_line(
     room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(penalty_and_order, "QUICK", Grid(1, 1, 6, 1, 1, 6))
+    monkeypatch.setattr(penalty_and_order, "QUICK", Grid(Part(1, 1, 6), Part(1, 1, 6)))
     monkeypatch.setattr(paths, "runs_dir", lambda: tmp_path)
     out, store = str(tmp_path / "counts.json"), str(tmp_path / "runs.sqlite")
     command = ["reproduce", "--quick", "--json", out, "--store", store, "--dask", room.address]

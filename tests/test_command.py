@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,9 @@ import pytest
 from qwqlab.errors import SettingError
 from qwqlab.llamacpp import Loading, escape, read_prompt, unescape
 from qwqlab.sampling import (
+    CHANGES,
+    DEFAULT_ORDER,
+    MARCH_2025,
     PRESETS,
     Command,
     Engine,
@@ -34,12 +38,35 @@ ARTICLE = r"""./llama.cpp/llama-cli \
 
 
 def test_the_articles_command_is_the_article_preset() -> None:
-    command = parse_command(ARTICLE)
+    command = parse_command(ARTICLE, MARCH_2025)
     assert command.sampling == preset("article")
+    assert "--dry-penalty-last-n 16384" in command.line()
     assert command.loading == Loading(n_threads=32, n_ctx=16384, n_gpu_layers=99)
     assert command.seed == 3407
     assert command.prompt.endswith("<|im_end|>\n<|im_start|>assistant\n<think>\n")
     assert command.notes == ("--repeat-penalty is given twice: 1.1 counts, 1.5 does not",)
+
+
+def test_the_articles_presets_have_the_defaults_of_march_2025_each_with_its_source() -> None:
+    pulls = {change.what: change.pull for change in CHANGES}
+    # Every default that differs from today's, and the pull request that changed it.
+    sources = {"samplers": pulls["--samplers"], "dry_penalty_last_n": pulls["--dry-penalty-last-n"]}
+    assert sources == {"samplers": 13264, "dry_penalty_last_n": 26524}
+    then, now = MARCH_2025.to_dict(), Sampling().to_dict()
+    assert {name for name in now if then[name] != now[name]} == set(sources)
+    assert [name for name in DEFAULT_ORDER if name not in MARCH_2025.samplers] == ["top_n_sigma"]
+    context = re.search(r"--ctx-size (\d+)", ARTICLE)
+    assert context and then["dry_penalty_last_n"] == int(context[1])
+    for name in ("article", "article_without_fix", "article_with_penalties"):
+        assert preset(name).dry_penalty_last_n == 16_384
+        assert "top_n_sigma" not in preset(name).samplers
+
+
+def test_todays_llama_cpp_reads_the_articles_command_with_another_window() -> None:
+    today, then = parse_command(ARTICLE).sampling, preset("article")
+    assert today == then.with_(dry_penalty_last_n=64)
+    with pytest.raises(SettingError, match="dry-penalty-last-n"):
+        parse_command("llama-completion --dry-penalty-last-n -1")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -144,10 +144,8 @@ def test_what_is_written_to_a_full_disk_leaves_the_file_that_was_there(
 import json
 from qwqlab import files
 from qwqlab.plots import report
-from qwqlab.experiments import ArmResult, list_arms
-from qwqlab.experiments import RunStore
-arms = json.loads((Path(sys.argv[3]) / "docs/pictures/trade_off.json").read_bytes())["arms"]
-results = [ArmResult(**arm) for arm in arms]
+from qwqlab.experiments import RunStore, read_evidence
+results = read_evidence("smollm2-135m").arms
 store = RunStore(sys.argv[2])
 works = {
     "runs.csv": store.export_csv,

@@ -6,29 +6,26 @@ import html
 import itertools
 import subprocess
 import sys
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
 from qwqlab.errors import SettingError
-from qwqlab.experiments import ArmResult
+from qwqlab.experiments import DOSES, ArmResult
 from qwqlab.models import RungResult
 from qwqlab.plots import (
     decode_steps,
+    draw_arms,
+    draw_doses,
     draw_ladder,
     draw_stages,
-    draw_trade_off,
     lay_out,
     name_token,
     show_run,
 )
 from qwqlab.plots.drawing import escape_text, label_points, percent
 from qwqlab.sampling import (
-    ARTICLE_ORDER,
-    DEFAULT_ORDER,
     PRESETS,
     Engine,
     Probe,
@@ -39,29 +36,41 @@ from qwqlab.sampling import (
 )
 
 
-def make_arm(name: str, order: tuple[str, ...] = DEFAULT_ORDER, **changed: Any) -> ArmResult:
-    """An arm with round numbers."""
-    arm = ArmResult(
-        name=name, order=order, repeat_penalty=1.0, presence_penalty=0.0, min_p=0.0,
-        dry_multiplier=0.0, temperature=0.6,
-        runs=20, valid_code=10, valid_code_interval=(0.3, 0.7), long_runs=10, loops=2,
-        loops_interval=(0.06, 0.51), runaways=5, runaways_interval=(0.24, 0.76),
-        answer_loops=2, thinking=0, thinking_loops=0, unclosed=0,
-        escape_rate=0.0, seq_rep_4=0.1, mean_tokens=99.0, texts_sha256="",
+def make_arm(name: str, right: int = 0, loops: int = 0, n: int = 20) -> ArmResult:
+    """An arm of n programs, of which the first ones are right, and 10 long runs."""
+    return ArmResult(
+        name=name,
+        sampling=PRESETS["official"],
+        outcomes={
+            "valid": "1" * n,
+            "right": "1" * right + "0" * (n - right),
+            "loops": "1" * loops + "0" * (10 - loops),
+        },
+        prompts={"code": tuple(range(n)), "long": tuple(range(10))},
+        texts={"code": ("0" * 8,) * n, "long": ("0" * 8,) * 10},
+        thinking=0, thinking_loops=0, unclosed=0, answer_loops=2,
+        escape_rate=0.0, seq_rep_4=0.1, mean_tokens=99.0,
     )  # fmt: skip
-    return replace(arm, **changed)
 
 
 def make_rung(name: str, n_bytes: int, perplexity: float, speed: float) -> RungResult:
     return RungResult(name, "", n_bytes, 4.5, None, perplexity, 0.1, (), speed, 500.0)
 
 
-ARTICLE = {"valid_code": 16, "valid_code_interval": (0.58, 0.92)}
 ARMS = (
-    make_arm("no penalty", valid_code=14, valid_code_interval=(0.48, 0.85), loops=4),
-    make_arm("strong", repeat_penalty=1.5, valid_code=0, valid_code_interval=(0.0, 0.16), loops=0),
-    make_arm("article, 1.1", ARTICLE_ORDER, repeat_penalty=1.1, **ARTICLE),
-    make_arm("article, 1.5", ARTICLE_ORDER, repeat_penalty=1.5, **ARTICLE),
+    make_arm("no penalty", 14, 4),
+    make_arm("strong", 0, 0),
+    make_arm("article, 1.1", 16, 2),
+    make_arm("article, 1.5", 16, 2),
+)
+OTHERS = (make_arm("no penalty", 20, 0), make_arm("strong", 5, 0))
+DOSED = (
+    make_arm("no penalty", 70, 6, 100),
+    *(
+        make_arm(f"{name} {dose:g}", 70 - 9 * place * (name == "repeat_penalty"), 5 - place, 100)
+        for name, doses in DOSES.items()
+        for place, dose in enumerate(doses)
+    ),
 )
 RUNGS = (
     make_rung("Q8_0", 145_000_000, 20.5, 150.0),
@@ -141,52 +150,50 @@ def test_a_chain_of_another_shape_can_be_drawn_too(engine: Engine, probe: Probe)
     assert mirostat.figure.layout.yaxis.ticktext == ("raw", "temperature", "mirostat_v2")
 
 
-def test_the_trade_off_shows_each_arm_with_its_intervals() -> None:
-    figure = draw_trade_off(ARMS).figure
-    points = {
-        (x, y): (x - trace.error_x.arrayminus[i], x + trace.error_x.array[i])
-        for trace in figure.data
-        for i, (x, y) in enumerate(zip(trace.x, trace.y, strict=True))
-    }
-    for arm in ARMS:
-        interval = points[arm.valid_code / arm.runs, arm.loops / arm.long_runs]
-        assert interval == pytest.approx(arm.valid_code_interval)
+def test_the_central_figure_shows_each_arm_of_each_model_with_its_intervals() -> None:
+    figure = draw_arms({"small": ARMS, "large": OTHERS}).figure
+    assert [trace.name for trace in figure.data] == ["small", "small", "large", "large"]
+    right, loops = figure.data[:2]
+    assert list(right.x) == [0.7, 0.0, 0.8, 0.8] and list(loops.x) == [0.4, 0.0, 0.2, 0.2]
+    for place, arm in enumerate(ARMS):
+        low, high = arm.rate("right").interval
+        assert right.x[place] - right.error_x.arrayminus[place] == pytest.approx(low)
+        assert right.x[place] + right.error_x.array[place] == pytest.approx(high)
+    rows = {round(y) for trace in figure.data for y in trace.y}
+    assert rows == {0, 1, 2, 3} and figure.layout.yaxis.ticktext[1] == "strong"
+    assert len({trace.marker.symbol for trace in figure.data}) == 2
+    # Two models share a row and never a place.
+    assert not {*figure.data[0].y} & {*figure.data[2].y}
 
 
-def test_arms_at_one_place_share_a_label() -> None:
-    labels = [note.text for note in draw_trade_off(ARMS).figure.layout.annotations]
-    assert "article, 1.1 and 1.5" in labels
-    assert len(labels) == 3
+def test_the_central_figures_words_are_computed() -> None:
+    drawing = draw_arms({"small": ARMS, "large": OTHERS})
+    assert drawing.title == (
+        "strong: right programs from 70 % to 0 % (small) and 100 % to 25 % (large)"
+    )
+    assert "small, right programs: 70 % (48 % to 90 %) in 'no penalty'; strong fewer" in (
+        drawing.summary
+    )
+    assert "small, loops: 40 % (10 % to 70 %) in 'no penalty'; strong fewer" in drawing.summary
+    assert "large, loops: 0 % (0 % to 28 %) in 'no penalty'; no arm that differs" in drawing.summary
+    assert "article" not in drawing.summary.split(". ")[0]  # 14 and 16 of 20 can't be told apart
 
 
-def test_shape_tells_the_order_and_filling_whether_a_penalty_is_at_work() -> None:
-    with_penalties = ("penalties", *ARTICLE_ORDER)
-    others = [
-        make_arm("listed", with_penalties, repeat_penalty=1.1),
-        make_arm("reversed", tuple(reversed(DEFAULT_ORDER))),
-    ]
-    traces = draw_trade_off([*ARMS, *others]).figure.data
-    assert {trace.name: trace.marker.symbol for trace in traces} == {
-        "llama.cpp's order, penalties in": "circle",
-        "llama.cpp's order, penalties out or at 1": "circle-open",
-        "the article's order, penalties in": "square",
-        "the article's order, penalties out or at 1": "square-open",
-        "another order, penalties out or at 1": "diamond-open",
-    }
-
-
-def test_the_trade_offs_sentence_is_computed() -> None:
-    drawing = draw_trade_off(ARMS)
-    assert "least: strong with 0 % (0 % to 16 %)" in drawing.summary
-    assert "are apart" in drawing.summary
-    assert drawing.summary.endswith("valid code and loops: strong; article, 1.1; article, 1.5.")
-    close = [replace(arm, valid_code_interval=(0.0, 1.0)) for arm in ARMS]
-    assert "overlap" in draw_trade_off(close).summary
-
-
-def test_nothing_to_draw_is_said() -> None:
+def test_a_measure_that_no_arm_has_is_left_out_and_nothing_to_draw_is_said() -> None:
+    assert len(draw_arms({"small": ARMS}, ("right", "sums")).figure.data) == 1
     with pytest.raises(SettingError, match="nothing to draw"):
-        draw_trade_off([replace(ARMS[0], runs=0)])
+        draw_arms({"small": ARMS}, ("sums",))
+
+
+def test_the_dose_curves_begin_at_no_penalty_and_name_the_dose_that_costs_least() -> None:
+    drawing = draw_doses(DOSED)
+    curves = {trace.name: (trace.x[0], trace.y[0]) for trace in drawing.figure.data}
+    assert set(curves) == {*DOSES, "no penalty"} and set(curves.values()) == {(0.7, 0.6)}
+    assert {len(trace.x) for trace in drawing.figure.data} == {6, 1}
+    assert drawing.title.startswith("presence_penalty 2 stops most loops of all that cost at most")
+    assert "loops 60 % to 10 %, right programs 70 % to 70 %" in drawing.title
+    with pytest.raises(SettingError, match="'no penalty'; run all of `list_doses`"):
+        draw_doses(DOSED[1:])
 
 
 def test_the_ladder_shows_size_against_perplexity_and_speed() -> None:
@@ -277,7 +284,7 @@ def test_percent_keeps_two_figures(share: float, text: str) -> None:
 
 
 def test_a_drawing_is_text_outside_jupyter_and_a_page_that_needs_no_network() -> None:
-    drawing = draw_trade_off(ARMS)
+    drawing = draw_arms({"model": ARMS})
     text = str(drawing)
     assert drawing.summary in text and "article, 1.5" in text
     page = drawing.figure_html() + drawing.words_html()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qwqlab.experiments import Grid, count_arms, list_arms, plan_requests
+from qwqlab.experiments import Grid, Part, count_arms, list_arms, plan_requests
 from qwqlab.plots import make_table, pick_samples, show_sample, write_report
 from qwqlab.sampling import Engine, Request, Run
 
-GOOD, BAD = "```python\nx = 1\n```", "```python\n<script>alert(1)</script>\n```"
+GOOD = (
+    "```python\ndef add(a, b):\n    return a + b\n\n\ndef is_even(n):\n    return n % 2 == 0\n```"
+)
+BAD = "```python\n<script>alert(1)</script>\n```"
 
 
 def make_run(engine: Engine, request: Request, text: str) -> Run:
@@ -20,7 +23,7 @@ def make_run(engine: Engine, request: Request, text: str) -> Run:
 def test_the_report_shows_every_arm_and_runs_nothing_of_a_models(
     engine: Engine, tmp_path: Path
 ) -> None:
-    requests = plan_requests(Grid(2, 1, 40, 1, 1, 12))
+    requests = plan_requests(Grid(Part(2, 1, 40), Part(1, 1, 12)))
     second = {r.prompt for r in requests if r.label.endswith("code")} - {requests[0].prompt}
     # Of the two prompts for code only the second tells: no penalty solves it, and a mild one fails.
     good = [r.prompt not in second or r.label == "no penalty | code" for r in requests]

@@ -11,6 +11,7 @@ from qwqlab.errors import SettingError
 from qwqlab.experiments import (
     LOADING,
     Grid,
+    Part,
     RunStore,
     count_arms,
     list_arms,
@@ -63,10 +64,10 @@ def test_a_prompt_that_no_command_can_hold_is_refused_before_anything_runs(
 
 
 def test_the_sentences_say_what_the_counts_say(sweep_engine: Engine) -> None:
-    results = count_arms(sweep(sweep_engine, plan_requests(Grid(1, 1, 8, 1, 1, 8))))
-    assert all(arm.runs == arm.long_runs == 1 for arm in results)
+    results = count_arms(sweep(sweep_engine, plan_requests(Grid(Part(1, 1, 8), Part(1, 1, 8)))))
+    assert all({len(each) for each in arm.outcomes.values()} == {1} for arm in results)
     text = summarize(results)
-    assert f"{results[0].valid_code} of 1 programs" in text
+    assert f"{results[0].rate('valid').count} of 1 programs are valid" in text
     assert "article's list: 1.1 and 1.5 gave identical texts." in text
     assert "no difference that these runs can show" in text
 
@@ -82,7 +83,7 @@ def test_a_run_is_measured_once_and_a_stored_one_never_again(
         return measure(run)
 
     monkeypatch.setattr(metrics, "_measure", count)
-    requests = [r for r in plan_requests(Grid(1, 1, 4, 0, 0, 0)) if r.label.startswith("greedy")]
+    requests = [r for r in plan_requests(Grid(Part(1, 1, 4))) if r.label.startswith("greedy")]
     with RunStore(tmp_path / "runs.sqlite") as store:
         found = count_arms(sweep(sweep_engine, requests, store))
         assert len(measured) == len(requests) == 1

@@ -135,6 +135,7 @@ def _grade(args: argparse.Namespace) -> int:
 
 def _reproduce(args: argparse.Namespace) -> None:
     from ..experiments import (
+        Evidence,
         RunStore,
         count_arms,
         may_think,
@@ -165,7 +166,7 @@ def _reproduce(args: argparse.Namespace) -> None:
             seconds = time.perf_counter() - started
             say(f"{done} of {total} runs, {seconds:.0f} s")
 
-    usual = f"with smollm2-135m {1 if args.quick else 13} min on two cores"
+    usual = f"with smollm2-135m {1 if args.quick else 90} min on two cores"
     with open_engine(args.model, args.exact) as engine, RunStore(path) as store:
         say(f"Running the experiment ({f'on {args.dask}' if args.dask else usual}) ...")
         if args.thinking_tokens and not may_think(engine.info):
@@ -178,6 +179,7 @@ def _reproduce(args: argparse.Namespace) -> None:
         runs = run_experiment(engine, args.quick, store, tell, args.dask, grid)
         seconds = time.perf_counter() - started
         results = count_arms(runs)
+        found = Evidence.of(engine, results)
         picked = pick_samples(runs)
         write_report(
             page,
@@ -192,7 +194,7 @@ def _reproduce(args: argparse.Namespace) -> None:
     print(summarize(results))
     print(f"\nReport: {page}\nRuns:   {path}")
     values = {
-        "arms": [arm.to_dict() for arm in results],
+        **found.to_dict(),
         "tokens_per_second": generated / seconds,
         "seconds": seconds,
         "runs_generated_tokens": generated,

@@ -32,6 +32,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     tune.add_argument("--steps", type=int, default=60, help="of the optimiser")
     tune.add_argument("--rank", type=int, default=32, help="of the LoRA adapters")
+    tune.add_argument("--learning-rate", type=float, default=2e-4, help="at its highest")
     tune.add_argument("--batch", type=int, default=2, help="examples run at once")
     tune.add_argument("--accumulation", type=int, default=4, help="batches of a step")
     tune.add_argument("--max-tokens", type=int, default=2048, help="longer examples are cut")
@@ -54,6 +55,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     export.add_argument("folder", type=Path, help="a folder of `finetune`, or an adapter of peft's")
     export.add_argument("--gguf", type=Path, required=True, help="the file to write")
     export.add_argument("--model", default="smollm2-135m", help="what it was trained on")
+    export.add_argument("--floats", default="f32", choices=("f32", "f16", "bf16"), help="its type")
     export.add_argument(
         "--merge", metavar="QUANT", help="add it to the model's weights, F16 or less"
     )
@@ -95,6 +97,7 @@ def _finetune(args: argparse.Namespace) -> None:
         alpha=args.rank,
         batch=args.batch,
         accumulation=args.accumulation,
+        learning_rate=args.learning_rate,
         steps=args.steps,
         seed=args.seed,
         max_tokens=args.max_tokens,
@@ -121,15 +124,15 @@ def _tell(done: int, total: int, step: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from ..models import requantize
+    from ..models import merge_adapter, requantize
     from ..quant import Checkpoint
-    from ..tuning import ADAPTER, export_adapter, merge_adapter
+    from ..tuning import ADAPTER, export_adapter
 
     own = args.folder / ADAPTER
     checkpoint = Checkpoint(args.model)
     folder = own if own.is_dir() else args.folder
     if args.merge is None:
-        print(export_adapter(folder, args.gguf, checkpoint))
+        print(export_adapter(folder, args.gguf, checkpoint, args.floats))
         return
     adapter = export_adapter(folder, args.gguf.with_name(f".{args.gguf.name}.adapter"), checkpoint)
     try:

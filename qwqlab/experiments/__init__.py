@@ -14,17 +14,27 @@ if TYPE_CHECKING:
     from .code_check import check_run as check_run  # `check_code` of a run's program
     from .code_check import check_text as check_text  # `check_code` of a text's first block
     from .code_check import find_break as find_break  # the token that broke a program
+    from .counts import MEASURES as MEASURES  # what is counted, and of which kind of task
+    from .counts import ArmResult as ArmResult  # the outcomes of one arm, run by run
+    from .counts import Evidence as Evidence  # what was measured on one model
+    from .counts import compare as compare  # two arms, over the same prompts and seeds
+    from .counts import count_arms as count_arms  # runs of the experiment into arms
+    from .counts import list_evidence as list_evidence  # of all models, for a kind of task
+    from .counts import read_evidence as read_evidence  # a table of data/evidence
+    from .counts import say_difference as say_difference  # in words, with its interval
+    from .counts import summarize as summarize  # what the arms show, in sentences
     from .metrics import RunMetrics as RunMetrics  # what is counted in a run
     from .metrics import measure as measure  # all that is counted in a run: code, loop, escapes
     from .pairs import PAIRS as PAIRS  # the same prompt and seed with a fault, and without
     from .pairs import Pair as Pair  # two settings for one prompt and one seed
     from .pairs import has_fault as has_fault  # does a run loop, or hold no valid program?
     from .penalty_and_order import CHATML as CHATML  # the form of the prompts
+    from .penalty_and_order import DOSES as DOSES  # the doses of each setting
     from .penalty_and_order import LOADING as LOADING  # how models are loaded for sweeps
-    from .penalty_and_order import ArmResult as ArmResult  # what one arm of the experiment did
-    from .penalty_and_order import Grid as Grid  # how many prompts, seeds and tokens each arm has
-    from .penalty_and_order import count_arms as count_arms  # runs of the experiment into arms
+    from .penalty_and_order import Grid as Grid  # how much of each kind of task each arm has
+    from .penalty_and_order import Part as Part  # prompts, seeds and tokens of one kind of task
     from .penalty_and_order import list_arms as list_arms  # the arms by name
+    from .penalty_and_order import list_doses as list_doses  # five doses of each setting alone
     from .penalty_and_order import list_more_arms as list_more_arms  # those of the full one alone
     from .penalty_and_order import may_think as may_think  # whether a model's template lets it
     from .penalty_and_order import open_engine as open_engine  # an engine for sweeps
@@ -36,8 +46,11 @@ if TYPE_CHECKING:
     from .penalty_and_order import (
         run_experiment as run_experiment,  # penalties and order, taken apart
     )
-    from .penalty_and_order import summarize as summarize  # what the arms show, in sentences
     from .store import RunStore as RunStore  # every run with its metrics, in one file
+    from .sums import Sum as Sum  # a shopping sum, with the thinking that solves it
+    from .sums import list_held_out as list_held_out  # the sums to test with
+    from .sums import list_training as list_training  # the sums to train with
+    from .sums import make_sums as make_sums  # other ones, from a seed
     from .suspects import CONTEXTS as CONTEXTS  # contexts in which to measure predictions
     from .suspects import Conduct as Conduct  # valid code and loops before and after an override
     from .suspects import list_suspects as list_suspects  # YaRN, the epsilon, and a control
@@ -47,6 +60,9 @@ if TYPE_CHECKING:
     from .suspects import plan_paired_requests as plan_paired_requests  # runs for both arms
     from .sweeps import Source as Source  # the model's file, its loading and the build
     from .sweeps import sweep as sweep  # run what a store does not hold yet
+    from .tasks import Task as Task  # a prompt, and what a right answer to it is
+    from .tasks import passes as passes  # does a program pass its tests in the sandbox?
+    from .tasks import read_tasks as read_tasks  # the lab's prompts of one kind
     from .tokenizers_compared import CAUSES as CAUSES  # why two tokenizers differ, in words
     from .tokenizers_compared import compare_tokenizers as compare_tokenizers  # and where
     from .tokenizers_compared import list_pieces as list_pieces  # tokens that are characters

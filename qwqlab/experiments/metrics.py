@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 
 from ..errors import SettingError
 from ..sampling import Run, is_forced, split_thinking
-from .code_check import check_run
+from .code_check import check_run, find_program
 from .loops import Loop, find_loop
+from .tasks import find_task, gives_number, names_all, passes
 
 
 def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
@@ -63,11 +64,18 @@ def escape_rate(runs: Iterable[Run]) -> float:
     return escapes / tokens if tokens else 0.0
 
 
+def number_prompts(runs: Iterable[Run]) -> list[int]:
+    """Return for each run the number of its prompt, from 0 in the order in which they come."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(run.request.prompt, len(numbers)) for run in runs]
+
+
 @dataclass(frozen=True)
 class RunMetrics:
     """The measurements of one run, which a store keeps beside it.
 
-    valid_code and why_invalid judge the run's program (see `find_program`); loop_start is the
+    valid_code and why_invalid judge the run's program (see `find_program`); right judges the answer
+    by its task (see `tasks`), None for a prompt that is none of the lab's; loop_start is the
     index of a token, loop_period counts tokens (words and marks if only the text shows the loop).
     thinking: the text begins inside a thinking, or opens one. unclosed: it never ends.
     thinking_loop: it ends in a cycle, whether the model then left it or not.
@@ -75,6 +83,7 @@ class RunMetrics:
 
     valid_code: bool
     why_invalid: str
+    right: bool | None
     thinking: bool
     unclosed: bool
     thinking_loop: bool
@@ -129,6 +138,7 @@ def _measure(run: Run) -> RunMetrics:
     return RunMetrics(
         valid_code=code.valid,
         why_invalid=code.reason,
+        right=_judge(run, split.answer, code.valid, loop is not None),
         thinking=thinking,
         unclosed=unclosed,
         thinking_loop=cycles is not None,
@@ -142,3 +152,18 @@ def _measure(run: Run) -> RunMetrics:
         escape_rate=escape_rate([run]),
         n_tokens=len(run.tokens),
     )
+
+
+def _judge(run: Run, answer: str, valid: bool, loops: bool) -> bool | None:
+    """Return whether an answer is right; None if the prompt is no task, or can't be judged here."""
+    task = find_task(run.request.prompt)
+    if task is None:
+        return None
+    if task.kind == "code":
+        program = find_program(run) if valid else None
+        return program is not None and passes(program.source, task.tests)
+    if task.kind == "long":
+        return not loops and names_all(answer, task.answer)
+    if task.kind == "copy":
+        return task.exact in answer
+    return gives_number(answer, task.exact)

@@ -13,13 +13,10 @@ apart: `metrics` counts thinking that loops or never ends, and the program of th
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .. import paths
 from ..llamacpp import INT_MAX, Loading, check_number
 from ..models import (
     SMALL,
@@ -38,27 +35,37 @@ from ..sampling import (
     ARTICLE_ORDER_WITH_PENALTIES,
     CLOSE,
     DEFAULT_ORDER,
+    MARCH_2025,
     PRESETS,
     Engine,
     Request,
     Run,
     Sampling,
 )
-from ..stats import difference, wilson
-from .metrics import escape_rate, measure
 from .store import RunStore
 from .sweeps import WIDTH, OnRun, Source, sweep
+from .tasks import KINDS, read_tasks
 
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-DRY_ALONE = "llama.cpp order without penalties"
 ORDERS = {
     "llama.cpp order": DEFAULT_ORDER,
-    DRY_ALONE: tuple(name for name in DEFAULT_ORDER if name != "penalties"),
     "article's list": ARTICLE_ORDER,
     "article's list with penalties": ARTICLE_ORDER_WITH_PENALTIES,
 }
+DRY_ALONE = "DRY alone"  # in llama.cpp's order, with `penalties` taken out
 PENALTIES = (1.1, 1.5)
-DRY_MULTIPLIER = 0.5  # the article's, in all arms that have a penalty
+# The article's, in all arms that have a repeat penalty: with a window of its whole context.
+DRY = {"dry_multiplier": 0.5, "dry_penalty_last_n": MARCH_2025.dry_penalty_last_n}
+
+DOSES = {
+    "repeat_penalty": (1.02, 1.05, 1.1, 1.2, 1.5),
+    "presence_penalty": (0.25, 0.5, 1.0, 1.5, 2.0),
+    "frequency_penalty": (0.1, 0.2, 0.5, 1.0, 2.0),
+    "dry_multiplier": (0.1, 0.25, 0.5, 1.0, 2.0),  # over the whole context
+    "dry_penalty_last_n": (64, 128, 256, 512, 1024),  # at the article's multiplier
+}
+# What a dose needs beside it to have an effect.
+DOSED: dict[str, dict[str, Any]] = {"dry_multiplier": DRY, "dry_penalty_last_n": DRY}
 
 PRESENCE_PENALTIES = (1.0, 2.0)  # QwQ-32B's card: between 0 and 2, against endless repetitions
 
@@ -69,24 +76,34 @@ AS_IT_IS = Loading(flash_attn="on", cache_type_k="q8_0", cache_type_v="q8_0")
 
 
 @dataclass(frozen=True)
+class Part:
+    """How much is run of one kind of task: prompts, seeds of each, and tokens a run."""
+
+    prompts: int
+    seeds: int
+    tokens: int
+
+
+_NOTHING = Part(0, 0, 0)
+
+
+@dataclass(frozen=True)
 class Grid:
-    """How much is run for each arm: prompts and seeds, and tokens a run.
+    """How much is run for each arm, by kind of task (see `tasks`).
 
     A model that thinks may write `thinking_tokens` more. It is one budget: what the thinking leaves
     is the answer's.
     """
 
-    code_prompts: int
-    code_seeds: int
-    code_tokens: int
-    long_prompts: int
-    long_seeds: int
-    long_tokens: int
+    code: Part = _NOTHING
+    long: Part = _NOTHING
+    copy: Part = _NOTHING
+    sum: Part = _NOTHING
     thinking_tokens: int = 0
 
 
-QUICK = Grid(8, 1, 200, 2, 1, 300, thinking_tokens=1000)
-FULL = Grid(12, 4, 260, 8, 1, 800, thinking_tokens=4000)
+QUICK = Grid(Part(8, 1, 200), Part(2, 1, 300), thinking_tokens=1000)
+FULL = Grid(Part(120, 1, 260), Part(104, 1, 1000), Part(60, 1, 200), thinking_tokens=4000)
 
 
 def plan_grid(
@@ -102,81 +119,66 @@ def plan_grid(
         grid = replace(grid, thinking_tokens=thinking_tokens)
     if answer_tokens is not None:
         check_number("answer_tokens", answer_tokens, int, 1, INT_MAX)
-        grid = replace(grid, code_tokens=answer_tokens, long_tokens=answer_tokens)
+        parts = {kind: replace(getattr(grid, kind), tokens=answer_tokens) for kind in KINDS}
+        grid = replace(grid, **parts)
     return grid
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """The counts of one arm. Intervals are Wilson's, 95 %, as fractions.
-
-    runs and valid_code count runs of code prompts; long_runs, loops and runaways runs of long
-    ones, and answer_loops those of the loops that are in an answer. thinking counts runs of either
-    kind that think; of these thinking_loops think in a cycle, and unclosed never end to think.
-    escape_rate, seq_rep_4 and mean_tokens are over both; texts_sha256 is a hash of all texts.
-    """
-
-    name: str
-    order: tuple[str, ...]
-    repeat_penalty: float
-    presence_penalty: float
-    min_p: float
-    dry_multiplier: float
-    temperature: float
-    runs: int
-    valid_code: int
-    valid_code_interval: tuple[float, float]
-    long_runs: int
-    loops: int
-    loops_interval: tuple[float, float]
-    runaways: int
-    runaways_interval: tuple[float, float]
-    answer_loops: int
-    thinking: int
-    thinking_loops: int
-    unclosed: int
-    escape_rate: float
-    seq_rep_4: float
-    mean_tokens: float
-    texts_sha256: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return asdict(self)
 
 
 def list_arms() -> dict[str, Sampling]:
     """Return the arms of penalties and orders, by name."""
     official = PRESETS["official"]
-    arms = {"no penalty": official, "greedy": official.with_(temp=0.0)}
+    without = tuple(name for name in DEFAULT_ORDER if name != "penalties")
+    arms = {
+        "no penalty": official,
+        "greedy": official.with_(temp=0.0),
+        DRY_ALONE: official.with_(samplers=without, **DRY),
+    }
     for penalty in PENALTIES:
         for name, order in ORDERS.items():
             arms[f"{name}, {penalty}"] = official.with_(
-                samplers=order, repeat_penalty=penalty, dry_multiplier=DRY_MULTIPLIER
+                samplers=order, repeat_penalty=penalty, **DRY
             )
     return arms
 
 
 def list_more_arms() -> dict[str, Sampling]:
-    """Return the arms of the full experiment alone: min_p, and Qwen's own remedy, by name."""
-    official = PRESETS["official"]
+    """Return the arms of the full experiment alone, by name.
+
+    They are min_p, DRY with today's window, and Qwen's own remedy.
+    """
+    official, without = PRESETS["official"], list_arms()[DRY_ALONE].samplers
     arms = {
         "no penalty, min_p 0.1": official.with_(min_p=0.1),
         "llama.cpp order, 1.1, min_p 0.1": PRESETS["article_without_fix"],
+        f"{DRY_ALONE}, window 64": official.with_(
+            samplers=without, dry_multiplier=DRY["dry_multiplier"]
+        ),
     }
     for penalty in PRESENCE_PENALTIES:
         arms[f"presence penalty, {penalty}"] = official.with_(presence_penalty=penalty)
     return arms
 
 
-def read_prompts(name: str, info: GGUFInfo | None = None) -> list[str]:
-    """Return the prompts of data/prompts/`name`.json, in ChatML with no system message.
+def list_doses() -> dict[str, Sampling]:
+    """Return the arms of the dose curves, five doses of each setting alone, by name.
+
+    All have llama.cpp's order. The dose of no penalty at all is the arm "no penalty".
+    """
+    official = PRESETS["official"]
+    return {
+        f"{name} {dose:g}": official.with_(**{**DOSED.get(name, {}), name: dose})
+        for name, doses in DOSES.items()
+        for dose in doses
+    }
+
+
+def read_prompts(kind: str, info: GGUFInfo | None = None) -> list[str]:
+    """Return the prompts of one kind of task (see `read_tasks`), in ChatML with no system message.
 
     info: of a model whose own chat template makes the prompts instead, if it has one. Raise
     ChatError if that template does not render.
     """
-    path = paths.data_dir() / "prompts" / f"{name}.json"
-    texts = [p["text"] for p in json.loads(path.read_text(encoding="utf-8"))]
+    texts = [task.text for task in read_tasks(kind)]
     if info is None or info.chat_template is None:
         return [CHATML.format(text) for text in texts]
     specials = read_specials(info.path)
@@ -194,7 +196,7 @@ def may_think(info: GGUFInfo) -> bool:
 def plan_requests(
     grid: Grid, info: GGUFInfo | None = None, arms: Mapping[str, Sampling] | None = None
 ) -> list[Request]:
-    """Return every run of the experiment: a label is "arm | code" or "arm | long".
+    """Return every run of the experiment: a label is "arm | code", "arm | long" and so on.
 
     Each prompt has seeds of its own: one seed draws the same numbers for every prompt, and runs
     that share their luck would make the intervals too narrow. All arms share them.
@@ -203,17 +205,15 @@ def plan_requests(
     those of `list_arms`, if none are given.
     """
     more = grid.thinking_tokens if info is not None and may_think(info) else 0
-    kinds = (
-        ("code", grid.code_prompts, grid.code_seeds, grid.code_tokens + more),
-        ("long", grid.long_prompts, grid.long_seeds, grid.long_tokens + more),
-    )
+    parts = [(kind, getattr(grid, kind)) for kind in KINDS]
     return [
-        Request(prompt, sampling, 100 * place + repeat, n_predict, f"{arm} | {kind}")
-        for kind, n_prompts, seeds, n_predict in kinds
-        for prompts in [read_prompts(kind, info)[:n_prompts]]
+        Request(prompt, sampling, 100 * place + repeat, part.tokens + more, f"{arm} | {kind}")
+        for kind, part in parts
+        if part.prompts
+        for prompts in [read_prompts(kind, info)[: part.prompts]]
         for arm, sampling in (list_arms() if arms is None else arms).items()
         for place, prompt in enumerate(prompts)
-        for repeat in range(seeds)
+        for repeat in range(part.seeds)
     ]
 
 
@@ -231,7 +231,7 @@ def open_engine(model: str = "smollm2-135m", exact: bool = False) -> Engine:
         return Engine(sweep_copy(path), LOADING)
     if not exact:
         return Engine(path, AS_IT_IS)
-    check_room(info, FULL.long_tokens + FULL.thinking_tokens, "none", "Q8_0")
+    check_room(info, FULL.long.tokens + FULL.thinking_tokens, "none", "Q8_0")
     return Engine(sweep_copy(path), LOADING)
 
 
@@ -261,118 +261,3 @@ def run_experiment(
     source = Source.of(engine.path, engine.loading)
     width = WIDTH if engine.width_independent else 1
     return sweep_on(cluster, source, requests, store, "reproduce", width, on_run)
-
-
-def count_arms(runs: Sequence[Run]) -> list[ArmResult]:
-    """Return the result of each arm that has runs, labelled as `plan_requests` labels them."""
-    arms: dict[str, list[Run]] = {}
-    for run in runs:
-        arms.setdefault(run.request.label.rsplit(" | ", 1)[0], []).append(run)
-    return [_count_arm(name, arms[name][0].request.sampling, arms[name]) for name in arms]
-
-
-def _count_arm(name: str, sampling: Sampling, runs: Sequence[Run]) -> ArmResult:
-    measured = [(run, measure(run)) for run in runs]
-    code = [m for run, m in measured if run.request.label.endswith("| code")]
-    long = [m for run, m in measured if run.request.label.endswith("| long")]
-    valid = sum(m.valid_code for m in code)
-    loops, runaways = sum(m.loop for m in long), sum(m.runaway for m in long)
-    thinking = [m for _, m in measured if m.thinking]
-    texts = json.dumps([run.text for run in runs]).encode()
-    return ArmResult(
-        name=name,
-        order=sampling.samplers,
-        repeat_penalty=sampling.repeat_penalty,
-        presence_penalty=sampling.presence_penalty,
-        min_p=sampling.min_p,
-        dry_multiplier=sampling.dry_multiplier,
-        temperature=sampling.temp,
-        runs=len(code),
-        valid_code=valid,
-        valid_code_interval=wilson(valid, len(code)),
-        long_runs=len(long),
-        loops=loops,
-        loops_interval=wilson(loops, len(long)),
-        runaways=runaways,
-        runaways_interval=wilson(runaways, len(long)),
-        answer_loops=sum(m.answer_loop for m in long),
-        thinking=len(thinking),
-        thinking_loops=sum(m.thinking_loop for m in thinking),
-        unclosed=sum(m.unclosed for m in thinking),
-        escape_rate=escape_rate(runs),
-        seq_rep_4=sum(m.seq_rep_4 for _, m in measured) / max(1, len(measured)),
-        mean_tokens=sum(len(run.tokens) for run in runs) / max(1, len(runs)),
-        texts_sha256=hashlib.sha256(texts).hexdigest(),
-    )
-
-
-def summarize(results: Sequence[ArmResult]) -> str:
-    """Return what the counts show, in sentences; differences are given as 95 % intervals."""
-    arms = {arm.name: arm for arm in results}
-    plain, greedy = arms["no penalty"], arms["greedy"]
-    dry = arms[f"{DRY_ALONE}, {PENALTIES[0]}"]
-    lines = [
-        f"With no penalty at all {plain.valid_code} of {plain.runs} programs were valid, and "
-        f"{plain.loops} of {plain.long_runs} long runs looped.",
-        f"Greedy, that is, at temperature 0, against that: {_compare(greedy, plain)}",
-        f"DRY alone ({DRY_ALONE}), against no penalty: {_compare(dry, plain)}",
-        "Each of the following has the same DRY, and is judged against DRY alone.",
-    ]
-    for order in ("llama.cpp order", "article's list with penalties", "article's list"):
-        for penalty in PENALTIES:
-            arm = arms[f"{order}, {penalty}"]
-            lines.append(f"{arm.name}: {_compare(arm, dry)}")
-    for penalty in PENALTIES:
-        own = arms[f"article's list with penalties, {penalty}"]
-        theirs = arms[f"llama.cpp order, {penalty}"]
-        verdict = _judge_difference(own.valid_code, own.runs, theirs.valid_code, theirs.runs)
-        lines.append(
-            f"The order alone, with `penalties` in it at {penalty}: {own.valid_code} of {own.runs} "
-            f"valid programs in the article's, {theirs.valid_code} in llama.cpp's, {verdict}."
-        )
-    for order in ("article's list", DRY_ALONE):
-        mild, strong = (arms[f"{order}, {penalty}"] for penalty in PENALTIES)
-        if mild.texts_sha256 == strong.texts_sha256:
-            lines.append(f"{order}: 1.1 and 1.5 gave identical texts.")
-        else:
-            lines.append(
-                f"{order}: 1.1 and 1.5 gave different texts. Neither has any effect there, so the "
-                "arithmetic of the batch differed: that of an exact run does not."
-            )
-    for name in list_more_arms():
-        if name in arms:
-            first = "llama.cpp order, 1.1"
-            other = arms[first if name.startswith(first) else "no penalty"]
-            lines.append(f"{name}, against {other.name}: {_compare(arms[name], other)}")
-    if plain.thinking:
-        lines.append(
-            f"The model thinks. With no penalty {plain.unclosed} of {plain.thinking} runs never "
-            f"ended to, {plain.thinking_loops} thought in a cycle, and {plain.answer_loops} of "
-            f"{plain.long_runs} long answers looped."
-        )
-    return "\n".join(lines)
-
-
-def _compare(arm: ArmResult, other: ArmResult) -> str:
-    code = _judge_difference(arm.valid_code, arm.runs, other.valid_code, other.runs)
-    loops = _judge_difference(arm.loops, arm.long_runs, other.loops, other.long_runs)
-    return (
-        f"{arm.valid_code} of {arm.runs} programs valid, {code}; "
-        f"{arm.loops} of {arm.long_runs} long runs looped"
-        + (f", {loops}." if arm.loops or other.loops else ".")
-    )
-
-
-def _judge_difference(a: int, n_a: int, b: int, n_b: int) -> str:
-    """Return in words whether a/n_a is more or fewer than b/n_b.
-
-    >>> _judge_difference(0, 48, 41, 48)
-    'fewer (-93% to -71%)'
-    >>> _judge_difference(1, 8, 2, 8)
-    'no difference that these runs can show (-48% to +26%)'
-    """
-    low, high = difference(a, n_a, b, n_b)
-    verdict = (
-        "fewer" if high < 0 else "more" if low > 0 else "no difference that these runs can show"
-    )
-    return f"{verdict} ({low:+.0%} to {high:+.0%})"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..llamacpp import Loading, run_tool
 from ..models import GGUFInfo
 from ..sampling import Engine, Request, Run, preset
 from ..stats import Paired, pair, wilson
-from .metrics import measure
+from .metrics import RunMetrics, measure, number_prompts
 from .penalty_and_order import LOADING, read_prompts
 from .store import RunStore
 from .sweeps import OnRun, sweep
@@ -100,12 +100,12 @@ def list_suspects(info: GGUFInfo) -> tuple[Suspect, ...]:
     )
 
 
-def plan_paired_requests(n_code: int = 12, n_long: int = 10, long_seeds: int = 1) -> list[Request]:
-    """Return the runs of each arm: n_code short programs, 4 seeds each, and n_long long texts.
+def plan_paired_requests(n_code: int = 48, n_long: int = 10, code_seeds: int = 1) -> list[Request]:
+    """Return the runs of each arm: so many prompts for code and for a long text.
 
     They have QwQ-32B's official numbers and no penalty, to measure the model and not a sampler.
     """
-    plans = (("code", n_code, 4, 160, 0), ("long", n_long, long_seeds, 400, 1000))
+    plans = (("code", n_code, code_seeds, 160, 0), ("long", n_long, 1, 400, 1000))
     return [
         Request(prompt, preset("official"), first + 100 * place + seed, n_predict, label)
         for label, n_prompts, n_seeds, n_predict, first in plans
@@ -143,14 +143,20 @@ def merge(first: Loading, second: Loading) -> Loading:
 
 def _compare(suspect: str, before: Sequence[Run], after: Sequence[Run]) -> Conduct:
     pairs = list(zip(before, after, strict=True))
-    code = [(measure(a), measure(b)) for a, b in pairs if a.request.label == "code"]
-    long = [(measure(a), measure(b)) for a, b in pairs if a.request.label == "long"]
-    same = sum(a.tokens == b.tokens for a, b in pairs)
+    code = [each for each in pairs if each[0].request.label == "code"]
+    long = [each for each in pairs if each[0].request.label == "long"]
+
+    def compare(
+        what: str, runs: list[tuple[Run, Run]], had: Callable[[RunMetrics], bool]
+    ) -> Paired:
+        prompts = number_prompts([run for run, _ in runs])
+        return pair(what, [(had(measure(a)), had(measure(b))) for a, b in runs], prompts)
+
     return Conduct(
         suspect,
-        pair("valid code", [(a.valid_code, b.valid_code) for a, b in code]),
-        pair("loops", [(a.loop, b.loop) for a, b in long]),
-        same,
+        compare("valid code", code, lambda found: found.valid_code),
+        compare("loops", long, lambda found: found.loop),
+        sum(a.tokens == b.tokens for a, b in pairs),
         len(pairs),
     )
 

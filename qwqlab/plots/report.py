@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from .. import files
-from ..experiments import ArmResult, check_run, find_break, measure, summarize
+from ..experiments import MEASURES, ArmResult, check_run, find_break, measure, summarize
 from ..sampling import Engine, Run
+from .arms import draw_arms
 from .drawing import Shown, table_html
 from .run_text import decode_steps, show_run
-from .trade_off import draw_trade_off
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>qwqlab: the experiment</title>
@@ -26,14 +26,14 @@ table {{ border-collapse: collapse }} td, th {{ padding: .2em .7em; border: 1px 
 {sentences}{figure}{words}
 <h2>Every arm</h2>{table}
 <p>{legend}</p>
-<p>The number behind an order is its repeat_penalty; llama.cpp's order without penalties is
-DRY alone.</p>
+<p>The number behind an order is its repeat_penalty. DRY alone has llama.cpp's order without
+penalties.</p>
 <h2>One run of each arm</h2>
-<p>The same prompt and seed in every arm: the first that no penalty solves and repeat_penalty 1.1
-in llama.cpp's order does not, where there is one. Underlined: escapes, tokens that lie outside what
-top_k and top_p leave of the model's own distribution. In white on red: the token that is
-blamed for a broken program, the first escape on the line that fails or else the last one before it;
-in a program without escapes, where the model itself went wrong, the first token of that line.
+<p>The same prompt and seed in every arm: the first that is right with no penalty and not with
+repeat_penalty 1.1 in llama.cpp's order, where there is one. Underlined: escapes, tokens that lie
+outside what top_k and top_p leave of the model's own distribution. In white on red: the token that
+is blamed for a broken program, the first escape on the line that fails or else the last one before
+it; in a program without escapes, where the model itself went wrong, the first token of that line.
 Seconds are those of the whole batch that a run was part of.</p>
 <pre>{prompt}</pre>
 {samples}</main></html>
@@ -41,37 +41,39 @@ Seconds are those of the whole batch that a run was part of.</p>
 
 
 LEGEND = """\
-valid code: programs whose first code block parses and binds every name that it uses; of a model
-that thinks, the last code block of the answer.
+valid programs: their first code block parses and binds every name that it uses; of a model that
+thinks, the last code block of the answer. right programs pass their tests too.
 loops, runaways: long runs that end in a cycle, and that met their limit without an end token.
+answers: long texts that name what the prompt asks for, and don't end in a cycle.
+exact copies, right sums: the text is there to the letter; the number is the right one.
 answer loops: those of the loops that are in an answer and not in the thinking before it.
 thinking loops, unclosed: of all runs that think, those whose thinking ends in a cycle, and those
 whose thinking never ends.
 escapes: tokens drawn from outside what top_k and top_p leave of the model's own distribution.
 seq-rep-4: the share of a run's sequences of four tokens that repeat an earlier one.
-tokens: the mean length of a run."""
+tokens: the mean length of a run.
+Intervals are 95 %; whole prompts are drawn anew for them."""
 
 
 def make_table(results: Sequence[ArmResult]) -> pd.DataFrame:
     """Return a table with a row for each arm: counts, their 95 % intervals, means."""
-    return pd.DataFrame(
-        {
-            "arm": arm.name,
-            "valid code": f"{arm.valid_code}/{arm.runs}",
-            "valid, 95 %": "{:.0%} to {:.0%}".format(*arm.valid_code_interval),
-            "loops": f"{arm.loops}/{arm.long_runs}",
-            "loops, 95 %": "{:.0%} to {:.0%}".format(*arm.loops_interval),
-            "runaways": f"{arm.runaways}/{arm.long_runs}",
-            "runaways, 95 %": "{:.0%} to {:.0%}".format(*arm.runaways_interval),
-            "answer loops": f"{arm.answer_loops}/{arm.long_runs}",
-            "thinking loops": f"{arm.thinking_loops}/{arm.thinking}",
-            "unclosed": f"{arm.unclosed}/{arm.thinking}",
-            "escapes": f"{arm.escape_rate:.1%}",
-            "seq-rep-4": f"{arm.seq_rep_4:.2f}",
-            "tokens": f"{arm.mean_tokens:.0f}",
-        }
-        for arm in results
-    )
+    return pd.DataFrame(map(_make_row, results)).fillna("")
+
+
+def _make_row(arm: ArmResult) -> dict[str, str]:
+    row = {"arm": arm.name}
+    for name in arm.outcomes:
+        found, title = arm.rate(name), MEASURES[name].title
+        row[title] = f"{found.count}/{found.n}"
+        row[f"{title}, 95 %"] = "{:.0%} to {:.0%}".format(*found.interval)
+    if arm.thinking:
+        row["answer loops"] = str(arm.answer_loops)
+        row["thinking loops"] = f"{arm.thinking_loops}/{arm.thinking}"
+        row["unclosed"] = f"{arm.unclosed}/{arm.thinking}"
+    row["escapes"] = f"{arm.escape_rate:.1%}"
+    row["seq-rep-4"] = f"{arm.seq_rep_4:.2f}"
+    row["tokens"] = f"{arm.mean_tokens:.0f}"
+    return row
 
 
 def write_report(
@@ -86,7 +88,7 @@ def write_report(
 
     samples: the runs of `pick_samples`, as `show_sample` marks them; prompt: what they answer.
     """
-    drawing = draw_trade_off(results)
+    drawing = draw_arms({model: results}, tuple(MEASURES))
     page = _PAGE.format(
         model=html.escape(model),
         build=html.escape(build),
@@ -102,28 +104,30 @@ def write_report(
 
 
 def pick_samples(runs: Sequence[Run]) -> list[Run]:
-    """Return one run of a code prompt for each arm, all of the same prompt and seed.
+    """Return one run for each arm, all of the same prompt and seed: of a program, or else a sum.
 
-    The first that "no penalty" solves and "llama.cpp order, 1.1" does not, or else the first.
+    The first that is right with "no penalty" and not with "llama.cpp order, 1.1", or else the
+    first.
     """
-    code: dict[str, list[Run]] = {}
+    arms: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         arm, kind = run.request.label.rsplit(" | ", 1)
-        if kind == "code":
-            code.setdefault(arm, []).append(run)
-    pairs = zip(code["no penalty"], code["llama.cpp order, 1.1"], strict=True)
+        arms.setdefault(kind, {}).setdefault(arm, []).append(run)
+    some = arms.get("code") or arms.get("sum") or next(iter(arms.values()))
+    pairs = zip(some["no penalty"], some["llama.cpp order, 1.1"], strict=True)
     telling = (
-        i
-        for i, (plain, mild) in enumerate(pairs)
-        if measure(plain).valid_code and not measure(mild).valid_code
+        place
+        for place, (plain, mild) in enumerate(pairs)
+        if measure(plain).right and not measure(mild).right
     )
     place = next(telling, 0)
-    return [arm_runs[place] for arm_runs in code.values()]
+    return [arm_runs[place] for arm_runs in some.values()]
 
 
 def show_sample(run: Run, engine: Engine) -> Shown:
     """Return a run's text, its escapes and the token that broke its program marked."""
-    step = find_break(run, list(decode_steps(run, engine)))
-    verdict = check_run(run).reason or "valid"
-    title = f"{run.request.label.rsplit(' | ', 1)[0]} ({verdict})"
+    arm, kind = run.request.label.rsplit(" | ", 1)
+    step = find_break(run, list(decode_steps(run, engine))) if kind == "code" else None
+    verdict = check_run(run).reason if kind == "code" else ""
+    title = f"{arm} ({verdict or ('right' if measure(run).right else 'not right')})"
     return show_run(run, engine, breaking=step, title=title)

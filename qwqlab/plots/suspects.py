@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -78,7 +77,10 @@ def _tell(rows: Sequence[tuple[str, Paired]], harm: float) -> str:
 
 def _tabulate(rows: Sequence[tuple[str, Paired]]) -> pd.DataFrame:
     return pd.DataFrame(
-        [(suspect, *astuple(c), *c.interval, c.verdict) for suspect, c in rows],
+        [
+            (suspect, c.what, c.n, c.before, c.after, c.lost, c.gained, *c.interval, c.verdict)
+            for suspect, c in rows
+        ],
         columns=[
             "suspect", "rate", "runs", "before", "after", "lost", "gained",
             "change, low", "change, high", "verdict",

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from .engine import Engine as Engine  # runs many sequences in one batch
     from .fences import Block as Block  # a fenced block of a text
     from .fences import find_blocks as find_blocks  # the fenced blocks of a text
+    from .presets import ARTICLE_ORDER as ARTICLE_ORDER  # the article's list of samplers
+    from .presets import (
+        ARTICLE_ORDER_WITH_PENALTIES as ARTICLE_ORDER_WITH_PENALTIES,  # and with penalties in it
+    )
+    from .presets import CHANGES as CHANGES  # what llama.cpp does otherwise than in March 2025
+    from .presets import MARCH_2025 as MARCH_2025  # what a flag that is not given meant then
+    from .presets import PRESETS as PRESETS  # the article's settings, Qwen's and llama.cpp's
+    from .presets import preset as preset  # one of PRESETS
     from .probe import MOVED as MOVED  # the least change of a logit that counts
     from .probe import Detour as Detour  # where another Sampling would have left a run
     from .probe import Probe as Probe  # a run's steps, stage by stage
@@ -21,15 +29,9 @@ if TYPE_CHECKING:
     from .probe import StepView as StepView  # a step, stage by stage
     from .run import Request as Request  # what is asked of a model
     from .run import Run as Run  # what came out
-    from .sampling import ARTICLE_ORDER as ARTICLE_ORDER  # the article's list of samplers
-    from .sampling import (
-        ARTICLE_ORDER_WITH_PENALTIES as ARTICLE_ORDER_WITH_PENALTIES,  # and with penalties in it
-    )
-    from .sampling import PRESETS as PRESETS  # the article's settings, Qwen's and llama.cpp's
     from .sampling import Sampling as Sampling  # the numbers and the order of one run
     from .sampling import find_inert as find_inert  # settings without effect, and why
     from .sampling import is_neutral as is_neutral  # whether a setting does nothing
-    from .sampling import preset as preset  # one of PRESETS
     from .settings import BY_NAME as BY_NAME  # every number of the chain, by its name
     from .settings import DEFAULT_ORDER as DEFAULT_ORDER  # llama.cpp's own order
     from .settings import SETTINGS as SETTINGS  # every number of the chain

@@ -4,8 +4,9 @@ A `Sampling` is a value: it is checked when it is made and never changes. Its de
 llama.cpp's. Each setting's stage, flags and range are a row of `settings`, which flags, widgets
 and warnings read.
 
-llama.cpp is silent when a flag has no effect. So a widely copied fix switched the repeat penalty
-off, and its readers went on tuning it. Here we tell them:
+llama.cpp logs its chain with a `?` before each stage that is switched off, and says nothing of a
+stage that the list lacks. So a widely copied fix switched the repeat penalty off, and its readers
+went on tuning it. Here we tell them:
 
 >>> Sampling(samplers=("top_p", "min_p", "top_k", "temperature"), repeat_penalty=1.1).inert()[0]
 'repeat_penalty=1.1 has no effect: `penalties` is not in the order'
@@ -27,18 +28,6 @@ from .settings import (
     check_order,
     check_texts,
     parse_bias,
-)
-
-ARTICLE_ORDER = ("top_k", "top_p", "min_p", "temperature", "dry", "typ_p", "xtc")
-ARTICLE_ORDER_WITH_PENALTIES = (
-    "top_k",
-    "top_p",
-    "min_p",
-    "temperature",
-    "penalties",
-    "dry",
-    "typ_p",
-    "xtc",
 )
 
 
@@ -156,36 +145,6 @@ def add_own(
         return sampling.with_(**{name: own[name] for name in own if name not in given})
     except SettingError as error:
         raise SettingError(f"the GGUF brings a setting that llama.cpp refuses: {error}") from None
-
-
-_ARTICLE: dict[str, Any] = {
-    "temp": 0.6,
-    "top_k": 40,
-    "top_p": 0.95,
-    "min_p": 0.0,
-    "repeat_penalty": 1.1,
-    "dry_multiplier": 0.5,
-}
-
-PRESETS: dict[str, Sampling] = {
-    # Qwen's model card for QwQ-32B: no penalty, min_p 0.
-    "official": Sampling(temp=0.6, top_k=40, top_p=0.95, min_p=0.0),
-    "llama.cpp": Sampling(),
-    # Unsloth's command with the fix: its list has no `penalties`.
-    "article": Sampling(samplers=ARTICLE_ORDER, **_ARTICLE),
-    # Unsloth's command without the fix, which also sets min_p to 0.1.
-    "article_without_fix": Sampling(**{**_ARTICLE, "min_p": 0.1}),
-    # The article's list with `penalties` put back, before `dry` as in llama.cpp's own order.
-    "article_with_penalties": Sampling(samplers=ARTICLE_ORDER_WITH_PENALTIES, **_ARTICLE),
-}
-
-
-def preset(name: str) -> Sampling:
-    """Return the `Sampling` of a name: official, llama.cpp, article, article_without_fix or
-    article_with_penalties. It states every value, so it means the same with any GGUF."""
-    if name not in PRESETS:
-        raise SettingError(f"{name!r} is not a preset; choose from {', '.join(PRESETS)}")
-    return PRESETS[name]
 
 
 # Stages that can change which candidate is the most likely one.

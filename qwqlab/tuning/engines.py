@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
 
+from .. import preflight
 from ..errors import SettingError
 from ..quant import (
     BnbCodec,
@@ -191,12 +190,7 @@ def name_device() -> str:
 
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return preflight.name_processor()
 
 
 def peak_on_device() -> int:

@@ -70,10 +70,13 @@ class TextField:
         return next(named, EDITED)
 
 
+_MOST = 12  # prompts of one kind
+
+
 def list_prompts(own: str, form: str = "{}") -> dict[str, str]:
-    """Return the panel's own prompt and those of data/prompts, put into a form, by name."""
+    """Return the panel's own prompt and the first of data/prompts, put into a form, by name."""
     prompts = {OWN: own}
     for file in sorted((paths.data_dir() / "prompts").glob("*.json")):
-        for prompt in json.loads(file.read_text(encoding="utf-8")):
+        for prompt in json.loads(file.read_text(encoding="utf-8"))[:_MOST]:
             prompts[f"{file.stem}: {prompt['name']}"] = form.format(prompt["text"])
     return prompts
