@@ -159,7 +159,13 @@ def take_a_sampler_out(checkout: Path) -> list[Block]:
 
 def test_the_recipe_for_a_sampler_names_every_place_in_the_package(checkout: Path) -> None:
     take_a_sampler_out(checkout)
-    files = [f for f in (checkout / "qwqlab").rglob("*.py") if f.parent.name != "exercises"]
+    # What llama.cpp was in March 2025 stays as it was, whatever it learns.
+    others = ("exercises", "presets.py")
+    files = [
+        f
+        for f in (checkout / "qwqlab").rglob("*.py")
+        if f.name not in others and f.parent.name not in others
+    ]
     left = [file for file in files if "top_n_sigma" in file.read_text()]
     assert left == [], "the recipe passes over a place that the package needs"
 
