@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...sampling import PRESETS, Command, parse_command
+from ...sampling import MARCH_2025, PRESETS, Command, parse_command
 from ..exercise import exercise, expect
 
 
@@ -56,7 +56,8 @@ def penalty_that_counts(line: str, with_fix: Command) -> None:
     `parse_command` with the article's numbers, its seven samplers in its order, and `penalties`
     put back directly before `dry`. The model and the prompt do not matter.
     """
-    mine, fix = parse_command(line).sampling, with_fix.sampling
+    # What a line leaves out is what it was in the article's March.
+    mine, fix = parse_command(line, MARCH_2025).sampling, with_fix.sampling
     seven = tuple(name for name in mine.samplers if name != "penalties")
     expect(seven == fix.samplers, "the seven others should stay as they are, in their order")
     expect("penalties" in mine.samplers, "the list has no penalties yet, so the number is useless")

@@ -63,9 +63,9 @@ def another_way(mine: Sampling, article: Sampling) -> None:
     left without effect.
     """
     expect(mine.samplers == article.samplers, "keep the article's list, in its order")
+    expect(mine.dry_multiplier > 0, "nothing in it discourages repetition: which sampler could?")
     idle = mine.inert()
     expect(not idle, idle[0] if idle else "")
-    expect(mine.dry_multiplier > 0, "nothing in it discourages repetition: which sampler could?")
 
 
 @exercise(
