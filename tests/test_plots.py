@@ -171,10 +171,10 @@ def test_the_central_figures_words_are_computed() -> None:
     assert drawing.title == (
         "strong: right programs from 70 % to 0 % (small) and 100 % to 25 % (large)"
     )
-    assert "small, right programs: 70 % (48 % to 90 %) in 'no penalty'; strong fewer" in (
+    assert "small, right programs: 70 % (48 % to 90 %) in 'no penalty'; fewer in strong" in (
         drawing.summary
     )
-    assert "small, loops: 40 % (10 % to 70 %) in 'no penalty'; strong fewer" in drawing.summary
+    assert "small, loops: 40 % (10 % to 70 %) in 'no penalty'; fewer in strong" in drawing.summary
     assert "large, loops: 0 % (0 % to 28 %) in 'no penalty'; no arm that differs" in drawing.summary
     assert "article" not in drawing.summary.split(". ")[0]  # 14 and 16 of 20 can't be told apart
 

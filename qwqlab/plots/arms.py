@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import SettingError
-from ..experiments import MEASURES, ArmResult, compare, say_difference
+from ..experiments import MEASURES, ArmResult, compare
 from .drawing import BLUE, GREEN, VERMILLION, Drawing, error_bars, escape_text, percent, style
 
 Models = Mapping[str, Sequence[ArmResult]]
@@ -107,19 +107,15 @@ def _tell(models: Models, measures: Sequence[str]) -> str:
     said = []
     for model, arms in models.items():
         base = _base(arms)
-        for name in measures:
+        for name in (each for each in measures if each in base.outcomes):
             others = [arm for arm in arms if name in arm.outcomes and arm is not base]
-            found = {arm.name: compare(arm, base, name) for arm in others}
-            differ = [
-                f"{arm} {say_difference(each)}"
-                for arm, each in found.items()
-                if each.interval[0] > 0 or each.interval[1] < 0
-            ]
-            if name in base.outcomes:
-                said.append(
-                    f"{model}, {MEASURES[name].title}: {_show(base.rate(name))} in {base.name!r}; "
-                    + (f"{'; '.join(differ)}" if differ else "no arm that differs")
-                )
+            found = {arm.name: compare(arm, base, name).interval for arm in others}
+            fewer = [arm for arm, (_, high) in found.items() if high < 0]
+            more = [arm for arm, (low, _) in found.items() if low > 0]
+            parts = [f"{model}, {MEASURES[name].title}: {_show(base.rate(name))} in {base.name!r}"]
+            parts += [f"fewer in {'; '.join(fewer)}"] if fewer else []
+            parts += [f"more in {'; '.join(more)}"] if more else []
+            said.append("; ".join(parts if fewer or more else [*parts, "no arm that differs"]))
     return ". ".join(said) + "."
 
 
