@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from test_plots import ARMS, BROKEN, DOSED, OTHERS, RUNGS
+from test_plots import ARMS, BROKEN, OTHERS, RUNGS
 from test_quant_charts import make_quality
 from test_select_modules import make_errors
 
@@ -12,7 +12,6 @@ from qwqlab.experiments import Conduct
 from qwqlab.plots import (
     Drawing,
     draw_arms,
-    draw_doses,
     draw_errors,
     draw_heat,
     draw_ladder,
@@ -59,7 +58,6 @@ def quality() -> Drawing:
 
 FIGURES: dict[str, Callable[[Engine], Drawing]] = {
     "draw_arms": lambda _: draw_arms({"small": ARMS, "large": OTHERS}),
-    "draw_doses": lambda _: draw_doses(DOSED),
     "draw_errors": lambda _: draw_errors(make_errors(6)),
     "draw_heat": lambda _: draw_heat(make_errors(5)),
     "draw_ladder": lambda _: draw_ladder(RUNGS),

@@ -29,13 +29,7 @@ from shopping import INSTRUCTION, make_sets
 from qwqlab.cli import main
 from qwqlab.errors import BusyError, ChatError, FetchError, ModelFileError, SettingError
 from qwqlab.llamacpp import Loading
-from qwqlab.models import (
-    Conversation,
-    TransformersTokenizer,
-    fetch,
-    merge_adapter,
-    requantize,
-)
+from qwqlab.models import Conversation, TransformersTokenizer, fetch, requantize
 from qwqlab.paths import data_dir
 from qwqlab.quant import BnbCodec, Checkpoint, list_linears, load_quantised, make_skip_list
 from qwqlab.sampling import Engine, Request, Sampling
@@ -53,6 +47,7 @@ from qwqlab.tuning import (
     label,
     measure_skill,
     measure_stopping,
+    merge_adapter,
     read_examples,
     render_turns,
     score,

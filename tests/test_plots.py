@@ -12,12 +12,11 @@ import plotly.graph_objects as go
 import pytest
 
 from qwqlab.errors import SettingError
-from qwqlab.experiments import DOSES, ArmResult
+from qwqlab.experiments import ArmResult
 from qwqlab.models import RungResult
 from qwqlab.plots import (
     decode_steps,
     draw_arms,
-    draw_doses,
     draw_ladder,
     draw_stages,
     lay_out,
@@ -63,15 +62,7 @@ ARMS = (
     make_arm("article, 1.1", 16, 2),
     make_arm("article, 1.5", 16, 2),
 )
-OTHERS = (make_arm("no penalty", 20, 0), make_arm("strong", 5, 0))
-DOSED = (
-    make_arm("no penalty", 70, 6, 100),
-    *(
-        make_arm(f"{name} {dose:g}", 70 - 9 * place * (name == "repeat_penalty"), 5 - place, 100)
-        for name, doses in DOSES.items()
-        for place, dose in enumerate(doses)
-    ),
-)
+OTHERS = (make_arm("strong", 5, 0), make_arm("no penalty", 20, 0))  # fewer, in another order
 RUNGS = (
     make_rung("Q8_0", 145_000_000, 20.5, 150.0),
     make_rung("Q4_0", 92_000_000, 22.0, 200.0),
@@ -162,6 +153,8 @@ def test_the_central_figure_shows_each_arm_of_each_model_with_its_intervals() ->
     rows = {round(y) for trace in figure.data for y in trace.y}
     assert rows == {0, 1, 2, 3} and figure.layout.yaxis.ticktext[1] == "strong"
     assert len({trace.marker.symbol for trace in figure.data}) == 2
+    other = figure.data[2]
+    assert [round(y) for y in other.y] == [1, 0] and list(other.x) == [0.25, 1.0]
     # Two models share a row and never a place.
     assert not {*figure.data[0].y} & {*figure.data[2].y}
 
@@ -180,20 +173,9 @@ def test_the_central_figures_words_are_computed() -> None:
 
 
 def test_a_measure_that_no_arm_has_is_left_out_and_nothing_to_draw_is_said() -> None:
-    assert len(draw_arms({"small": ARMS}, ("right", "sums")).figure.data) == 1
+    assert len(draw_arms({"small": ARMS}, ("right", "copies")).figure.data) == 1
     with pytest.raises(SettingError, match="nothing to draw"):
-        draw_arms({"small": ARMS}, ("sums",))
-
-
-def test_the_dose_curves_begin_at_no_penalty_and_name_the_dose_that_costs_least() -> None:
-    drawing = draw_doses(DOSED)
-    curves = {trace.name: (trace.x[0], trace.y[0]) for trace in drawing.figure.data}
-    assert set(curves) == {*DOSES, "no penalty"} and set(curves.values()) == {(0.7, 0.6)}
-    assert {len(trace.x) for trace in drawing.figure.data} == {6, 1}
-    assert drawing.title.startswith("presence_penalty 2 stops most loops of all that cost at most")
-    assert "loops 60 % to 10 %, right programs 70 % to 70 %" in drawing.title
-    with pytest.raises(SettingError, match="'no penalty'; run all of `list_doses`"):
-        draw_doses(DOSED[1:])
+        draw_arms({"small": ARMS}, ("copies",))
 
 
 def test_the_ladder_shows_size_against_perplexity_and_speed() -> None:

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from qwqlab import preflight
-from qwqlab.experiments import read_evidence
+from qwqlab.experiments import compare, read_evidence
 from qwqlab.files import sha256_of
 from qwqlab.llamacpp import builds
 from qwqlab.paths import CHECKOUT
@@ -368,3 +368,15 @@ def test_the_numbers_of_the_readme_are_those_that_were_measured() -> None:
             (valid, n), (right, n), (loops, n_long)
         ], name  # fmt: skip
     assert arms["article's list, 1.1"].same_texts(arms["article's list, 1.5"])
+    base = arms["no penalty"]
+    for name, measure in (
+        ("llama.cpp order, 1.1", "valid"),
+        ("article's list with penalties, 1.1", "valid"),
+        ("DRY alone", "right"),
+    ):
+        low, high = compare(arms[name], base, measure).interval
+        assert f"{100 * low:+.0f} to {100 * high:+.0f} points" in readme, name
+    copied = ("no penalty", "DRY alone", "DRY alone, window 64", "article's list, 1.1")
+    assert [arms[name].rate("copies").count for name in copied] == [13, 0, 0, 2]
+    assert "copies 13 without a penalty and 0 with DRY" in readme and "list 2." in readme
+    assert base.rate("early_loops").count == 9 and "(9 within 500 tokens)" in readme

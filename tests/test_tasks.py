@@ -18,7 +18,6 @@ from qwqlab.experiments import (
     read_tasks,
     tasks,
 )
-from qwqlab.experiments.sums import list_held_out, list_training
 from qwqlab.experiments.tasks import KINDS, find_task
 from qwqlab.sampling import Request, Run
 
@@ -118,22 +117,8 @@ def test_an_answer_is_right_by_the_rule_of_its_task() -> None:
     url = read_tasks("copy")[0]
     assert measure(write(url, f"Here it is: {url.exact}")).right is True
     assert measure(write(url, url.exact.replace("harbour", "harbor"))).right is False
-    one = read_tasks("sum")[0]
-    thought = f"<think>\n{list_held_out()[0].thinking}\n</think>\n\n"
-    assert measure(write(one, f"{thought}{one.exact} coins")).right is True
-    assert measure(write(one, f"{thought}1{one.exact} coins")).right is False
-    assert measure(write(one, f"<think>\n{one.exact}")).right is False  # it never ends to think
 
 
 def test_a_prompt_of_the_readers_own_is_neither_right_nor_wrong() -> None:
     run = Run(Request("Say yes."), 1, (1,), "yes", "end", (0,), (), 0.1)
     assert measure(run).right is None
-
-
-def test_no_sum_of_the_test_has_the_numbers_of_one_that_was_trained_on() -> None:
-    known = {each.bill for each in list_training()}
-    held_out = list_held_out()
-    assert len(held_out) == 200 and not known & {each.bill for each in held_out}
-    for each in (*held_out, *list_training()[:200]):
-        assert each.total == sum(count * price for count, price in each.bill)
-        assert each.thinking.endswith(f"{each.total}.")

@@ -55,7 +55,6 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     export.add_argument("folder", type=Path, help="a folder of `finetune`, or an adapter of peft's")
     export.add_argument("--gguf", type=Path, required=True, help="the file to write")
     export.add_argument("--model", default="smollm2-135m", help="what it was trained on")
-    export.add_argument("--floats", default="f32", choices=("f32", "f16", "bf16"), help="its type")
     export.add_argument(
         "--merge", metavar="QUANT", help="add it to the model's weights, F16 or less"
     )
@@ -124,15 +123,15 @@ def _tell(done: int, total: int, step: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from ..models import merge_adapter, requantize
+    from ..models import requantize
     from ..quant import Checkpoint
-    from ..tuning import ADAPTER, export_adapter
+    from ..tuning import ADAPTER, export_adapter, merge_adapter
 
     own = args.folder / ADAPTER
     checkpoint = Checkpoint(args.model)
     folder = own if own.is_dir() else args.folder
     if args.merge is None:
-        print(export_adapter(folder, args.gguf, checkpoint, args.floats))
+        print(export_adapter(folder, args.gguf, checkpoint))
         return
     adapter = export_adapter(folder, args.gguf.with_name(f".{args.gguf.name}.adapter"), checkpoint)
     try:

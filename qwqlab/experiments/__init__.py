@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from .pairs import Pair as Pair  # two settings for one prompt and one seed
     from .pairs import has_fault as has_fault  # does a run loop, or hold no valid program?
     from .penalty_and_order import CHATML as CHATML  # the form of the prompts
-    from .penalty_and_order import DOSES as DOSES  # the doses of each setting
     from .penalty_and_order import LOADING as LOADING  # how models are loaded for sweeps
     from .penalty_and_order import Grid as Grid  # how much of each kind of task each arm has
     from .penalty_and_order import Part as Part  # prompts, seeds and tokens of one kind of task
     from .penalty_and_order import list_arms as list_arms  # the arms by name
-    from .penalty_and_order import list_doses as list_doses  # five doses of each setting alone
     from .penalty_and_order import list_more_arms as list_more_arms  # those of the full one alone
     from .penalty_and_order import may_think as may_think  # whether a model's template lets it
     from .penalty_and_order import open_engine as open_engine  # an engine for sweeps
@@ -47,10 +45,6 @@ if TYPE_CHECKING:
         run_experiment as run_experiment,  # penalties and order, taken apart
     )
     from .store import RunStore as RunStore  # every run with its metrics, in one file
-    from .sums import Sum as Sum  # a shopping sum, with the thinking that solves it
-    from .sums import list_held_out as list_held_out  # the sums to test with
-    from .sums import list_training as list_training  # the sums to train with
-    from .sums import make_sums as make_sums  # other ones, from a seed
     from .suspects import CONTEXTS as CONTEXTS  # contexts in which to measure predictions
     from .suspects import Conduct as Conduct  # valid code and loops before and after an override
     from .suspects import list_suspects as list_suspects  # YaRN, the epsilon, and a control

@@ -49,7 +49,6 @@ MEASURES = {
     "runaways": Measure("long", "runaways", "long runs do not end"),
     "answers": Measure("long", "answers", "long texts answer"),
     "copies": Measure("copy", "exact copies", "copies are exact"),
-    "sums": Measure("sum", "right sums", "sums are right"),
 }
 
 
@@ -216,11 +215,10 @@ def _count_arm(name: str, kinds: Mapping[str, Sequence[Run]]) -> ArmResult:
         "valid": [each.valid_code for each in code],
         "right": [each.right for each in code],
         "loops": [each.loop for each in long],
-        "early_loops": [find_loop(run.tokens[:EARLY]) is not None for run in kinds.get("long", ())],
+        "early_loops": [_loops_early(run) for run in kinds.get("long", ())],
         "runaways": [each.runaway for each in long],
         "answers": [each.right for each in long],
         "copies": [each.right for each in measured.get("copy", ())],
-        "sums": [each.right for each in measured.get("sum", ())],
     }
     every = [each for some in measured.values() for each in some]
     thinking = [each for each in every if each.thinking]
@@ -242,6 +240,12 @@ def _count_arm(name: str, kinds: Mapping[str, Sequence[Run]]) -> ArmResult:
         seq_rep_4=sum(each.seq_rep_4 for each in every) / len(every),
         mean_tokens=sum(each.n_tokens for each in every) / len(every),
     )
+
+
+def _loops_early(run: Run) -> bool:
+    """Return whether the first EARLY tokens end in a cycle; one that counts is not seen in them."""
+    ended = run.stop == "end" and len(run.tokens) <= EARLY
+    return find_loop(run.tokens[:EARLY], ended=ended) is not None
 
 
 def _hash(run: Run) -> str:

@@ -16,7 +16,7 @@ from ..errors import SettingError
 from ..sampling import Run, is_forced, split_thinking
 from .code_check import check_run, find_program
 from .loops import Loop, find_loop
-from .tasks import find_task, gives_number, names_all, passes
+from .tasks import find_task, names_all, passes
 
 
 def distinct_n(tokens: Sequence[Hashable], n: int) -> float:
@@ -164,6 +164,4 @@ def _judge(run: Run, answer: str, valid: bool, loops: bool) -> bool | None:
         return program is not None and passes(program.source, task.tests)
     if task.kind == "long":
         return not loops and names_all(answer, task.answer)
-    if task.kind == "copy":
-        return task.exact in answer
-    return gives_number(answer, task.exact)
+    return task.exact in answer

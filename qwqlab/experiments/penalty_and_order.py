@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..llamacpp import INT_MAX, Loading, check_number
 from ..models import (
@@ -57,16 +56,6 @@ PENALTIES = (1.1, 1.5)
 # The article's, in all arms that have a repeat penalty: with a window of its whole context.
 DRY = {"dry_multiplier": 0.5, "dry_penalty_last_n": MARCH_2025.dry_penalty_last_n}
 
-DOSES = {
-    "repeat_penalty": (1.02, 1.05, 1.1, 1.2, 1.5),
-    "presence_penalty": (0.25, 0.5, 1.0, 1.5, 2.0),
-    "frequency_penalty": (0.1, 0.2, 0.5, 1.0, 2.0),
-    "dry_multiplier": (0.1, 0.25, 0.5, 1.0, 2.0),  # over the whole context
-    "dry_penalty_last_n": (64, 128, 256, 512, 1024),  # at the article's multiplier
-}
-# What a dose needs beside it to have an effect.
-DOSED: dict[str, dict[str, Any]] = {"dry_multiplier": DRY, "dry_penalty_last_n": DRY}
-
 PRESENCE_PENALTIES = (1.0, 2.0)  # QwQ-32B's card: between 0 and 2, against endless repetitions
 
 # The fastest attention whose sums do not depend on the batch (`Engine.width_independent`).
@@ -98,7 +87,6 @@ class Grid:
     code: Part = _NOTHING
     long: Part = _NOTHING
     copy: Part = _NOTHING
-    sum: Part = _NOTHING
     thinking_tokens: int = 0
 
 
@@ -157,19 +145,6 @@ def list_more_arms() -> dict[str, Sampling]:
     for penalty in PRESENCE_PENALTIES:
         arms[f"presence penalty, {penalty}"] = official.with_(presence_penalty=penalty)
     return arms
-
-
-def list_doses() -> dict[str, Sampling]:
-    """Return the arms of the dose curves, five doses of each setting alone, by name.
-
-    All have llama.cpp's order. The dose of no penalty at all is the arm "no penalty".
-    """
-    official = PRESETS["official"]
-    return {
-        f"{name} {dose:g}": official.with_(**{**DOSED.get(name, {}), name: dose})
-        for name, doses in DOSES.items()
-        for dose in doses
-    }
 
 
 def read_prompts(kind: str, info: GGUFInfo | None = None) -> list[str]:

@@ -1,8 +1,8 @@
 """The lab's prompts, and how each one's answer is judged: right or not, by a rule that is data.
 
 A program is right if it passes its prompt's tests in the sandbox; a long text, if it names what the
-prompt asks for and doesn't end in a loop; a copy, if it holds the text to the letter; a sum, if it
-gives the number. Whoever asks something else is told None: nobody knows.
+prompt asks for and doesn't end in a loop; a copy, if it holds the text to the letter. Whoever asks
+something else is told None: nobody knows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from .. import paths
 from ..errors import SandboxError
 from ..sandbox import Limits, run_python
-from .sums import list_held_out
 
-KINDS = ("code", "long", "copy", "sum")
+KINDS = ("code", "long", "copy")
 _LIMITS = Limits(seconds=10, cpu_seconds=3)
 _PASSED = "every test passed"
 _RUN = f"""\
@@ -38,7 +37,7 @@ class Task:
     level:  of a program: 1 (one line), 2 (a beginner's course), 3 (takes care).
     tests:  of a program: lines of Python, each an assert.
     answer: of a long text: groups of words, of each of which one must be there.
-    exact:  of a copy: the text that must be there to the letter; of a sum: its number.
+    exact:  of a copy: the text that must be there to the letter.
     """
 
     kind: str
@@ -52,12 +51,7 @@ class Task:
 
 @functools.cache
 def read_tasks(kind: str) -> tuple[Task, ...]:
-    """Return the tasks of data/prompts/`kind`.json, or the sums that no training has."""
-    if kind == "sum":
-        return tuple(
-            Task(kind, f"sum_{place}", each.question, exact=str(each.total))
-            for place, each in enumerate(list_held_out())
-        )
+    """Return the tasks of data/prompts/`kind`.json."""
     path = paths.data_dir() / "prompts" / f"{kind}.json"
     return tuple(
         Task(
@@ -112,13 +106,3 @@ def names_all(text: str, groups: tuple[tuple[str, ...], ...]) -> bool:
         any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in group)
         for group in groups
     )
-
-
-def gives_number(answer: str, number: str) -> bool:
-    """Return whether the last number of an answer is that one.
-
-    >>> gives_number("3 keys and 4 cups: 99 coins.", "99"), gives_number("990", "99")
-    (True, False)
-    """
-    found = re.findall(r"\d+", answer)
-    return bool(found) and found[-1] == number

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from ..rooms import open_room
 
 if TYPE_CHECKING:
-    from .adapters import merge_adapter as merge_adapter  # an adapter added to the weights
     from .catalog import EMBEDDED as EMBEDDED  # SmolLM2-135M, which the set-up fetches
     from .catalog import ENTRIES as ENTRIES  # every model in every quant that `fetch` knows
     from .catalog import QWQ as QWQ  # the shape of QwQ-32B

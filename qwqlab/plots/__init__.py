@@ -1,7 +1,7 @@
 """The lab's figures. Each is a `Drawing`, with a sentence and a table of its numbers.
 
-`draw_stages` draws one step of a run, `draw_arms` the experiment, `draw_doses` more and more of one
-setting, `draw_suspects` the article's suspects; `draw_ladder` the files of a model; `draw_errors`,
+`draw_stages` draws one step of a run, `draw_arms` the experiment, `draw_suspects` the article's
+suspects; `draw_ladder` the files of a model; `draw_errors`,
 `draw_heat` and `draw_types` what few bits lose, `draw_quality` and `draw_proxies` what that costs;
 `draw_losses` training runs. `show_run` marks a run's text, `show_rows` makes a table of words, and
 `write_report` puts the experiment on one page.
@@ -13,7 +13,6 @@ from ..rooms import open_room
 
 if TYPE_CHECKING:
     from .arms import draw_arms as draw_arms  # right answers and loops of each arm
-    from .doses import draw_doses as draw_doses  # loops against right answers, dose by dose
     from .drawing import VERMILLION as VERMILLION  # the colour of a warning
     from .drawing import WIDTH as WIDTH  # pixels that a figure is laid out for
     from .drawing import Drawing as Drawing  # a figure with its sentence and its table

@@ -34,7 +34,9 @@ def draw_arms(models: Models, measures: Sequence[str] = ("right", "loops")) -> D
     figure = make_subplots(1, len(measures), shared_yaxes=True, horizontal_spacing=0.03)
     for place, (model, arms) in enumerate(models.items()):
         for column, name in enumerate(measures, 1):
-            figure.add_trace(_points(model, arms, name, place, len(models), column == 1), 1, column)
+            drawn = _points(model, arms, name, names, 0.26 * (place - (len(models) - 1) / 2))
+            drawn.update(_look(place), showlegend=column == 1)
+            figure.add_trace(drawn, 1, column)
     style(figure, _title(models, measures[0]), 190 + (24 + 10 * len(models)) * len(names))
     for column, name in enumerate(measures, 1):
         better = "left" if name in _BAD else "right"
@@ -51,27 +53,28 @@ def _find(models: Models, measure: str) -> list[ArmResult]:
     return [arm for arms in models.values() for arm in arms if measure in arm.outcomes]
 
 
+def _look(place: int) -> dict[str, Any]:
+    """Return the colour and the shape of the model at a place."""
+    colour, symbol = _LOOKS[place % len(_LOOKS)]
+    return {"marker": {"symbol": symbol, "size": 10, "color": colour}, "error_x_color": colour}
+
+
 def _points(
-    model: str, arms: Sequence[ArmResult], measure: str, place: int, n_models: int, named: bool
+    model: str, arms: Sequence[ArmResult], measure: str, rows: Sequence[str], shift: float
 ) -> Any:
+    """Return the arms that have a measure, each in the row of its name, moved down by `shift`."""
     import plotly.graph_objects as go
 
     names = [arm.name for arm in arms if measure in arm.outcomes]
     rates = [arm.rate(measure) for arm in arms if measure in arm.outcomes]
-    colour, symbol = _LOOKS[place % len(_LOOKS)]
     shares = [each.share for each in rates]
-    order = {arm.name: row for row, arm in enumerate(arms)}
     return go.Scatter(
         x=shares,
-        y=[order[name] + 0.26 * (place - (n_models - 1) / 2) for name in names],
-        error_x=error_bars(
-            shares, [each.interval for each in rates], color=colour, thickness=2, width=3
-        ),
+        y=[rows.index(name) + shift for name in names],
+        error_x=error_bars(shares, [each.interval for each in rates], thickness=2, width=3),
         mode="markers",
         name=escape_text(model),
         legendgroup=model,
-        showlegend=named,
-        marker={"symbol": symbol, "size": 10, "color": colour},
         hovertext=[
             f"{escape_text(f'{name}, {model}')}<br>{each.count} of {each.n}: {_show(each)}"
             for name, each in zip(names, rates, strict=True)
@@ -92,7 +95,8 @@ def _base(arms: Sequence[ArmResult]) -> ArmResult:
 def _title(models: Models, measure: str) -> str:
     """Return what the worst arm of the first model does, on every model."""
     first = [arm for arm in next(iter(models.values())) if measure in arm.outcomes]
-    worst = min(first, key=lambda arm: arm.rate(measure).share)
+    choose = max if measure in _BAD else min
+    worst = choose(first, key=lambda arm: arm.rate(measure).share)
     falls = []
     for model, arms in models.items():
         of = {arm.name: arm for arm in arms if measure in arm.outcomes}

@@ -45,7 +45,7 @@ valid programs: their first code block parses and binds every name that it uses;
 thinks, the last code block of the answer. right programs pass their tests too.
 loops, runaways: long runs that end in a cycle, and that met their limit without an end token.
 answers: long texts that name what the prompt asks for, and don't end in a cycle.
-exact copies, right sums: the text is there to the letter; the number is the right one.
+exact copies: the text is there to the letter.
 answer loops: those of the loops that are in an answer and not in the thinking before it.
 thinking loops, unclosed: of all runs that think, those whose thinking ends in a cycle, and those
 whose thinking never ends.
@@ -104,7 +104,7 @@ def write_report(
 
 
 def pick_samples(runs: Sequence[Run]) -> list[Run]:
-    """Return one run for each arm, all of the same prompt and seed: of a program, or else a sum.
+    """Return one run for each arm, all of the same prompt and seed: a program, if there is one.
 
     The first that is right with "no penalty" and not with "llama.cpp order, 1.1", or else the
     first.
@@ -113,7 +113,7 @@ def pick_samples(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         arm, kind = run.request.label.rsplit(" | ", 1)
         arms.setdefault(kind, {}).setdefault(arm, []).append(run)
-    some = arms.get("code") or arms.get("sum") or next(iter(arms.values()))
+    some = arms.get("code") or next(iter(arms.values()))
     pairs = zip(some["no penalty"], some["llama.cpp order, 1.1"], strict=True)
     telling = (
         place

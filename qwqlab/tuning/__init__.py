@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .adapter import export_adapter as export_adapter  # an adapter as a GGUF
     from .adapter import measure_skill as measure_skill  # how many answers are right
     from .adapter import measure_stopping as measure_stopping  # how often answers end
+    from .adapter import merge_adapter as merge_adapter  # an adapter added to the weights
     from .engines import find_engine as find_engine  # peft or unsloth
     from .engines import free_on_device as free_on_device  # bytes free where one would train
     from .engines import is_main as is_main  # whether this process writes and prints

@@ -1,4 +1,4 @@
-"""A trained adapter back in llama.cpp, as a GGUF; and how well the model does with it."""
+"""A trained adapter back in llama.cpp, as a GGUF or merged; and how well the model does with it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from .. import files
 from ..errors import ModelFileError, ToolchainError
-from ..llamacpp import Loading, Matrix, capture, find_source, module_command
-from ..models import requantize
+from ..llamacpp import Loading, Matrix, capture, find_source, module_command, run_tool
+from ..models import check_quant, inspect, requantize
 from ..quant import Checkpoint
 from ..sampling import Engine, Request, Sampling
 from ..stats import wilson
@@ -31,17 +31,14 @@ PLAIN = Sampling(temp=1.0, top_k=0, top_p=1.0, min_p=0.0)
 
 
 def export_adapter(
-    folder: str | os.PathLike[str],
-    target: str | os.PathLike[str],
-    base: str | Path | Checkpoint,
-    floats: str = "f32",
+    folder: str | os.PathLike[str], target: str | os.PathLike[str], base: str | Path | Checkpoint
 ) -> Path:
-    """Write an adapter of peft's as a GGUF with llama.cpp's own script; return its path.
+    """Write an adapter of peft's as a GGUF, float32, with llama.cpp's own script; return its path.
 
     folder: with adapter_config.json and adapter_model.safetensors; a .bin is a pickle, which could
     run anything, and is refused. base: the model that it was trained on; its configuration alone
-    is read. floats: f32, f16 or bf16. Raise ModelFileError for a folder that holds no adapter of
-    that model, ToolchainError if the script is missing.
+    is read. Raise ModelFileError for a folder that holds no adapter of that model, ToolchainError
+    if the script is missing.
     """
     folder, target = Path(folder), Path(target)
     for name in ("adapter_config.json", WEIGHTS):
@@ -53,7 +50,7 @@ def export_adapter(
     checkpoint = base if isinstance(base, Checkpoint) else Checkpoint(base)
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     with files.replacing(target) as part:
-        command = [sys.executable, SCRIPT, str(folder.resolve()), "--outtype", floats,
+        command = [sys.executable, SCRIPT, str(folder.resolve()), "--outtype", "f32",
                    "--base", str(checkpoint.folder.resolve()),
                    "--outfile", str(part.absolute())]  # fmt: skip
         done = subprocess.run(
@@ -66,6 +63,28 @@ def export_adapter(
             raise ModelFileError(
                 f"{folder} is no adapter that {SCRIPT} can turn into a GGUF: {reason}"
             )
+    return target
+
+
+def merge_adapter(
+    adapter: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    quant: str = "F16",
+) -> Path:
+    """Add a GGUF adapter to a model's weights, as one file in F16 or a quant; return its path.
+
+    llama-export-lora does it. Raise ToolchainError with the program's own words if it fails.
+    """
+    target, quant = Path(target), check_quant(quant)
+    n_parameters = inspect(Path(model)).n_parameters
+    files.check_disk(target.absolute().parent, 3 * n_parameters, target.name,
+               "choose a folder on a larger disk")  # fmt: skip
+    with files.replacing(target) as part, tempfile.TemporaryDirectory(dir=part.parent) as folder:
+        whole = part if quant == "F16" else Path(folder) / "F16.gguf"
+        run_tool("llama-export-lora", ["-m", model, "--lora", adapter, "-o", whole])
+        if whole != part:
+            run_tool("llama-quantize", [whole, part, quant])
     return target
 
 
